@@ -1,0 +1,29 @@
+"""Errors a person can act on: each message names the value, the rule and the cure."""
+
+
+class RealRAGError(Exception):
+    """Base of every error that RealRAG raises on purpose."""
+
+
+class PhotoError(RealRAGError):
+    """A photo that cannot be used. `reason` is a short stable code for reports and tests."""
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(message)
+        self.reason = reason
+
+
+class BundleError(RealRAGError):
+    """A bundle that is damaged, incomplete, hostile, or of an unknown version."""
+
+
+class EncoderError(RealRAGError):
+    """An encoder that is unknown, cannot be loaded, or does not belong to the bundle."""
+
+
+class AdapterError(RealRAGError):
+    """A reference adapter of an unknown format, or one that does not fit the model or the image encoder."""
+
+
+class QueryError(RealRAGError):
+    """A question the retriever cannot answer: nothing asked, or a number outside its range."""
