@@ -1,0 +1,182 @@
+"""Files that are never half-written and never believed unseen: atomic writes, sha256 with remembered verdicts, safe names."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import threading
+from pathlib import Path
+from typing import BinaryIO, Callable
+
+from .errors import BundleError, RealRAGError
+
+CHUNK = 1 << 20
+MAX_NAME = 200
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
+_WINDOWS_DEVICES = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(10)), *(f"lpt{i}" for i in range(10))}
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file's bytes, read in 1 MiB pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256_bytes(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def canonical_json(value: object) -> bytes:
+    """The one byte string of a JSON value: sorted keys, no spaces, UTF-8, no NaN. Hashes are taken over this."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut. Windows has no such call; there the rename itself must do."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomic(path: Path, data: bytes | Callable[[BinaryIO], None]) -> None:
+    """Write `path` whole or not at all: temporary file beside it, fsync, replace, fsync of the folder.
+
+    `data` is the bytes, or a function that writes them to an open file (for what does not fit in memory).
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp.{os.getpid()}.{threading.get_ident()}")
+    try:
+        with open(temporary, "wb") as file:
+            data(file) if callable(data) else file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync_folder(path.parent)
+
+
+def sweep_temporaries(folder: Path) -> None:
+    """Delete temporary files that a killed process left in `folder`; those of living processes stay."""
+    for path in Path(folder).glob(".*.tmp.*"):
+        pid = path.name.split(".tmp.")[1].split(".")[0]
+        if not (pid.isdigit() and process_lives(int(pid))):
+            path.unlink(missing_ok=True)
+
+
+def process_lives(pid: int) -> bool:
+    if os.name == "nt":
+        return True  # os.kill would end the process there; a left-over file is the smaller harm
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def safe_join(root: Path, name: str) -> Path:
+    """`root/name` for a relative name of plain characters that stays inside `root`; anything else is a BundleError.
+
+    Refused: absolute paths, drive letters, `..`, backslashes, hidden or empty parts, Windows device names, links that
+    lead out of `root`, and names longer than 200 characters.
+    """
+    stems = {part.split(".")[0].lower() for part in name.split("/")} if isinstance(name, str) else set()
+    if (
+        not isinstance(name, str)
+        or len(name) > MAX_NAME
+        or not _SAFE_NAME.fullmatch(name)
+        or ".." in name
+        or stems & _WINDOWS_DEVICES
+    ):
+        raise BundleError(
+            f"Unsafe file name {str(name)[:80]!r}: names inside a bundle are relative and made of letters, digits, '.', "
+            "'_', '-' and '/'. Do not use this bundle; get it again from its author."
+        )
+    path = Path(root) / name
+    inside = os.path.realpath(root)
+    if os.path.commonpath([inside, os.path.realpath(path)]) != inside:
+        raise BundleError(f"{name!r} is a link that leads out of {root}. Replace the link by the file itself.")
+    return path
+
+
+def default_cache() -> Path:
+    """Where derived files go: $REALRAG_CACHE, else the user's cache folder. Free to delete at any time."""
+    if folder := os.environ.get("REALRAG_CACHE"):
+        return Path(folder)
+    if os.name == "nt":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local")) / "realrag"
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "realrag"
+
+
+class Verdicts:
+    """Remembers which files were hashed and found right, keyed by path, size, mtime and inode, so that a large bundle is
+    read once and not at every start. A changed file changes its key and is hashed again."""
+
+    def __init__(self, folder: Path | None):
+        self._path = None if folder is None else Path(folder) / "verdicts.json"
+        self._lock = threading.Lock()
+
+    def _load(self) -> dict[str, str]:
+        try:
+            known = json.loads(self._path.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return known if isinstance(known, dict) else {}
+
+    def sha256(self, path: Path) -> str:
+        """The sha256 of a file, from memory where the same file was hashed before."""
+        path = Path(path)
+        stat = path.stat()
+        if self._path is None:
+            return sha256_file(path)
+        key = f"{os.path.realpath(path)}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}"
+        if digest := self._load().get(key):
+            return digest
+        digest = sha256_file(path)
+        with self._lock:
+            known = self._load()
+            known[key] = digest
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(self._path, canonical_json(known))
+            except OSError:
+                pass  # a read-only cache only costs a second reading
+        return digest
+
+
+class FolderLock:
+    """One builder at a time in a folder. A lock left by a dead process is taken over; a living one is named."""
+
+    def __init__(self, path: Path):
+        self._path = Path(path)
+
+    def __enter__(self) -> FolderLock:
+        for _ in range(2):
+            try:
+                handle = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+            except FileExistsError:
+                owner = self._path.read_text(errors="replace").strip()
+                if owner.isdigit() and process_lives(int(owner)):
+                    raise RealRAGError(
+                        f"Process {owner} is already writing {self._path.parent}. Wait for it, or stop it and run again."
+                    ) from None
+                self._path.unlink(missing_ok=True)
+                continue
+            with os.fdopen(handle, "w") as file:
+                file.write(str(os.getpid()))
+            return self
+        raise RealRAGError(f"Cannot take the lock {self._path}. Is another run starting? Try again.")
+
+    def __exit__(self, *_exc) -> None:
+        self._path.unlink(missing_ok=True)
