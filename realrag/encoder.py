@@ -24,13 +24,15 @@ SMALL_FILE = Path(__file__).parent / "assets" / "small_encoder.safetensors"
 class Encoder(torch.nn.Module):
     """Two towers and their preprocessing. A Module, so that ComfyUI's model management can hold and move it.
 
-    `name`: what `load_encoder` takes; `dim`: D; `kind`: "small" or "open_clip".
+    `name`: what `load_encoder` takes; `dim`: D; `kind`: "small" or "open_clip". `portable`: the name alone is enough to
+    load it on another machine; where it is not, the weights must travel with the bundle.
     """
 
     kind: str
     name: str
     dim: int
     preprocess: Preprocess
+    portable: bool = True
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -102,6 +104,7 @@ class SmallEncoder(Encoder):
         super().__init__()
         self.towers = load_small_encoder(path).eval()
         self.name, self.dim = name, int(self.towers.config["dim"])
+        self.portable = name == SMALL
         self.preprocess = Preprocess(**self.towers.config["preprocess"])
 
     def _images(self, x: Tensor) -> Tensor:
@@ -120,12 +123,12 @@ class SmallEncoder(Encoder):
 
 class OpenClipEncoder(Encoder):
     """Any open_clip model: `arch` and `pretrained` tag or weights file, or a folder in open_clip's own layout
-    (open_clip_config.json + open_clip_model.safetensors)."""
+    (open_clip_config.json + open_clip_model.safetensors). `untrained`: random weights, for timing only."""
 
     kind = "open_clip"
     CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 
-    def __init__(self, name: str, *, folder: Path | None = None, weights: Path | None = None, offline: bool = False):
+    def __init__(self, name: str, *, folder: Path | None = None, offline: bool = False, untrained: bool = False):
         super().__init__()
         try:
             import open_clip
@@ -138,6 +141,7 @@ class OpenClipEncoder(Encoder):
         arch, _, pretrained = name.partition(":")
         if folder is not None:
             source, kwargs = f"local-dir:{folder}", {}
+            self.portable = False
             self._model_cfg = _model_config(folder / self.CONFIG)
         else:
             if open_clip.get_model_config(arch) is None:
@@ -145,11 +149,14 @@ class OpenClipEncoder(Encoder):
                     f"open_clip knows no model {arch!r}. Names look like ViT-L-14:openai; "
                     "`python -c 'import open_clip; print(open_clip.list_pretrained())'` lists them."
                 )
-            path, tag = (weights, {}) if weights else _find_weights(open_clip, arch, pretrained, offline)
-            source, kwargs = arch, {"pretrained": str(path), "force_preprocess_cfg": _preprocess_keys(tag)}
+            path, tag = (Path("untrained"), {}) if untrained else _find_weights(open_clip, arch, pretrained, offline)
+            if not tag:  # a file of the user's own: its path is his business and stays out of the bundle
+                self.name, self.portable = f"{arch}:{path.stem}", False
+            source = arch
+            kwargs = {} if untrained else {"pretrained": str(path), "force_preprocess_cfg": _preprocess_keys(tag)}
             self._model_cfg = open_clip.get_model_config(arch)
         try:
-            self.towers = open_clip.create_model(source, require_pretrained=True, **kwargs).eval()
+            self.towers = open_clip.create_model(source, require_pretrained=not untrained, **kwargs).eval()
             self._tokenizer = open_clip.get_tokenizer(source)
         except Exception as error:
             raise EncoderError(

@@ -27,3 +27,7 @@ class AdapterError(RealRAGError):
 
 class QueryError(RealRAGError):
     """A question the retriever cannot answer: nothing asked, or a number outside its range."""
+
+
+class BusyError(RealRAGError):
+    """Another living process is writing the same folder."""

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import BinaryIO, Callable
 
-from .errors import BundleError, RealRAGError
+from .errors import BundleError, BusyError
 
 CHUNK = 1 << 20
 MAX_NAME = 200
@@ -168,7 +168,7 @@ class FolderLock:
             except FileExistsError:
                 owner = self._path.read_text(errors="replace").strip()
                 if owner.isdigit() and process_lives(int(owner)):
-                    raise RealRAGError(
+                    raise BusyError(
                         f"Process {owner} is already writing {self._path.parent}. Wait for it, or stop it and run again."
                     ) from None
                 self._path.unlink(missing_ok=True)
@@ -176,7 +176,7 @@ class FolderLock:
             with os.fdopen(handle, "w") as file:
                 file.write(str(os.getpid()))
             return self
-        raise RealRAGError(f"Cannot take the lock {self._path}. Is another run starting? Try again.")
+        raise BusyError(f"Cannot take the lock {self._path}. Is another run starting? Try again.")
 
     def __exit__(self, *_exc) -> None:
         self._path.unlink(missing_ok=True)

@@ -1,0 +1,106 @@
+"""`realrag bench embed`: how much of the encoder's own speed is left when it is fed real photos."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .embeddings import Sizes, encode_shard, prepare
+from .encoder import SMALL, Encoder, OpenClipEncoder, load_encoder
+from .errors import RealRAGError
+from .library import scan
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--encoder", default=SMALL, help="encoder name, as for `realrag index`")
+    parser.add_argument("--untrained", metavar="ARCH", help="an open_clip model with random weights: same speed, no download")
+    parser.add_argument("--photos", type=Path, help="folder of photos (default: JPEGs made here)")
+    parser.add_argument("--number", type=int, default=128, help="photos to time")
+    parser.add_argument("--side", type=int, default=256, help="longest side of the JPEGs made here, in pixels")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3, help="each loop is run this often, in turns; medians count")
+    parser.add_argument("--device", default="cpu")
+
+
+def make_photos(folder: Path, number: int, side: int, seed: int = 0) -> None:
+    """JPEGs with the detail of a photo: smooth noise at several scales, so that decoding costs what it costs."""
+    from PIL import Image
+
+    random = np.random.default_rng(seed)
+    for index in range(number):
+        layers = [random.integers(0, 256, (max(2, side * 3 // 4 >> shift), max(2, side >> shift), 3)) for shift in (0, 2, 4, 6)]
+        pictures = [
+            np.asarray(Image.fromarray(layer.astype(np.uint8)).resize((side, side * 3 // 4), Image.Resampling.BICUBIC))
+            for layer in layers
+        ]
+        mixed = sum(weight * picture for weight, picture in zip((0.1, 0.2, 0.3, 0.4), pictures))
+        buffer = io.BytesIO()
+        Image.fromarray(mixed.astype(np.uint8)).save(buffer, "JPEG", quality=90)
+        (folder / f"{index:05d}.jpg").write_bytes(buffer.getvalue())
+
+
+def run(args: argparse.Namespace) -> dict:
+    """Time three loops in one run: encoder on ready pixels, photos end to end, and decoding alone. Photos a second."""
+    if args.untrained:
+        encoder: Encoder = OpenClipEncoder(args.untrained, untrained=True).to(args.device)
+    else:
+        encoder = load_encoder(args.encoder, device=args.device)
+    with tempfile.TemporaryDirectory() as made:
+        folder = args.photos or Path(made)
+        if not args.photos:
+            make_photos(folder, args.number, args.side)
+        photos = scan(folder).candidates[: args.number]
+        if not photos:
+            raise RealRAGError(f"No photo in {folder}. Give a folder of JPEG, PNG or WebP files.")
+        pixels = torch.randint(0, 256, (args.batch, 3, encoder.preprocess.size, encoder.preprocess.size), dtype=torch.uint8)
+        encoder.encode_images(pixels)
+
+        def synthetic() -> None:
+            for start in range(0, len(photos), args.batch):
+                encoder.encode_images(pixels[: min(args.batch, len(photos) - start)])
+
+        def end_to_end() -> None:
+            encode_shard(photos, encoder, Sizes(), args.batch, args.workers)
+
+        def decode_only() -> None:
+            for photo in photos:
+                prepare(photo, encoder, Sizes())
+
+        times: dict[str, list[float]] = {"synthetic": [], "end_to_end": [], "decode_one_thread": []}
+        for _ in range(args.rounds):
+            for name, loop in zip(times, (synthetic, end_to_end, decode_only)):
+                start = time.perf_counter()
+                loop()
+                times[name].append(time.perf_counter() - start)
+    rate = {name: len(photos) / float(np.median(values)) for name, values in times.items()}
+    return {
+        "encoder": args.untrained or encoder.name,
+        "weights": "random" if args.untrained else "trained",
+        "device": args.device,
+        "threads": torch.get_num_threads(),
+        "photos": len(photos),
+        "longest_side": max(max(photo.width, photo.height) for photo in photos),
+        "photos_per_second": {name: round(value, 2) for name, value in rate.items()},
+        "ratio": round(rate["end_to_end"] / rate["synthetic"], 3),
+    }
+
+
+def format_report(result: dict) -> str:
+    rate = result["photos_per_second"]
+    return "\n".join(
+        (
+            f"{result['encoder']} ({result['weights']} weights) on {result['device']}, {result['threads']} threads, "
+            f"{result['photos']} photos of up to {result['longest_side']} px",
+            f"  encode alone, pixels ready   {rate['synthetic']:9.2f} photos/s",
+            f"  decode alone, one thread     {rate['decode_one_thread']:9.2f} photos/s",
+            f"  photos end to end            {rate['end_to_end']:9.2f} photos/s",
+            f"  end to end / encode alone    {result['ratio']:9.3f}",
+        )
+    )

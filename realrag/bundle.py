@@ -1,0 +1,255 @@
+"""A bundle: the folder an artist drops into models/realrag. Reading one never trusts it (docs/bundle.md)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+
+from .errors import BundleError, EncoderError
+from .files import Verdicts, safe_join, sha256_bytes
+from .photos import decode
+from .records import Record, RecordTable, _is_count, _is_hex, strict_json
+
+FORMAT, VERSION = "realrag-bundle", 1
+MANIFEST = "manifest.json"
+MAX_MANIFEST = 1 << 20
+MAX_HEADER = 1 << 20
+MAX_FILES = 10_000
+MAX_DIM = 16_384
+# role -> (how many files it may have, the suffixes they may have)
+ROLES = {
+    "embeddings": (1, (".safetensors",)),
+    "records": (1, (".jsonl",)),
+    "pictures": (MAX_FILES, (".tar",)),
+    "thumbnails": (MAX_FILES, (".tar",)),
+    "head": (1, (".safetensors",)),
+    "encoder": (32, (".safetensors", ".json", ".txt", ".model")),
+}
+AGAIN = "Get the bundle again from its author, or build it again with `realrag index`."
+
+
+@dataclass(frozen=True)
+class BundleFile:
+    path: str
+    bytes: int
+    sha256: str
+    role: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The checked content of manifest.json; `id` is the sha256 of its bytes and names the bundle for ever."""
+
+    id: str
+    encoder: dict
+    head: dict | None
+    count: int
+    dim: int
+    picture_longest: int
+    thumbnail_longest: int
+    licences: dict[str, int]
+    files: tuple[BundleFile, ...]
+
+    def of(self, role: str) -> list[BundleFile]:
+        return [file for file in self.files if file.role == role]
+
+
+def manifest_bytes(content: dict) -> bytes:
+    return json.dumps({"format": FORMAT, "version": VERSION, **content}, indent=1, sort_keys=True, ensure_ascii=False).encode()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check manifest.json. Raises BundleError."""
+    path = Path(folder) / MANIFEST
+    try:
+        if path.stat().st_size > MAX_MANIFEST:
+            raise BundleError(f"{path} has more than {MAX_MANIFEST} bytes. {AGAIN}")
+        data = path.read_bytes()
+    except OSError:
+        raise BundleError(
+            f"No readable {MANIFEST} in {folder}, so it is not a bundle. Build one with `realrag index PHOTOS --out {folder}`."
+        ) from None
+    try:
+        content = strict_json(data)
+        if not isinstance(content, dict):
+            raise ValueError("not an object")
+    except (ValueError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path} is not valid JSON ({error}). {AGAIN}") from None
+    if content.get("format") != FORMAT or content.get("version") != VERSION:
+        raise BundleError(
+            f"{path} says format {str(content.get('format'))[:40]!r}, version {str(content.get('version'))[:40]!r}; this "
+            f"RealRAG reads {FORMAT!r}, version {VERSION}. Update RealRAG, or build the bundle again."
+        )
+    try:
+        return _check(content, sha256_bytes(data))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BundleError(f"{path}: {type(error).__name__} at {error}. {AGAIN}") from None
+
+
+def _check(content: dict, id: str) -> Manifest:
+    def need(right: bool, what: str) -> None:
+        if not right:
+            raise ValueError(what)
+
+    encoder, head, listed = content["encoder"], content["head"], content["files"]
+    need(isinstance(encoder, dict) and isinstance(encoder["name"], str) and len(encoder["name"]) <= 200, "encoder.name")
+    need(_is_hex(encoder["fingerprint"], 64) and _is_hex(encoder["weights_sha256"], 64), "encoder hashes")
+    need(head is None or isinstance(head, dict), "head")
+    need(_is_count(content["count"]) and content["count"] > 0, "count")
+    need(_is_count(content["dim"], MAX_DIM) and content["dim"] > 0 and encoder["dim"] == content["dim"], "dim")
+    need(all(_is_count(content[key], 1 << 14) and content[key] for key in ("picture_longest", "thumbnail_longest")), "sizes")
+    licences = content["licences"]
+    need(isinstance(licences, dict) and len(licences) <= 10_000 and all(map(_is_count, licences.values())), "licences")
+    need(isinstance(listed, list) and 0 < len(listed) <= MAX_FILES, "files")
+    files = []
+    for entry in listed:
+        need(isinstance(entry, dict) and set(entry) == {"path", "bytes", "sha256", "role"}, "a file's fields")
+        need(isinstance(entry["path"], str) and _is_count(entry["bytes"]) and _is_hex(entry["sha256"], 64), "a file's values")
+        need(entry["role"] in ROLES, f"the role {str(entry['role'])[:40]!r}")
+        suffixes = ROLES[entry["role"]][1]
+        need(entry["path"].endswith(suffixes), f"{entry['path'][:80]!r}: a file of this role ends in {' or '.join(suffixes)}")
+        files.append(BundleFile(**entry))
+    folded = [file.path.casefold() for file in files]
+    need(len(set(folded)) == len(folded) and MANIFEST not in folded, "a file is listed twice")
+    for role, (most, _) in ROLES.items():
+        found = sum(file.role == role for file in files)
+        need(found <= most and (found or role in ("thumbnails", "head", "encoder")), f"{found} files for {role!r}")
+    need((head is not None) == any(file.role == "head" for file in files), "head and its file")
+    sizes = content["picture_longest"], content["thumbnail_longest"]
+    return Manifest(id, encoder, head, content["count"], content["dim"], *sizes, licences, tuple(files))
+
+
+def open_matrix(path: Path, count: int, dim: int) -> np.memmap:
+    """The (count, dim) fp16 tensor `embeddings` of a safetensors file, mapped and not loaded.
+
+    The file must hold exactly that tensor and nothing more, so that its size follows from the manifest.
+    """
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(MAX_HEADER, size - 8):
+            raise BundleError(f"{path.name}: a header of {length} bytes is not possible. {AGAIN}")
+        try:
+            header = strict_json(file.read(length))
+            entry = header["embeddings"]
+            named = set(header) - {"__metadata__"}
+        except (ValueError, KeyError, TypeError, UnicodeDecodeError):
+            raise BundleError(f"{path.name}: no readable header with a tensor 'embeddings'. {AGAIN}") from None
+    right = {"dtype": "F16", "shape": [count, dim], "data_offsets": [0, 2 * count * dim]}
+    if named != {"embeddings"} or entry != right or size != 8 + length + 2 * count * dim:
+        raise BundleError(f"{path.name}: holds {str(entry)[:120]} in {size} bytes; the manifest says {right}. {AGAIN}")
+    return np.memmap(path, np.float16, "r", offset=8 + length, shape=(count, dim))
+
+
+def matrix_header(count: int, dim: int) -> bytes:
+    """The safetensors header that `open_matrix` reads, padded to 8 bytes as the format asks."""
+    entry = {"dtype": "F16", "shape": [count, dim], "data_offsets": [0, 2 * count * dim]}
+    text = json.dumps({"embeddings": entry}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+class Bundle:
+    """An opened bundle. Every listed file has been hashed and is what the manifest says before anything is parsed.
+
+    embeddings: (N, D) fp16, mapped, raw encoder output in row order. records: the rows. cache: folder for what is derived
+    from this bundle, or None to keep nothing.
+    """
+
+    def __init__(self, folder: Path, cache: Path | None = None, progress: Callable[[int, int], None] | None = None):
+        self.folder = Path(folder)
+        self.manifest = read_manifest(self.folder)
+        self.id = self.manifest.id
+        self.cache = None if cache is None else Path(cache) / self.id[:32]
+        try:
+            self._verify_files(Verdicts(cache), progress or (lambda done, total: None))
+            (embeddings,), (records,) = self.manifest.of("embeddings"), self.manifest.of("records")
+            self.embeddings = open_matrix(self.folder / embeddings.path, self.manifest.count, self.manifest.dim)
+            self.records = RecordTable(self.folder / records.path, self.manifest.count, self.cache)
+        except (OSError, ValueError, OverflowError) as error:
+            raise BundleError(f"{self.folder}: {error}. {AGAIN}") from None
+
+    def _verify_files(self, verdicts: Verdicts, progress: Callable[[int, int], None]) -> None:
+        total, done = sum(file.bytes for file in self.manifest.files), 0
+        for file in self.manifest.files:
+            path = safe_join(self.folder, file.path)
+            if not path.is_file():
+                raise BundleError(f"{self.folder} lacks {file.path}, which its manifest lists. {AGAIN}")
+            if (size := path.stat().st_size) != file.bytes:
+                raise BundleError(f"{path} has {size} bytes, the manifest says {file.bytes}. {AGAIN}")
+            if (digest := verdicts.sha256(path)) != file.sha256:
+                raise BundleError(f"{path} has changed: sha256 {digest[:12]}..., the manifest says {file.sha256[:12]}.... {AGAIN}")
+            done += file.bytes
+            progress(done, total)
+
+    @cached_property
+    def _packs(self) -> dict[str, list[Path]]:
+        return {
+            role: [self.folder / file.path for file in self.manifest.of(role)] for role in ("pictures", "thumbnails")
+        }
+
+    def jpeg(self, record: Record, role: str = "pictures") -> bytes:
+        """The stored JPEG bytes of a record; role "pictures" or "thumbnails"."""
+        if record.thumbnail is None:
+            role = "pictures"
+        part, offset, size = record.picture if role == "pictures" else record.thumbnail
+        paths = self._packs[role]
+        if part >= len(paths) or offset + size > paths[part].stat().st_size:
+            raise BundleError(f"Photo {record.id} points outside the bundle's {role}. {AGAIN}")
+        with open(paths[part], "rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+    def image(self, record: Record, role: str = "pictures"):
+        """The stored picture as PIL RGB, longest side at most the manifest's bound. BundleError if it is no picture."""
+        longest = self.manifest.picture_longest
+        try:
+            return decode(self.jpeg(record, role), record.id, max_pixels=longest * longest)
+        except BundleError:
+            raise
+        except Exception as error:
+            raise BundleError(f"Photo {record.id} in {self.folder} cannot be shown: {error} {AGAIN}") from None
+
+    @property
+    def encoder_folder(self) -> Path | None:
+        """Where the bundle's own encoder weights lie, or None when it carries none."""
+        files = self.manifest.of("encoder")
+        return (self.folder / files[0].path).parent if files else None
+
+    def head(self):
+        """The reflective head, or None. EncoderError when it belongs to another encoder."""
+        from .head import load_head
+
+        if not (files := self.manifest.of("head")):
+            return None
+        head = load_head(self.folder / files[0].path, self.manifest.dim)
+        made_for = head.facts.get("encoder_fingerprint")
+        if made_for and made_for != self.manifest.encoder["fingerprint"]:
+            raise EncoderError(f"The head of {self.folder} was trained for another encoder. Train it again for this one.")
+        return head
+
+    def verify(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Read everything: every record, vector and picture. Raises BundleError at the first fault."""
+        for start in range(0, self.manifest.count, 4096):
+            unit_rows(self.embeddings[start : start + 4096], first=start)
+        for number, record in enumerate(self.records, 1):
+            self.image(record)
+            self.image(record, "thumbnails")
+            progress(number, self.manifest.count)
+        self.head()
+
+
+def unit_rows(rows: np.ndarray, first: int = 0) -> np.ndarray:
+    """(M, D) raw vectors -> (M, D) float32 of unit length. BundleError names a vector that is not finite or zero."""
+    rows = np.asarray(rows, np.float32)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    bad = ~np.isfinite(norms[:, 0]) | (norms[:, 0] < 1e-6)
+    if bad.any():
+        row = first + int(np.flatnonzero(bad)[0])
+        raise BundleError(f"embeddings row {row} is not a usable vector (not finite, or zero). {AGAIN}")
+    return rows / norms

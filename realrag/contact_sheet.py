@@ -1,0 +1,35 @@
+"""A picture of answers: one row a prompt, its references beside it, ranked, with score and credit."""
+
+from __future__ import annotations
+
+import textwrap
+
+from .references import References, letterbox
+
+CELL, TEXT, GAP, LEFT = 200, 46, 10, 230
+INK, PAPER, FAINT = (30, 30, 30), (250, 250, 248), (110, 110, 110)
+
+
+def contact_sheet(answers: list[References], columns: int):
+    """PIL RGB image; `columns` references a row."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    try:
+        small, large = ImageFont.load_default(12), ImageFont.load_default(17)
+    except TypeError:  # Pillow before 10.1 knows one size
+        small = large = ImageFont.load_default()
+    height = GAP + len(answers) * (CELL + TEXT + GAP)
+    sheet = Image.new("RGB", (LEFT + columns * (CELL + GAP), height), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for row, answer in enumerate(answers):
+        top = GAP + row * (CELL + TEXT + GAP)
+        draw.multiline_text((GAP, top), textwrap.fill(answer.query, 24), INK, large)
+        if answer.note:
+            draw.multiline_text((GAP, top + CELL // 2), textwrap.fill(answer.note, 34), FAINT, small)
+        for column, item in enumerate(answer.items[:columns]):
+            left = LEFT + column * (CELL + GAP)
+            sheet.paste(letterbox(item.image, (CELL, CELL)), (left, top))
+            words = f"{item.score:.2f}  {item.caption or item.file}\n{item.licence} {item.author}".split("\n")
+            text = "\n".join(textwrap.shorten(line, 36, placeholder="...") for line in words)
+            draw.multiline_text((left, top + CELL + 4), text, FAINT, small)
+    return sheet

@@ -1,0 +1,99 @@
+"""The answer to a prompt: real photos, ranked, with what is known of each; and the ways to look at them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+GREY = 128
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One real photo. score: cosine with the query, -1..1. width and height: of the original, in pixels.
+    image: PIL RGB at the size the bundle keeps."""
+
+    id: str
+    score: float
+    caption: str
+    class_name: str
+    licence: str
+    author: str
+    source: str
+    file: str
+    width: int
+    height: int
+    image: object
+
+    def credit(self) -> str:
+        """One line an artist can print under a picture."""
+        parts = [self.caption or self.file, f"by {self.author}" if self.author else "", self.licence or "licence not stated"]
+        return ", ".join(part for part in parts if part) + (f", {self.source}" if self.source else "")
+
+
+@dataclass(frozen=True)
+class References:
+    """Ranked references, best first. `note` says why there are fewer than asked for, or none."""
+
+    query: str
+    bundle_id: str
+    items: tuple[Reference, ...] = ()
+    note: str = ""
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def images(self) -> list[Tensor]:
+        """Each picture at its own size: (H, W, 3) float32 in 0..1."""
+        return [torch.from_numpy(np.array(item.image, dtype=np.uint8)).float() / 255 for item in self.items]
+
+    def batch(self, size: int | None = None) -> Tensor:
+        """(N, S, S', 3) float32 in 0..1: every picture whole, centred on grey; one grey picture when there are none.
+
+        The frame is the largest width by the largest height, or `size` x `size` with pictures scaled to fit.
+        """
+        if not self.items:
+            return torch.full((1, size or 256, size or 256, 3), GREY / 255)
+        frame = (size, size) if size else tuple(max(sides) for sides in zip(*(item.image.size for item in self.items)))
+        pictures = [np.asarray(letterbox(item.image, frame)) for item in self.items]
+        return torch.from_numpy(np.stack(pictures)).float() / 255
+
+    def scores_text(self) -> str:
+        """One line a reference: rank, score, id, caption."""
+        lines = [f"{rank}. {item.score:.3f}  {item.id}  {item.caption}" for rank, item in enumerate(self.items, 1)]
+        return "\n".join(lines + [self.note] * bool(self.note))
+
+    def credits_text(self) -> str:
+        """One line a reference: who made it, under which licence, from where."""
+        return "\n".join(f"{rank}. {item.credit()}" for rank, item in enumerate(self.items, 1)) or self.note
+
+    def as_json(self) -> list[dict]:
+        """`realrag search --json`: best first, without the pictures."""
+        return [
+            {
+                "id": item.id,
+                "score": round(item.score, 6),
+                "caption": item.caption,
+                "class": item.class_name,
+                "licence": item.licence,
+                "author": item.author,
+                "source": item.source,
+                "file": item.file,
+            }
+            for item in self.items
+        ]
+
+
+def letterbox(image, frame: tuple[int, int]):
+    """PIL image scaled to fit `frame` (width, height) whole, centred on grey. Never cropped."""
+    from PIL import Image
+
+    scale = min(frame[0] / image.width, frame[1] / image.height)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    canvas = Image.new("RGB", frame, (GREY, GREY, GREY))
+    resized = image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
+    canvas.paste(resized, ((frame[0] - size[0]) // 2, (frame[1] - size[1]) // 2))
+    return canvas
