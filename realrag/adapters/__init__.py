@@ -1,0 +1,67 @@
+"""Reference adapters: a file's family is told by its keys and shapes, then checked in full before anything uses it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Mapping
+
+from torch import Tensor, nn
+
+from ..errors import AdapterError
+from . import instantx_sd3, xlabs
+from .reading import read_weights
+from .spec import AdapterSpec, Shapes, check_values
+
+# A new family is one module (rename, recognises, inspect, build) and one entry here.
+FAMILIES = (xlabs, instantx_sd3)
+
+# Files people try that are something else: a part of a key -> what it is and what to do.
+OTHERS = {
+    "redux_up.weight": "Flux Redux; put it in models/style_models and use Load Style Model with Apply Style Model",
+    "lora_": "a LoRA; put it in models/loras and use Load LoRA",
+    "controlnet": "a ControlNet; put it in models/controlnet and use Load ControlNet Model",
+    "proj.2.weight": "a Flux InstantX adapter, which this version cannot use yet; use a Flux XLabs adapter instead",
+    "to_k_ip.weight": "an IP-Adapter for SD1.5 or SDXL; it cannot steer SD3.5 or Flux",
+    "double_blocks.": "a whole Flux model or a ControlNet; put it in models/diffusion_models",
+}
+
+
+def load_adapter(path: Path) -> nn.Module:
+    """Read, recognise and check an adapter file. The module holds the file's own precision and a `.spec`."""
+    weights = read_weights(Path(path))
+    try:
+        return build_adapter(weights)
+    except AdapterError as error:
+        raise AdapterError(f"{Path(path).name}: {error}") from error
+
+
+def build_adapter(weights: Mapping[str, Tensor]) -> nn.Module:
+    """A flat state dict in any of the known spellings -> the adapter of its family."""
+    family, spec, weights = _recognise(weights)
+    check_values(weights)
+    return family.build(spec, weights)
+
+
+def detect(weights: Mapping[str, Tensor]) -> AdapterSpec:
+    """What a flat state dict is, from keys and shapes alone (meta tensors will do)."""
+    return _recognise(weights)[1]
+
+
+def _recognise(weights: Mapping[str, Tensor]):
+    for family in FAMILIES:
+        renamed = {family.rename(key): tensor for key, tensor in weights.items()}
+        shapes: Shapes = {key: tuple(tensor.shape) for key, tensor in renamed.items()}
+        if family.recognises(shapes):
+            if len(renamed) != len(weights):
+                raise AdapterError("The file spells the same weight in two ways. Download the original file again.")
+            return family, family.inspect(shapes), renamed
+    known = "Flux XLabs (v1, v2) and SD3.5-Large InstantX"
+    what = next((text for part, text in OTHERS.items() if any(part in key for key in weights)), None)
+    example = ", ".join(sorted(weights)[:3]) or "nothing"
+    raise AdapterError(
+        (f"This is {what}." if what else f"This is no reference adapter that RealRAG knows (it holds {example}).")
+        + f" Known here: {known}."
+    )
+
+
+__all__ = ["AdapterSpec", "FAMILIES", "build_adapter", "detect", "load_adapter"]

@@ -1,0 +1,103 @@
+"""What an adapter file is and needs, and the checks that say so in words before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ..errors import AdapterError
+
+Shapes = Mapping[str, tuple[int, ...]]
+LISTED = 3  # keys named in an error before "and N more"
+
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    """Read from a file's keys and shapes alone; the file's name never matters."""
+
+    family: str  # "flux-xlabs" or "sd35-instantx"
+    label: str  # the family in words
+    base: str  # the generator it was trained for, in words
+    width: int  # channels of that generator
+    n_blocks: int  # double (joint) blocks it feeds
+    head_dim: int | None  # None: the file does not say, the generator decides
+    encoder: str  # the image encoder in words
+    encoder_dim: int
+    encoder_output: str  # "image_embeds" (N, E) or "penultimate_hidden_states" (N, L, E)
+    crop: bool  # True: shorter side to size, centre crop. False: squash to a square
+    tokens: int  # per reference
+
+    def check_base(self, family: str, name: str, width: int, n_blocks: int) -> None:
+        """Refuse a generator that this adapter was not made for. `family` is "flux" or "sd3"."""
+        if self.family.startswith("flux") != (family == "flux") or (width, n_blocks) != (self.width, self.n_blocks):
+            raise AdapterError(
+                f"This adapter ({self.label}) was made for {self.base} with {self.n_blocks} blocks of width {self.width}, "
+                f"but the model is {name} with {n_blocks} blocks of width {width}. Load that base model, or connect "
+                "no adapter: a VAE alone lets the references in without one."
+            )
+
+    def check_features(self, features: Tensor) -> None:
+        """Refuse the output of an image encoder that this adapter was not trained on."""
+        ndim = 2 if self.encoder_output == "image_embeds" else 3
+        if features.ndim != ndim or features.shape[-1] != self.encoder_dim:
+            raise AdapterError(
+                f"This adapter ({self.label}) reads {self.encoder_output} of width {self.encoder_dim} from {self.encoder}, "
+                f"but the connected CLIP Vision model gives width {features.shape[-1]} (shape {tuple(features.shape)}). "
+                f"Load {self.encoder} with Load CLIP Vision."
+            )
+
+
+def encoder_name(dim: int, known: dict[int, str]) -> str:
+    return known.get(dim, f"the image encoder it was trained with (width {dim})")
+
+
+def dimension(shapes: Shapes, key: str, axis: int, ndim: int, label: str) -> int:
+    """One size of a tensor that must be there and have `ndim` axes."""
+    shape = shapes.get(key)
+    if shape is None or len(shape) != ndim or min(shape) < 1:
+        found = "is missing" if shape is None else f"has shape {tuple(shape)}"
+        raise AdapterError(f"This looks like {label}, but {key} {found}. The file is damaged: download it again.")
+    return shape[axis]
+
+
+def count_blocks(shapes: Shapes, prefix: str) -> int:
+    """1 + the highest block number after `prefix`; a gap shows later as a missing key."""
+    numbers = [key[len(prefix) :].split(".")[0] for key in shapes if key.startswith(prefix)]
+    return 1 + max((int(n) for n in numbers if n.isdecimal() and len(n) < 4), default=-1)
+
+
+def check_shapes(shapes: Shapes, expected: Shapes, label: str) -> None:
+    """Every expected tensor is there with its shape, and nothing else is."""
+    missing = [key for key in expected if key not in shapes]
+    extra = sorted(key for key in shapes if key not in expected)
+    wrong = [
+        f"{key} is {tuple(shapes[key])} where {tuple(shape)} belongs"
+        for key, shape in expected.items()
+        if key in shapes and tuple(shapes[key]) != tuple(shape)
+    ]
+    for found, words in ((missing, "is missing"), (wrong, "has the wrong shape"), (extra, "is unknown")):
+        if found:
+            raise AdapterError(
+                f"This looks like {label}, but something {words}: {_listed(found)}. "
+                "The file is damaged or of another version: download it again."
+            )
+
+
+def check_values(weights: Mapping[str, Tensor]) -> None:
+    """Only fp16, bf16 or fp32, and no NaN or infinity. Tensors without data (meta) pass."""
+    for key, tensor in weights.items():
+        if tensor.dtype not in (torch.float16, torch.bfloat16, torch.float32):
+            raise AdapterError(
+                f"{key} is stored as {str(tensor.dtype).removeprefix('torch.')}; an adapter is fp16, bf16 or fp32. "
+                "Use the original, unquantised file."
+            )
+        if not tensor.is_meta and not torch.isfinite(tensor).all():
+            raise AdapterError(f"{key} holds NaN or infinity. The file is damaged: download it again.")
+
+
+def _listed(items: Sequence[str]) -> str:
+    more = len(items) - LISTED
+    return ", ".join(items[:LISTED]) + (f" and {more} more" if more > 0 else "")

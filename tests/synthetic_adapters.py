@@ -1,0 +1,76 @@
+"""Adapter state dicts with the exact published key names, any size, random values."""
+
+import torch
+
+
+def _filled(shapes, seed, dtype=torch.float32, device="cpu"):
+    generator = torch.Generator().manual_seed(seed)
+    if device == "meta":
+        return {key: torch.empty(shape, device="meta", dtype=dtype) for key, shape in shapes.items()}
+    return {
+        key: (torch.randn(shape, generator=generator) * 0.3 + (1.0 if "norm" in key and len(shape) == 1 else 0)).to(dtype)
+        for key, shape in shapes.items()
+    }
+
+
+def xlabs(width=256, context=48, blocks=2, encoder=24, tokens=4, seed=0, **kind):
+    shapes = {
+        "ip_adapter_proj_model.proj.weight": (tokens * context, encoder),
+        "ip_adapter_proj_model.proj.bias": (tokens * context,),
+        "ip_adapter_proj_model.norm.weight": (context,),
+        "ip_adapter_proj_model.norm.bias": (context,),
+    }
+    for i in range(blocks):
+        for name in ("k", "v"):
+            layer = f"double_blocks.{i}.processor.ip_adapter_double_stream_{name}_proj"
+            shapes |= {f"{layer}.weight": (width, context), f"{layer}.bias": (width,)}
+    return _filled(shapes, seed, **kind)
+
+
+def instantx(width=128, hidden=128, heads=2, blocks=2, encoder=24, tokens=6, depth=2, time=32, head_dim=64, seed=0, **kind):
+    """Flat; `nested` makes of it the dict of dicts of the published `.bin`."""
+    inner = heads * 64
+    shapes = {
+        "latents": (1, tokens, hidden),
+        "proj_in.weight": (hidden, encoder),
+        "proj_in.bias": (hidden,),
+        "proj_out.weight": (width, hidden),
+        "proj_out.bias": (width,),
+        "norm_out.weight": (width,),
+        "norm_out.bias": (width,),
+        "time_embedding.linear_1.weight": (hidden, time),
+        "time_embedding.linear_1.bias": (hidden,),
+        "time_embedding.linear_2.weight": (hidden, hidden),
+        "time_embedding.linear_2.bias": (hidden,),
+    }
+    for i in range(depth):
+        shapes |= {f"layers.{i}.0.{norm}.{part}": (hidden,) for norm in ("norm1", "norm2") for part in ("weight", "bias")}
+        shapes |= {
+            f"layers.{i}.0.to_q.weight": (inner, hidden),
+            f"layers.{i}.0.to_kv.weight": (2 * inner, hidden),
+            f"layers.{i}.0.to_out.weight": (hidden, inner),
+            f"layers.{i}.1.0.weight": (hidden,),
+            f"layers.{i}.1.0.bias": (hidden,),
+            f"layers.{i}.1.1.weight": (4 * hidden, hidden),
+            f"layers.{i}.1.3.weight": (hidden, 4 * hidden),
+            f"layers.{i}.2.1.weight": (4 * hidden, hidden),
+            f"layers.{i}.2.1.bias": (4 * hidden,),
+        }
+    shapes = {f"image_proj.{key}": shape for key, shape in shapes.items()}
+    for i in range(blocks):
+        shapes |= {
+            f"ip_adapter.{i}.norm_ip.linear.weight": (2 * width, hidden),
+            f"ip_adapter.{i}.norm_ip.linear.bias": (2 * width,),
+            f"ip_adapter.{i}.to_k_ip.weight": (width, width),
+            f"ip_adapter.{i}.to_v_ip.weight": (width, width),
+            **{f"ip_adapter.{i}.{norm}.weight": (head_dim,) for norm in ("norm_q", "norm_k", "norm_ip_k")},
+        }
+    return _filled(shapes, seed, **kind)
+
+
+def nested(flat):
+    parts = {"image_proj": {}, "ip_adapter": {}}
+    for key, tensor in flat.items():
+        part, inner = key.split(".", 1)
+        parts[part][inner] = tensor
+    return parts

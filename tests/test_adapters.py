@@ -1,0 +1,147 @@
+"""Reference adapters: what a file is, and that anything broken is refused in words."""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+import synthetic_adapters as synthetic
+from realrag.adapters import build_adapter, detect, load_adapter
+from realrag.adapters.reading import flatten
+from realrag.errors import AdapterError
+
+
+def diffusers_names(flat):
+    """XLabs weights as diffusers saves them."""
+    return {
+        key.replace("ip_adapter_proj_model.proj", "image_proj.proj")
+        .replace("ip_adapter_proj_model.", "image_proj.")
+        .replace("double_blocks.", "ip_adapter.")
+        .replace("processor.ip_adapter_double_stream_k_proj", "to_k_ip")
+        .replace("processor.ip_adapter_double_stream_v_proj", "to_v_ip"): tensor
+        for key, tensor in flat.items()
+    }
+
+
+@pytest.mark.parametrize("tokens, label", [(4, "Flux XLabs v1"), (16, "Flux XLabs v2")])
+def test_xlabs_files_of_real_size_are_recognised_without_their_data(tokens, label):
+    spec = detect(synthetic.xlabs(width=3072, context=4096, blocks=19, encoder=768, tokens=tokens, device="meta"))
+    assert (spec.family, spec.label, spec.tokens, spec.n_blocks) == ("flux-xlabs", label, tokens, 19)
+    assert (spec.encoder, spec.encoder_output, spec.crop) == ("CLIP ViT-L/14", "image_embeds", True)
+
+
+def test_the_instantx_file_of_real_size_is_recognised_without_its_data():
+    sizes = dict(width=2432, hidden=1280, heads=20, blocks=38, encoder=1152, tokens=64, depth=4, time=320)
+    spec = detect(synthetic.instantx(**sizes, device="meta"))
+    assert (spec.family, spec.base, spec.tokens, spec.n_blocks) == ("sd35-instantx", "SD3.5 Large", 64, 38)
+    assert (spec.encoder, spec.encoder_output, spec.crop) == (
+        "SigLIP so400m-patch14-384",
+        "penultimate_hidden_states",
+        False,
+    )
+
+
+@pytest.mark.parametrize("make", [synthetic.xlabs, synthetic.instantx])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_an_adapter_keeps_the_precision_of_its_file(make, dtype, tmp_path):
+    save_file(make(dtype=dtype), tmp_path / "any name.safetensors")
+    assert {p.dtype for p in load_adapter(tmp_path / "any name.safetensors").parameters()} == {dtype}
+
+
+def test_the_spellings_of_diffusers_give_the_same_xlabs_adapter():
+    published = synthetic.xlabs()
+    ours, theirs = build_adapter(published), build_adapter(diffusers_names(published))
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+def test_a_nested_bin_is_read_as_plain_weights(tmp_path):
+    flat = synthetic.instantx()
+    torch.save(synthetic.nested(flat), tmp_path / "ip-adapter.bin")
+    loaded = load_adapter(tmp_path / "ip-adapter.bin")
+    assert torch.equal(loaded.blocks[1]["to_v_ip"].weight, flat["ip_adapter.1.to_v_ip.weight"])
+
+
+class Surprise:
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path, capsys):
+    torch.save({"image_proj": Surprise()}, tmp_path / "adapter.bin")
+    with pytest.raises(AdapterError, match="more than weights"):
+        load_adapter(tmp_path / "adapter.bin")
+    (tmp_path / "adapter.bin").rename(tmp_path / "adapter.safetensors")
+    with pytest.raises(AdapterError, match="holds a pickle"):
+        load_adapter(tmp_path / "adapter.safetensors")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ({"redux_up.weight": torch.ones(2, 2)}, "Flux Redux"),
+        ({"lora_unet_x.lora_up.weight": torch.ones(2, 2)}, "a LoRA"),
+        ({"image_proj.proj.2.weight": torch.ones(2, 2)}, "InstantX adapter"),
+        ({"1.to_k_ip.weight": torch.ones(2, 2)}, "SD1.5 or SDXL"),
+        ({"some.thing": torch.ones(2)}, "some.thing"),
+    ],
+)
+def test_files_of_other_kinds_are_called_by_their_name(content, words, tmp_path):
+    save_file(content, tmp_path / "file.safetensors")
+    with pytest.raises(AdapterError, match=words):
+        load_adapter(tmp_path / "file.safetensors")
+
+
+@pytest.mark.parametrize("content", [[1], {"image_proj": {"a": 1}}, {"other": {"a": torch.ones(1)}}, {"a": "text"}])
+def test_a_table_that_is_not_all_tensors_is_refused(content):
+    with pytest.raises(AdapterError):
+        flatten(content)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_a_mutated_adapter_file_is_refused_in_words(data, tmp_path):
+    make = data.draw(st.sampled_from([synthetic.xlabs, synthetic.instantx]))
+    weights = make(blocks=1, **({} if make is synthetic.xlabs else {"depth": 1}))
+    key = data.draw(st.sampled_from(sorted(weights)))
+    harm = data.draw(st.sampled_from(["missing", "shape", "rank", "dtype", "nan", "inf", "extra", "cut", "header", "flip"]))
+    path = tmp_path / "adapter.safetensors"
+    if harm == "missing":
+        del weights[key]
+    elif harm == "shape":
+        weights[key] = torch.cat((weights[key], weights[key][:1]))
+    elif harm == "rank":
+        weights[key] = weights[key][None]
+    elif harm == "dtype":
+        weights[key] = weights[key].to(torch.float64)
+    elif harm in ("nan", "inf"):
+        weights[key].view(-1)[-1] = float(harm)
+    elif harm == "extra":
+        weights[key + ".more"] = torch.ones(2)
+    save_file(weights, path)
+    raw = bytearray(path.read_bytes())
+    if harm == "cut":
+        raw = raw[: data.draw(st.integers(0, len(raw) - 1))]
+    elif harm == "header":
+        raw[:8] = data.draw(st.integers(0, 2**64 - 1)).to_bytes(8, "little")
+    elif harm == "flip":
+        raw[data.draw(st.integers(9, 200))] ^= 0x80
+    path.write_bytes(bytes(raw))
+    with pytest.raises(AdapterError) as refused:
+        load_adapter(path)
+    assert str(refused.value).startswith("adapter.safetensors")
+
+
+def test_an_adapter_refuses_a_generator_and_an_encoder_it_was_not_made_for():
+    spec = build_adapter(synthetic.instantx(width=128, blocks=2, encoder=24)).spec
+    spec.check_base("sd3", "SD3.5", 128, 2)
+    with pytest.raises(AdapterError, match="2 blocks of width 128.*24 blocks of width 1536"):
+        spec.check_base("sd3", "SD3.5 Medium", 1536, 24)
+    with pytest.raises(AdapterError, match="but the model is Flux"):
+        spec.check_base("flux", "Flux", 128, 2)
+    spec.check_features(torch.ones(1, 5, 24))
+    with pytest.raises(AdapterError, match="width 24 .*gives width 32"):
+        spec.check_features(torch.ones(1, 5, 32))
+    with pytest.raises(AdapterError, match="Load CLIP Vision"):
+        spec.check_features(torch.ones(1, 24))
