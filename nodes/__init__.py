@@ -1,0 +1,22 @@
+"""RealRAG's nodes: the table of contents."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import folders
+from .inject import InjectReferences
+from .load_adapter import LoadReferenceAdapter
+from .load_retriever import LoadReflectiveRetriever
+from .retrieve import RetrieveRealReferences
+
+folders.register()
+
+
+class RealRAGExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [LoadReflectiveRetriever, RetrieveRealReferences, LoadReferenceAdapter, InjectReferences]
+
+
+async def comfy_entrypoint() -> RealRAGExtension:
+    return RealRAGExtension()

@@ -1,0 +1,48 @@
+"""RealRAG's model folders inside ComfyUI, and the bundles in them: chosen by name from a list, never by path."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import folder_paths
+
+from ..realrag.errors import BundleError
+from ..realrag.retriever import shipped_bundle
+
+BUNDLES, ADAPTERS = "realrag", "realrag_adapters"
+# A bundle is a folder, so no single file of `realrag` is a model: "folder" (as core's diffusers) keeps file lists empty.
+SUFFIXES = {BUNDLES: {"folder"}, ADAPTERS: {".safetensors", ".bin", ".pt"}}
+SHIPPED = "sample (shipped)"
+
+
+def register() -> None:
+    """Add our folders behind those that the user's extra_model_paths.yaml already names."""
+    for name, suffixes in SUFFIXES.items():
+        folder_paths.add_model_folder_path(name, os.path.join(folder_paths.models_dir, name))
+        folder_paths.folder_names_and_paths[name] = (folder_paths.folder_names_and_paths[name][0], suffixes)
+
+
+def bundles() -> dict[str, Path]:
+    """Name -> folder: the shipped bundle, then every sub-folder with a manifest. The first of a name wins."""
+    found = {SHIPPED: shipped_bundle()}
+    for root in map(Path, folder_paths.get_folder_paths(BUNDLES)):
+        for manifest in sorted(root.glob("*/manifest.json")):
+            found.setdefault(manifest.parent.name, manifest.parent)
+    return found
+
+
+def bundle_folder(name: str) -> Path:
+    """The folder of a listed bundle. A name from a workflow is looked up here and never joined to a path."""
+    try:
+        return bundles()[name]
+    except KeyError:
+        raise BundleError(
+            f"No bundle named {name!r} in models/realrag. Put its folder there, or build one with "
+            "`realrag index PHOTOS --out ComfyUI/models/realrag/NAME`, then press R to refresh the list."
+        ) from None
+
+
+def cache_folder() -> Path:
+    """Where checksums already taken and search indexes lie. Names with "__" are ComfyUI's for what no user owns."""
+    return Path(folder_paths.get_user_directory()) / "__realrag"

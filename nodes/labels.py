@@ -1,0 +1,43 @@
+"""References as the node shows them: each photo at its own size over a strip with its rank, score and name."""
+
+from __future__ import annotations
+
+import textwrap
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ..realrag.references import Reference, References
+
+STRIP, INK = (32, 32, 32), (235, 235, 235)
+NOTE_SIZE = (512, 256)  # pixels of the card that is shown where nothing was found
+
+
+def labelled(references: References) -> list[Tensor]:
+    """One picture (H, W, 3) in 0..1 for each reference, best first; or one card that says why there are none."""
+    pictures = [_over_strip(rank, item) for rank, item in enumerate(references.items, 1)] or [_card(references.note)]
+    return [torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255) for picture in pictures]
+
+
+def _over_strip(rank: int, item: Reference) -> Image.Image:
+    width, height = item.image.size
+    text_size = max(11, min(width, height) // 16)
+    picture = Image.new("RGB", (width, height + 2 * text_size), STRIP)
+    picture.paste(item.image)
+    name = item.class_name or item.caption
+    ImageDraw.Draw(picture).text(
+        (text_size // 2, height + text_size // 2),
+        f"{rank}   {item.score:.3f}   {name}",
+        INK,
+        ImageFont.load_default(text_size),
+    )
+    return picture
+
+
+def _card(note: str) -> Image.Image:
+    card = Image.new("RGB", NOTE_SIZE, STRIP)
+    text = "\n".join(textwrap.wrap(note, 44))
+    ImageDraw.Draw(card).multiline_text((24, 24), text, INK, ImageFont.load_default(20), spacing=8)
+    return card
