@@ -1,0 +1,188 @@
+"""The whole chain in a real ComfyUI server: prompt -> real references -> patched model -> sampler -> saved picture."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from comfy_server import Graph, Refused, Run, Server
+
+SHIPPED = "sample (shipped)"
+# family -> (model file for UNETLoader, tiny VAE)
+FAMILIES = {"flux": ("tiny_flux", "taef1"), "sd3": ("tiny_sd3", "taesd3"), "sd35": ("tiny_sd35m", "taesd3")}
+
+
+def retrieval(graph: Graph, prompt: str = "green apples", **options) -> str:
+    loader = graph.add("RealRAG_LoadRetriever", bundle=SHIPPED)
+    inputs = {"retriever": [loader, 0], "prompt": prompt, "top_k": 2, "min_score": 0.0, "diversity": 0.0, **options}
+    return graph.add("RealRAG_RetrieveReferences", **inputs)
+
+
+def model_and_vae(graph: Graph, server: Server, family: str) -> tuple[str, str]:
+    name, vae = FAMILIES[family]
+    if family == "flux" and not server.detects_tiny_flux:
+        model = graph.add("RealRAGTest_TinyFlux")
+    else:
+        model = graph.add("UNETLoader", unet_name=f"{name}.safetensors", weight_dtype="default")
+    return model, graph.add("VAELoader", vae_name=vae)
+
+
+def inject(graph: Graph, model: str, vae: str, references: str | None, strength: float = 1.0) -> str:
+    inputs = {"model": [model, 0], "vae": [vae, 0], "strength": strength, "start_percent": 0.0, "end_percent": 1.0}
+    if references:
+        inputs["references"] = [references, 0]
+    return graph.add("RealRAG_InjectReferences", **inputs)
+
+
+def sample(graph: Graph, model: str, steps: int = 2, size: int = 64) -> str:
+    """Sample 64 x 64 pixels; returns the latent's node."""
+    positive, negative = (graph.add("RealRAGTest_Conditioning", seed=seed) for seed in (1, 2))
+    latent = graph.add("EmptySD3LatentImage", width=size, height=size, batch_size=1)
+    return graph.add(
+        "KSampler", model=[model, 0], positive=[positive, 0], negative=[negative, 0], latent_image=[latent, 0],
+        seed=7, steps=steps, cfg=2.0, sampler_name="euler", scheduler="simple", denoise=1.0,
+    )  # fmt: skip
+
+
+def shown_hash(graph: Graph, latent: str) -> str:
+    return graph.add("RealRAGTest_LatentHash", latent=[latent, 0])
+
+
+def shown_text(run: Run, node: str) -> str:
+    return run.outputs[node]["text"][0]
+
+
+@pytest.fixture(scope="module")
+def ids(server: Server) -> tuple[str, str]:
+    """Two photos that have little in common: the best answers to two prompts."""
+    graph = Graph()
+    found = [retrieval(graph, prompt, top_k=1) for prompt in ("green apples", "a carton of milk")]
+    shown = [graph.add("RealRAGTest_ShowText", text=[node, 2]) for node in found]
+    run = server.run(graph)
+    first, second = (shown_text(run, node).split()[2] for node in shown)
+    assert first != second
+    return first, second
+
+
+def test_the_four_nodes_are_there_with_words_on_everything(server: Server):
+    for name in ("LoadRetriever", "RetrieveReferences", "LoadReferenceAdapter", "InjectReferences"):
+        info = server.json("/object_info")[f"RealRAG_{name}"]
+        assert info["category"] == "RealRAG" and info["description"] and info["display_name"]
+        inputs = {**info["input"]["required"], **info["input"].get("optional", {})}
+        silent = [key for key, (_, *options) in inputs.items() if not options or not options[0].get("tooltip")]
+        assert not silent and all(info["output_tooltips"])
+        assert b"# " in server.get(f"/extensions/realrag/docs/RealRAG_{name}.md")
+
+
+def test_a_prompt_ends_as_a_saved_picture_with_its_references_shown_in_order(server: Server):
+    graph = Graph()
+    found = retrieval(graph, top_k=3)
+    scores, credits = (graph.add("RealRAGTest_ShowText", text=[found, slot]) for slot in (2, 3))
+    batch = graph.add("PreviewImage", images=[found, 1])
+    model, vae = model_and_vae(graph, server, "flux")
+    latent = sample(graph, inject(graph, model, vae, found))
+    decoded = graph.add("VAEDecode", samples=[latent, 0], vae=[vae, 0])
+    saved = graph.add("SaveImage", images=[decoded, 0], filename_prefix="realrag")
+    run = server.run(graph)
+
+    assert len(run.outputs[found]["images"]) == 3
+    assert all(server.picture(image).std() > 0 for image in run.outputs[found]["images"])
+    shapes = {server.picture(image).shape for image in run.outputs[batch]["images"]}
+    assert len(run.outputs[batch]["images"]) == 3 and len(shapes) == 1
+    ranked = [float(line.split()[1]) for line in shown_text(run, scores).splitlines()]
+    assert len(ranked) == 3 and ranked == sorted(ranked, reverse=True)
+    assert len(shown_text(run, credits).splitlines()) == 3
+    (picture,) = run.outputs[saved]["images"]
+    assert picture["type"] == "output" and server.picture(picture).shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_references_change_the_picture_and_nothing_else_does(server: Server, ids: tuple[str, str], family: str):
+    first, second = ids
+    graph = Graph()
+    model, vae = model_and_vae(graph, server, family)
+    pinned = {"A": first, "B": second, "A+B": f"{first}, {second}"}
+    found = {name: retrieval(graph, include_ids=chosen) for name, chosen in pinned.items()}
+    arms = {name: inject(graph, model, vae, node) for name, node in found.items()}
+    arms["strength 0"] = inject(graph, model, vae, found["A"], strength=0.0)
+    arms["no reference"] = inject(graph, model, vae, None)
+    arms["unpatched"] = model
+    shown = {name: shown_hash(graph, sample(graph, node)) for name, node in arms.items()}
+
+    run = server.run(graph)
+    hashes = {name: shown_text(run, node) for name, node in shown.items()}
+    assert hashes["unpatched"] == hashes["no reference"] == hashes["strength 0"]
+    assert len({hashes[name] for name in ("unpatched", "A", "B", "A+B")}) == 4
+
+    server.forget()
+    again = server.run(graph)
+    assert not again.cached and {name: shown_text(again, node) for name, node in shown.items()} == hashes
+
+
+def test_an_empty_answer_says_so_and_leaves_the_picture_alone(server: Server):
+    graph = Graph()
+    nothing = retrieval(graph, min_score=1.0)
+    scores = graph.add("RealRAGTest_ShowText", text=[nothing, 2])
+    model, vae = model_and_vae(graph, server, "sd3")
+    passed, plain = shown_hash(graph, sample(graph, inject(graph, model, vae, nothing))), shown_hash(graph, sample(graph, model))
+    run = server.run(graph)
+    assert "0 of 2" in shown_text(run, scores)
+    assert len(run.outputs[nothing]["images"]) == 1  # the card that says why
+    assert shown_text(run, passed) == shown_text(run, plain)
+
+
+def test_a_picture_finds_itself_and_filters_hold(server: Server, ids: tuple[str, str]):
+    graph = Graph()
+    query = retrieval(graph, include_ids=ids[0])
+    same = retrieval(graph, prompt="", image=[query, 1], top_k=1)
+    other = retrieval(graph, prompt="", image=[query, 1], top_k=1, exclude_ids=ids[0])
+    shown = [graph.add("RealRAGTest_ShowText", text=[node, 2]) for node in (same, other)]
+    run = server.run(graph)
+    assert ids[0] in shown_text(run, shown[0]) and ids[0] not in shown_text(run, shown[1])
+
+
+def test_a_second_run_comes_from_the_cache_and_a_new_number_runs_only_what_hangs_on_it(server: Server):
+    def build(top_k: int) -> tuple[Graph, str, str]:
+        graph = Graph()
+        found = retrieval(graph, prompt="a red pepper", top_k=top_k)
+        scores = graph.add("RealRAGTest_ShowText", text=[found, 2])
+        return graph, found, scores
+
+    graph, found, scores = build(2)
+    server.run(graph)
+    assert server.run(graph).cached == set(graph)
+    graph, found, scores = build(3)
+    assert set(graph) - server.run(graph).cached == {found, scores}
+
+
+@pytest.mark.parametrize("name", ["../../secrets", "/etc", "C:\\Windows", "sample (shipped)/..", "no-such-bundle", "a\0b", ""])
+def test_a_bundle_that_is_not_in_the_list_is_refused_before_anything_runs(server: Server, name: str):
+    graph = Graph()
+    loader = graph.add("RealRAG_LoadRetriever", bundle=name)
+    found = graph.add(
+        "RealRAG_RetrieveReferences", retriever=[loader, 0], prompt="apples", top_k=1, min_score=0.0, diversity=0.0
+    )
+    graph.add("RealRAGTest_ShowText", text=[found, 2])
+    with pytest.raises(Refused) as refusal:
+        server.queue(graph)
+    assert refusal.value.code == 400 and "No bundle named" in str(refusal.value)
+
+
+def test_an_empty_prompt_without_a_picture_is_an_error_in_words_and_the_server_lives_on(server: Server):
+    graph = Graph()
+    graph.add("RealRAGTest_ShowText", text=[retrieval(graph, prompt="  "), 2])
+    run = server.wait(server.queue(graph))
+    assert run.status == "error" and "empty" in run.events["execution_error"]["exception_message"]
+    assert server.get("/system_stats")
+
+
+def test_a_run_with_references_can_be_interrupted_and_the_next_is_unharmed(server: Server, ids: tuple[str, str]):
+    def build(steps: int) -> Graph:
+        graph = Graph()
+        model, vae = model_and_vae(graph, server, "sd3")
+        shown_hash(graph, sample(graph, inject(graph, model, vae, retrieval(graph, include_ids=ids[0])), steps, 256))
+        return graph
+
+    prompt = server.queue(build(10_000))
+    run = server.interrupt(prompt)
+    assert run.status == "error" and "execution_interrupted" in run.events
+    server.run(build(2))
