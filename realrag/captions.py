@@ -112,9 +112,9 @@ class Captions:
             rows = read_table(table)
             self.table_rows = len(rows)
             # A table names photos from where it lies, or from the photo folder; the first that exists is meant.
-            home = os.path.relpath(Path(table).resolve().parent, self._folder.resolve())
+            home, base = os.path.abspath(Path(table).parent), os.path.abspath(self._folder)
             for file, credit in rows:
-                beside = os.path.normpath(os.path.join(home, file)).replace("\\", "/")
+                beside = os.path.relpath(os.path.join(home, file), base).replace("\\", "/")
                 self._table.setdefault(beside, credit)
             for file, credit in rows:
                 self._table.setdefault(os.path.normpath(file).replace("\\", "/"), credit)

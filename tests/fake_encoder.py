@@ -1,0 +1,33 @@
+"""A tiny encoder for tests: coarse colours of a photo, colour words of a text; no weights to speak of."""
+
+import torch
+
+from realrag.encoder import Encoder
+from realrag.preprocess import Preprocess
+
+WORDS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "white": (1, 1, 1), "yellow": (1, 1, 0)}
+
+
+class ColourEncoder(Encoder):
+    """Images -> a 2 x 2 grid of mean colours plus a constant (D = 13); texts -> the grid of the colours they name."""
+
+    kind, name, dim = "fake", "colour", 13
+
+    def __init__(self, scale: float = 1.0, size: int = 16):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.full((1,), scale), requires_grad=False)
+        self.preprocess = Preprocess(size, "squash", "bilinear", (0, 0, 0), (1, 1, 1))
+        self.seen = 0  # photos that went through
+
+    def _images(self, x):
+        self.seen += len(x)
+        grid = torch.nn.functional.adaptive_avg_pool2d(x, 2).flatten(1)
+        return self.weight * torch.cat([grid, torch.full((len(x), 1), 0.1)], 1)
+
+    def _texts(self, texts):
+        rows = []
+        for text in texts:
+            named = [WORDS[word] for word in text.lower().split() if word in WORDS] or [(0.5, 0.5, 0.5)]
+            colour = torch.tensor(named, dtype=torch.float32).mean(0)
+            rows.append(torch.cat([colour.repeat_interleave(4), torch.full((1,), 0.1)]))
+        return torch.stack(rows)

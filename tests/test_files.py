@@ -1,0 +1,86 @@
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realrag.errors import BundleError, BusyError
+from realrag.files import FolderLock, Verdicts, safe_join, sha256_bytes, sha256_file, sweep_temporaries, write_atomic
+
+HOSTILE = [
+    "../x", "a/../../x", "/etc/passwd", "C:/x", "c:x", "\\\\host\\share", "a\\b", "a//b", "", ".", "..", ".hidden", "a/.b",
+    "con", "NUL.txt", "lpt1", "a/aux.json", "x\0y", "x\ny", "a" * 201, "ünï", "a b", "a/", "~root", "$HOME", "%00", "-rf",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_name_is_refused(tmp_path, name):
+    with pytest.raises(BundleError, match="Unsafe file name"):
+        safe_join(tmp_path, name)
+
+
+@given(st.text(max_size=30))
+def test_no_name_ever_leads_out_of_the_folder(name):
+    try:
+        path = safe_join("/some/root", name)
+    except BundleError:
+        return
+    assert os.path.commonpath(["/some/root", os.path.normpath(path)]) == "/some/root"
+
+
+def test_a_link_out_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "a.json").symlink_to(tmp_path / "secret")
+    with pytest.raises(BundleError, match="link"):
+        safe_join(tmp_path / "root", "a.json")
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_temporary(tmp_path):
+    path = tmp_path / "a"
+    write_atomic(path, b"old")
+
+    def fail(file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError):
+        write_atomic(path, fail)
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["a"]
+
+
+def test_temporaries_of_dead_processes_are_swept_and_those_of_living_ones_stay(tmp_path):
+    dead, alive = tmp_path / ".x.tmp.999999999.1", tmp_path / f".x.tmp.{os.getpid()}.1"
+    dead.touch(), alive.touch()
+    sweep_temporaries(tmp_path)
+    assert os.listdir(tmp_path) == [alive.name]
+
+
+def test_a_verdict_is_remembered_until_the_file_changes(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    path.write_bytes(b"one")
+    verdicts = Verdicts(tmp_path / "cache")
+    assert verdicts.sha256(path) == sha256_bytes(b"one")
+    calls = []
+    monkeypatch.setattr("realrag.files.sha256_file", lambda path: calls.append(path) or sha256_file(path))
+    assert Verdicts(tmp_path / "cache").sha256(path) == sha256_bytes(b"one") and not calls
+    path.write_bytes(b"two")
+    os.utime(path, ns=(1, 1))
+    assert verdicts.sha256(path) == sha256_bytes(b"two") and len(calls) == 1
+
+
+def test_a_broken_verdict_file_is_no_verdict(tmp_path):
+    (tmp_path / "a").write_bytes(b"one")
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "verdicts.json").write_bytes(b'{"half')
+    assert Verdicts(tmp_path / "cache").sha256(tmp_path / "a") == sha256_bytes(b"one")
+
+
+def test_a_folder_has_one_builder_and_a_dead_ones_lock_is_taken_over(tmp_path):
+    lock = tmp_path / "lock"
+    with FolderLock(lock):
+        with pytest.raises(BusyError, match=str(os.getpid())):
+            FolderLock(lock).__enter__()
+    lock.write_text("999999999")
+    with FolderLock(lock):
+        assert lock.read_text() == str(os.getpid())
+    assert not lock.exists()
