@@ -1,0 +1,50 @@
+"""MobileNet V1 from its quantised TFLite file -> safetensors under the names of `realrag.small_encoder.MobileNet`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from realrag.small_encoder import MobileNet
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from .tflite import read_convolutions
+
+HELP = "convert MobileNet V1 from TFLite, the start of the image tower"
+
+
+def convert(tflite: Path, out: Path, width: float = 1.0) -> None:
+    """Metadata: "mean" and "std" of the network's input in units of 0..1 pixels, from the file's own input quantisation."""
+    layers, (scale, zero) = read_convolutions(tflite.read_bytes())
+    model = MobileNet(width)
+    names = ["stem"] + [f"blocks.{i}.{part}" for i in range(len(model.blocks)) for part in ("depthwise", "pointwise")]
+    if len(layers) < len(names):
+        raise ValueError(f"{tflite} has {len(layers)} convolutions, MobileNet V1 has {len(names)}")
+    state = {}
+    for name, layer in zip(names, layers):  # what follows the blocks, if anything, is ImageNet's classifier
+        state[f"{name}.weight"], state[f"{name}.bias"] = torch.from_numpy(layer.weight), torch.from_numpy(layer.bias)
+    model.load_state_dict(state)
+    # pixel 0..255 -> scale * (pixel - zero)
+    save_file(state, out, {"mean": json.dumps(zero / 255), "std": json.dumps(1 / (255 * scale)), "source": tflite.name})
+
+
+def load_mobilenet(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The state dict and {"mean", "std", "source"} of a file made by `convert`."""
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        state = {name: file.get_tensor(name) for name in file.keys()}
+    return state, {"mean": json.loads(metadata["mean"]), "std": json.loads(metadata["std"]), "source": metadata["source"]}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("tflite", type=Path, help="mobilenet_v1_1.0_224_quant_embedding_extractor.tflite")
+    parser.add_argument("--out", type=Path, required=True, help="safetensors to write")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    convert(arguments.tflite, arguments.out)
+    print(f"wrote {arguments.out}")

@@ -1,0 +1,115 @@
+"""Photos -> pixels, plain or augmented, and the cached answers of the frozen front of the image tower to them."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageEnhance, ImageOps
+from realrag.small_encoder import MobileNet
+from torch import Tensor
+
+from .pairs import Photo
+
+RELU6_STEP = 6 / 255  # the front ends in ReLU6, so a byte holds its answer nearly as finely as bf16 does
+
+
+def open_photo(path: Path, size: int) -> Image.Image:
+    image = Image.open(path)
+    image.draft("RGB", (2 * size, 2 * size))
+    return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def plain_view(image: Image.Image, size: int) -> Image.Image:
+    """What the shipped preprocessing does ("squash"): the whole photo, its sides scaled apart."""
+    return image.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def augmented_view(image: Image.Image, size: int, dice: random.Random) -> Image.Image:
+    """A random crop of 30..100 % of the area, mirrored half the time, with other brightness, contrast, colour and sharpness."""
+    area, stretch = dice.uniform(0.3, 1.0), dice.uniform(-0.3, 0.3)
+    width = image.width * min(1.0, (area * 2.0**stretch) ** 0.5)
+    height = image.height * min(1.0, (area * 2.0**-stretch) ** 0.5)
+    left, top = dice.uniform(0, image.width - width), dice.uniform(0, image.height - height)
+    image = image.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + width, top + height))
+    if dice.random() < 0.5:
+        image = ImageOps.mirror(image)
+    for enhance, reach in (
+        (ImageEnhance.Brightness, 0.4), (ImageEnhance.Contrast, 0.4), (ImageEnhance.Color, 0.4), (ImageEnhance.Sharpness, 0.8),
+    ):  # fmt: skip
+        image = enhance(image).enhance(dice.uniform(1 - reach, 1 + reach))
+    return image
+
+
+def pixels(images: list[Image.Image], mean: float, std: float) -> Tensor:
+    """(B, 3, S, S) float, normalised."""
+    stacked = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2)
+    return (stacked.float() / 255 - mean) / std
+
+
+def views_of(photos: list[Photo], view: int, size: int, seed: int) -> list[Image.Image]:
+    """View 0 is the plain one. Each photo and view has dice of its own, so that order and batches change nothing."""
+    opened = [(photo, open_photo(photo.path, size)) for photo in photos]
+    if view == 0:
+        return [plain_view(image, size) for _, image in opened]
+    return [
+        augmented_view(image, size, random.Random(f"{seed}/{view}/{photo.group}/{photo.path.name}")) for photo, image in opened
+    ]
+
+
+@torch.no_grad()
+def front_answers(
+    tower: MobileNet, cut: int, photos: list[Photo], view: int, size: int, seed: int, mean: float, std: float, bf16: bool
+) -> np.ndarray:
+    """(N, h, w, C) uint8 in steps of RELU6_STEP: channels last, as the tower computes."""
+    chunks = []
+    for start in range(0, len(photos), 64):
+        x = pixels(views_of(photos[start : start + 64], view, size, seed), mean, std)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            answer = tower.front(x, cut).float()
+        chunks.append((answer / RELU6_STEP).round().byte().permute(0, 2, 3, 1).numpy())
+    return np.concatenate(chunks)
+
+
+def to_features(stored: np.ndarray) -> Tensor:
+    """(B, h, w, C) uint8 -> (B, C, h, w) float, in channels-last memory."""
+    return (torch.from_numpy(np.array(stored)) * RELU6_STEP).permute(0, 3, 1, 2)
+
+
+class FrontCache:
+    """One .npy a view in a folder named for everything it depends on; a finished view is never computed again."""
+
+    def __init__(
+        self, folder: Path, tower: MobileNet, cut: int, photos: tuple[Photo, ...], *, size: int, seed: int, mean: float, std: float,
+        bf16: bool = True,
+    ):  # fmt: skip
+        digest = hashlib.sha256(f"{cut} {size} {seed} {mean} {std} {bf16}".encode())
+        for weight in (*tower.stem.parameters(), *tower.blocks[:cut].parameters()):
+            digest.update(weight.detach().numpy().tobytes())
+        for photo in photos:
+            digest.update(f"{photo.group}/{photo.path.name}\n".encode())
+        self.folder = folder / digest.hexdigest()[:16]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.compute = lambda view: front_answers(tower, cut, list(photos), view, size, seed, mean, std, bf16)
+
+    def view(self, number: int) -> np.ndarray:
+        """(N, h, w, C) uint8, mapped from the file."""
+        path = self.folder / f"{number:03d}.npy"
+        if not path.exists():
+            part = path.with_suffix(".part")
+            with open(part, "wb") as file:
+                np.save(file, self.compute(number), allow_pickle=False)
+            part.replace(path)
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+
+    def views(self, count: int, progress: Callable[[int, int], None] | None = None) -> list[np.ndarray]:
+        answers = []
+        for number in range(count):
+            answers.append(self.view(number))
+            if progress:
+                progress(number + 1, count)
+        return answers
