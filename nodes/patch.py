@@ -1,0 +1,222 @@
+"""How references get into a running model: nothing of it is replaced, and nothing stays on it.
+
+`attach` puts two things on a clone of the MODEL: an immutable Injection in a patch list of our own (where ComfyUI finds
+the tensors to move and the models to load), and one wrapper round each model call. The wrapper works out what holds for
+the whole call, then lays its blocks round the model's blocks (and round whatever other plugins laid there) in a copy of
+the call's options. So the order of nodes does not matter, and clones and deep copies carry everything along.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import Protocol
+from weakref import WeakSet
+
+import torch
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from ..realrag.adapters.attention import split_heads
+from .base_model import Base
+
+KEY = "realrag"
+OVERRIDE = "optimized_attention_override"
+log = logging.getLogger(__name__)
+_warned: WeakSet[Injection] = WeakSet()
+
+
+@dataclass
+class ModelCall:
+    """One call of the generator: what every block of it shares."""
+
+    base: Base
+    net: torch.nn.Module  # the generator's network, only read
+    run: object  # the generator without any wrapper: run(x, t, c_concat, c_crossattn, control, options, **kwargs)
+    x: Tensor  # (rows, C, h, w), rows = chunks of cond_or_uncond, each a batch
+    t: Tensor  # (rows,) sigma
+    sigma: float
+    context: Tensor | None
+    kwargs: dict
+    options: dict
+    chunks: list[tuple[bool, slice]]  # (positive?, rows)
+    n_image: int
+    n_text: int = 0  # learnt from the first block
+    reached: int = 0
+
+    @property
+    def positive(self) -> list[slice]:
+        return [rows for is_positive, rows in self.chunks if is_positive]
+
+
+class Active(Protocol):
+    """An injection at work during one model call."""
+
+    def wants(self, kind: str, index: int) -> bool: ...
+    def attention(self, place: Place, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
+        """q, k, v (rows, H, L, D) as the model's attention got them; may change `out` (rows, L, H*D) in place."""
+
+    def after_block(self, place: Place, image: Tensor) -> Tensor: ...
+
+
+class Injection:
+    """What an artist asked for: made once when the node runs, never changed afterwards."""
+
+    def __init__(self, base: Base, strength: float, start_percent: float, end_percent: float):
+        self.base, self.strength = base, strength
+        self.start_percent, self.end_percent = start_percent, end_percent
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def in_window(self, sigma: float, sampling) -> bool:
+        """percent 0 is the first step's noise level, 1 the clean picture, on the model's own schedule."""
+        return float(sampling.percent_to_sigma(self.end_percent)) <= sigma <= float(
+            sampling.percent_to_sigma(self.start_percent)
+        )
+
+    def start(self, call: ModelCall) -> Active | None:
+        raise NotImplementedError
+
+    def models(self) -> list:
+        """Model patchers that ComfyUI loads together with the generator."""
+        return []
+
+    def to(self, where) -> Injection:
+        """ComfyUI moves what hangs on a model with it; called with a device, and again with a dtype."""
+        return self
+
+
+class Held:
+    """Tensors that follow the generator from device to device. A dtype is ignored: an fp8 model would ruin them."""
+
+    def __init__(self, tensors: list[Tensor]):
+        self.tensors = tensors
+
+    def to(self, where) -> None:
+        if not isinstance(where, torch.dtype):
+            self.tensors = [tensor.to(where) for tensor in self.tensors]
+
+
+def attach(model, injection: Injection):
+    """A clone of the MODEL with this injection added to those it already has."""
+    patched = model.clone()
+    patched.set_model_patch(injection, KEY)
+    if not patched.get_wrappers(WrappersMP.APPLY_MODEL, KEY):
+        patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, run_with_references)
+    return patched
+
+
+def run_with_references(executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **kwargs):
+    """The wrapper round every model call. Where no injection is at work, the call goes through untouched."""
+    options = transformer_options if transformer_options is not None else {}
+    asked = dict.fromkeys(options.get("patches", {}).get(KEY, ()))  # each once, however options were merged
+    sigma = float(t.flatten()[0]) if asked and KEY not in options else None
+    asked = [i for i in asked if sigma is not None and i.in_window(sigma, executor.class_obj.model_sampling)]
+    if not asked:
+        return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+    call = ModelCall(
+        base=asked[0].base, net=executor.class_obj.diffusion_model, run=executor.original, x=x, t=t, sigma=sigma,
+        context=c_crossattn, kwargs=kwargs, options=options,
+        chunks=chunks_of(options.get("cond_or_uncond", [0]), x.shape[0]), n_image=asked[0].base.image_tokens(x.shape),
+    )  # fmt: skip
+    actives = [active for injection in asked if (active := injection.start(call)) is not None]
+    if not actives:
+        return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+    output = executor(x, t, c_concat, c_crossattn, control, with_blocks(options, call, actives), **kwargs)
+    if not call.reached and asked[0] not in _warned:
+        _warned.add(asked[0])
+        log.warning(
+            "The references had no effect: this model's attention never came by. A node that replaces the model's own "
+            "blocks or kernels (Nunchaku, some caches and compilers) is the likely cause; bypass it to use references."
+        )
+    return output
+
+
+def chunks_of(cond_or_uncond: list[int], rows: int) -> list[tuple[bool, slice]]:
+    """[1, 0] and 4 rows -> negative rows 0-1, positive rows 2-3."""
+    size = rows // len(cond_or_uncond)
+    return [(kind == 0, slice(i * size, (i + 1) * size)) for i, kind in enumerate(cond_or_uncond)]
+
+
+def with_blocks(options: dict, call: ModelCall, actives: list[Active]) -> dict:
+    """A copy of the call's options in which our blocks lie round the model's."""
+    replace = dict(options.get("patches_replace", {}))
+    blocks = replace["dit"] = dict(replace.get("dit", {}))
+    for where in call.base.blocks:
+        here = [active for active in actives if active.wants(*where)]
+        if here:
+            blocks[where] = InjectedBlock(*where, blocks.get(where), call, here)
+    return {**options, "patches_replace": replace, KEY: True}
+
+
+@dataclass
+class InjectedBlock:
+    """Stands where ComfyUI looks for a block's replacement and calls the previous one, or the block itself."""
+
+    kind: str
+    index: int
+    previous: object | None
+    call: ModelCall
+    actives: list[Active]
+
+    def __call__(self, args: dict, extra: dict) -> dict:
+        if "txt" in args:
+            self.call.n_text = args["txt"].shape[1]
+        options = dict(args["transformer_options"])
+        options[OVERRIDE] = place = Place(self, args.get("pe"), options.get(OVERRIDE))
+        args = {**args, "transformer_options": options}
+        out = self.previous(args, extra) if self.previous is not None else extra["original_block"](args)
+        for active in self.actives:
+            out = {**out, "img": active.after_block(place, out["img"])}
+        return out
+
+
+@dataclass(eq=False)
+class Place:
+    """One block in one model call, and the attention override that acts inside it."""
+
+    block: InjectedBlock
+    pe: Tensor | None
+    previous: object | None
+    number: int = -1  # of the attention call within the block
+    n_before: int = 0  # rows in front of the image's
+    mask: Tensor | None = None
+    notes: dict = field(default_factory=dict)  # what an Active keeps from `attention` to `after_block`
+
+    @property
+    def call(self) -> ModelCall:
+        return self.block.call
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        return self.block.kind, self.block.index, self.number
+
+    @property
+    def image(self) -> slice:
+        """The rows of the picture being made: no text, no Kontext tokens behind it."""
+        return slice(self.n_before, self.n_before + self.call.n_image)
+
+    @property
+    def image_pe(self) -> Tensor | None:
+        return None if self.pe is None else self.pe[:, :, self.image]
+
+    def __call__(self, func, q, k, v, *args, **kwargs):
+        if self.previous is not None:
+            out = self.previous(func, q, k, v, *args, **kwargs)
+        else:
+            out = func(q, k, v, *args, **kwargs)
+        self.number += 1
+        heads = kwargs["heads"] if "heads" in kwargs else args[0]
+        if not kwargs.get("skip_reshape"):
+            q, k, v = (split_heads(tensor, heads) for tensor in (q, k, v))
+        # The first call is the joint one, [text; image]. SD3.5 Medium then has a second one of the image alone.
+        self.n_before = self.call.n_text if self.number == 0 else 0
+        if q.shape[2] < self.n_before + self.call.n_image or out.ndim != 3 or self.number > 1:
+            return out
+        self.mask = kwargs.get("mask")
+        self.call.reached += 1
+        out = out.clone()
+        for active in self.block.actives:
+            active.attention(self, q, k, v, out)
+        return out
