@@ -1,126 +1,13 @@
-"""Inject References in the real ComfyUI, in this process, on tiny Flux, SD3 and SD3.5 models."""
+"""Inject References in the real ComfyUI, in this process, on tiny Flux, SD3 and SD3.5 models: what an artist sees."""
 
 from __future__ import annotations
 
 import copy
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import tiny_models
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import synthetic_adapters as synthetic  # noqa: E402
-
-ALL = ("flux", "sd3", "sd35", "sd35m")
-ADAPTED = ("flux", "sd3", "sd35", "sd35m")  # every base also with an adapter of its own size
-LATENT = (1, 16, 6, 10)  # odd numbers of tokens: 3 x 5
-DIALS = dict(strength=1.0, start_percent=0.0, end_percent=1.0)
-
-
-class Vision:
-    """Stands for CLIP Vision: an output that depends on the picture, of the adapter's width, and notes what was asked."""
-
-    width = 24
-
-    def __init__(self):
-        self.crops = []
-
-    def encode_image(self, image, crop=True):
-        self.crops.append(crop)
-        seed = int(image.double().sum() * 1000) % 2**31
-        hidden = torch.randn(1, 9, self.width, generator=torch.Generator().manual_seed(seed))
-        return SimpleNamespace(image_embeds=hidden[:, 0], penultimate_hidden_states=hidden)
-
-
-class Vae:
-    """Stands for the VAE: 8x8 pixels to one, 16 channels."""
-
-    def encode(self, pixels):
-        small = torch.nn.functional.avg_pool2d(pixels.movedim(-1, 1), 8)
-        return torch.cat([small * (i - 7) / 4 for i in range(6)], 1)[:, :16]
-
-
-def photo(seed, height=48, width=64):
-    return torch.rand(1, height, width, 3, generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.fixture(autouse=True)
-def inference():
-    torch.set_num_threads(1)
-    with torch.inference_mode():
-        yield
-
-
-@pytest.fixture(scope="module")
-def models(plugin):
-    return {kind: tiny_models.model(kind) for kind in ALL}
-
-
-@pytest.fixture
-def world(plugin, models):
-    return World(plugin, models)
-
-
-class World:
-    def __init__(self, plugin, models):
-        self.plugin, self.models = plugin, models
-        self.inject = plugin("nodes.inject")
-        self.adapter_error = plugin("realrag.errors").AdapterError
-
-    def adapter(self, kind, seed=0):
-        if kind == "flux":
-            weights = synthetic.xlabs(width=256, context=48, blocks=2, encoder=24, tokens=4, seed=seed)
-        else:
-            weights = synthetic.instantx(width=128, blocks=2, encoder=24, tokens=6, depth=2, seed=seed)
-        return self.plugin("nodes.load_adapter").ManagedAdapter.of(self.plugin("realrag.adapters").build_adapter(weights))
-
-    def steered(self, kind, way, model=None, image=None, seed=0, **dials):
-        """The model of this kind with references by this way: "adapter" or "shared"."""
-        model = self.models[kind] if model is None else model
-        image = photo(1) if image is None else image
-        how = dict(adapter=None, clip_vision=None, vae=None)
-        how |= dict(adapter=self.adapter(kind, seed), clip_vision=Vision()) if way == "adapter" else dict(vae=Vae())
-        out = self.inject.InjectReferences.execute(model, image=image, **how, **{**DIALS, **dials})
-        return out.result[0]
-
-    def sample(self, model, steps=2, cfg=2.0, batch=1, seed=3, latent=LATENT):
-        import comfy.sample
-
-        latent = torch.zeros((batch, *latent[1:]))
-        noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed))
-        conds = [conditioning(0), conditioning(1)]
-        return comfy.sample.sample(
-            model, noise, steps, cfg, "euler", "simple", *conds, latent, denoise=1.0, disable_pbar=True, seed=seed
-        )
-
-    def call(self, model, sigma=0.7, kinds=(0,), batch=1, seed=5, latent=LATENT, **options):
-        """One model call as ComfyUI's sampler makes it, with the MODEL's own options and wrappers."""
-        import comfy.model_management as management
-        import comfy.patcher_extension
-
-        management.load_models_gpu([model])
-        rows = len(kinds) * batch
-        generator = torch.Generator().manual_seed(seed)
-        x = torch.randn((rows, *latent[1:]), generator=generator)
-        parts = [conditioning(kind)[0] for kind in kinds for _ in range(batch)]
-        context = torch.cat([c for c, _ in parts])
-        pooled = torch.cat([extra["pooled_output"] for _, extra in parts])
-        to = comfy.patcher_extension.copy_nested_dicts(model.model_options["transformer_options"])
-        to |= dict(cond_or_uncond=list(kinds), sigmas=torch.tensor([sigma]), wrappers=model.wrappers, **options)
-        guidance = {"guidance": torch.full((rows,), 3.5)} if "Flux" in type(model.model).__name__ else {}
-        return model.model.apply_model(
-            x, torch.full((rows,), sigma), c_crossattn=context, transformer_options=to, y=pooled, **guidance
-        )
-
-
-def conditioning(seed):
-    generator = torch.Generator().manual_seed(100 + seed)
-    context = torch.randn(1, 7, tiny_models.TEXT_WIDTH, generator=generator)
-    return [[context, {"pooled_output": torch.randn(1, tiny_models.POOLED_WIDTH, generator=generator)}]]
-
+from injection_world import ALL, DIALS, Vae, Vision, photo
 
 both_ways = pytest.mark.parametrize("way", ["adapter", "shared"])
 all_kinds = pytest.mark.parametrize("kind", ALL)
@@ -166,3 +53,166 @@ def test_outside_the_window_a_call_is_bit_exact(world, kind, way):
     border = float(model.get_model_object("model_sampling").percent_to_sigma(0.5))
     assert torch.equal(world.call(late, sigma=border + 0.01), world.call(model, sigma=border + 0.01))
     assert not torch.equal(world.call(late, sigma=border - 0.01), world.call(model, sigma=border - 0.01))
+
+
+@all_kinds
+@both_ways
+def test_clones_and_deep_copies_keep_the_references(world, kind, way):
+    steered = world.steered(kind, way)
+    expected = world.call(steered, kinds=(1, 0))
+    cloned = steered.clone().clone()
+    copied = steered.clone()
+    copied.model_options = copy.deepcopy(copied.model_options)
+    assert torch.equal(world.call(cloned, kinds=(1, 0)), expected)
+    assert torch.equal(world.call(copied, kinds=(1, 0)), expected)
+
+
+class Counting:
+    """Another plugin: an attention override and a block replacement that change what passes, and count."""
+
+    def __init__(self):
+        self.attention, self.blocks = 0, 0
+
+    def __deepcopy__(self, memo):  # 0.3.64 deep-copies a model's options with every clone
+        return self
+
+    def override(self, func, *args, **kwargs):
+        self.attention += 1
+        return func(*args, **kwargs) * 1.05
+
+    def block(self, args, extra):
+        self.blocks += 1
+        out = extra["original_block"](args)
+        return {**out, "img": out["img"] * 0.9}
+
+    def on(self, model):
+        model = model.clone()
+        model.model_options["transformer_options"]["optimized_attention_override"] = self.override
+        model.set_model_patch_replace(self.block, "dit", "double_block", 1)
+        return model
+
+
+@all_kinds
+def test_another_plugins_hooks_are_kept_whichever_node_comes_first(world, kind):
+    other = Counting()
+    alone = world.call(other.on(world.models[kind]))
+    counts = other.attention, other.blocks
+    before = world.call(world.steered(kind, "adapter", model=other.on(world.models[kind])))
+    assert (other.attention, other.blocks) == tuple(2 * count for count in counts)
+    after = world.call(other.on(world.steered(kind, "adapter")))
+    assert (other.attention, other.blocks) == tuple(3 * count for count in counts)
+    assert torch.equal(before, after)
+    assert not torch.equal(before, alone)
+    assert not torch.equal(before, world.call(world.steered(kind, "adapter")))
+
+
+@all_kinds
+def test_another_plugins_hooks_are_kept_beside_shared_attention(world, kind):
+    other = Counting()
+    alone = world.call(other.on(world.models[kind]))
+    counts = other.attention, other.blocks
+    steered = world.call(world.steered(kind, "shared", model=other.on(world.models[kind])))
+    assert (other.attention, other.blocks) == tuple(2 * count for count in counts)
+    assert not torch.equal(steered, alone)
+
+
+def test_the_negative_prompt_of_flux_never_sees_the_references(world):
+    for way in ("adapter", "shared"):
+        steered = world.steered("flux", way)
+        assert torch.equal(world.call(steered, kinds=(1,)), world.call(world.models["flux"], kinds=(1,)))
+
+
+@all_kinds
+@both_ways
+@pytest.mark.parametrize("order", [(1, 0), (0, 1), (0, 0, 1)])
+def test_batches_and_prompts_in_one_call_do_not_mix(world, kind, way, order):
+    """Every row is what it is when it runs alone, up to the rounding of batched matrix products."""
+    steered = world.steered(kind, way, image=torch.cat((photo(1), photo(2))))
+    together = world.call(steered, kinds=order, batch=2).split(2)
+    for side, rows in zip(order, together):
+        torch.testing.assert_close(rows, world.call(steered, kinds=(side,), batch=2), rtol=1e-4, atol=1e-4)
+    plain = world.call(world.models[kind], kinds=order, batch=2)
+    assert not torch.allclose(torch.cat(together), plain, atol=1e-3)
+
+
+@both_ways
+def test_strength_grows_from_nothing(world, way):
+    plain = world.call(world.models["sd35"])
+    effects = [(world.call(world.steered("sd35", way, strength=s)) - plain).norm() for s in (1e-4, 0.2, 1.0)]
+    assert effects[0] < 0.02 * effects[2] and effects[0] < effects[1] < effects[2]
+
+
+def test_pictures_reach_the_encoder_as_the_adapter_was_trained(world):
+    for kind, crop in (("flux", True), ("sd35", False)):
+        vision = Vision()
+        world.inject.InjectReferences.execute(
+            world.models[kind], image=torch.cat((photo(1), photo(2))), adapter=world.adapter(kind), clip_vision=vision, **DIALS
+        )
+        assert vision.crops == [crop, crop]
+
+
+def test_retrieved_photos_and_own_pictures_are_used_together(world):
+    references = SimpleNamespace(images=lambda: [photo(1)[0], photo(2, 40, 80)[0]])
+    out = world.inject.InjectReferences.execute(
+        world.models["flux"], references=references, image=photo(3), vae=Vae(), **DIALS
+    )
+    assert "3 reference(s)" in out.result[1] and "experimental" in out.result[1]
+
+
+def test_the_adapter_is_loaded_with_the_model_where_time_matters(world):
+    assert world.steered("flux", "adapter").model_patches_models() == []
+    (patcher,) = world.steered("sd35", "adapter").model_patches_models()
+    assert patcher.model.spec.family == "sd35-instantx"
+
+
+def test_held_tensors_follow_the_device_and_keep_their_precision(world):
+    held = world.plugin("nodes.patch").Held([torch.ones(2)])
+    held.to(torch.float16)
+    assert held.tensors[0].dtype == torch.float32
+    held.to(torch.device("meta"))
+    assert held.tensors[0].is_meta
+
+
+def test_what_does_not_fit_is_refused_with_the_cure(world):
+    execute, vision = world.inject.InjectReferences.execute, Vision()
+    with pytest.raises(world.adapter_error, match="neither an adapter nor a VAE.*Connect"):
+        execute(world.models["flux"], image=photo(1), **DIALS)
+    with pytest.raises(world.adapter_error, match="connect it to clip_vision"):
+        execute(world.models["flux"], image=photo(1), adapter=world.adapter("flux"), **DIALS)
+    with pytest.raises(world.adapter_error, match="made for FLUX.1 .* but the model is SD3"):
+        execute(world.models["sd3"], image=photo(1), adapter=world.adapter("flux"), clip_vision=vision, **DIALS)
+    with pytest.raises(world.adapter_error, match="but the model is Flux"):
+        execute(world.models["flux"], image=photo(1), adapter=world.adapter("sd35"), clip_vision=vision, **DIALS)
+    vision.width = 32
+    with pytest.raises(world.adapter_error, match="width 24 .* gives width 32"):
+        execute(world.models["flux"], image=photo(1), adapter=world.adapter("flux"), clip_vision=vision, **DIALS)
+    four_channels = SimpleNamespace(encode=lambda pixels: Vae().encode(pixels)[:, :4])
+    with pytest.raises(world.adapter_error, match="needs 16 channels"):
+        execute(world.models["flux"], image=photo(1), vae=four_channels, **DIALS)
+
+
+def test_only_listed_adapter_files_can_be_loaded(world, tmp_path, monkeypatch):
+    import folder_paths
+    from injection_world import synthetic
+    from safetensors.torch import save_file
+
+    (tmp_path / "inside").mkdir()
+    save_file(synthetic.xlabs(), tmp_path / "inside" / "mine.safetensors")
+    save_file(synthetic.xlabs(), tmp_path / "outside.safetensors")
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "realrag_adapters", ([str(tmp_path / "inside")], {".safetensors"}))
+    folder_paths.filename_list_cache.pop("realrag_adapters", None)
+    node = world.plugin("nodes.load_adapter").LoadReferenceAdapter
+    assert node.define_schema().inputs[0].options == ["mine.safetensors"]
+    assert node.execute("mine.safetensors").result[0].adapter.spec.label == "Flux XLabs v1"
+    with pytest.raises(FileNotFoundError):
+        node.execute("../outside.safetensors")
+
+
+def test_a_model_that_hides_its_attention_gets_a_warning_once(world, caplog):
+    steered = world.steered("flux", "adapter")
+    for i in range(2):
+        # a plugin that replaces whole blocks, after ours and without calling them
+        steered.set_model_patch_replace(lambda args, extra: {"img": args["img"], "txt": args["txt"]}, "dit", "double_block", i)
+    for _ in range(2):
+        world.call(steered)
+    assert sum("no effect" in record.message for record in caplog.records) == 1
