@@ -9,16 +9,14 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from .embeddings import Sizes, encode_shard, prepare
-from .encoder import SMALL, Encoder, OpenClipEncoder, load_encoder
+from . import DEFAULT_ENCODER
 from .errors import RealRAGError
 from .library import scan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--encoder", default=SMALL, help="encoder name, as for `realrag index`")
+    parser.add_argument("--encoder", default=DEFAULT_ENCODER, help="encoder name, as for `realrag index`")
     parser.add_argument("--untrained", metavar="ARCH", help="an open_clip model with random weights: same speed, no download")
     parser.add_argument("--photos", type=Path, help="folder of photos (default: JPEGs made here)")
     parser.add_argument("--number", type=int, default=128, help="photos to time")
@@ -48,8 +46,13 @@ def make_photos(folder: Path, number: int, side: int, seed: int = 0) -> None:
 
 def run(args: argparse.Namespace) -> dict:
     """Time three loops in one run: encoder on ready pixels, photos end to end, and decoding alone. Photos a second."""
+    import torch
+
+    from .embeddings import Sizes, encode_shard, prepare
+    from .encoder import OpenClipEncoder, load_encoder
+
     if args.untrained:
-        encoder: Encoder = OpenClipEncoder(args.untrained, untrained=True).to(args.device)
+        encoder = OpenClipEncoder(args.untrained, untrained=True).to(args.device)
     else:
         encoder = load_encoder(args.encoder, device=args.device)
     with tempfile.TemporaryDirectory() as made:

@@ -8,9 +8,8 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import __version__
+from . import DEFAULT_ENCODER, __version__
 from .captions import Credit
-from .encoder import SMALL
 from .errors import BusyError, RealRAGError
 
 # Exit codes, also in the README.
@@ -191,7 +190,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     one.add_argument("photos", type=Path, help="folder of JPEG, PNG and WebP files; sub-folders are classes")
     one.add_argument("--out", type=Path, required=True, help="the bundle's folder")
-    common(one, SMALL)
+    common(one, DEFAULT_ENCODER)
     one.add_argument("--captions", type=Path, help="CSV or JSONL with a column `file`, and caption, class, author, licence, source")
     group = one.add_mutually_exclusive_group()
     group.add_argument("--add", action="store_true", help="keep photos of the bundle that are not in this folder")

@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from . import DEFAULT_ENCODER as SMALL
 from .errors import EncoderError
 from .files import canonical_json, sha256_bytes
 from .preprocess import Preprocess
 
 log = logging.getLogger(__name__)
-SMALL = "realrag-small"
 SMALL_FILE = Path(__file__).parent / "assets" / "small_encoder.safetensors"
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from . import DEFAULT_ENCODER
 from .bundle import Bundle, matrix_header, open_matrix, unit_rows
 from .diversity import drop_near_duplicates, mmr
-from .encoder import SMALL, Encoder, load_encoder
+from .encoder import Encoder, load_encoder
 from .errors import EncoderError, QueryError
 from .files import write_atomic
 from .index import EXACT_LIMIT, Index, open_index
@@ -19,8 +20,10 @@ from .records import Filters
 from .references import Reference, References
 
 MAX_K = 1000
-# Pictures this close are the same shot saved twice, for CLIP and for the small encoder alike.
+# Pictures this close are the same shot saved twice. What this means depends on the encoder, so such pictures are not
+# thrown away: they go behind all others.
 NEAR_DUPLICATE = 0.995
+DEEPEST = 16  # how many times the first look is widened, at most, to find enough different pictures
 ROWS = 8192
 
 
@@ -106,7 +109,7 @@ class Retriever:
 
         image: PIL picture that joins every text. min_score: cosine below which a photo is no answer, -1..1. diversity: 0
         ranks by score alone, up to 1 prefers photos unlike those already chosen (MMR). Near-duplicates of a better answer
-        are dropped. Fewer than k is no error; the answer's `note` says why. Raises QueryError.
+        come only when there is nothing else. Fewer than k is no error; the answer's `note` says why. Raises QueryError.
         """
         if not isinstance(k, int) or not 1 <= k <= MAX_K:
             raise QueryError(f"{k!r} references are asked for; the number goes from 1 to {MAX_K}.")
@@ -131,21 +134,20 @@ class Retriever:
         return answers
 
     def _choose(self, query, scores, rows, allowed, open_rows, k, min_score, diversity) -> tuple[list[tuple[float, int]], float]:
-        """[(score, row)] of the answer, and the best score there was. Looks deeper while duplicates eat up the pool."""
+        """[(score, row)] of the answer, and the best score there was. Looks deeper while near-duplicates fill the pool."""
+        deepest = min(open_rows, DEEPEST * len(rows))
         while True:
-            real = rows >= 0
-            good_scores, good_rows = scores[real], rows[real]
-            best = float(good_scores[0]) if len(good_scores) else -1.0
-            passed = good_scores >= (-math.inf if min_score is None else min_score)
-            exhausted = len(rows) >= open_rows or not passed.all()
-            good_scores, good_rows = good_scores[passed], good_rows[passed]
+            best = float(scores[0]) if len(scores) else -1.0
+            passed = scores >= (-math.inf if min_score is None else min_score)
+            good_scores, good_rows = scores[passed], rows[passed]
             vectors = np.asarray(self._vectors[good_rows], np.float32)
-            kept = drop_near_duplicates(vectors, NEAR_DUPLICATE)
-            if len(kept) >= k or exhausted:
+            different = drop_near_duplicates(vectors, NEAR_DUPLICATE)
+            if len(different) >= k or not passed.all() or len(rows) >= deepest:
                 break
-            scores, rows = (found[0] for found in self.index.search(query[None], min(open_rows, 4 * len(rows)), allowed))
-        order = mmr(good_scores[kept], vectors[kept], k, diversity)
-        return [(float(good_scores[kept[at]]), int(good_rows[kept[at]])) for at in order], best
+            scores, rows = (found[0] for found in self.index.search(query[None], min(deepest, 4 * len(rows)), allowed))
+        order = list(different[mmr(good_scores[different], vectors[different], k, diversity)])
+        repeats = np.setdiff1d(np.arange(len(good_rows)), different)[: k - len(order)]
+        return [(float(good_scores[at]), int(good_rows[at])) for at in [*order, *repeats]], best
 
     def _references(self, text, chosen, best, k, min_score, note) -> References:
         items = []
@@ -161,7 +163,7 @@ class Retriever:
             if min_score is not None and (not items or best >= min_score):
                 why = f"{len(items)} of {k}: no other photo scores {min_score} or more (the best has {best:.3f})."
             else:
-                why = f"{len(items)} of {k}: there are no more different photos to choose from."
+                why = f"{len(items)} of {k}: there are no more photos to choose from."
             note = f"{note} {why}".strip()
         return References(text, self.bundle_id, tuple(items), note)
 
@@ -172,7 +174,7 @@ def _own_encoder(bundle: Bundle, device) -> Encoder:
     name, folder = bundle.manifest.encoder["name"], bundle.encoder_folder
     if folder is not None:
         return load_encoder(name, folder=folder, device=device, offline=True)
-    if name != SMALL and (name.partition(":")[2] == "" or any(sign in name for sign in "/\\") or Path(name).exists()):
+    if name != DEFAULT_ENCODER and (name.partition(":")[2] == "" or any(sign in name for sign in "/\\") or Path(name).exists()):
         raise EncoderError(
             f"The bundle {bundle.folder} was made with {name!r} and does not carry its weights. Ask its author for one made "
             "with --with-encoder, or give the encoder yourself."

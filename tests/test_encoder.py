@@ -1,0 +1,148 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import photo_bytes
+from fake_encoder import ColourEncoder
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from realrag.encoder import OpenClipEncoder, load_encoder
+from realrag.errors import EncoderError
+from realrag.photos import decode
+from realrag.preprocess import Preprocess
+
+TINY = {
+    "embed_dim": 24,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+
+
+@pytest.fixture(scope="module")
+def tiny_clip(tmp_path_factory):
+    """A tiny CLIP with random weights in open_clip's own folder layout: the real loading code, not real quality."""
+    import open_clip
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("tiny-clip")
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": TINY, "preprocess_cfg": {"mean": MEAN, "std": STD, "resize_mode": "shortest"}})
+    )
+    torch.manual_seed(0)
+    model = open_clip.CLIP(**TINY)
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / "open_clip_model.safetensors")
+    return folder
+
+
+def picture(width, height, seed=0):
+    return decode(photo_bytes((90, 140, 30), seed, (width, height)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 300), st.integers(1, 300), st.sampled_from([1, 7, 32, 33, 224]),
+    st.sampled_from([("crop", "shortest"), ("squash", "squash")]), st.sampled_from(["bicubic", "bilinear"]),
+)  # fmt: skip
+def test_pixels_are_those_of_open_clips_own_transform(width, height, size, modes, interpolation):
+    from open_clip.transform import image_transform
+
+    image = Image.fromarray(np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8).astype(np.uint8))
+    mode, theirs = modes
+    ours = Preprocess(size, mode, interpolation, MEAN, STD)
+    transform = image_transform(size, False, tuple(MEAN), tuple(STD), resize_mode=theirs, interpolation=interpolation)
+    expected = transform(image)
+    found = ours.normalise(ours.pixels(image)[None], torch.float32)[0]
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_padding_keeps_the_whole_picture():
+    pixels = Preprocess(64, "pad").pixels(Image.new("RGB", (128, 32), (255, 255, 255)))
+    assert pixels.shape == (3, 64, 64) and pixels[:, 24:40].min() == 255 and pixels[:, :24].max() == 0
+
+
+@pytest.mark.parametrize("fault", [{"mode": "stretch"}, {"size": 0}, {"std": (0, 1, 1)}, {"interpolation": "nearest"}, {"mean": (1,)}])
+def test_unusable_preprocessing_is_refused(fault):
+    with pytest.raises(EncoderError):
+        Preprocess(**{"size": 32, **fault})
+
+
+def test_an_open_clip_folder_gives_open_clips_own_vectors(tiny_clip):
+    import open_clip
+
+    encoder = load_encoder(str(tiny_clip))
+    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{tiny_clip}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{tiny_clip}")
+    image, texts = picture(50, 40), ["a red apple", "a photo of a 1994 Audi 100"]
+    with torch.inference_mode():
+        images, words = model.eval().encode_image(transform(image)[None]), model.encode_text(tokenizer(texts))
+    assert encoder.dim == 24 and encoder.preprocess.size == 32
+    assert torch.allclose(encoder.encode_images(encoder.prepare(image)[None]), images, atol=1e-5)
+    assert torch.allclose(encoder.encode_texts(texts), words, atol=1e-5)
+
+
+def test_a_saved_encoder_comes_back_with_the_same_fingerprint(tiny_clip, tmp_path):
+    encoder = load_encoder(str(tiny_clip))
+    files = encoder.save_pretrained(tmp_path / "encoder")
+    assert {path.suffix for path in files} == {".json", ".safetensors"}
+    again = load_encoder(encoder.name, folder=tmp_path / "encoder", offline=True)
+    assert again.fingerprint == encoder.fingerprint and again.name == encoder.name
+
+
+def test_fingerprints_tell_weights_and_preprocessing_apart():
+    prints = {ColourEncoder().fingerprint, ColourEncoder(scale=2).fingerprint, ColourEncoder(size=8).fingerprint}
+    assert len(prints) == 3 and ColourEncoder().fingerprint in prints
+
+
+def test_weights_of_an_architecture_come_from_a_file(tmp_path):
+    import open_clip
+    from safetensors.torch import save_file
+
+    config = tmp_path / "models" / "realrag-test-tiny.json"
+    config.parent.mkdir()
+    config.write_text(json.dumps(TINY))
+    open_clip.add_model_config(config)
+    model = open_clip.create_model("realrag-test-tiny")
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, tmp_path / "mine.safetensors")
+    encoder = load_encoder(f"realrag-test-tiny:{tmp_path / 'mine.safetensors'}")
+    assert encoder.name == "realrag-test-tiny:mine" and not encoder.portable, "a private path stays out of the name"
+    with torch.inference_mode():
+        expected = model.eval().encode_text(open_clip.get_tokenizer("realrag-test-tiny")(["a cat"]))
+    assert torch.allclose(encoder.encode_texts(["a cat"]), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("NoSuchModel:openai", "knows no model 'NoSuchModel'"),
+        ("ViT-B-32", "names no weights.*openai"),
+        ("ViT-B-32:nosuchtag", "Known tags.*openai"),
+        ("ViT-B-32:openai", "not on this machine.*--with-encoder"),
+    ],
+)
+def test_an_encoder_that_is_not_here_says_what_to_do(name, message, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *args, **kwargs: (_ for _ in ()).throw(OSError("not cached")))
+    with pytest.raises(EncoderError, match=message):
+        load_encoder(name, offline=True)
+
+
+def test_an_open_clip_that_does_not_import_is_named(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "open_clip", None)
+    with pytest.raises(EncoderError, match="pip install open_clip_torch"):
+        OpenClipEncoder("ViT-B-32:openai")
+
+
+def test_weights_of_another_model_are_refused(tiny_clip, tmp_path):
+    import shutil
+
+    folder = tmp_path / "wrong"
+    shutil.copytree(tiny_clip, folder)
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["embed_dim"] = 25
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(EncoderError, match="weights belong to this model"):
+        load_encoder(str(folder))
