@@ -1,0 +1,43 @@
+"""`realrag bench search` runs every engine and leaves the process as it was."""
+
+import argparse
+import json
+import os
+
+import numpy as np
+import pytest
+
+from realrag import bench_search
+from realrag.errors import QueryError
+
+
+def arguments(*words):
+    parser = argparse.ArgumentParser()
+    bench_search.add_arguments(parser)
+    return parser.parse_args([str(word) for word in words])
+
+
+def test_every_engine_is_measured_and_the_exact_ones_are_exact(tmp_path):
+    environment = dict(os.environ)
+    result = bench_search.run(arguments("--rows", 3000, "--dim", 32, "--queries", 12, "--scratch", tmp_path))
+    assert os.environ == environment and not list(tmp_path.iterdir())
+    assert json.loads(json.dumps(result)) == result
+    engines = result["engines"]
+    assert {name for name, row in engines.items() if row["recall"] == 1} >= {"numpy", "torch", "faiss flat", "exact"}
+    assert result["default"] in engines and sum(name.startswith("ivf") for name in engines) >= 3
+    report = bench_search.format_report(result)
+    assert "<- default" in report and "open, once verified" in report and all(name in report for name in engines)
+
+
+def test_real_vectors_are_asked_with_rows_that_were_held_out(tmp_path):
+    rows = np.random.default_rng(0).standard_normal((500, 16)).astype(np.float32)
+    np.save(tmp_path / "rows.npy", rows)
+    library, queries, _ = bench_search._vectors(arguments("--embeddings", tmp_path / "rows.npy", "--queries", 20), tmp_path)
+    assert library.shape == (480, 16) and library.dtype == np.float16 and queries.shape == (20, 16)
+    assert (queries @ library.T.astype(np.float32)).max() < 0.999
+
+
+@pytest.mark.parametrize("words", [("--rows", 0), ("--dim", 2), ("--queries", 0)])
+def test_a_benchmark_of_nothing_is_refused(words):
+    with pytest.raises(QueryError, match="dim from 3"):
+        bench_search.run(arguments(*words))
