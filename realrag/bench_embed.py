@@ -49,7 +49,8 @@ def run(args: argparse.Namespace) -> dict:
     import torch
 
     from .embeddings import Sizes, encode_shard, prepare
-    from .encoder import OpenClipEncoder, load_encoder
+    from .encoder import load_encoder
+    from .open_clip_encoder import OpenClipEncoder
 
     if args.untrained:
         encoder = OpenClipEncoder(args.untrained, untrained=True).to(args.device)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from .bundle import MANIFEST, Bundle, manifest_bytes, matrix_header
+from .bundle import ENCODER, MANIFEST, Bundle, manifest_bytes, matrix_header
 from .captions import Credit
 from .embeddings import Item, Sizes, encode_all, read_shard, shard_words
 from .encoder import Encoder
@@ -244,7 +244,7 @@ def _assemble(out, wanted, known, old, shards, encoder, sizes, head, with_encode
     files += head_files
     carried = [file for file in old.manifest.files if file.role == "encoder"] if old else []
     if (with_encoder or not encoder.portable) and not carried:
-        for path in encoder.save_pretrained(out / "encoder"):
+        for path in encoder.save_pretrained(out / ENCODER):
             files.append(_entry(out, path, "encoder"))
     files += [vars(file) for file in carried]
     content = {

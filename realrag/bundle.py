@@ -30,6 +30,7 @@ ROLES = {
     "head": (1, (".safetensors",)),
     "encoder": (32, (".safetensors", ".json", ".txt", ".model")),
 }
+ENCODER = "encoder"  # the folder that other libraries read as a whole, so nothing unlisted may lie in it
 AGAIN = "Get the bundle again from its author, or build it again with `realrag index`."
 
 
@@ -112,6 +113,7 @@ def _check(content: dict, id: str) -> Manifest:
         need(isinstance(entry["path"], str) and _is_count(entry["bytes"]) and _is_hex(entry["sha256"], 64), "a file's values")
         need(entry["role"] in ROLES, f"the role {str(entry['role'])[:40]!r}")
         suffixes = ROLES[entry["role"]][1]
+        need(entry["role"] != "encoder" or entry["path"].startswith(ENCODER + "/"), f"{entry['path'][:80]!r} outside {ENCODER}/")
         need(entry["path"].endswith(suffixes), f"{entry['path'][:80]!r}: a file of this role ends in {' or '.join(suffixes)}")
         files.append(BundleFile(**entry))
     folded = [file.path.casefold() for file in files]
@@ -186,6 +188,10 @@ class Bundle:
                 raise BundleError(f"{path} has changed: sha256 {digest[:12]}..., the manifest says {file.sha256[:12]}.... {AGAIN}")
             done += file.bytes
             progress(done, total)
+        listed = {self.folder / file.path for file in self.manifest.of("encoder")}
+        if listed and (strange := set((self.folder / ENCODER).rglob("*")) - listed):
+            raise BundleError(f"{self.folder} holds files in {ENCODER}/ that its manifest does not list, such as "
+                              f"{sorted(strange)[0].name!r}. Remove them, or get the bundle again from its author.")
 
     @cached_property
     def _packs(self) -> dict[str, list[Path]]:
@@ -218,8 +224,7 @@ class Bundle:
     @property
     def encoder_folder(self) -> Path | None:
         """Where the bundle's own encoder weights lie, or None when it carries none."""
-        files = self.manifest.of("encoder")
-        return (self.folder / files[0].path).parent if files else None
+        return self.folder / ENCODER if self.manifest.of("encoder") else None
 
     def head(self):
         """The reflective head, or None. EncoderError when it belongs to another encoder."""

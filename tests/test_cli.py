@@ -78,6 +78,13 @@ def test_a_damaged_bundle_fails_with_a_sentence(bundle, capsys):
         assert error.startswith("realrag: ") and "Traceback" not in error and path.name in error
 
 
+def test_an_unlisted_file_beside_the_encoder_is_refused(bundle, capsys):
+    """open_clip reads that folder as a whole, so a pickle slipped into it must not lie there."""
+    (bundle / "encoder" / "open_clip_pytorch_model.bin").write_bytes(b"x")
+    assert main(["search", str(bundle), "red"]) == 1
+    assert "open_clip_pytorch_model.bin" in capsys.readouterr().err
+
+
 def test_exit_codes(photos, tmp_path, capsys, tiny_clip):  # noqa: F811
     common = ["--out", str(tmp_path / "b"), "--encoder", str(tiny_clip)]
     assert main(["index", str(tmp_path / "nowhere"), *common]) == 1

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from realrag.encoder import OpenClipEncoder, load_encoder
+from realrag.encoder import load_encoder
 from realrag.errors import EncoderError
+from realrag.open_clip_encoder import OpenClipEncoder
 from realrag.photos import decode
 from realrag.preprocess import Preprocess
 
@@ -125,7 +126,7 @@ def test_weights_of_an_architecture_come_from_a_file(tmp_path):
 )
 def test_an_encoder_that_is_not_here_says_what_to_do(name, message, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *args, **kwargs: (_ for _ in ()).throw(OSError("not cached")))
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args, **kwargs: None)
     with pytest.raises(EncoderError, match=message):
         load_encoder(name, offline=True)
 
@@ -146,3 +147,28 @@ def test_weights_of_another_model_are_refused(tiny_clip, tmp_path):
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     with pytest.raises(EncoderError, match="weights belong to this model"):
         load_encoder(str(folder))
+
+
+def test_offline_means_no_connection_at_all(tmp_path, monkeypatch):
+    """SigLIP's tokenizer lives on a hub: offline, its weights and tokenizer come from local copies or not at all."""
+    import socket
+
+    def connect(*args, **kwargs):
+        pytest.fail("a connection was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setattr(socket, "getaddrinfo", connect)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(EncoderError, match="not on this machine"):
+        load_encoder("ViT-B-16-SigLIP:webli", offline=True)
+
+
+def test_a_text_model_from_the_network_is_refused_offline(tiny_clip, tmp_path):
+    import shutil
+
+    folder = shutil.copytree(tiny_clip, tmp_path / "stranger")
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"]["hf_model_name"] = "stranger/model"
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(EncoderError, match="stranger/model.*not opened"):
+        load_encoder("x:y", folder=folder, offline=True)
