@@ -38,7 +38,7 @@ def base_of(model) -> Base:
     if isinstance(model.model, comfy.model_base.SD3) and hasattr(net, "joint_blocks"):
         longest = net.pos_embed_max_size if net.pos_embed is not None else None
         return Base(
-            "sd3", f"SD3 / SD3.5 ({len(net.joint_blocks)} blocks)", net.hidden_size, net.num_heads, len(net.joint_blocks), 0,
+            "sd3", "SD3 / SD3.5", net.hidden_size, net.num_heads, len(net.joint_blocks), 0,
             net.patch_size, net.in_channels, (), longest or 4096,
         )  # fmt: skip
     if isinstance(model.model, comfy.model_base.Flux) and hasattr(net, "double_blocks") and hasattr(net, "params"):
@@ -47,6 +47,6 @@ def base_of(model) -> Base:
             net.patch_size, model.model.latent_format.latent_channels, tuple(net.params.axes_dim), 4096,
         )  # fmt: skip
     raise AdapterError(
-        f"Inject References steers Flux, SD3 and SD3.5, but this model is {kind} ({type(net).__name__}), whose blocks it "
-        "cannot reach. Load one of those, or hand the reference pictures to nodes made for this model."
+        f"Inject References steers Flux, SD3 and SD3.5, but this model is {kind} ({type(net).__name__}), whose blocks "
+        "it cannot reach. Load one of those, or hand the reference pictures to nodes made for this model."
     )

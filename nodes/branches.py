@@ -98,8 +98,8 @@ class ActiveInstantX:
         if place.number:
             return
         block, image = place.block.index, place.image
-        q, k = (instantx_sd3.raw(x[:, :, image], norm) for x, norm in zip((q, k), self.norms[block]))
-        v = v[:, :, image].float()
+        q, k = (instantx_sd3.raw(x[:, :, image], norm) for x, norm in zip((q, k), self.norms[block], strict=True))
+        v = v[:, :, image]
         reference = {side: self.adapter.keys_values(*tokens, block) for side, tokens in self.sides.items()}
         for positive, rows in place.call.chunks:
             delta = self.adapter.branch(block, q[rows], k[rows], v[rows], *reference[positive])

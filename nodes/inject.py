@@ -17,7 +17,9 @@ from .retrieve import ReferencesSocket
 from .share import SharedInjection
 
 
-def inject(model, images: list[Tensor], adapter: ManagedAdapter | None, clip_vision, vae, **dials) -> tuple[object, str]:
+def inject(
+    model, images: list[Tensor], adapter: ManagedAdapter | None, clip_vision, vae, **dials
+) -> tuple[object, str]:
     """The patched clone and a report in words; the very same MODEL where there is nothing to do."""
     if reason := idle(len(images), **dials):
         return model, f"The model passes through unchanged: {reason}"
@@ -55,7 +57,11 @@ def with_adapter(base: Base, images, managed: ManagedAdapter, clip_vision, dials
         injection = XLabsInjection(base, managed.adapter, see.on_device(features), **dials)
     else:
         injection = InstantXInjection(base, managed, features, **dials)
-    return injection, f"Adapter: {spec.label}. {len(images)} reference(s), {len(images) * spec.tokens} tokens."
+    return injection, f"Adapter: {spec.label}. {counted(images)}, {len(images) * spec.tokens} tokens."
+
+
+def counted(images: list[Tensor]) -> str:
+    return f"{len(images)} reference{'s' * (len(images) > 1)}"
 
 
 def without_adapter(model, base: Base, images, vae, dials) -> tuple[Injection, str]:
@@ -67,8 +73,8 @@ def without_adapter(model, base: Base, images, vae, dials) -> tuple[Injection, s
     latents = see.latents(model, base, vae, images)
     injection = SharedInjection(base, latents, [content_seed(image) for image in images], **dials)
     return injection, (
-        f"No adapter is connected: shared attention to the noised references (experimental). {len(images)} reference(s), "
-        f"{see.token_count(base, latents)} tokens; each step runs the model once more for each of them."
+        "No adapter is connected: shared attention to the noised references (experimental). "
+        f"{counted(images)}, {see.token_count(base, latents)} tokens; each step runs the model once more for each."
     )
 
 
@@ -80,10 +86,13 @@ class InjectReferences(io.ComfyNode):
             node_id="RealRAG_InjectReferences",
             display_name="Inject References",
             category="RealRAG",
-            description="Lets Flux, SD3 and SD3.5 see real photos while they paint. With a reference adapter and its CLIP "
-            "Vision model, or with the model's VAE alone (experimental, slower). The model you connect stays untouched.",
+            description="Lets Flux, SD3 and SD3.5 see real photos while they paint. With a reference adapter and its "
+            "CLIP Vision model, or with the model's VAE alone (experimental, slower). The model you connect stays "
+            "untouched.",
             inputs=[
-                io.Model.Input("model", tooltip="The Flux, SD3 or SD3.5 model to steer. LoRAs may come before or after."),
+                io.Model.Input(
+                    "model", tooltip="The Flux, SD3 or SD3.5 model to steer. LoRAs may come before or after."
+                ),
                 ReferencesSocket.Input(
                     "references", optional=True, tooltip="Photos from Retrieve Real References. None found: no effect."
                 ),
@@ -96,7 +105,8 @@ class InjectReferences(io.ComfyNode):
                 io.ClipVision.Input(
                     "clip_vision",
                     optional=True,
-                    tooltip="Needed with an adapter: CLIP ViT-L/14 for Flux XLabs, SigLIP so400m-384 for SD3.5 InstantX.",
+                    tooltip="Needed with an adapter: CLIP ViT-L/14 for Flux XLabs, SigLIP so400m-384 for SD3.5 "
+                    "InstantX.",
                 ),
                 io.Vae.Input("vae", optional=True, tooltip="Needed without an adapter: the VAE of this model."),
                 io.Float.Input(
@@ -105,14 +115,17 @@ class InjectReferences(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.05,
-                    tooltip="0 leaves the model exactly as it is. Try 0.6 to 0.9 with Flux XLabs, 0.5 with SD3.5 InstantX, "
-                    "1.0 without an adapter. Less, if the picture copies the photos or looks burnt.",
+                    tooltip="0 leaves the model exactly as it is. Try 0.6 to 0.9 with Flux XLabs, 0.5 with SD3.5 "
+                    "InstantX, 1.0 without an adapter. Less, if the picture copies the photos or looks burnt.",
                 ),
                 io.Float.Input(
                     "start_percent", default=0.0, **percent, tooltip="When in the sampling the references come in."
                 ),
                 io.Float.Input(
-                    "end_percent", default=1.0, **percent, tooltip="When they leave again: 0.8 gives the prompt the last word."
+                    "end_percent",
+                    default=1.0,
+                    **percent,
+                    tooltip="When they leave again: 0.8 gives the prompt the last word.",
                 ),
             ],
             outputs=[
@@ -127,4 +140,6 @@ class InjectReferences(io.ComfyNode):
         references=None, image: Tensor | None = None, adapter: ManagedAdapter | None = None, clip_vision=None, vae=None,
     ) -> io.NodeOutput:  # fmt: skip
         dials = dict(strength=strength, start_percent=start_percent, end_percent=end_percent)
-        return io.NodeOutput(*inject(model, see.pictures(references, image), adapter, clip_vision, vae, **dials))
+        model, report = inject(model, see.pictures(references, image), adapter, clip_vision, vae, **dials)
+        note = getattr(references, "note", "")
+        return io.NodeOutput(model, f"{report}\n{note}" if note else report)

@@ -23,7 +23,7 @@ from .base_model import Base
 KEY = "realrag"
 OVERRIDE = "optimized_attention_override"
 log = logging.getLogger(__name__)
-_warned: WeakSet[Injection] = WeakSet()
+_judged: WeakSet[Injection] = WeakSet()  # seen at work, or warned about, in their first call
 
 
 @dataclass
@@ -70,10 +70,9 @@ class Injection:
         return self
 
     def in_window(self, sigma: float, sampling) -> bool:
-        """percent 0 is the first step's noise level, 1 the clean picture, on the model's own schedule."""
-        return float(sampling.percent_to_sigma(self.end_percent)) <= sigma <= float(
-            sampling.percent_to_sigma(self.start_percent)
-        )
+        """Percent 0 is pure noise, 1 the clean picture, on the model's own schedule; an open end is open."""
+        begun = self.start_percent <= 0 or sigma <= float(sampling.percent_to_sigma(self.start_percent))
+        return begun and (self.end_percent >= 1 or sigma >= float(sampling.percent_to_sigma(self.end_percent)))
 
     def start(self, call: ModelCall) -> Active | None:
         raise NotImplementedError
@@ -107,7 +106,9 @@ def attach(model, injection: Injection):
     return patched
 
 
-def run_with_references(executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **kwargs):
+def run_with_references(
+    executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **kwargs
+):
     """The wrapper round every model call. Where no injection is at work, the call goes through untouched."""
     options = transformer_options if transformer_options is not None else {}
     asked = dict.fromkeys(options.get("patches", {}).get(KEY, ()))  # each once, however options were merged
@@ -124,12 +125,12 @@ def run_with_references(executor, x, t, c_concat=None, c_crossattn=None, control
     if not actives:
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
     output = executor(x, t, c_concat, c_crossattn, control, with_blocks(options, call, actives), **kwargs)
-    if not call.reached and asked[0] not in _warned:
-        _warned.add(asked[0])
+    if not call.reached and asked[0] not in _judged:
         log.warning(
             "The references had no effect: this model's attention never came by. A node that replaces the model's own "
             "blocks or kernels (Nunchaku, some caches and compilers) is the likely cause; bypass it to use references."
         )
+    _judged.update(asked)
     return output
 
 
@@ -182,6 +183,7 @@ class Place:
     number: int = -1  # of the attention call within the block
     n_before: int = 0  # rows in front of the image's
     mask: Tensor | None = None
+    untouched: bool = True  # is `out` the plain attention of q, k and v so far?
     notes: dict = field(default_factory=dict)  # what an Active keeps from `attention` to `after_block`
 
     @property
@@ -217,6 +219,8 @@ class Place:
         self.mask = kwargs.get("mask")
         self.call.reached += 1
         out = out.clone()
+        self.untouched = self.previous is None
         for active in self.block.actives:
             active.attention(self, q, k, v, out)
+            self.untouched = False
         return out

@@ -48,8 +48,8 @@ def latents(model, base: Base, vae, images: list[Tensor]) -> list[Tensor]:
         latent = vae.encode(resized.movedim(1, -1).clamp(0, 1))
         if latent.ndim != 4 or latent.shape[1] != base.channels:
             raise AdapterError(
-                f"The VAE makes latents of shape {tuple(latent.shape)}, but {base.name} needs {base.channels} channels. "
-                "Connect the VAE that belongs to this model."
+                f"The VAE makes latents of shape {tuple(latent.shape)}, but {base.name} needs {base.channels} "
+                "channels. Connect the VAE that belongs to this model."
             )
         seen.append(model.get_model_object("latent_format").process_in(latent))
     return seen
@@ -61,4 +61,3 @@ def on_device(tensors: list[Tensor]) -> list[Tensor]:
 
 def token_count(base: Base, seen: list[Tensor]) -> int:
     return sum(base.image_tokens(latent.shape) for latent in seen)
-

@@ -1,4 +1,4 @@
-"""No adapter file (experimental): in each step the model first sees the noised references, then the picture sees them."""
+"""No adapter file (experimental): each step the model first sees the noised references, then the picture sees them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class SharedInjection(Injection):
             return None
         recorder = Recorder(frequency_scale(self.base.axes) if self.base.axes else None)
         half = len(self.held.tensors) // 2
-        for latent, noise in zip(self.held.tensors[:half], self.held.tensors[half:]):
+        for latent, noise in zip(self.held.tensors[:half], self.held.tensors[half:], strict=True):
             see_reference(call, noised(latent.to(call.x), noise.to(call.x), call.sigma), recorder)
         return ActiveShared(recorder.joined(), self.strength)
 
@@ -90,7 +90,7 @@ class Recorder:
         joined = {}
         while self.seen:
             key, kept = self.seen.popitem()
-            k, v, *q = (torch.cat(tensors, 2) for tensors in zip(*kept))
+            k, v, *q = (torch.cat(tensors, 2) for tensors in zip(*kept, strict=True))
             joined[key] = Recorded(k, v, (Statistics.of(q[0]), Statistics.of(k)) if q else None)
         return joined
 
@@ -123,9 +123,9 @@ class ActiveShared:
                 *self.adapted(q_image, k_own, image, recorded, one), v[rows],
                 recorded.k[one], recorded.v[one], self.strength, mask,
             )  # fmt: skip
-            if place.previous is None:
+            if place.untouched:
                 out[rows, image] = merge_heads(seen).to(out)
-            else:  # another plugin made `out`: add only what the references change
+            else:  # another plugin or another injection was here: add only what these references change
                 out[rows, image] += merge_heads(seen - attend(q_image, k_own, v[rows], mask)).to(out)
 
     def adapted(self, q: Tensor, k: Tensor, image: slice, recorded: Recorded, one: slice) -> tuple[Tensor, Tensor]:

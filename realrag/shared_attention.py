@@ -60,7 +60,7 @@ class Statistics:
 
 
 def adain(x: Tensor, target: Statistics, amount: float = 1.0) -> Tensor:
-    """Give x (B, H, L, D) the reference's mean and deviation in each channel; `amount` blends from x (0) to that (1)."""
+    """Give x (B, H, L, D) the reference's mean and deviation per channel; `amount` blends from x (0) to that (1)."""
     own = Statistics.of(x)
     moved = (x.float() - own.mean) / own.std * target.std + target.mean
     return torch.lerp(x.float(), moved, amount).to(x.dtype)

@@ -8,7 +8,9 @@ def _filled(shapes, seed, dtype=torch.float32, device="cpu"):
     if device == "meta":
         return {key: torch.empty(shape, device="meta", dtype=dtype) for key, shape in shapes.items()}
     return {
-        key: (torch.randn(shape, generator=generator) * 0.3 + (1.0 if "norm" in key and len(shape) == 1 else 0)).to(dtype)
+        key: (torch.randn(shape, generator=generator) * 0.3 + (1.0 if "norm" in key and len(shape) == 1 else 0)).to(
+            dtype
+        )
         for key, shape in shapes.items()
     }
 
@@ -27,7 +29,9 @@ def xlabs(width=256, context=48, blocks=2, encoder=24, tokens=4, seed=0, **kind)
     return _filled(shapes, seed, **kind)
 
 
-def instantx(width=128, hidden=128, heads=2, blocks=2, encoder=24, tokens=6, depth=2, time=32, head_dim=64, seed=0, **kind):
+def instantx(
+    width=128, hidden=128, heads=2, blocks=2, encoder=24, tokens=6, depth=2, time=32, head_dim=64, seed=0, **kind
+):
     """Flat; `nested` makes of it the dict of dicts of the published `.bin`."""
     inner = heads * 64
     shapes = {
@@ -44,7 +48,9 @@ def instantx(width=128, hidden=128, heads=2, blocks=2, encoder=24, tokens=6, dep
         "time_embedding.linear_2.bias": (hidden,),
     }
     for i in range(depth):
-        shapes |= {f"layers.{i}.0.{norm}.{part}": (hidden,) for norm in ("norm1", "norm2") for part in ("weight", "bias")}
+        shapes |= {
+            f"layers.{i}.0.{norm}.{part}": (hidden,) for norm in ("norm1", "norm2") for part in ("weight", "bias")
+        }
         shapes |= {
             f"layers.{i}.0.to_q.weight": (inner, hidden),
             f"layers.{i}.0.to_kv.weight": (2 * inner, hidden),

@@ -28,7 +28,11 @@ def test_the_xlabs_projector_and_keys_are_those_of_diffusers(generator):
     reference = ImageProjection(image_embed_dim=24, cross_attention_dim=48, num_image_text_embeds=4)
     prefix = "ip_adapter_proj_model."
     reference.load_state_dict(
-        {key[len(prefix) :].replace("proj.", "image_embeds."): t for key, t in weights.items() if key.startswith(prefix)}
+        {
+            key[len(prefix) :].replace("proj.", "image_embeds."): t
+            for key, t in weights.items()
+            if key.startswith(prefix)
+        }
     )
     embeds = torch.randn(3, 24, generator=generator)
     tokens = adapter.tokens(embeds)
@@ -42,7 +46,11 @@ def test_the_xlabs_projector_and_keys_are_those_of_diffusers(generator):
 
 def test_a_flux_block_with_an_xlabs_adapter_is_that_of_diffusers(generator):
     """Block output with the adapter minus without, against our branch on the same block's queries."""
-    from diffusers.models.transformers.transformer_flux import FluxIPAdapterAttnProcessor, FluxPosEmbed, FluxTransformerBlock
+    from diffusers.models.transformers.transformer_flux import (
+        FluxIPAdapterAttnProcessor,
+        FluxPosEmbed,
+        FluxTransformerBlock,
+    )
 
     torch.manual_seed(0)
     weights = synthetic.xlabs(width=64, context=48, encoder=24, tokens=4)
@@ -58,7 +66,9 @@ def test_a_flux_block_with_an_xlabs_adapter_is_that_of_diffusers(generator):
     )
     image, text = torch.randn(2, 12, 64, generator=generator), torch.randn(2, 5, 64, generator=generator)
     temb = torch.randn(2, 64, generator=generator)
-    ids = torch.stack(torch.meshgrid(torch.zeros(1), torch.arange(3.0), torch.arange(4.0), indexing="ij"), -1).reshape(-1, 3)
+    ids = torch.stack(torch.meshgrid(torch.zeros(1), torch.arange(3.0), torch.arange(4.0), indexing="ij"), -1).reshape(
+        -1, 3
+    )
     rotary = FluxPosEmbed(theta=10000, axes_dim=[8, 12, 12])(torch.cat((torch.zeros(5, 3), ids)))
     _, plain = block(image, text, temb, rotary)
     tokens = adapter.tokens(torch.randn(1, 24, generator=generator))

@@ -105,7 +105,9 @@ def test_a_mutated_adapter_file_is_refused_in_words(data, tmp_path):
     make = data.draw(st.sampled_from([synthetic.xlabs, synthetic.instantx]))
     weights = make(blocks=1, **({} if make is synthetic.xlabs else {"depth": 1}))
     key = data.draw(st.sampled_from(sorted(weights)))
-    harm = data.draw(st.sampled_from(["missing", "shape", "rank", "dtype", "nan", "inf", "extra", "cut", "header", "flip"]))
+    harm = data.draw(
+        st.sampled_from(["missing", "shape", "rank", "dtype", "nan", "inf", "extra", "cut", "header", "flip"])
+    )
     path = tmp_path / "adapter.safetensors"
     if harm == "missing":
         del weights[key]

@@ -77,7 +77,9 @@ def test_adain_is_its_slow_twin_and_blends():
         for h in range(3):
             for d in range(4):
                 own, other = x[b, h, :, d], reference[b, h, :, d]
-                scale = math.sqrt(other.var(correction=0).item() + 1e-5) / math.sqrt(own.var(correction=0).item() + 1e-5)
+                scale = math.sqrt(other.var(correction=0).item() + 1e-5) / math.sqrt(
+                    own.var(correction=0).item() + 1e-5
+                )
                 expected = (own - own.mean()) * scale + other.mean()
                 assert torch.allclose(moved[b, h, :, d], expected, rtol=1e-4, atol=1e-4)
     assert torch.allclose(adain(x, Statistics.of(reference), 0.0), x, atol=1e-6)

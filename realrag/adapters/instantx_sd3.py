@@ -1,4 +1,7 @@
-"""SD3.5-Large reference adapter of InstantX (diffusers IPAdapterTimeImageProjection, SD3IPAdapterJointAttnProcessor2_0)."""
+"""SD3.5-Large reference adapter of InstantX.
+
+Source: diffusers IPAdapterTimeImageProjection and SD3IPAdapterJointAttnProcessor2_0; InstantX's own code agrees.
+"""
 
 from __future__ import annotations
 
@@ -208,9 +211,12 @@ class InstantXAdapter(nn.Module):
         return rms_norm(k, layers["norm_ip_k"].weight), v
 
     def branch(self, block: int, q: Tensor, k: Tensor, v: Tensor, k_ip: Tensor, v_ip: Tensor) -> Tensor:
-        """What is added to the image's attention at strength 1: raw q, k, v (B, H, L, D) -> (B, L, W)."""
+        """What is added to the image's attention at strength 1: raw q, k, v (B, H, L, D) -> (B, L, W).
+
+        q and k may be fp32 where v is half: they are normalised as given, then attend in v's precision.
+        """
         layers = self.blocks[block]
-        q, k = rms_norm(q, layers["norm_q"].weight), rms_norm(k, layers["norm_k"].weight)
+        q, k = (rms_norm(x, layers[name].weight).to(v) for x, name in ((q, "norm_q"), (k, "norm_k")))
         k_ip, v_ip = (t.to(q).expand(q.shape[0], -1, -1, -1) for t in (k_ip, v_ip))
         return merge_heads(attend(q, torch.cat((k, k_ip), 2), torch.cat((v, v_ip), 2)))
 

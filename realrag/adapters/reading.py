@@ -29,7 +29,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise AdapterError(f"{path} cannot be read: {error.strerror}.") from error
     if path.suffix == ".safetensors":
         if start[8:] != b"{" and start[:2] in PICKLES:
-            raise AdapterError(f"{path.name} is called .safetensors but holds a pickle. Download the original file again.")
+            raise AdapterError(
+                f"{path.name} is called .safetensors but holds a pickle. Download the original file again."
+            )
         weights = _read_safetensors(path, start)
     elif path.suffix in (".bin", ".pt", ".pth"):
         weights = _read_pickle(path)

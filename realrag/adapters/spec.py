@@ -34,9 +34,9 @@ class AdapterSpec:
         """Refuse a generator that this adapter was not made for. `family` is "flux" or "sd3"."""
         if self.family.startswith("flux") != (family == "flux") or (width, n_blocks) != (self.width, self.n_blocks):
             raise AdapterError(
-                f"This adapter ({self.label}) was made for {self.base} with {self.n_blocks} blocks of width {self.width}, "
-                f"but the model is {name} with {n_blocks} blocks of width {width}. Load that base model, or connect "
-                "no adapter: a VAE alone lets the references in without one."
+                f"This adapter ({self.label}) was made for {self.base} with {self.n_blocks} blocks of width "
+                f"{self.width}, but the model is {name} with {n_blocks} blocks of width {width}. Load that base model, "
+                "or connect no adapter: a VAE alone lets the references in without one."
             )
 
     def check_features(self, features: Tensor) -> None:
@@ -44,8 +44,9 @@ class AdapterSpec:
         ndim = 2 if self.encoder_output == "image_embeds" else 3
         if features.ndim != ndim or features.shape[-1] != self.encoder_dim:
             raise AdapterError(
-                f"This adapter ({self.label}) reads {self.encoder_output} of width {self.encoder_dim} from {self.encoder}, "
-                f"but the connected CLIP Vision model gives width {features.shape[-1]} (shape {tuple(features.shape)}). "
+                f"This adapter ({self.label}) reads {self.encoder_output} of width {self.encoder_dim} from "
+                f"{self.encoder}, but the connected CLIP Vision model gives width {features.shape[-1]} "
+                f"(shape {tuple(features.shape)}). "
                 f"Load {self.encoder} with Load CLIP Vision."
             )
 

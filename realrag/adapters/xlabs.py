@@ -1,4 +1,7 @@
-"""Flux reference adapters of XLabs-AI, v1 and v2 (x-flux, src/flux/modules/layers.py; diffusers FluxIPAdapterAttnProcessor)."""
+"""Flux reference adapters of XLabs-AI, v1 and v2.
+
+Source: x-flux src/flux/modules/layers.py (IPDoubleStreamBlockProcessor) and diffusers FluxIPAdapterAttnProcessor.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,12 @@ def inspect(shapes: Shapes) -> AdapterSpec:
             f"This looks like {label}, but its projector gives {out} numbers, which is no whole number of tokens of "
             f"width {context}. The file is damaged: download it again."
         )
-    expected = {"proj.weight": (out, encoder_dim), "proj.bias": (out,), "norm.weight": (context,), "norm.bias": (context,)}
+    expected = {
+        "proj.weight": (out, encoder_dim),
+        "proj.bias": (out,),
+        "norm.weight": (context,),
+        "norm.bias": (context,),
+    }
     for i in range(n_blocks):
         for name in ("k", "v"):
             expected |= {f"blocks.{i}.{name}.weight": (width, context), f"blocks.{i}.{name}.bias": (width,)}

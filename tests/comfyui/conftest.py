@@ -1,4 +1,4 @@
-"""A real ComfyUI, as one server for all tests over HTTP and imported into this process; skipped without COMFYUI_PATH."""
+"""A real ComfyUI, as one server for tests over HTTP and imported into this process; skipped without COMFYUI_PATH."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def comfyui() -> Path:
 def server(comfyui: Path, tmp_path_factory):
     base = tmp_path_factory.mktemp("comfyui")
     maker = ROOT / "tests" / "comfyui" / "tiny_models.py"
-    subprocess.run([PYTHON, str(maker), str(comfyui), str(base / "models")], check=True, env={**os.environ, "PYTHONPATH": ""})
+    subprocess.run(
+        [PYTHON, str(maker), str(comfyui), str(base / "models")], check=True, env={**os.environ, "PYTHONPATH": ""}
+    )
     server = Server(base)
     yield server
     server.stop()

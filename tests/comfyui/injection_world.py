@@ -18,7 +18,7 @@ DIALS = dict(strength=1.0, start_percent=0.0, end_percent=1.0)
 
 
 class Vision:
-    """Stands for CLIP Vision: an output that depends on the picture, of the adapter's width, and notes what was asked."""
+    """Stands for CLIP Vision: an output that depends on the picture; notes what crop was asked for."""
 
     width = 24
 
@@ -55,7 +55,9 @@ class World:
             weights = synthetic.xlabs(width=256, context=48, blocks=2, encoder=24, tokens=4, seed=seed)
         else:
             weights = synthetic.instantx(width=128, blocks=2, encoder=24, tokens=6, depth=2, seed=seed)
-        return self.plugin("nodes.load_adapter").ManagedAdapter.of(self.plugin("realrag.adapters").build_adapter(weights))
+        return self.plugin("nodes.load_adapter").ManagedAdapter.of(
+            self.plugin("realrag.adapters").build_adapter(weights)
+        )
 
     def steered(self, kind, way, model=None, image=None, seed=0, **dials):
         """The model of this kind with references by this way: "adapter" or "shared"."""
@@ -79,7 +81,7 @@ class World:
     def call(self, model, sigma=0.7, kinds=(0,), batch=1, seed=5, x=None, override=None, **kwargs):
         """One model call as ComfyUI's sampler makes it, with the MODEL's own options and wrappers.
 
-        kinds: 0 positive, 1 negative, as in cond_or_uncond. A negative prompt's rows are the same alone and beside others.
+        kinds: 0 positive, 1 negative, as in cond_or_uncond.
         """
         import comfy.model_management as management
         import comfy.patcher_extension

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -40,9 +41,9 @@ def test_the_incoming_model_stays_bit_exact_and_clean(world, kind, way):
 @pytest.mark.parametrize("dials", [dict(strength=0.0), dict(start_percent=0.5, end_percent=0.5)])
 def test_nothing_to_do_hands_on_the_very_same_model(world, way, dials):
     assert world.steered("flux", way, **dials) is world.models["flux"]
-    empty = SimpleNamespace(images=lambda: [])
+    empty = SimpleNamespace(images=lambda: [], note="Nothing scored 0.9 or more.")
     out = world.inject.InjectReferences.execute(world.models["flux"], references=empty, **DIALS)
-    assert out.result[0] is world.models["flux"] and "no references" in out.result[1]
+    assert out.result[0] is world.models["flux"] and "no references.\nNothing scored" in out.result[1]
 
 
 @all_kinds
@@ -129,7 +130,7 @@ def test_batches_and_prompts_in_one_call_do_not_mix(world, kind, way, order):
     """Every row is what it is when it runs alone, up to the rounding of batched matrix products."""
     steered = world.steered(kind, way, image=torch.cat((photo(1), photo(2))))
     together = world.call(steered, kinds=order, batch=2).split(2)
-    for side, rows in zip(order, together):
+    for side, rows in zip(order, together, strict=True):
         torch.testing.assert_close(rows, world.call(steered, kinds=(side,), batch=2), rtol=1e-4, atol=1e-4)
     plain = world.call(world.models[kind], kinds=order, batch=2)
     assert not torch.allclose(torch.cat(together), plain, atol=1e-3)
@@ -146,7 +147,11 @@ def test_pictures_reach_the_encoder_as_the_adapter_was_trained(world):
     for kind, crop in (("flux", True), ("sd35", False)):
         vision = Vision()
         world.inject.InjectReferences.execute(
-            world.models[kind], image=torch.cat((photo(1), photo(2))), adapter=world.adapter(kind), clip_vision=vision, **DIALS
+            world.models[kind],
+            image=torch.cat((photo(1), photo(2))),
+            adapter=world.adapter(kind),
+            clip_vision=vision,
+            **DIALS,
         )
         assert vision.crops == [crop, crop]
 
@@ -156,7 +161,7 @@ def test_retrieved_photos_and_own_pictures_are_used_together(world):
     out = world.inject.InjectReferences.execute(
         world.models["flux"], references=references, image=photo(3), vae=Vae(), **DIALS
     )
-    assert "3 reference(s)" in out.result[1] and "experimental" in out.result[1]
+    assert "3 references" in out.result[1] and "experimental" in out.result[1]
 
 
 def test_the_adapter_is_loaded_with_the_model_where_time_matters(world):
@@ -199,7 +204,9 @@ def test_only_listed_adapter_files_can_be_loaded(world, tmp_path, monkeypatch):
     (tmp_path / "inside").mkdir()
     save_file(synthetic.xlabs(), tmp_path / "inside" / "mine.safetensors")
     save_file(synthetic.xlabs(), tmp_path / "outside.safetensors")
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, "realrag_adapters", ([str(tmp_path / "inside")], {".safetensors"}))
+    monkeypatch.setitem(
+        folder_paths.folder_names_and_paths, "realrag_adapters", ([str(tmp_path / "inside")], {".safetensors"})
+    )
     folder_paths.filename_list_cache.pop("realrag_adapters", None)
     node = world.plugin("nodes.load_adapter").LoadReferenceAdapter
     assert node.define_schema().inputs[0].options == ["mine.safetensors"]
@@ -212,7 +219,42 @@ def test_a_model_that_hides_its_attention_gets_a_warning_once(world, caplog):
     steered = world.steered("flux", "adapter")
     for i in range(2):
         # a plugin that replaces whole blocks, after ours and without calling them
-        steered.set_model_patch_replace(lambda args, extra: {"img": args["img"], "txt": args["txt"]}, "dit", "double_block", i)
+        steered.set_model_patch_replace(
+            lambda args, extra: {"img": args["img"], "txt": args["txt"]}, "dit", "double_block", i
+        )
     for _ in range(2):
         world.call(steered)
     assert sum("no effect" in record.message for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    "kind, config",
+    [
+        ("flux", dict(model_type="clip_vision_model", hidden_act="quick_gelu", projection_dim=24)),
+        ("sd35", dict(model_type="siglip_vision_model", hidden_act="gelu_pytorch_tanh", hidden_size=24)),
+    ],
+)
+def test_comfyuis_own_image_encoders_give_what_the_adapters_read(world, kind, config, tmp_path):
+    import comfy.clip_vision
+
+    sizes = dict(
+        hidden_size=32, image_size=28, intermediate_size=48, num_attention_heads=2, num_channels=3,
+        num_hidden_layers=3, patch_size=14, layer_norm_eps=1e-5,
+    )  # fmt: skip
+    (tmp_path / "vision.json").write_text(json.dumps({**sizes, **config}))
+    vision = comfy.clip_vision.ClipVisionModel(str(tmp_path / "vision.json"))
+    for number, weight in enumerate(vision.model.parameters()):
+        weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(number)) * 0.1)
+    out = world.inject.InjectReferences.execute(
+        world.models[kind], image=photo(1, 40, 90), adapter=world.adapter(kind), clip_vision=vision, **DIALS
+    )
+    assert torch.isfinite(world.call(out.result[0])).all()
+    assert not torch.equal(world.call(out.result[0]), world.call(world.models[kind]))
+    # Centre crop does not see the photo's ends; squashing does.
+    ends = photo(1, 40, 90)
+    ends[:, :, :10] = 0
+    again = world.inject.InjectReferences.execute(
+        world.models[kind], image=ends, adapter=world.adapter(kind), clip_vision=vision, **DIALS
+    )
+    same = torch.equal(world.call(again.result[0]), world.call(out.result[0]))
+    assert same == (kind == "flux")

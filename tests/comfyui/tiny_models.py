@@ -62,8 +62,8 @@ def weights_of(net_class, config: dict, seed: int = 0, norms: float = 0.0) -> di
     return filled({key: tensor.shape for key, tensor in net.state_dict().items()}, seed, norms)
 
 
-def model(kind: str, seed: int = 0, norms: float = 0.3):
-    """A ModelPatcher of "flux", "sd3", "sd35" (Large's layout) or "sd35m", in fp32."""
+def model(kind: str, dtype: torch.dtype = torch.float32, seed: int = 0, norms: float = 0.3):
+    """A ModelPatcher of "flux", "sd3", "sd35" (Large's layout) or "sd35m"."""
     import comfy.model_management as management
     import comfy.model_patcher
     import comfy.supported_models
@@ -77,7 +77,7 @@ def model(kind: str, seed: int = 0, norms: float = 0.3):
         config = {**SD3, **{"sd3": {}, "sd35": SD35, "sd35m": SD35_MEDIUM}[kind]}
         net, config_in, family = MMDiT, config, comfy.supported_models.SD3
     settings = family(dict(config_in))
-    settings.set_inference_dtype(torch.float32, None)
+    settings.set_inference_dtype(dtype, None)
     built = settings.get_model({}, "")
     weights = weights_of(net, config, seed, norms)
     missing, unexpected = built.diffusion_model.load_state_dict(weights, strict=False)
