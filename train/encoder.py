@@ -40,7 +40,7 @@ class EncoderConfig:
     size: int = 192  # a sixth of the cost less than 224 would have, no loss on val
     cut: int = 6  # first trained block: the 14x14 stage and after
     views: int = 10  # augmented views a photo; view 0, the plain one, is for measuring
-    epochs: int = 30
+    epochs: int = 20
     batch: int = 128
     tower_rate: float = 2e-4  # the pretrained blocks
     new_rate: float = 2e-3  # projection and text tower, which start from nothing
@@ -54,7 +54,7 @@ class EncoderConfig:
     averaging: float = 0.99  # of the weights over steps; the average is what is kept
     dim: int = 256
     buckets: int = 16384
-    text_width: int = 128
+    text_width: int = 96
     bf16: bool = True
 
     def model_config(self, mean: float, std: float) -> dict[str, Any]:
@@ -233,7 +233,7 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
         for epoch, loss in training.run():
             training.save(checkpoint)
             report = validate(training.averaged(), config.cut, front, val, list(names)) if epoch % 3 == 0 or epoch == config.epochs else {}
-            say(f"epoch {epoch}: loss {loss:.3f}  " + "  ".join(f"val {name} {value:.3f}" for name, value in report.items()))
+            say(f"epoch {epoch}: loss {loss:.3f}" + "".join(f", val {name} {value:.3f}" for name, value in report.items()))
     except KeyboardInterrupt:
         say(f"stopped; the same command goes on from {checkpoint}")
         return

@@ -14,6 +14,7 @@ TEMPLATES = (
     "{} on a shelf", "a pile of {}s", "some {}", "fresh {}", "a photo of my {}", "a {} in the snow", "a {} on the beach",
     "a {} with a city in the background", "{} on top of a wooden floor", "a {} in a kitchen", "a product photo of {}", "{}, real photo",
 )  # fmt: skip
+DESCRIPTION_WORDS = 12
 QUERY = "a photo of {}"  # the one template of every measurement
 
 
@@ -93,10 +94,12 @@ def choose_left_out(grocery: Path, count: int, seed: int) -> tuple[str, ...]:
 
 
 def sample_text(group: Group, dice: random.Random, coarse_rate: float, description_rate: float) -> tuple[str, str]:
-    """One sentence about a group, and the phrase its truth hangs on: a name, a coarse name, or "" for a description."""
+    """One sentence about a group, and the phrase its truth hangs on: a name, a coarse name, or "" for a piece of its description."""
     roll = dice.random()
     if group.description and roll < description_rate:
-        return dice.choice((group.description, group.description.split(". ")[0])), ""
+        told = group.description.split()
+        start = dice.randrange(max(1, len(told) - DESCRIPTION_WORDS + 1))
+        return " ".join(told[start : start + DESCRIPTION_WORDS]), ""
     phrase = group.coarse if roll > 1 - coarse_rate else group.name
     return dice.choice(TEMPLATES).format(phrase), phrase
 
