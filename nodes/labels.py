@@ -23,17 +23,24 @@ def labelled(references: References) -> list[Tensor]:
 
 def _over_strip(rank: int, item: Reference) -> Image.Image:
     width, height = item.image.size
-    text_size = max(11, min(width, height) // 16)
-    picture = Image.new("RGB", (width, height + 2 * text_size), STRIP)
+    size = max(12, width // 12)  # of the letters: four photos side by side in a node leave each about 100 pixels
+    picture = Image.new("RGB", (width, height + 3 * size), STRIP)
     picture.paste(item.image)
-    name = item.class_name or item.caption
-    ImageDraw.Draw(picture).text(
-        (text_size // 2, height + text_size // 2),
-        f"{rank}   {item.score:.3f}   {name}",
-        INK,
-        ImageFont.load_default(text_size),
-    )
+    font = ImageFont.load_default(size)
+    name = _shortened(item.class_name.replace("-", " ").replace("_", " ") or item.caption, font, width - size)
+    place = (size // 2, height + size // 3)
+    ImageDraw.Draw(picture).multiline_text(place, f"{rank}   {item.score:.3f}\n{name}", INK, font, spacing=size // 5)
     return picture
+
+
+def _shortened(name: str, font, width: int) -> str:
+    """The name on one line of at most `width` pixels, cut with "..." where it is longer."""
+    name = " ".join(name.split())
+    if font.getlength(name) <= width:
+        return name
+    while name and font.getlength(name + "...") > width:
+        name = name[:-1].rstrip()
+    return name + "..."
 
 
 def _card(note: str) -> Image.Image:

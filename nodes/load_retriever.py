@@ -15,6 +15,7 @@ from ..realrag.errors import BundleError
 from ..realrag.references import References
 from ..realrag.retriever import Retriever
 from .folders import SHIPPED, bundle_folder, bundles, cache_folder
+from .newer import newer
 from .progress import progress_bar
 
 RetrieverSocket = io.Custom("REALRAG_RETRIEVER")
@@ -81,6 +82,7 @@ class LoadReflectiveRetriever(io.ComfyNode):
                     tooltip="The opened photo library, for Retrieve Real References.",
                 )
             ],
+            **newer(io.Schema, search_aliases=["photo library", "reference photos", "rag"]),
         )
 
     @classmethod

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..realrag.records import Filters
 from .labels import labelled
 from .load_retriever import ManagedRetriever, RetrieverSocket
+from .newer import newer
 
 ReferencesSocket = io.Custom("REALRAG_REFERENCES")
 
@@ -28,6 +29,7 @@ def to_pil(image: Tensor) -> Image.Image:
 class RetrieveRealReferences(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        rare = newer(io.String.Input, advanced=True)
         return io.Schema(
             node_id="RealRAG_RetrieveReferences",
             display_name="Retrieve Real References",
@@ -68,30 +70,34 @@ class RetrieveRealReferences(io.ComfyNode):
                 io.Image.Input(
                     "image",
                     optional=True,
-                    tooltip="A picture to search with, alone or together with the prompt. Only the first of a batch counts.",
+                    tooltip="A picture to search with, alone or together with the prompt. The first of a batch counts.",
                 ),
                 io.String.Input(
                     "class_filter",
                     optional=True,
                     default="",
+                    **rare,
                     tooltip="Only photos of these classes, separated by commas. Empty: all classes.",
                 ),
                 io.String.Input(
                     "licence_filter",
                     optional=True,
                     default="",
+                    **rare,
                     tooltip="Only photos under these licences, separated by commas, such as: CC0-1.0, MIT. Empty: all.",
                 ),
                 io.String.Input(
                     "include_ids",
                     optional=True,
                     default="",
+                    **rare,
                     tooltip="Only these photos, by their ids in the scores text, separated by commas: pins what you have chosen.",
                 ),
                 io.String.Input(
                     "exclude_ids",
                     optional=True,
                     default="",
+                    **rare,
                     tooltip="Never these photos, by their ids in the scores text, separated by commas.",
                 ),
             ],
@@ -110,6 +116,8 @@ class RetrieveRealReferences(io.ComfyNode):
                     tooltip="Whose photos these are and under which licence. Keep it with pictures that you publish.",
                 ),
             ],
+            # the photos stay in the node when a run takes them from the cache
+            **newer(io.Schema, has_intermediate_output=True, search_aliases=["reference photos", "real images", "rag"]),
         )
 
     @classmethod

@@ -121,7 +121,9 @@ class Server:
     def forget(self) -> None:
         """Drop every cached node output and loaded model."""
         self.post("/free", {"unload_models": True, "free_memory": True})
-        time.sleep(1)  # nothing tells when the queue's thread, woken by this, has done it
+        nothing = Graph()
+        nothing.add("RealRAGTest_ShowText", text="")
+        self.run(nothing)  # the request is acted upon after this prompt at the latest, and before the next
 
     def picture(self, image: dict) -> np.ndarray:
         """A picture that a node saved or previewed -> (H, W, 3) uint8."""

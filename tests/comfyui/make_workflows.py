@@ -1,0 +1,227 @@
+"""Write the example graphs in `workflows/` (UI format 0.4): python tests/comfyui/make_workflows.py URL-OF-A-COMFYUI-SERVER
+
+The server's /object_info says which sockets and widgets each node has; everything else stands here.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import urllib.request
+import uuid
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+HEIGHT = 1160  # of the three groups
+HUB = "https://huggingface.co"
+NOTE_STYLE = {"color": "#432", "bgcolor": "#653"}
+VERSION = next(line.split('"')[1] for line in (ROOT / "realrag" / "__init__.py").open() if line.startswith("__version__"))
+
+
+class Canvas:
+    """A graph in the making: nodes get their sockets from `object_info`, links are made by name."""
+
+    def __init__(self, object_info: dict):
+        self.info, self.nodes, self.links, self.groups = object_info, [], [], []
+
+    def node(self, kind: str, at: tuple[int, int], size: tuple[int, int], *, links: dict | None = None,
+             models: list[tuple[str, str, str]] = (), title: str = "", mode: int = 0, **values) -> dict:
+        """Add a node. links: input name -> (node, name or type of its output); models: (file, link, folder); values: of its widgets."""
+        info, links = self.info[kind], dict(links or {})
+        node = {
+            "id": len(self.nodes) + 1, "type": kind, "pos": list(at), "size": list(size), "flags": {},
+            "order": len(self.nodes), "mode": mode, "inputs": [], "outputs": [],
+            "properties": {"Node name for S&R": kind, **_origin(info)}, "widgets_values": [],
+        }  # fmt: skip
+        if title:
+            node["title"] = title
+        if models:
+            names = ("name", "url", "directory")
+            node["properties"]["models"] = [dict(zip(names, model)) for model in models]
+        # newer versions give preview and save nodes an output as well; older ones would not know it
+        for slot, (name, kind_of) in enumerate(zip(info["output_name"], info["output"]) if not info["output_node"] else ()):
+            node["outputs"].append({"name": name, "type": _type(kind_of), "links": [], "slot_index": slot})
+        for name, (kind_of, *options) in _inputs(info):
+            options = options[0] if options else {}
+            socket = {"name": name, "type": _type(kind_of), "link": None}
+            if socket["type"] in WIDGETS and not options.get("forceInput"):
+                socket["widget"] = {"name": name}
+                node["widgets_values"].append(values.pop(name, _default(kind_of, options)))
+                if options.get("control_after_generate"):
+                    node["widgets_values"].append("fixed")
+            if name in links:
+                socket["link"] = self._link(*links.pop(name), node, len(node["inputs"]), socket["type"])
+            if socket["link"] is not None or "widget" not in socket:
+                node["inputs"].append(socket)
+        assert not values and not links, f"{kind} has no {[*values, *links]}"
+        self.nodes.append(node)
+        return node
+
+    def note(self, at: tuple[int, int], size: tuple[int, int], title: str, text: str) -> None:
+        self.nodes.append({
+            "id": len(self.nodes) + 1, "type": "MarkdownNote", "pos": list(at), "size": list(size), "flags": {},
+            "order": len(self.nodes), "mode": 0, "inputs": [], "outputs": [], "title": title, "properties": {},
+            "widgets_values": [text], **NOTE_STYLE,
+        })  # fmt: skip
+
+    def group(self, title: str, at: tuple[int, int], size: tuple[int, int], colour: str) -> None:
+        box = {"id": len(self.groups) + 1, "title": title, "bounding": [*at, *size], "color": colour}
+        self.groups.append({**box, "font_size": 24, "flags": {}})
+
+    def _link(self, source: dict, output: str, target: dict, slot: int, kind: str) -> int:
+        origin = next(i for i, socket in enumerate(source["outputs"]) if output in (socket["name"], socket["type"]))
+        identity = len(self.links) + 1
+        self.links.append([identity, source["id"], origin, target["id"], slot, kind])
+        source["outputs"][origin]["links"].append(identity)
+        return identity
+
+    def json(self, name: str) -> dict:
+        return {
+            "id": str(uuid.uuid5(uuid.NAMESPACE_URL, name)), "revision": 0, "last_node_id": len(self.nodes),
+            "last_link_id": len(self.links), "nodes": self.nodes, "links": self.links, "groups": self.groups,
+            "config": {}, "extra": {"ds": {"scale": 0.6, "offset": [60, 120]}}, "version": 0.4,
+        }  # fmt: skip
+
+
+def _type(kind_of) -> str:
+    return "COMBO" if isinstance(kind_of, list) else kind_of
+
+
+def _default(kind_of, options: dict):
+    choices = kind_of if isinstance(kind_of, list) else options.get("options")
+    return options.get("default", choices[0] if choices else "")
+
+
+def _inputs(info: dict) -> list:
+    return [item for part in ("required", "optional") for item in info["input"].get(part, {}).items()]
+
+
+def _origin(info: dict) -> dict:
+    ours = info["name"].startswith("RealRAG_")
+    return {"cnr_id": "realrag", "ver": VERSION} if ours else {"cnr_id": "comfy-core", "ver": "0.3.64"}
+
+
+def retrieval(canvas: Canvas, note: str) -> tuple[dict, dict]:
+    """The part both graphs share: a library, the prompt, the references, their scores and credits."""
+    canvas.group("1  Find real photos", (0, 0), (860, HEIGHT), "#3f5159")
+    canvas.note((20, 440), (380, 700), "What this graph does", note)
+    loader = canvas.node("RealRAG_LoadRetriever", (20, 80), (380, 60))
+    prompt = canvas.node("PrimitiveStringMultiline", (20, 220), (380, 160), title="Prompt", value=PROMPT)
+    found = canvas.node(
+        "RealRAG_RetrieveReferences", (440, 80), (400, 660), top_k=3,
+        links={"retriever": (loader, "retriever"), "prompt": (prompt, "STRING")},
+    )  # fmt: skip
+    canvas.node("PreviewAny", (440, 800), (400, 140), title="Scores", links={"source": (found, "scores")})
+    canvas.node("PreviewAny", (440, 1000), (400, 140), title="Credits", links={"source": (found, "credits")})
+    return prompt, found
+
+
+def flux(object_info: dict) -> dict:
+    canvas = Canvas(object_info)
+    prompt, found = retrieval(canvas, FLUX_NOTE)
+    canvas.group("2  Let Flux see them", (900, 0), (400, HEIGHT), "#3f5159")
+    canvas.group("3  Make the picture", (1340, 0), (1160, HEIGHT), "#3f5159")
+    model = canvas.node(
+        "UNETLoader", (920, 80), (360, 90), unet_name="flux1-dev.safetensors", weight_dtype="default",
+        models=[("flux1-dev.safetensors", f"{HUB}/Comfy-Org/flux1-dev/resolve/main/flux1-dev.safetensors", "diffusion_models")],
+    )  # fmt: skip
+    adapter = canvas.node("RealRAG_LoadReferenceAdapter", (920, 240), (360, 60), adapter="ip_adapter.safetensors", models=[(
+        "ip_adapter.safetensors", f"{HUB}/XLabs-AI/flux-ip-adapter-v2/resolve/main/ip_adapter.safetensors", "realrag_adapters",
+    )])  # fmt: skip
+    vision = canvas.node("CLIPVisionLoader", (920, 380), (360, 60), clip_name="clip-vit-large-patch14.safetensors", models=[(
+        "clip-vit-large-patch14.safetensors", f"{HUB}/openai/clip-vit-large-patch14/resolve/main/model.safetensors", "clip_vision",
+    )])  # fmt: skip
+    inject = canvas.node("RealRAG_InjectReferences", (920, 520), (360, 260), strength=0.7, links={
+        "model": (model, "MODEL"), "references": (found, "references"),
+        "adapter": (adapter, "adapter"), "clip_vision": (vision, "CLIP_VISION"),
+    })  # fmt: skip
+    texts = "comfyanonymous/flux_text_encoders/resolve/main"
+    clip = canvas.node(
+        "DualCLIPLoader", (1360, 80), (360, 130), type="flux",
+        clip_name1="clip_l.safetensors", clip_name2="t5xxl_fp16.safetensors",
+        models=[(name, f"{HUB}/{texts}/{name}", "text_encoders") for name in ("clip_l.safetensors", "t5xxl_fp16.safetensors")],
+    )  # fmt: skip
+    positive = canvas.node("CLIPTextEncode", (1360, 280), (360, 100), links={"clip": (clip, "CLIP"), "text": (prompt, "STRING")})
+    guided = canvas.node("FluxGuidance", (1360, 450), (360, 60), guidance=3.5, links={"conditioning": (positive, "CONDITIONING")})
+    negative = canvas.node("ConditioningZeroOut", (1360, 580), (360, 30), links={"conditioning": (positive, "CONDITIONING")})
+    vae = canvas.node("VAELoader", (1360, 860), (360, 60), vae_name="ae.safetensors", models=[
+        ("ae.safetensors", f"{HUB}/Comfy-Org/Lumina_Image_2.0_Repackaged/resolve/main/split_files/vae/ae.safetensors", "vae")
+    ])  # fmt: skip
+    latent = canvas.node("EmptySD3LatentImage", (1360, 680), (360, 110), width=1024, height=1024, batch_size=1)
+    settings = {"seed": 7, "steps": 20, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
+    _pictures(canvas, model, inject, guided, negative, latent, (vae, "VAE"), settings, "realrag_flux")
+    return canvas.json("realrag_flux")
+
+
+def sd35(object_info: dict) -> dict:
+    canvas = Canvas(object_info)
+    prompt, found = retrieval(canvas, SD35_NOTE)
+    canvas.group("2  Let Stable Diffusion see them", (900, 0), (400, HEIGHT), "#3f5159")
+    canvas.group("3  Make the picture", (1340, 0), (1160, HEIGHT), "#3f5159")
+    name = "sd3.5_large_fp8_scaled.safetensors"
+    model = canvas.node("CheckpointLoaderSimple", (920, 80), (360, 100), ckpt_name=name, models=[
+        (name, f"{HUB}/Comfy-Org/stable-diffusion-3.5-fp8/resolve/main/{name}", "checkpoints")
+    ])  # fmt: skip
+    adapter = canvas.node("RealRAG_LoadReferenceAdapter", (920, 240), (360, 60), adapter="ip-adapter.bin")
+    name = "sigclip_vision_patch14_384.safetensors"
+    vision = canvas.node("CLIPVisionLoader", (920, 380), (360, 60), clip_name=name, models=[
+        (name, f"{HUB}/Comfy-Org/sigclip_vision_384/resolve/main/{name}", "clip_vision")
+    ])  # fmt: skip
+    inject = canvas.node("RealRAG_InjectReferences", (920, 520), (360, 260), strength=0.5, links={
+        "model": (model, "MODEL"), "references": (found, "references"),
+        "adapter": (adapter, "adapter"), "clip_vision": (vision, "CLIP_VISION"),
+    })  # fmt: skip
+    positive = canvas.node("CLIPTextEncode", (1360, 80), (360, 100), links={"clip": (model, "CLIP"), "text": (prompt, "STRING")})
+    negative = canvas.node("CLIPTextEncode", (1360, 250), (360, 140), links={"clip": (model, "CLIP")}, text="", title="Negative")
+    latent = canvas.node("EmptySD3LatentImage", (1360, 460), (360, 110), width=1024, height=1024, batch_size=1)
+    settings = {"seed": 7, "steps": 28, "cfg": 4.0, "sampler_name": "dpmpp_2m", "scheduler": "sgm_uniform", "denoise": 1.0}
+    _pictures(canvas, model, inject, positive, negative, latent, (model, "VAE"), settings, "realrag_sd35")
+    return canvas.json("realrag_sd35")
+
+
+def _pictures(canvas: Canvas, plain, patched, positive, negative, latent, vae, settings: dict, prefix: str) -> None:
+    """The picture with references, and the same without them: muted, for comparing."""
+    arms = (("With references", patched, 80, 0, prefix), ("Without references", plain, 560, 2, f"{prefix}_plain"))
+    for title, model, y, mode, name in arms:
+        sampled = canvas.node("KSampler", (1760, y), (300, 270), title=title, mode=mode, **settings, links={
+            "model": (model, "MODEL"), "positive": (positive, "CONDITIONING"), "negative": (negative, "CONDITIONING"),
+            "latent_image": (latent, "LATENT"),
+        })  # fmt: skip
+        decoded = canvas.node(
+            "VAEDecode", (1760, y + 340), (300, 50), mode=mode, links={"samples": (sampled, "LATENT"), "vae": vae}
+        )
+        canvas.node("SaveImage", (2100, y), (380, 390), mode=mode, filename_prefix=name, links={"images": (decoded, "IMAGE")})
+
+
+PROMPT = "a photo of granny smith apples in a wooden bowl on a kitchen table, morning light"
+
+STORY = """Your prompt looks through a library of **real photos** and finds those that fit it best. They show in *Retrieve
+Real References*, best first. *Inject References* lets the model see them while it paints.
+
+1. Choose a library in *Load Reflective Retriever*, write your prompt, press **Run**.
+2. Effect too strong or too weak: change `strength`. Composition too close to the photos: raise `start_percent` to 0.2.
+3. To compare, select the two muted nodes *Without references* and their picture, and press **Ctrl+M**.
+"""
+FLUX_NOTE = STORY + f"""
+**Needs** [ip_adapter.safetensors]({HUB}/XLabs-AI/flux-ip-adapter-v2) in `models/realrag_adapters` and
+[CLIP ViT-L/14]({HUB}/openai/clip-vit-large-patch14) in `models/clip_vision`, saved as `clip-vit-large-patch14.safetensors`.
+Without these two: remove both loaders and connect the VAE to *Inject References* (experimental).
+"""
+SD35_NOTE = STORY + f"""
+**Needs** [ip-adapter.bin]({HUB}/InstantX/SD3.5-Large-IP-Adapter) in `models/realrag_adapters` and
+[SigLIP so400m 384]({HUB}/Comfy-Org/sigclip_vision_384) in `models/clip_vision`. With SD3.5 Medium or SD3, or without
+these two: remove both loaders and connect the VAE to *Inject References* (experimental).
+"""
+WORKFLOWS = {"realrag_flux": flux, "realrag_sd35": sd35}
+
+
+def text(workflow: dict) -> str:
+    return json.dumps(workflow, indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    with urllib.request.urlopen(sys.argv[1] + "/object_info") as answer:
+        served = json.load(answer)
+    for name, make in WORKFLOWS.items():
+        (ROOT / "workflows" / f"{name}.json").write_text(text(make(served)))

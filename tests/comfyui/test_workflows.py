@@ -1,0 +1,69 @@
+"""The example graphs load in this ComfyUI: every node is known, every widget and link fits, and the script still writes them."""
+
+from __future__ import annotations
+
+import json
+
+import make_workflows
+import pytest
+from comfy_server import ROOT, Server
+from PIL import Image
+
+FRONTEND_ONLY = {"MarkdownNote"}
+
+
+@pytest.fixture(scope="module", params=sorted(make_workflows.WORKFLOWS))
+def name(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def workflow(name: str) -> dict:
+    return json.loads((ROOT / "workflows" / f"{name}.json").read_text())
+
+
+def test_the_graphs_are_what_the_script_writes(server: Server, name: str, workflow: dict):
+    assert make_workflows.WORKFLOWS[name](server.json("/object_info")) == workflow
+
+
+def test_every_node_is_known_and_has_its_widgets(server: Server, workflow: dict):
+    info = server.json("/object_info")
+    for node in workflow["nodes"]:
+        if node["type"] in FRONTEND_ONLY:
+            continue
+        known = info[node["type"]]
+        inputs = {**known["input"].get("required", {}), **known["input"].get("optional", {})}
+        widgets = []
+        for key, (kind, *options) in inputs.items():
+            options = options[0] if options else {}
+            if (isinstance(kind, list) or kind in make_workflows.WIDGETS) and not options.get("forceInput"):
+                widgets += [key] + ["control_after_generate"] * bool(options.get("control_after_generate"))
+        values = node["widgets_values"]
+        assert len(values) == len(widgets), node["type"]
+        assert {socket["name"] for socket in node["inputs"]} <= set(inputs)
+        for key, value in zip(widgets, values):
+            kind = inputs.get(key, ["STRING"])[0]
+            assert isinstance(value, {"INT": int, "FLOAT": (int, float), "BOOLEAN": bool}.get(kind, str)), (node["type"], key)
+
+
+def test_links_join_sockets_of_one_type(workflow: dict):
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    for identity, source, output, target, slot, kind in workflow["links"]:
+        out, into = nodes[source]["outputs"][output], nodes[target]["inputs"][slot]
+        assert identity in out["links"] and into["link"] == identity
+        assert kind == into["type"] and out["type"] in (kind, "*") or kind == "*"
+
+
+def test_our_nodes_say_where_they_come_from_and_loaders_where_their_models_are(workflow: dict):
+    for node in workflow["nodes"]:
+        properties = node["properties"]
+        if node["type"].startswith("RealRAG_"):
+            assert properties["cnr_id"] == "realrag" and properties["ver"] == make_workflows.VERSION
+        for model in properties.get("models", ()):
+            assert model["url"].startswith("https://") and model["url"].endswith(".safetensors")
+            assert model["name"] in node["widgets_values"] and model["directory"]
+
+
+def test_each_graph_has_a_thumbnail(name: str):
+    with Image.open(ROOT / "workflows" / f"{name}.jpg") as picture:
+        assert picture.format == "JPEG" and max(picture.size) <= 1024
