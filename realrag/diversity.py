@@ -8,7 +8,7 @@ BLOCK = 1024  # candidates compared at once; bounds memory to BLOCK x kept
 def drop_near_duplicates(embeddings: np.ndarray, threshold: float) -> np.ndarray:
     """Positions (M,) int64 of the candidates to keep, in the order given, so that the first of each group stays.
 
-    A candidate goes if its cosine with one already kept is `threshold` or more. embeddings: (N, D) unit vectors, best first.
+    A candidate goes if its cosine with one already kept is `threshold` or more. embeddings: (N, D) unit, best first.
     """
     embeddings = np.asarray(embeddings, np.float32)
     kept: list[int] = []
@@ -26,7 +26,7 @@ def drop_near_duplicates(embeddings: np.ndarray, threshold: float) -> np.ndarray
 def mmr(scores: np.ndarray, embeddings: np.ndarray, k: int, diversity: float) -> np.ndarray:
     """Positions (min(k, N),) int64 of the chosen candidates, in the order chosen; ties fall to the earlier candidate.
 
-    Each step takes argmax((1 - diversity) * score - diversity * largest cosine with those chosen): equation 2 of the paper
+    Each step takes argmax((1 - diversity) * score - diversity * largest cosine with those chosen): the MMR of the paper
     with lambda = 1 - diversity. 0 ranks by score alone; 1 looks only for what is unlike the rest, after the best match.
     scores: (N,) cosines with the query, embeddings: (N, D) unit vectors.
     """

@@ -1,13 +1,15 @@
-"""Search: the rows nearest to a query, exactly, or through inverted lists of 8-bit codes whose finds are ranked anew exactly.
+"""Search: the rows nearest to a query, exactly or through inverted lists of 8-bit codes.
 
-Both engines answer alike: cosines are exact against the embeddings given, best first, ties by row number.
+Both engines answer alike, best first and ties by row number. Scores are exact cosines with the embeddings given: the
+codes only choose which rows to compare.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -64,8 +66,8 @@ class IVFIndex:
     """Looks into the lists whose centres are nearest (faiss `IVF,SQ8`), then ranks what it finds by the embeddings.
 
     embeddings: (N, D) unit rows, fp16 and mapped for a large library. index: a faiss index of the same rows; it is only
-    ever read, since adding to a mapped one ends the process. probes: lists looked into per query; more is slower and finds
-    more.
+    ever read, since adding to a mapped one ends the process. probes: lists looked into per query; more of them take
+    longer and find more.
     """
 
     kind = "ivf"
@@ -117,8 +119,8 @@ def open_index(
     """The index of `embeddings` (N, D), unit rows: "exact", "ivf", or "auto", which is exact up to EXACT_LIMIT rows.
 
     An IVF index is built once and kept in `cache`/`key`, from where it is mapped; `key` names what the embeddings came
-    from. Without faiss, or without a cache for "auto", search is exact, with a line in the log. progress(done, total) is
-    called while building and may raise to stop.
+    from. Without faiss, or without a cache for "auto", search is exact, with a line in the log. progress(done, total)
+    is called while building and may raise to stop.
     """
     if kind not in ("auto", "exact", "ivf"):
         raise QueryError(f"There is no search of the kind {kind!r}. Choose auto, exact or ivf.")
@@ -150,7 +152,7 @@ def search_exactly(
     best_scores, best_rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
     if not k:
         return best_scores, best_rows
-    # Rounding of a product of D terms is at most (D + 1) / 2^24 of the lengths (Higham 2002, section 3.1); twice, for two rows.
+    # A float32 product of D terms is off by at most (D + 1) / 2^24 of the lengths (Higham 2002, 3.1); two are compared.
     slack = 2 * (embeddings.shape[1] + 1) * 2.0**-24 * np.linalg.norm(queries, axis=1)
     together = max(1, SCORES // count)
     for first in range(0, len(queries), together):
@@ -170,7 +172,7 @@ def search_exactly(
 
 
 def cosines(embeddings: np.ndarray, rows: np.ndarray, query: np.ndarray) -> np.ndarray:
-    """(M,) float32 of query (D,) with each of `rows` (M,), summed in float64 in one order whatever the other rows are."""
+    """(M,) float32 of query (D,) with each of `rows` (M,), summed in float64, in one order whatever the other rows."""
     query = query.astype(np.float64)
     scores = np.empty(len(rows), np.float32)
     for start in range(0, len(rows), BLOCK):
@@ -185,8 +187,10 @@ def _ranked(scores: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def _blocks(embeddings: np.ndarray, rows: np.ndarray | None):
-    """(position, (<= BLOCK, D) float32) over all rows or the chosen ones. torch turns fp16 into float32 six times faster
-    than numpy. The buffer is used again: a block is valid until the next."""
+    """(position, (<= BLOCK, D) float32) over all rows or the chosen ones; a block is valid until the next.
+
+    torch turns fp16 into float32 six times faster than numpy.
+    """
     import torch
 
     buffer = np.empty((BLOCK, embeddings.shape[1]), np.float32)
@@ -204,17 +208,21 @@ def _checked(queries, k, allowed, n: int, dim: int) -> tuple[np.ndarray, np.ndar
     queries = np.ascontiguousarray(queries, np.float32)
     if queries.ndim != 2 or queries.shape[1] != dim:
         raise QueryError(
-            f"Queries of shape {queries.shape} do not fit an index of {dim} dimensions: give (queries, {dim}), made by the "
-            "encoder that the library was made with."
+            f"Queries of shape {queries.shape} do not fit an index of {dim} dimensions: give (queries, {dim}), made by "
+            "the encoder that the library was made with."
         )
     if not np.isfinite(queries).all():
-        raise QueryError("A query holds numbers that are not finite. Was its picture or text encoded in a damaged model?")
+        raise QueryError(
+            "A query holds numbers that are not finite. Was its picture or text encoded in a damaged model?"
+        )
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise QueryError(f"k is {k!r}; ask for a whole number of rows, 1 or more.")
     if allowed is None:
         return queries, None, min(int(k), n)
     allowed = np.asarray(allowed)
     if allowed.dtype != bool or allowed.shape != (n,):
-        raise QueryError(f"The filter is {allowed.dtype} {allowed.shape}; it must be one bool for each of the {n} rows.")
+        raise QueryError(
+            f"The filter is {allowed.dtype} {allowed.shape}; it must be one bool for each of the {n} rows."
+        )
     rows = np.flatnonzero(allowed)
     return queries, rows, min(int(k), len(rows))

@@ -1,7 +1,7 @@
 """The faiss side of search: build inverted lists of 8-bit codes, keep them in the cache, and map them again.
 
-The file is derived from the embeddings and free to delete. It is parsed only after its sha256 is the one written down when
-it was made: a damaged faiss file mostly loads without a word and then answers wrongly.
+The file is derived from the embeddings and free to delete. It is parsed only if its sha256 is the one written down when
+it was made: a damaged faiss file may load without a word and then answer wrongly.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import logging
 import math
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -57,7 +58,9 @@ def usable_faiss():
     return faiss
 
 
-def open_lists(embeddings: np.ndarray, folder: Path | None, progress: Callable[[int, int], None] | None = None) -> faiss.IndexIVF:
+def open_lists(
+    embeddings: np.ndarray, folder: Path | None, progress: Callable[[int, int], None] | None = None
+) -> faiss.IndexIVF:
     """The lists of `embeddings` (N, D): mapped from `folder` where they are there and right, else built and kept there.
 
     Raises BusyError while another process builds them. A folder that cannot be written costs a new build next time.
@@ -65,26 +68,19 @@ def open_lists(embeddings: np.ndarray, folder: Path | None, progress: Callable[[
     if folder is None:
         return build_lists(embeddings, progress)
     recipe = _recipe(embeddings)
-    if (lists := _read(folder, recipe)) is not None:
+    lists = _read(folder, recipe)
+    if lists is not None:
         return lists
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FolderLock(folder / "ivf.lock")
-        lock.__enter__()
+        with FolderLock(folder / "ivf.lock"):
+            sweep_temporaries(folder)
+            lists = build_lists(embeddings, progress)
+            _write(folder, recipe, lists)
+        return _read(folder, recipe) or lists  # mapped: the memory of the build is given back
     except OSError as error:
         log.warning("The index cannot be kept: %s", error)
-        return build_lists(embeddings, progress)
-    try:
-        sweep_temporaries(folder)
-        lists = build_lists(embeddings, progress)
-        try:
-            _write(folder, recipe, lists)
-        except OSError as error:
-            log.warning("The index cannot be kept: %s", error)
-            return lists
-    finally:
-        lock.__exit__()
-    return _read(folder, recipe) or lists  # mapped: the memory of the build is given back
+    return build_lists(embeddings, progress) if lists is None else lists
 
 
 def list_count(rows: int) -> int:
@@ -93,8 +89,10 @@ def list_count(rows: int) -> int:
 
 
 def build_lists(embeddings: np.ndarray, progress: Callable[[int, int], None] | None = None) -> faiss.IndexIVF:
-    """Lists of 8-bit codes round spherical k-means centres; the same bytes for the same embeddings. Memory: the codes, the
-    k-means sample and one block."""
+    """Lists of 8-bit codes round spherical k-means centres; the same bytes for the same embeddings.
+
+    Memory: the codes, the k-means sample and one block.
+    """
     import faiss
 
     count, dim = embeddings.shape
@@ -126,8 +124,7 @@ def build_lists(embeddings: np.ndarray, progress: Callable[[int, int], None] | N
 
 
 def _recipe(embeddings: np.ndarray) -> dict:
-    """What the file must have been made of. 64 rows stand for all: a caller's key names the embeddings, this catches one
-    that does not."""
+    """What the file must have been made of. The caller's key names the embeddings; 64 rows catch one that does not."""
     import faiss
 
     some = np.linspace(0, len(embeddings) - 1, 64).astype(np.int64)

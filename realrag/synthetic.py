@@ -8,9 +8,9 @@ may choose only how many rows, dimensions and queries it wants, so no one can pi
     query = unit(sqrt(CONE) * text_cone  + sqrt(TOPIC) * topic(q) @ basis + sqrt(NOISE) * noise)
     topic = unit(centre_j + SPREAD * direction)      j drawn by Zipf's law, in a subspace of SUBSPACE dimensions
 
-Two random pictures then have a cosine near 0.5, two of one topic near 0.7, a text and a picture of its topic only about 0.2:
-texts lie on a cone of their own, far from every picture, as CLIP's do ("modality gap", Liang et al. 2022). The noise is
-isotropic, which is harder for inverted lists and quantisers than the noise of real vectors.
+Two random pictures then have a cosine near 0.5, two of one topic near 0.7, a text and a picture of its topic only about
+0.2: texts lie on a cone of their own, far from every picture, as CLIP's do ("modality gap", Liang et al. 2022). The
+noise is isotropic, which is harder for inverted lists and quantisers than the noise of real vectors.
 
 The random numbers are numpy's PCG64 through `numpy.random.Generator`. numpy keeps that stream unless a bug forces a
 change; tests pin some values, so a change would be seen.

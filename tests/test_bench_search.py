@@ -24,15 +24,20 @@ def test_every_engine_is_measured_and_the_exact_ones_are_exact(tmp_path):
     assert json.loads(json.dumps(result)) == result
     engines = result["engines"]
     assert {name for name, row in engines.items() if row["recall"] == 1} >= {"numpy", "torch", "faiss flat", "exact"}
-    assert result["default"] in engines and sum(name.startswith("ivf") for name in engines) >= 3
+    assert result["used_at_this_size"] == "exact" and f"ivf, {result['ivf_lists']} lists" in engines
+    assert sum(name.startswith("ivf") for name in engines) >= 3
     report = bench_search.format_report(result)
-    assert "<- default" in report and "open, once verified" in report and all(name in report for name in engines)
+    assert (
+        "<- used at this size" in report and "open, once verified" in report and all(name in report for name in engines)
+    )
 
 
 def test_real_vectors_are_asked_with_rows_that_were_held_out(tmp_path):
     rows = np.random.default_rng(0).standard_normal((500, 16)).astype(np.float32)
     np.save(tmp_path / "rows.npy", rows)
-    library, queries, _ = bench_search._vectors(arguments("--embeddings", tmp_path / "rows.npy", "--queries", 20), tmp_path)
+    library, queries, _ = bench_search._vectors(
+        arguments("--embeddings", tmp_path / "rows.npy", "--queries", 20), tmp_path
+    )
     assert library.shape == (480, 16) and library.dtype == np.float16 and queries.shape == (20, 16)
     assert (queries @ library.T.astype(np.float32)).max() < 0.999
 

@@ -63,7 +63,12 @@ def test_the_better_of_two_equal_pictures_stays():
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 1000), count=st.integers(0, 40), k=st.integers(1, 50), diversity=st.sampled_from([0, 0.1, 0.5, 0.9]))
+@given(
+    seed=st.integers(0, 1000),
+    count=st.integers(0, 40),
+    k=st.integers(1, 50),
+    diversity=st.sampled_from([0, 0.1, 0.5, 0.9]),
+)
 def test_mmr_chooses_as_the_slow_twin_chooses(seed, count, k, diversity):
     scores, embeddings = candidates(seed, count)
     assert mmr(scores, embeddings, k, diversity).tolist() == slow_mmr(scores, embeddings, k, diversity)

@@ -1,4 +1,4 @@
-"""Exact and IVF search against a slow twin; the cached index is rebuilt, never believed, when anything is wrong with it."""
+"""Exact and IVF search against a slow twin; a cached index with anything wrong is rebuilt, never believed."""
 
 import logging
 import os
@@ -80,7 +80,11 @@ def test_exact_search_agrees_with_the_slow_twin_on_filters_ties_and_k_beyond_the
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10_000), k=st.sampled_from([1, 3, 10, 60, 400, 5000]), share=st.sampled_from([None, 0.02, 0.5, 0.9]))
+@given(
+    seed=st.integers(0, 10_000),
+    k=st.sampled_from([1, 3, 10, 60, 400, 5000]),
+    share=st.sampled_from([None, 0.02, 0.5, 0.9]),
+)
 def test_ivf_search_agrees_with_the_slow_twin(seed, k, share):
     allowed = None if share is None else np.random.default_rng(seed).random(ROWS) < share
     old, module.EXACT_SUBSET = module.EXACT_SUBSET, 0
@@ -144,7 +148,9 @@ def test_nothing_allowed_and_nothing_asked_give_empty_answers():
     for index in (ExactIndex(library()), lists()):
         assert index.search(text_queries(2, DIM), K, np.zeros(ROWS, bool))[1].shape == (2, 0)
         assert index.search(np.zeros((0, DIM)), K)[1].shape == (0, K)
-    assert open_index(np.zeros((0, DIM), np.float16), None, "key", kind="ivf").search(text_queries(1, DIM), K)[0].shape == (1, 0)
+    assert open_index(np.zeros((0, DIM), np.float16), None, "key", kind="ivf").search(text_queries(1, DIM), K)[
+        0
+    ].shape == (1, 0)
 
 
 def test_four_threads_searching_one_index_get_the_answers_of_one():
@@ -153,7 +159,10 @@ def test_four_threads_searching_one_index_get_the_answers_of_one():
         alone = [index.search(query[None], K)[1].tolist() for query in queries]
         with ThreadPoolExecutor(4) as threads:
             for _ in range(3):
-                assert list(threads.map(lambda query: index.search(query[None], K)[1].tolist(), queries)) == alone
+                assert (
+                    list(threads.map(lambda query, index=index: index.search(query[None], K)[1].tolist(), queries))
+                    == alone
+                )
 
 
 def test_rows_that_cannot_be_are_never_answered():
@@ -274,7 +283,12 @@ def test_a_build_can_be_stopped_and_leaves_nothing(tmp_path):
 def test_progress_goes_from_nothing_to_all(tmp_path):
     seen = []
     open_ivf(tmp_path, progress=lambda done, total: seen.append((done, total)))
-    assert seen[0][0] == 0 and seen[-1][0] == seen[-1][1] and seen == sorted(seen) and len({total for _, total in seen}) == 1
+    assert (
+        seen[0][0] == 0
+        and seen[-1][0] == seen[-1][1]
+        and seen == sorted(seen)
+        and len({total for _, total in seen}) == 1
+    )
 
 
 def test_while_another_process_builds_search_is_exact(tmp_path, caplog):
