@@ -65,7 +65,7 @@ def counted(images: list[Tensor]) -> str:
 
 
 def without_adapter(model, base: Base, images, vae, dials) -> tuple[Injection, str]:
-    if model.model.concat_keys:
+    if base.inputs != base.channels:
         raise AdapterError(
             "This model expects more than a plain latent (inpainting, depth or edges), which references without an "
             "adapter cannot give it. Use the plain model, or an adapter."

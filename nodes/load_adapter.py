@@ -56,6 +56,16 @@ class LoadReferenceAdapter(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, adapter: str) -> tuple[int, int]:
+        """Load again when the file has changed."""
+        stat = _path(adapter).stat()
+        return stat.st_mtime_ns, stat.st_size
+
+    @classmethod
     def execute(cls, adapter: str) -> io.NodeOutput:
-        path = Path(folder_paths.get_full_path_or_raise(ADAPTERS, adapter))
-        return io.NodeOutput(ManagedAdapter.of(load_adapter(path)))
+        return io.NodeOutput(ManagedAdapter.of(load_adapter(_path(adapter))))
+
+
+def _path(name: str) -> Path:
+    """A listed file; a name from a workflow is looked up in the folder and never leaves it."""
+    return Path(folder_paths.get_full_path_or_raise(ADAPTERS, name))

@@ -40,7 +40,7 @@ class SharedInjection(Injection):
     def start(self, call: ModelCall) -> ActiveShared | None:
         if not call.positive:
             return None
-        recorder = Recorder(frequency_scale(self.base.axes) if self.base.axes else None)
+        recorder = Recorder(frequency_scale(self.base.axes).to(call.x.device) if self.base.axes else None)
         half = len(self.held.tensors) // 2
         for latent, noise in zip(self.held.tensors[:half], self.held.tensors[half:], strict=True):
             see_reference(call, noised(latent.to(call.x), noise.to(call.x), call.sigma), recorder)

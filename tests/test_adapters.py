@@ -55,6 +55,44 @@ def test_the_spellings_of_diffusers_give_the_same_xlabs_adapter():
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
 
 
+def test_the_spellings_of_diffusers_give_the_same_instantx_adapter():
+    parts = {
+        "0.norm1": "ln0",
+        "0.norm2": "ln1",
+        "0.to_q": "attn.to_q",
+        "0.to_kv": "attn.to_kv",
+        "0.to_out": "attn.to_out.0",
+        "1.0": "adaln_norm",
+        "1.1": "ff.net.0.proj",
+        "1.3": "ff.net.2",
+        "2.1": "adaln_proj",
+    }
+    published, renamed = synthetic.instantx(depth=2), {}
+    for key, tensor in published.items():
+        for old, new in parts.items():
+            key = key.replace(f"layers.0.{old}.", f"layers.0.{new}.").replace(f"layers.1.{old}.", f"layers.1.{new}.")
+        renamed[key] = tensor
+    assert "image_proj.layers.1.ff.net.2.weight" in renamed
+    ours, theirs = build_adapter(published), build_adapter(renamed)
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+def test_the_same_weight_in_two_spellings_is_refused():
+    weights = synthetic.xlabs()
+    weights["image_proj.proj.weight"] = weights["ip_adapter_proj_model.proj.weight"]
+    with pytest.raises(AdapterError, match="in two ways"):
+        build_adapter(weights)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.9, 0.999])
+def test_a_truncated_bin_is_refused(share, tmp_path):
+    torch.save(synthetic.nested(synthetic.instantx(blocks=1, depth=1)), tmp_path / "adapter.bin")
+    whole = (tmp_path / "adapter.bin").read_bytes()
+    (tmp_path / "adapter.bin").write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(AdapterError, match="adapter.bin is damaged"):
+        load_adapter(tmp_path / "adapter.bin")
+
+
 def test_a_nested_bin_is_read_as_plain_weights(tmp_path):
     flat = synthetic.instantx()
     torch.save(synthetic.nested(flat), tmp_path / "ip-adapter.bin")

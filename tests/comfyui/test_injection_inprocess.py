@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -191,6 +192,9 @@ def test_what_does_not_fit_is_refused_with_the_cure(world):
     vision.width = 32
     with pytest.raises(world.adapter_error, match="width 24 .* gives width 32"):
         execute(world.models["flux"], image=photo(1), adapter=world.adapter("flux"), clip_vision=vision, **DIALS)
+    base = replace(world.plugin("nodes.base_model").base_of(world.models["flux"]), inputs=64)
+    with pytest.raises(world.adapter_error, match="more than a plain latent"):
+        world.inject.without_adapter(world.models["flux"], base, [photo(1)[0]], Vae(), DIALS)
     four_channels = SimpleNamespace(encode=lambda pixels: Vae().encode(pixels)[:, :4])
     with pytest.raises(world.adapter_error, match="needs 16 channels"):
         execute(world.models["flux"], image=photo(1), vae=four_channels, **DIALS)
@@ -211,6 +215,7 @@ def test_only_listed_adapter_files_can_be_loaded(world, tmp_path, monkeypatch):
     node = world.plugin("nodes.load_adapter").LoadReferenceAdapter
     assert node.define_schema().inputs[0].options == ["mine.safetensors"]
     assert node.execute("mine.safetensors").result[0].adapter.spec.label == "Flux XLabs v1"
+    assert node.fingerprint_inputs("mine.safetensors") == node.fingerprint_inputs("mine.safetensors")
     with pytest.raises(FileNotFoundError):
         node.execute("../outside.safetensors")
 
