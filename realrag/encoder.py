@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from . import DEFAULT_ENCODER as SMALL
-from .errors import EncoderError
 from .files import canonical_json, sha256_bytes
 from .preprocess import Preprocess
 
