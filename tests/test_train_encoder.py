@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from realrag.encoder import load_encoder
 from realrag.small_encoder import BLOCKS, MobileNet, SmallDualEncoder
-from train.convert_mobilenet import convert, load_mobilenet
-from train.encoder import EncoderConfig, Training, info_nce, pair_loss
-from train.measure import average_precision, figures, interval, ranked_relevance
-from train.pairs import Group, Photo, PhotoSet, choose_left_out, is_true, read_grocery, read_subjects, read_train, sample_text
-from train.tflite import read_convolutions
-from train.views import RELU6_STEP, FrontCache, augmented_view, to_features, views_of
+from realrag_train.convert_mobilenet import convert, load_mobilenet
+from realrag_train.encoder import EncoderConfig, Training, info_nce, pair_loss
+from realrag_train.measure import average_precision, figures, interval, ranked_relevance
+from realrag_train.model_card import card, chance, names_to_photos, photos_to_photos, shuffled_names_to_photos
+from realrag_train.pairs import Group, Photo, PhotoSet, choose_left_out, is_true, read_grocery, read_subjects, read_train, sample_text
+from realrag_train.tflite import read_convolutions
+from realrag_train.views import RELU6_STEP, FrontCache, augmented_view, to_features, views_of
 
 # A FlatBuffer writer for the few things a TFLite file needs. A field is (kind, value): a struct letter and a number, "array" and
 # a numpy array, "table" and a dict of fields, or "tables" and a list of such dicts.
@@ -291,7 +293,7 @@ def test_cached_answers_are_the_fronts_to_within_half_a_step(squares):
     torch.manual_seed(0)
     tower, photos = MobileNet(0.25), (Photo(squares / "clothing" / "hat" / "0.jpg", "hat"),)
     cache = FrontCache(squares / "one", tower, 2, photos, size=32, seed=0, mean=0.5, std=0.5, bf16=False)
-    from train.views import pixels
+    from realrag_train.views import pixels
 
     answer = tower.front(pixels(views_of(list(photos), 0, 32, 0), 0.5, 0.5), 2)
     assert (to_features(cache.view(0)) - answer).abs().max() <= RELU6_STEP / 2 + 1e-6
@@ -302,3 +304,29 @@ def test_augmentation_keeps_to_the_photo():
     for seed in range(20):
         view = np.asarray(augmented_view(image, 16, random.Random(seed)))
         assert view.shape == (16, 16, 3) and view[..., 0].min() > view[..., 1].max()
+
+
+# The card
+
+
+def test_every_figure_of_the_card_is_the_one_in_its_json():
+    docs = Path(__file__).parents[1] / "docs"
+    report = json.loads((docs / "model-card.json").read_text(encoding="utf-8"))
+    assert card(report) == (docs / "model-card.md").read_text(encoding="utf-8")
+    assert report["weights_sha256"] == load_encoder().weights_sha256, "the card speaks of other weights than those that ship"
+
+
+def separate_classes(count: int = 12, each: int = 8) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Texts (C, C), photos (N, C) near their text, labels (N,)."""
+    torch.manual_seed(0)
+    labels = torch.arange(count).repeat_interleave(each)
+    return torch.eye(count), torch.nn.functional.normalize(torch.eye(count)[labels] + 0.1 * torch.randn(count * each, count), dim=1), labels
+
+
+def test_classes_that_lie_apart_are_found_by_name_and_by_photo_and_never_by_another_name():
+    texts, photos, labels = separate_classes()
+    assert names_to_photos(texts, photos, labels)["mAP"].min() == 1
+    by_photo = photos_to_photos(photos, labels)
+    assert by_photo["mAP"].min() == 1 and by_photo["R@1"].min() == 1 and by_photo["P@10"].max() == pytest.approx(0.7)  # 7 others
+    assert shuffled_names_to_photos(texts, photos, labels)["R@1"].max() == 0
+    assert chance(labels, 12)["P@10"].mean() == pytest.approx(1 / 12, abs=0.02)
