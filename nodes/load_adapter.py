@@ -56,6 +56,13 @@ class LoadReferenceAdapter(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, adapter: str) -> bool | str:
+        """Refuse a name that is not in the list before anything runs; older versions do not check combos of V3 nodes."""
+        if adapter in folder_paths.get_filename_list(ADAPTERS):
+            return True
+        return f"No adapter named {adapter!r} in models/realrag_adapters. Put the file there, then press R."
+
+    @classmethod
     def fingerprint_inputs(cls, adapter: str) -> tuple[int, int]:
         """Load again when the file has changed."""
         stat = _path(adapter).stat()

@@ -67,7 +67,8 @@ class Server:
         self.log = base / "server.log"
         command = [PYTHON, str(Path(COMFYUI) / "main.py"), "--cpu", "--port", str(port), "--base-directory", str(base)]
         command += ["--disable-auto-launch", "--disable-api-nodes", "--database-url", "sqlite:///:memory:", *flags]
-        offline = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
+        # one thread: on tiny tensors more of them only wait for each other
+        offline = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=base, env=offline)
         self._until(self._answers, "start")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
+import synthetic_adapters
 from comfy_server import Graph, Refused, Run, Server
+from safetensors.torch import save_file
 
 SHIPPED = "sample (shipped)"
 # family -> (model file for UNETLoader, tiny VAE)
@@ -117,6 +118,40 @@ def test_references_change_the_picture_and_nothing_else_does(server: Server, ids
     server.forget()
     again = server.run(graph)
     assert not again.cached and {name: shown_text(again, node) for name, node in shown.items()} == hashes
+
+
+def test_an_adapter_file_steers_the_picture(server: Server, ids: tuple[str, str]):
+    folder = server.base / "models" / "realrag_adapters"
+    folder.mkdir(exist_ok=True)
+    save_file(synthetic_adapters.xlabs(width=256, blocks=2, encoder=24), folder / "tiny_xlabs.safetensors")
+    graph = Graph()
+    model, vae = model_and_vae(graph, server, "flux")
+    adapter = graph.add("RealRAG_LoadReferenceAdapter", adapter="tiny_xlabs.safetensors")
+    vision = graph.add("RealRAGTest_TinyClipVision")
+    arms = {"unpatched": model}
+    for name, chosen, strength in (("A", ids[0], 1.0), ("B", ids[1], 1.0), ("strength 0", ids[0], 0.0)):
+        arms[name] = inject(graph, model, vae, retrieval(graph, include_ids=chosen), strength)
+        graph[arms[name]]["inputs"] |= {"adapter": [adapter, 0], "clip_vision": [vision, 0]}
+    shown = {name: shown_hash(graph, sample(graph, node)) for name, node in arms.items()}
+    report = graph.add("RealRAGTest_ShowText", text=[arms["A"], 1])
+    run = server.run(graph)
+    hashes = {name: shown_text(run, node) for name, node in shown.items()}
+    assert hashes["strength 0"] == hashes["unpatched"]
+    assert len({hashes[name] for name in ("unpatched", "A", "B")}) == 3
+    assert "XLabs" in shown_text(run, report)
+
+
+@pytest.mark.parametrize("name", ["../../secrets.bin", "/etc/passwd", "C:\\x.pt", "no-such-adapter.safetensors", ""])
+def test_an_adapter_that_is_not_in_the_list_is_never_opened(server: Server, name: str):
+    (server.base / "secrets.bin").write_bytes(b"not yours")
+    graph = Graph()
+    model, vae = model_and_vae(graph, server, "sd3")
+    patched = inject(graph, model, vae, retrieval(graph))
+    graph[patched]["inputs"]["adapter"] = [graph.add("RealRAG_LoadReferenceAdapter", adapter=name), 0]
+    shown_hash(graph, sample(graph, patched))
+    with pytest.raises(Refused) as refusal:
+        server.queue(graph)
+    assert refusal.value.code == 400
 
 
 def test_an_empty_answer_says_so_and_leaves_the_picture_alone(server: Server):

@@ -1,6 +1,7 @@
 """Nodes for tests only: what tiny random models need around them, and a hash of a latent for bit-exact comparison."""
 
 import hashlib
+from types import SimpleNamespace
 
 import comfy.model_management as management
 import comfy.model_patcher
@@ -51,6 +52,24 @@ class TinyFlux:
         return (comfy.model_patcher.ModelPatcher(model, management.get_torch_device(), offload),)
 
 
+class TinyClipVision:
+    """A CLIP_VISION whose answer is 24 numbers off the picture's colours: wide enough for a tiny adapter."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES = "RealRAG tests", "load", ("CLIP_VISION",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    def load(self):
+        return (self,)
+
+    def encode_image(self, image, crop=True):
+        colours = torch.nn.functional.adaptive_avg_pool2d(image[..., :3].movedim(-1, 1), (2, 4))  # (B, 3, 2, 4)
+        embeds = (colours.flatten(1) - 0.5) * 4
+        return SimpleNamespace(image_embeds=embeds, penultimate_hidden_states=embeds[:, None])
+
+
 class LatentHash:
     """Shows the sha256 of a latent's bytes: two equal hashes are a bit-exact match."""
 
@@ -83,6 +102,7 @@ class ShowText:
 NODE_CLASS_MAPPINGS = {
     "RealRAGTest_Conditioning": Conditioning,
     "RealRAGTest_TinyFlux": TinyFlux,
+    "RealRAGTest_TinyClipVision": TinyClipVision,
     "RealRAGTest_LatentHash": LatentHash,
     "RealRAGTest_ShowText": ShowText,
 }
