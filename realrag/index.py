@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 EXACT_LIMIT = 200_000
 # A filter that leaves this few rows is answered exactly, in the time of one look into the lists.
 EXACT_SUBSET = 20_000
-# Lists that a query looks into: this times the fourth root of their number. Measured on `synthetic`: recall@10 of 0.98
-# needs about 190 of 1,789 lists at 200,000 rows and 230 of 4,000 at a million; this gives a fifth more.
+# Lists that a query looks into: this times the fourth root of their number. On `synthetic` a recall@10 of 0.98 needs about
+# 180 of 1,789 lists at 200,000 rows and 245 of 4,000 at a million; this gives 234 and 286.
 PROBES = 36
 # Codes are 8 bits a dimension, so the true ten stand within the first twenty by code: more adds time and no recall.
 DEPTH, DEPTH_MORE = 2, 32

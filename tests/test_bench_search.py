@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from realrag import bench_search
+from realrag.build import build
 from realrag.errors import QueryError
 
 
@@ -46,3 +47,11 @@ def test_real_vectors_are_asked_with_rows_that_were_held_out(tmp_path):
 def test_a_benchmark_of_nothing_is_refused(words):
     with pytest.raises(QueryError, match="dim from 3"):
         bench_search.run(arguments(*words))
+
+
+def test_a_bundle_is_asked_with_its_own_captions(photos, tmp_path, encoder, monkeypatch):
+    build(photos, tmp_path / "b", encoder)
+    monkeypatch.setattr("realrag.retriever._own_encoder", lambda bundle, device: encoder)
+    library, queries, source = bench_search._vectors(arguments("--bundle", tmp_path / "b"), tmp_path)
+    assert library.shape == (15, 13) and queries.shape == (3, 13)
+    assert source.endswith("asked with 3 of its captions")
