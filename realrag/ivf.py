@@ -26,17 +26,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FAISS_MIN = (1, 15, 1)  # the first hardened against damaged files throughout
+FAISS_MIN = (1, 15, 1)  # older ones crash on damaged files
 FILE, FACTS = "ivf.faiss", "ivf.json"
 VERSION = 1  # of the recipe below; a change makes every cached file be built anew
 MAX_LISTS = 16_384
-ITERATIONS = 8  # of k-means; more moves recall by less than its noise
+ITERATIONS = 8  # of k-means
 SAMPLE = 32  # rows per list that k-means sees
 SEED = 0
 BLOCK = 16_384  # rows made float32 at once
-# Fixed, so that the file has the same bytes on every machine. On macOS two OpenMP runtimes, torch's and faiss's, crash
-# each other with more than one thread (faiss-wheels #73).
+# Fixed, so that the bytes do not depend on how many threads the program uses. On macOS two OpenMP runtimes, torch's and
+# faiss's, crash each other with more than one thread (faiss-wheels #73).
 THREADS = 1 if sys.platform == "darwin" else 4
+MAPPED = sys.platform in ("linux", "win32")  # where faiss can map a file without copying; elsewhere it is read whole
 
 _limits = threading.Lock()
 
@@ -162,7 +163,7 @@ def _read(folder: Path, recipe: dict) -> faiss.IndexIVF | None:
             log.warning("The index in %s is damaged: building it anew.", folder)
             return None
         with _tight_limits(faiss, path.stat().st_size):
-            lists = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+            lists = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if MAPPED else 0)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError, RuntimeError) as error:

@@ -195,8 +195,10 @@ def test_the_kind_is_chosen_by_size(tmp_path, monkeypatch):
         open_index(library(), tmp_path, "key", kind="hnsw")
 
 
-def test_a_kept_index_is_opened_and_not_built_again(tmp_path, monkeypatch):
+@pytest.mark.parametrize("mapped", [True, False])
+def test_a_kept_index_is_opened_and_not_built_again(tmp_path, monkeypatch, mapped):
     first = answers(open_ivf(tmp_path))
+    monkeypatch.setattr(ivf, "MAPPED", mapped and ivf.MAPPED)
     monkeypatch.setattr(ivf, "build_lists", None)
     assert answers(open_ivf(tmp_path)) == first
 
