@@ -107,7 +107,6 @@ class TextTower(nn.Module):
         self.embedding = nn.Embedding(buckets, width, padding_idx=0)
         self.salience = nn.Embedding(buckets, 1, padding_idx=0)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, dim))
-        nn.init.normal_(self.embedding.weight, std=0.01)  # pieces never met in training stay nearly silent
         nn.init.zeros_(self.salience.weight)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -115,6 +114,13 @@ class TextTower(nn.Module):
         weight = self.salience(tokens).exp() * known
         weight = weight / weight.sum(1, keepdim=True).clamp_min(1e-6)  # no token at all: the zero vector goes on
         return self.mlp((weight * self.embedding(tokens)).sum(1))
+
+    @torch.no_grad()
+    def silence(self, heard: Tensor) -> None:
+        """Takes the voice from all tokens but those `heard` in training, so that an unknown word hardly blurs the known ones."""
+        unheard = torch.ones(len(self.embedding.weight), dtype=torch.bool)
+        unheard[heard] = False
+        self.embedding.weight[unheard], self.salience.weight[unheard] = 0.0, -4.0
 
 
 # Both

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from .convert_mobilenet import load_mobilenet
 from .measure import figures, ranked_relevance
-from .pairs import QUERY, PhotoSet, choose_left_out, is_true, read_grocery, read_train, sample_text
+from .pairs import QUERY, PhotoSet, choose_left_out, every_text, is_true, read_grocery, read_train, sample_text
 from .views import FrontCache, to_features
 
 HELP = "train the small dual encoder on grocery, clothing and subjects"
@@ -40,7 +40,7 @@ class EncoderConfig:
     size: int = 192  # a sixth of the cost less than 224 would have, no loss on val
     cut: int = 6  # first trained block: the 14x14 stage and after
     views: int = 10  # augmented views a photo; view 0, the plain one, is for measuring
-    epochs: int = 20
+    epochs: int = 14
     batch: int = 128
     tower_rate: float = 2e-4  # the pretrained blocks
     new_rate: float = 2e-3  # projection and text tower, which start from nothing
@@ -88,7 +88,7 @@ class Training:
         self.model, self.config, self.data, self.views = model, config, data, views
         self.step, self.steps_each_epoch = 0, math.ceil(len(data.photos) / config.batch)
         self.steps = config.epochs * self.steps_each_epoch
-        self.rows = torch.tensor(data.group_rows())
+        self.rows, self.heard = torch.tensor(data.group_rows()), model.tokenize(every_text(data.groups)).unique()
         tower = list(model.mobilenet.blocks[config.cut :].parameters())
         new = [*model.projection.parameters(), *model.text.parameters()]
         model.requires_grad_(False)
@@ -135,9 +135,10 @@ class Training:
         return loss.item()
 
     def averaged(self) -> SmallDualEncoder:
-        """A model with the averaged weights."""
+        """A model with the averaged weights, silent where no sentence of the training reached."""
         model = SmallDualEncoder(self.model.config)
         model.load_state_dict({**self.model.state_dict(), **self.average})
+        model.text.silence(self.heard)
         return model.to(memory_format=torch.channels_last).eval()
 
     def save(self, path: Path) -> None:

@@ -104,6 +104,12 @@ def sample_text(group: Group, dice: random.Random, coarse_rate: float, descripti
     return dice.choice(TEMPLATES).format(phrase), phrase
 
 
+def every_text(groups: tuple[Group, ...]) -> list[str]:
+    """All that `sample_text` draws from."""
+    names = {name for group in groups for name in (group.name, group.coarse)}
+    return sorted({template.format(name) for template in TEMPLATES for name in names} | {part for group in groups for part in group.description.split(". ")})
+
+
 def is_true(phrase: str, own: Group, other: Group) -> bool:
     """Whether a sentence sampled for `own` with this phrase also describes `other`: "apple" does, for all kinds of apple."""
     return own.key == other.key or phrase in (other.name, other.coarse)
