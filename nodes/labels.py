@@ -1,4 +1,4 @@
-"""References as the node shows them: each photo at its own size over a strip with its rank, score and name."""
+"""References as the node shows them: each photo over a strip with its rank, score and name."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ NOTE_SIZE = (512, 256)  # pixels of the card that is shown where nothing was fou
 
 
 def labelled(references: References) -> list[Tensor]:
-    """One picture (H, W, 3) in 0..1 for each reference, best first; or one card that says why there are none."""
-    pictures = [_over_strip(rank, item) for rank, item in enumerate(references.items, 1)] or [_card(references.note)]
-    return [torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255) for picture in pictures]
+    """One card (H, W, 3) in 0..1 for each reference, best first; or one that says why there are none.
+
+    All are of one size, the largest width by the largest height, as galleries shrink a mixture to its odd one out.
+    """
+    width, height = (max(sides) for sides in zip(*(item.image.size for item in references.items), (1, 1)))
+    cards = [_over_strip(rank, item, width, height) for rank, item in enumerate(references.items, 1)]
+    return [torch.from_numpy(np.asarray(card, np.float32) / 255) for card in cards or [_card(references.note)]]
 
 
-def _over_strip(rank: int, item: Reference) -> Image.Image:
-    width, height = item.image.size
+def _over_strip(rank: int, item: Reference, width: int, height: int) -> Image.Image:
     size = max(12, width // 12)  # of the letters: four photos side by side in a node leave each about 100 pixels
     picture = Image.new("RGB", (width, height + 3 * size), STRIP)
-    picture.paste(item.image)
+    picture.paste(item.image, ((width - item.image.width) // 2, (height - item.image.height) // 2))
     font = ImageFont.load_default(size)
     name = _shortened(item.class_name.replace("-", " ").replace("_", " ") or item.caption, font, width - size)
     place = (size // 2, height + size // 3)

@@ -29,7 +29,9 @@ def server(comfyui: Path, tmp_path_factory):
     subprocess.run(
         [PYTHON, str(maker), str(comfyui), str(base / "models")], check=True, env={**os.environ, "PYTHONPATH": ""}
     )
-    server = Server(base)
+    elsewhere = base / "elsewhere.yaml"
+    elsewhere.write_text(f"mine:\n  base_path: {base}\n  realrag: my-libraries\n")
+    server = Server(base, "--extra-model-paths-config", str(elsewhere))
     yield server
     server.stop()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
-HEIGHT = 1160  # of the three groups
+HEIGHT = 1280  # of the three groups
 HUB = "https://huggingface.co"
 NOTE_STYLE = {"color": "#432", "bgcolor": "#653"}
 VERSION = next(line.split('"')[1] for line in (ROOT / "realrag" / "__init__.py").open() if line.startswith("__version__"))
@@ -104,51 +104,51 @@ def _origin(info: dict) -> dict:
 
 def retrieval(canvas: Canvas, note: str) -> tuple[dict, dict]:
     """The part both graphs share: a library, the prompt, the references, their scores and credits."""
-    canvas.group("1  Find real photos", (0, 0), (860, HEIGHT), "#3f5159")
-    canvas.note((20, 440), (380, 700), "What this graph does", note)
+    canvas.group("1  Find real photos", (0, 0), (900, HEIGHT), "#3f5159")
+    canvas.note((20, 440), (380, 420), "What this graph does", note)
     loader = canvas.node("RealRAG_LoadRetriever", (20, 80), (380, 60))
     prompt = canvas.node("PrimitiveStringMultiline", (20, 220), (380, 160), title="Prompt", value=PROMPT)
     found = canvas.node(
-        "RealRAG_RetrieveReferences", (440, 80), (400, 660), top_k=3,
+        "RealRAG_RetrieveReferences", (440, 80), (440, 760), top_k=3,
         links={"retriever": (loader, "retriever"), "prompt": (prompt, "STRING")},
     )  # fmt: skip
-    canvas.node("PreviewAny", (440, 800), (400, 140), title="Scores", links={"source": (found, "scores")})
-    canvas.node("PreviewAny", (440, 1000), (400, 140), title="Credits", links={"source": (found, "credits")})
+    canvas.node("PreviewAny", (440, 900), (440, 150), title="Scores", links={"source": (found, "scores")})
+    canvas.node("PreviewAny", (440, 1110), (440, 150), title="Credits", links={"source": (found, "credits")})
     return prompt, found
 
 
 def flux(object_info: dict) -> dict:
     canvas = Canvas(object_info)
     prompt, found = retrieval(canvas, FLUX_NOTE)
-    canvas.group("2  Let Flux see them", (900, 0), (400, HEIGHT), "#3f5159")
-    canvas.group("3  Make the picture", (1340, 0), (1160, HEIGHT), "#3f5159")
+    canvas.group("2  Let Flux see them", (940, 0), (400, HEIGHT), "#3f5159")
+    canvas.group("3  Make the picture", (1380, 0), (1160, HEIGHT), "#3f5159")
     model = canvas.node(
-        "UNETLoader", (920, 80), (360, 90), unet_name="flux1-dev.safetensors", weight_dtype="default",
+        "UNETLoader", (960, 80), (360, 90), unet_name="flux1-dev.safetensors", weight_dtype="default",
         models=[("flux1-dev.safetensors", f"{HUB}/Comfy-Org/flux1-dev/resolve/main/flux1-dev.safetensors", "diffusion_models")],
     )  # fmt: skip
-    adapter = canvas.node("RealRAG_LoadReferenceAdapter", (920, 240), (360, 60), adapter="ip_adapter.safetensors", models=[(
+    adapter = canvas.node("RealRAG_LoadReferenceAdapter", (960, 240), (360, 60), adapter="ip_adapter.safetensors", models=[(
         "ip_adapter.safetensors", f"{HUB}/XLabs-AI/flux-ip-adapter-v2/resolve/main/ip_adapter.safetensors", "realrag_adapters",
     )])  # fmt: skip
-    vision = canvas.node("CLIPVisionLoader", (920, 380), (360, 60), clip_name="clip-vit-large-patch14.safetensors", models=[(
+    vision = canvas.node("CLIPVisionLoader", (960, 380), (360, 60), clip_name="clip-vit-large-patch14.safetensors", models=[(
         "clip-vit-large-patch14.safetensors", f"{HUB}/openai/clip-vit-large-patch14/resolve/main/model.safetensors", "clip_vision",
     )])  # fmt: skip
-    inject = canvas.node("RealRAG_InjectReferences", (920, 520), (360, 260), strength=0.7, links={
+    inject = canvas.node("RealRAG_InjectReferences", (960, 520), (360, 260), strength=0.7, links={
         "model": (model, "MODEL"), "references": (found, "references"),
         "adapter": (adapter, "adapter"), "clip_vision": (vision, "CLIP_VISION"),
     })  # fmt: skip
     texts = "comfyanonymous/flux_text_encoders/resolve/main"
     clip = canvas.node(
-        "DualCLIPLoader", (1360, 80), (360, 130), type="flux",
+        "DualCLIPLoader", (1400, 80), (360, 130), type="flux",
         clip_name1="clip_l.safetensors", clip_name2="t5xxl_fp16.safetensors",
         models=[(name, f"{HUB}/{texts}/{name}", "text_encoders") for name in ("clip_l.safetensors", "t5xxl_fp16.safetensors")],
     )  # fmt: skip
-    positive = canvas.node("CLIPTextEncode", (1360, 280), (360, 100), links={"clip": (clip, "CLIP"), "text": (prompt, "STRING")})
-    guided = canvas.node("FluxGuidance", (1360, 450), (360, 60), guidance=3.5, links={"conditioning": (positive, "CONDITIONING")})
-    negative = canvas.node("ConditioningZeroOut", (1360, 580), (360, 30), links={"conditioning": (positive, "CONDITIONING")})
-    vae = canvas.node("VAELoader", (1360, 860), (360, 60), vae_name="ae.safetensors", models=[
+    positive = canvas.node("CLIPTextEncode", (1400, 280), (360, 100), links={"clip": (clip, "CLIP"), "text": (prompt, "STRING")})
+    guided = canvas.node("FluxGuidance", (1400, 450), (360, 60), guidance=3.5, links={"conditioning": (positive, "CONDITIONING")})
+    negative = canvas.node("ConditioningZeroOut", (1400, 580), (360, 30), links={"conditioning": (positive, "CONDITIONING")})
+    vae = canvas.node("VAELoader", (1400, 860), (360, 60), vae_name="ae.safetensors", models=[
         ("ae.safetensors", f"{HUB}/Comfy-Org/Lumina_Image_2.0_Repackaged/resolve/main/split_files/vae/ae.safetensors", "vae")
     ])  # fmt: skip
-    latent = canvas.node("EmptySD3LatentImage", (1360, 680), (360, 110), width=1024, height=1024, batch_size=1)
+    latent = canvas.node("EmptySD3LatentImage", (1400, 680), (360, 110), width=1024, height=1024, batch_size=1)
     settings = {"seed": 7, "steps": 20, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
     _pictures(canvas, model, inject, guided, negative, latent, (vae, "VAE"), settings, "realrag_flux")
     return canvas.json("realrag_flux")
@@ -157,24 +157,24 @@ def flux(object_info: dict) -> dict:
 def sd35(object_info: dict) -> dict:
     canvas = Canvas(object_info)
     prompt, found = retrieval(canvas, SD35_NOTE)
-    canvas.group("2  Let Stable Diffusion see them", (900, 0), (400, HEIGHT), "#3f5159")
-    canvas.group("3  Make the picture", (1340, 0), (1160, HEIGHT), "#3f5159")
+    canvas.group("2  Let Stable Diffusion see them", (940, 0), (400, HEIGHT), "#3f5159")
+    canvas.group("3  Make the picture", (1380, 0), (1160, HEIGHT), "#3f5159")
     name = "sd3.5_large_fp8_scaled.safetensors"
-    model = canvas.node("CheckpointLoaderSimple", (920, 80), (360, 100), ckpt_name=name, models=[
+    model = canvas.node("CheckpointLoaderSimple", (960, 80), (360, 100), ckpt_name=name, models=[
         (name, f"{HUB}/Comfy-Org/stable-diffusion-3.5-fp8/resolve/main/{name}", "checkpoints")
     ])  # fmt: skip
-    adapter = canvas.node("RealRAG_LoadReferenceAdapter", (920, 240), (360, 60), adapter="ip-adapter.bin")
+    adapter = canvas.node("RealRAG_LoadReferenceAdapter", (960, 240), (360, 60), adapter="ip-adapter.bin")
     name = "sigclip_vision_patch14_384.safetensors"
-    vision = canvas.node("CLIPVisionLoader", (920, 380), (360, 60), clip_name=name, models=[
+    vision = canvas.node("CLIPVisionLoader", (960, 380), (360, 60), clip_name=name, models=[
         (name, f"{HUB}/Comfy-Org/sigclip_vision_384/resolve/main/{name}", "clip_vision")
     ])  # fmt: skip
-    inject = canvas.node("RealRAG_InjectReferences", (920, 520), (360, 260), strength=0.5, links={
+    inject = canvas.node("RealRAG_InjectReferences", (960, 520), (360, 260), strength=0.5, links={
         "model": (model, "MODEL"), "references": (found, "references"),
         "adapter": (adapter, "adapter"), "clip_vision": (vision, "CLIP_VISION"),
     })  # fmt: skip
-    positive = canvas.node("CLIPTextEncode", (1360, 80), (360, 100), links={"clip": (model, "CLIP"), "text": (prompt, "STRING")})
-    negative = canvas.node("CLIPTextEncode", (1360, 250), (360, 140), links={"clip": (model, "CLIP")}, text="", title="Negative")
-    latent = canvas.node("EmptySD3LatentImage", (1360, 460), (360, 110), width=1024, height=1024, batch_size=1)
+    positive = canvas.node("CLIPTextEncode", (1400, 80), (360, 100), links={"clip": (model, "CLIP"), "text": (prompt, "STRING")})
+    negative = canvas.node("CLIPTextEncode", (1400, 250), (360, 140), links={"clip": (model, "CLIP")}, text="", title="Negative")
+    latent = canvas.node("EmptySD3LatentImage", (1400, 460), (360, 110), width=1024, height=1024, batch_size=1)
     settings = {"seed": 7, "steps": 28, "cfg": 4.0, "sampler_name": "dpmpp_2m", "scheduler": "sgm_uniform", "denoise": 1.0}
     _pictures(canvas, model, inject, positive, negative, latent, (model, "VAE"), settings, "realrag_sd35")
     return canvas.json("realrag_sd35")
@@ -184,14 +184,14 @@ def _pictures(canvas: Canvas, plain, patched, positive, negative, latent, vae, s
     """The picture with references, and the same without them: muted, for comparing."""
     arms = (("With references", patched, 80, 0, prefix), ("Without references", plain, 560, 2, f"{prefix}_plain"))
     for title, model, y, mode, name in arms:
-        sampled = canvas.node("KSampler", (1760, y), (300, 270), title=title, mode=mode, **settings, links={
+        sampled = canvas.node("KSampler", (1800, y), (300, 270), title=title, mode=mode, **settings, links={
             "model": (model, "MODEL"), "positive": (positive, "CONDITIONING"), "negative": (negative, "CONDITIONING"),
             "latent_image": (latent, "LATENT"),
         })  # fmt: skip
         decoded = canvas.node(
-            "VAEDecode", (1760, y + 340), (300, 50), mode=mode, links={"samples": (sampled, "LATENT"), "vae": vae}
+            "VAEDecode", (1800, y + 340), (300, 50), mode=mode, links={"samples": (sampled, "LATENT"), "vae": vae}
         )
-        canvas.node("SaveImage", (2100, y), (380, 390), mode=mode, filename_prefix=name, links={"images": (decoded, "IMAGE")})
+        canvas.node("SaveImage", (2140, y), (380, 390), mode=mode, filename_prefix=name, links={"images": (decoded, "IMAGE")})
 
 
 PROMPT = "a photo of granny smith apples in a wooden bowl on a kitchen table, morning light"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import synthetic_adapters
-from comfy_server import Graph, Refused, Run, Server
+from comfy_server import ROOT, Graph, Refused, Run, Server
 from safetensors.torch import save_file
 
 SHIPPED = "sample (shipped)"
@@ -188,6 +190,27 @@ def test_a_second_run_comes_from_the_cache_and_a_new_number_runs_only_what_hangs
     assert server.run(graph).cached == set(graph)
     graph, found, scores = build(3)
     assert set(graph) - server.run(graph).cached == {found, scores}
+
+
+def test_bundles_are_found_in_models_and_where_the_users_yaml_says_and_a_damaged_one_is_refused(server: Server):
+    sample = ROOT / "realrag" / "assets" / "sample"
+    shutil.copytree(sample, server.base / "models" / "realrag" / "dropped")
+    damaged = shutil.copytree(sample, server.base / "my-libraries" / "damaged")
+    manifest, embeddings = damaged / "manifest.json", next(damaged.glob("embeddings*"))
+    manifest.write_bytes(manifest.read_bytes() + b"\n")  # another bundle, so that no open one answers for it
+    embeddings.write_bytes(embeddings.read_bytes()[:-1] + b"!")
+    options = server.json("/object_info/RealRAG_LoadRetriever")["RealRAG_LoadRetriever"]["input"]["required"]["bundle"]
+    assert options[1]["options"] == [SHIPPED, "damaged", "dropped"]
+
+    runs = {}
+    for name in ("dropped", "damaged"):
+        graph = Graph()
+        found = retrieval(graph)
+        graph["1"]["inputs"]["bundle"] = name
+        graph.add("RealRAGTest_ShowText", text=[found, 2])
+        runs[name] = server.wait(server.queue(graph))
+    assert runs["dropped"].status == "success"
+    assert runs["damaged"].status == "error" and "has changed" in runs["damaged"].events["execution_error"]["exception_message"]
 
 
 @pytest.mark.parametrize("name", ["../../secrets", "/etc", "C:\\Windows", "sample (shipped)/..", "no-such-bundle", "a\0b", ""])

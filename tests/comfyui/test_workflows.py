@@ -42,8 +42,9 @@ def test_every_node_is_known_and_has_its_widgets(server: Server, workflow: dict)
         assert len(values) == len(widgets), node["type"]
         assert {socket["name"] for socket in node["inputs"]} <= set(inputs)
         for key, value in zip(widgets, values):
-            kind = inputs.get(key, ["STRING"])[0]
-            assert isinstance(value, {"INT": int, "FLOAT": (int, float), "BOOLEAN": bool}.get(kind, str)), (node["type"], key)
+            kind = str(inputs.get(key, ["STRING"])[0])
+            right = {"INT": int, "FLOAT": (int, float), "BOOLEAN": bool}.get(kind, str)
+            assert isinstance(value, right), (node["type"], key)
 
 
 def test_links_join_sockets_of_one_type(workflow: dict):
