@@ -182,7 +182,7 @@ def sd35(object_info: dict) -> dict:
 
 def _pictures(canvas: Canvas, plain, patched, positive, negative, latent, vae, settings: dict, prefix: str) -> None:
     """The picture with references, and the same without them: muted, for comparing."""
-    arms = (("With references", patched, 80, 0, prefix), ("Without references", plain, 560, 2, f"{prefix}_plain"))
+    arms = (("With references", patched, 80, 0, prefix), ("Without references", plain, 700, 2, f"{prefix}_plain"))
     for title, model, y, mode, name in arms:
         sampled = canvas.node("KSampler", (1800, y), (300, 270), title=title, mode=mode, **settings, links={
             "model": (model, "MODEL"), "positive": (positive, "CONDITIONING"), "negative": (negative, "CONDITIONING"),
@@ -191,7 +191,7 @@ def _pictures(canvas: Canvas, plain, patched, positive, negative, latent, vae, s
         decoded = canvas.node(
             "VAEDecode", (1800, y + 340), (300, 50), mode=mode, links={"samples": (sampled, "LATENT"), "vae": vae}
         )
-        canvas.node("SaveImage", (2140, y), (380, 390), mode=mode, filename_prefix=name, links={"images": (decoded, "IMAGE")})
+        canvas.node("SaveImage", (2140, y), (380, 520), mode=mode, filename_prefix=name, links={"images": (decoded, "IMAGE")})
 
 
 PROMPT = "a photo of granny smith apples in a wooden bowl on a kitchen table, morning light"

@@ -234,6 +234,32 @@ def test_an_empty_prompt_without_a_picture_is_an_error_in_words_and_the_server_l
     assert server.get("/system_stats")
 
 
+def test_odd_values_are_refused_or_answered_in_words_and_never_hurt_the_server(server: Server):
+    odd = {
+        "top_k": [0, -1, 10**9, "many", None, 2.7, float("nan")],
+        "min_score": [-5, 2, "high", None, float("nan"), float("inf")],
+        "diversity": [-0.1, 1.1, "much", float("nan")],
+        "prompt": [5, None, "", "a\0b", "x" * 200_000, "\ud800", "苹果 🍏", {"text": "apples"}],
+        "class_filter": [",,,", "no such class", "a," * 50_000, 7],
+        "include_ids": ["../../etc/passwd", "\0", ",", "0" * 16],
+    }
+    graph = Graph()
+    found = retrieval(graph)
+    graph.add("RealRAGTest_ShowText", text=[found, 2])
+    for name, values in odd.items():
+        for value in values:
+            changed = {key: {**node, "inputs": dict(node["inputs"])} for key, node in graph.items()}
+            changed[found]["inputs"][name] = value
+            try:
+                run = server.wait(server.queue(changed))
+            except Refused as refusal:
+                assert refusal.code == 400, (name, value)
+                continue
+            if run.status == "error":
+                assert run.events["execution_error"]["exception_type"].endswith("QueryError"), (name, value, run.events)
+    server.run(graph)
+
+
 def test_a_run_with_references_can_be_interrupted_and_the_next_is_unharmed(server: Server, ids: tuple[str, str]):
     def build(steps: int) -> Graph:
         graph = Graph()
