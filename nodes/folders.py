@@ -11,7 +11,7 @@ from ..realrag.errors import BundleError
 from ..realrag.retriever import shipped_bundle
 
 BUNDLES, ADAPTERS = "realrag", "realrag_adapters"
-# A bundle is a folder, so no single file of `realrag` is a model: "folder" (as core's diffusers) keeps file lists empty.
+# A bundle is a folder, so no single file in `realrag` is a model: "folder", as in core's diffusers, lists none.
 SUFFIXES = {BUNDLES: {"folder"}, ADAPTERS: {".safetensors", ".bin", ".pt"}}
 SHIPPED = "sample (shipped)"
 

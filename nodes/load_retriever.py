@@ -87,7 +87,7 @@ class LoadReflectiveRetriever(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, bundle: str) -> bool | str:
-        """Refuse a name that is not in the list before anything runs; older versions do not check combos of V3 nodes."""
+        """Refuse a name that is not in the list before anything runs; older versions do not check it."""
         try:
             return bool(bundle_folder(bundle))
         except BundleError as error:

@@ -1,4 +1,4 @@
-"""Retrieve Real References: a prompt (or a picture, or both) goes in, ranked real photos come out and show in the node."""
+"""Retrieve Real References: a prompt, a picture or both -> ranked real photos, shown in the node."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class RetrieveRealReferences(io.ComfyNode):
                     multiline=True,
                     default="",
                     placeholder="what the photos should show",
-                    tooltip="What the photos should show, in plain words: often your image prompt, or just its subject. "
+                    tooltip="What the photos should show, in plain words: your image prompt, or just its subject. "
                     "May stay empty when a picture is connected.",
                 ),
                 io.Int.Input(
@@ -91,7 +91,8 @@ class RetrieveRealReferences(io.ComfyNode):
                     optional=True,
                     default="",
                     **rare,
-                    tooltip="Only these photos, by their ids in the scores text, separated by commas: pins what you have chosen.",
+                    tooltip="Only these photos, by their ids in the scores text, separated by commas: "
+                    "pins what you have chosen.",
                 ),
                 io.String.Input(
                     "exclude_ids",
@@ -108,9 +109,11 @@ class RetrieveRealReferences(io.ComfyNode):
                 ),
                 io.Image.Output(
                     display_name="images",
-                    tooltip="The photos as one batch with grey borders to a common size, for viewing and for other nodes.",
+                    tooltip="The photos as one batch, with grey borders to a common size, for any other node.",
                 ),
-                io.String.Output(display_name="scores", tooltip="Rank, score, id and caption of each photo, one a line."),
+                io.String.Output(
+                    display_name="scores", tooltip="Rank, score, id and caption of each photo, one a line."
+                ),
                 io.String.Output(
                     display_name="credits",
                     tooltip="Whose photos these are and under which licence. Keep it with pictures that you publish.",

@@ -36,7 +36,7 @@ class Graph(dict):
 
 @dataclass(frozen=True)
 class Run:
-    """One finished prompt: its status ("success", "error"), what each node showed, who came from the cache, and events."""
+    """One finished prompt: its status ("success", "error"), what each node showed, what was cached, its events."""
 
     status: str
     outputs: dict[str, dict]

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import tiny_models
-
 from comfy_server import COMFYUI, PYTHON, ROOT, Server
 
 

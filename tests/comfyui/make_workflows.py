@@ -1,4 +1,4 @@
-"""Write the example graphs in `workflows/` (UI format 0.4): python tests/comfyui/make_workflows.py URL-OF-A-COMFYUI-SERVER
+"""Write the example graphs in `workflows/` (UI format 0.4): python tests/comfyui/make_workflows.py URL-OF-A-SERVER
 
 The server's /object_info says which sockets and widgets each node has; everything else stands here.
 """
@@ -6,6 +6,7 @@ The server's /object_info says which sockets and widgets each node has; everythi
 from __future__ import annotations
 
 import json
+import re
 import sys
 import urllib.request
 import uuid
@@ -15,8 +16,32 @@ ROOT = Path(__file__).resolve().parents[2]
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 HEIGHT = 1280  # of the three groups
 HUB = "https://huggingface.co"
+TEXT_ENCODERS = "comfyanonymous/flux_text_encoders/resolve/main"
+# file -> (folder in models, where ComfyUI offers to fetch it)
+MODELS = {
+    "flux1-dev.safetensors": ("diffusion_models", "Comfy-Org/flux1-dev/resolve/main/flux1-dev.safetensors"),
+    "clip_l.safetensors": ("text_encoders", f"{TEXT_ENCODERS}/clip_l.safetensors"),
+    "t5xxl_fp16.safetensors": ("text_encoders", f"{TEXT_ENCODERS}/t5xxl_fp16.safetensors"),
+    "ae.safetensors": ("vae", "Comfy-Org/Lumina_Image_2.0_Repackaged/resolve/main/split_files/vae/ae.safetensors"),
+    "ip_adapter.safetensors": (
+        "realrag_adapters",
+        "XLabs-AI/flux-ip-adapter-v2/resolve/main/ip_adapter.safetensors",
+    ),
+    "clip-vit-large-patch14.safetensors": (
+        "clip_vision",
+        "openai/clip-vit-large-patch14/resolve/main/model.safetensors",
+    ),
+    "sd3.5_large_fp8_scaled.safetensors": (
+        "checkpoints",
+        "Comfy-Org/stable-diffusion-3.5-fp8/resolve/main/sd3.5_large_fp8_scaled.safetensors",
+    ),
+    "sigclip_vision_patch14_384.safetensors": (
+        "clip_vision",
+        "Comfy-Org/sigclip_vision_384/resolve/main/sigclip_vision_patch14_384.safetensors",
+    ),
+}
 NOTE_STYLE = {"color": "#432", "bgcolor": "#653"}
-VERSION = next(line.split('"')[1] for line in (ROOT / "realrag" / "__init__.py").open() if line.startswith("__version__"))
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "realrag" / "__init__.py").read_text())[1]
 
 
 class Canvas:
@@ -25,9 +50,18 @@ class Canvas:
     def __init__(self, object_info: dict):
         self.info, self.nodes, self.links, self.groups = object_info, [], [], []
 
-    def node(self, kind: str, at: tuple[int, int], size: tuple[int, int], *, links: dict | None = None,
-             models: list[tuple[str, str, str]] = (), title: str = "", mode: int = 0, **values) -> dict:
-        """Add a node. links: input name -> (node, name or type of its output); models: (file, link, folder); values: of its widgets."""
+    def node(
+        self,
+        kind: str,
+        at: tuple[int, int],
+        size: tuple[int, int],
+        *,
+        links: dict | None = None,
+        title: str = "",
+        mode: int = 0,
+        **values,
+    ) -> dict:
+        """Add a node. links: input name -> (node, name or type of its output); values: of its widgets, by name."""
         info, links = self.info[kind], dict(links or {})
         node = {
             "id": len(self.nodes) + 1, "type": kind, "pos": list(at), "size": list(size), "flags": {},
@@ -36,11 +70,9 @@ class Canvas:
         }  # fmt: skip
         if title:
             node["title"] = title
-        if models:
-            names = ("name", "url", "directory")
-            node["properties"]["models"] = [dict(zip(names, model)) for model in models]
         # newer versions give preview and save nodes an output as well; older ones would not know it
-        for slot, (name, kind_of) in enumerate(zip(info["output_name"], info["output"]) if not info["output_node"] else ()):
+        outputs = [] if info["output_node"] else zip(info["output_name"], info["output"])
+        for slot, (name, kind_of) in enumerate(outputs):
             node["outputs"].append({"name": name, "type": _type(kind_of), "links": [], "slot_index": slot})
         for name, (kind_of, *options) in _inputs(info):
             options = options[0] if options else {}
@@ -55,6 +87,8 @@ class Canvas:
             if socket["link"] is not None or "widget" not in socket:
                 node["inputs"].append(socket)
         assert not values and not links, f"{kind} has no {[*values, *links]}"
+        if files := [value for value in node["widgets_values"] if value in MODELS]:
+            node["properties"]["models"] = [_model(file) for file in files]
         self.nodes.append(node)
         return node
 
@@ -86,6 +120,11 @@ class Canvas:
 
 def _type(kind_of) -> str:
     return "COMBO" if isinstance(kind_of, list) else kind_of
+
+
+def _model(file: str) -> dict:
+    folder, link = MODELS[file]
+    return {"name": file, "url": f"{HUB}/{link}", "directory": folder}
 
 
 def _default(kind_of, options: dict):
@@ -122,35 +161,18 @@ def flux(object_info: dict) -> dict:
     prompt, found = retrieval(canvas, FLUX_NOTE)
     canvas.group("2  Let Flux see them", (940, 0), (400, HEIGHT), "#3f5159")
     canvas.group("3  Make the picture", (1380, 0), (1160, HEIGHT), "#3f5159")
-    model = canvas.node(
-        "UNETLoader", (960, 80), (360, 90), unet_name="flux1-dev.safetensors", weight_dtype="default",
-        models=[("flux1-dev.safetensors", f"{HUB}/Comfy-Org/flux1-dev/resolve/main/flux1-dev.safetensors", "diffusion_models")],
-    )  # fmt: skip
-    adapter = canvas.node("RealRAG_LoadReferenceAdapter", (960, 240), (360, 60), adapter="ip_adapter.safetensors", models=[(
-        "ip_adapter.safetensors", f"{HUB}/XLabs-AI/flux-ip-adapter-v2/resolve/main/ip_adapter.safetensors", "realrag_adapters",
-    )])  # fmt: skip
-    vision = canvas.node("CLIPVisionLoader", (960, 380), (360, 60), clip_name="clip-vit-large-patch14.safetensors", models=[(
-        "clip-vit-large-patch14.safetensors", f"{HUB}/openai/clip-vit-large-patch14/resolve/main/model.safetensors", "clip_vision",
-    )])  # fmt: skip
-    inject = canvas.node("RealRAG_InjectReferences", (960, 520), (360, 260), strength=0.7, links={
-        "model": (model, "MODEL"), "references": (found, "references"),
-        "adapter": (adapter, "adapter"), "clip_vision": (vision, "CLIP_VISION"),
-    })  # fmt: skip
-    texts = "comfyanonymous/flux_text_encoders/resolve/main"
-    clip = canvas.node(
-        "DualCLIPLoader", (1400, 80), (360, 130), type="flux",
-        clip_name1="clip_l.safetensors", clip_name2="t5xxl_fp16.safetensors",
-        models=[(name, f"{HUB}/{texts}/{name}", "text_encoders") for name in ("clip_l.safetensors", "t5xxl_fp16.safetensors")],
-    )  # fmt: skip
-    positive = canvas.node("CLIPTextEncode", (1400, 280), (360, 100), links={"clip": (clip, "CLIP"), "text": (prompt, "STRING")})
-    guided = canvas.node("FluxGuidance", (1400, 450), (360, 60), guidance=3.5, links={"conditioning": (positive, "CONDITIONING")})
-    negative = canvas.node("ConditioningZeroOut", (1400, 580), (360, 30), links={"conditioning": (positive, "CONDITIONING")})
-    vae = canvas.node("VAELoader", (1400, 860), (360, 60), vae_name="ae.safetensors", models=[
-        ("ae.safetensors", f"{HUB}/Comfy-Org/Lumina_Image_2.0_Repackaged/resolve/main/split_files/vae/ae.safetensors", "vae")
-    ])  # fmt: skip
-    latent = canvas.node("EmptySD3LatentImage", (1400, 680), (360, 110), width=1024, height=1024, batch_size=1)
-    settings = {"seed": 7, "steps": 20, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
-    _pictures(canvas, model, inject, guided, negative, latent, (vae, "VAE"), settings, "realrag_flux")
+    model = canvas.node("UNETLoader", (960, 80), (360, 90), unet_name="flux1-dev.safetensors", weight_dtype="default")
+    inject = injection(canvas, model, found, "ip_adapter.safetensors", "clip-vit-large-patch14.safetensors", 0.7)
+    encoders = {"clip_name1": "clip_l.safetensors", "clip_name2": "t5xxl_fp16.safetensors", "type": "flux"}
+    clip = canvas.node("DualCLIPLoader", (1400, 80), (360, 130), **encoders)
+    said = {"clip": (clip, "CLIP"), "text": (prompt, "STRING")}
+    encoded = {"conditioning": (canvas.node("CLIPTextEncode", (1400, 280), (360, 100), links=said), "CONDITIONING")}
+    positive = canvas.node("FluxGuidance", (1400, 450), (360, 60), guidance=3.5, links=encoded)
+    negative = canvas.node("ConditioningZeroOut", (1400, 580), (360, 30), links=encoded)
+    latent = canvas.node("EmptySD3LatentImage", (1400, 680), (360, 110), width=1024, height=1024)
+    vae = canvas.node("VAELoader", (1400, 860), (360, 60), vae_name="ae.safetensors")
+    settings = {"seed": 7, "steps": 20, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple"}
+    pictures(canvas, model, inject, positive, negative, latent, vae, settings, "realrag_flux")
     return canvas.json("realrag_flux")
 
 
@@ -160,55 +182,64 @@ def sd35(object_info: dict) -> dict:
     canvas.group("2  Let Stable Diffusion see them", (940, 0), (400, HEIGHT), "#3f5159")
     canvas.group("3  Make the picture", (1380, 0), (1160, HEIGHT), "#3f5159")
     name = "sd3.5_large_fp8_scaled.safetensors"
-    model = canvas.node("CheckpointLoaderSimple", (960, 80), (360, 100), ckpt_name=name, models=[
-        (name, f"{HUB}/Comfy-Org/stable-diffusion-3.5-fp8/resolve/main/{name}", "checkpoints")
-    ])  # fmt: skip
-    adapter = canvas.node("RealRAG_LoadReferenceAdapter", (960, 240), (360, 60), adapter="ip-adapter.bin")
-    name = "sigclip_vision_patch14_384.safetensors"
-    vision = canvas.node("CLIPVisionLoader", (960, 380), (360, 60), clip_name=name, models=[
-        (name, f"{HUB}/Comfy-Org/sigclip_vision_384/resolve/main/{name}", "clip_vision")
-    ])  # fmt: skip
-    inject = canvas.node("RealRAG_InjectReferences", (960, 520), (360, 260), strength=0.5, links={
-        "model": (model, "MODEL"), "references": (found, "references"),
-        "adapter": (adapter, "adapter"), "clip_vision": (vision, "CLIP_VISION"),
-    })  # fmt: skip
-    positive = canvas.node("CLIPTextEncode", (1400, 80), (360, 100), links={"clip": (model, "CLIP"), "text": (prompt, "STRING")})
-    negative = canvas.node("CLIPTextEncode", (1400, 250), (360, 140), links={"clip": (model, "CLIP")}, text="", title="Negative")
-    latent = canvas.node("EmptySD3LatentImage", (1400, 460), (360, 110), width=1024, height=1024, batch_size=1)
-    settings = {"seed": 7, "steps": 28, "cfg": 4.0, "sampler_name": "dpmpp_2m", "scheduler": "sgm_uniform", "denoise": 1.0}
-    _pictures(canvas, model, inject, positive, negative, latent, (model, "VAE"), settings, "realrag_sd35")
+    model = canvas.node("CheckpointLoaderSimple", (960, 80), (360, 100), ckpt_name=name)
+    inject = injection(canvas, model, found, "ip-adapter.bin", "sigclip_vision_patch14_384.safetensors", 0.5)
+    clip = {"clip": (model, "CLIP")}
+    said = {**clip, "text": (prompt, "STRING")}
+    positive = canvas.node("CLIPTextEncode", (1400, 80), (360, 100), links=said)
+    negative = canvas.node("CLIPTextEncode", (1400, 250), (360, 140), title="Negative", text="", links=clip)
+    latent = canvas.node("EmptySD3LatentImage", (1400, 460), (360, 110), width=1024, height=1024)
+    settings = {"seed": 7, "steps": 28, "cfg": 4.0, "sampler_name": "dpmpp_2m", "scheduler": "sgm_uniform"}
+    pictures(canvas, model, inject, positive, negative, latent, model, settings, "realrag_sd35")
     return canvas.json("realrag_sd35")
 
 
-def _pictures(canvas: Canvas, plain, patched, positive, negative, latent, vae, settings: dict, prefix: str) -> None:
+def injection(canvas: Canvas, model: dict, found: dict, adapter: str, vision: str, strength: float) -> dict:
+    """References into the model, through an adapter and the image encoder it was trained with."""
+    loaded = canvas.node("RealRAG_LoadReferenceAdapter", (960, 240), (360, 60), adapter=adapter)
+    seen = canvas.node("CLIPVisionLoader", (960, 380), (360, 60), clip_name=vision)
+    links = {
+        "model": (model, "MODEL"),
+        "references": (found, "references"),
+        "adapter": (loaded, "adapter"),
+        "clip_vision": (seen, "CLIP_VISION"),
+    }
+    return canvas.node("RealRAG_InjectReferences", (960, 520), (360, 260), strength=strength, links=links)
+
+
+def pictures(canvas: Canvas, plain, patched, positive, negative, latent, vae, settings: dict, prefix: str) -> None:
     """The picture with references, and the same without them: muted, for comparing."""
     arms = (("With references", patched, 80, 0, prefix), ("Without references", plain, 700, 2, f"{prefix}_plain"))
     for title, model, y, mode, name in arms:
-        sampled = canvas.node("KSampler", (1800, y), (300, 270), title=title, mode=mode, **settings, links={
-            "model": (model, "MODEL"), "positive": (positive, "CONDITIONING"), "negative": (negative, "CONDITIONING"),
+        links = {
+            "model": (model, "MODEL"),
+            "positive": (positive, "CONDITIONING"),
+            "negative": (negative, "CONDITIONING"),
             "latent_image": (latent, "LATENT"),
-        })  # fmt: skip
-        decoded = canvas.node(
-            "VAEDecode", (1800, y + 340), (300, 50), mode=mode, links={"samples": (sampled, "LATENT"), "vae": vae}
-        )
-        canvas.node("SaveImage", (2140, y), (380, 520), mode=mode, filename_prefix=name, links={"images": (decoded, "IMAGE")})
+        }
+        sampled = canvas.node("KSampler", (1800, y), (300, 270), title=title, mode=mode, links=links, **settings)
+        links = {"samples": (sampled, "LATENT"), "vae": (vae, "VAE")}
+        decoded = canvas.node("VAEDecode", (1800, y + 340), (300, 50), mode=mode, links=links)
+        links = {"images": (decoded, "IMAGE")}
+        canvas.node("SaveImage", (2140, y), (380, 520), mode=mode, filename_prefix=name, links=links)
 
 
 PROMPT = "a photo of granny smith apples in a wooden bowl on a kitchen table, morning light"
 
-STORY = """Your prompt looks through a library of **real photos** and finds those that fit it best. They show in *Retrieve
-Real References*, best first. *Inject References* lets the model see them while it paints.
+STORY = """Your prompt looks through a library of **real photos** and finds those that fit it best. They show in
+*Retrieve Real References*, best first. *Inject References* lets the model see them while it paints.
 
 1. Choose a library in *Load Reflective Retriever*, write your prompt, press **Run**.
 2. Effect too strong or too weak: change `strength`. Composition too close to the photos: raise `start_percent` to 0.2.
-3. To compare, select the two muted nodes *Without references* and their picture, and press **Ctrl+M**.
+3. To compare, select the three muted nodes of *Without references* and press **Ctrl+M**.
 """
-FLUX_NOTE = STORY + f"""
+FLUX_NOTE = f"""{STORY}
 **Needs** [ip_adapter.safetensors]({HUB}/XLabs-AI/flux-ip-adapter-v2) in `models/realrag_adapters` and
-[CLIP ViT-L/14]({HUB}/openai/clip-vit-large-patch14) in `models/clip_vision`, saved as `clip-vit-large-patch14.safetensors`.
-Without these two: remove both loaders and connect the VAE to *Inject References* (experimental).
+[CLIP ViT-L/14]({HUB}/openai/clip-vit-large-patch14) in `models/clip_vision`, saved as
+`clip-vit-large-patch14.safetensors`. Without these two: remove both loaders and connect the VAE to *Inject References*
+(experimental).
 """
-SD35_NOTE = STORY + f"""
+SD35_NOTE = f"""{STORY}
 **Needs** [ip-adapter.bin]({HUB}/InstantX/SD3.5-Large-IP-Adapter) in `models/realrag_adapters` and
 [SigLIP so400m 384]({HUB}/Comfy-Org/sigclip_vision_384) in `models/clip_vision`. With SD3.5 Medium or SD3, or without
 these two: remove both loaders and connect the VAE to *Inject References* (experimental).

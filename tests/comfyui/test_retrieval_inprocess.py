@@ -1,4 +1,4 @@
-"""The retrieval nodes inside the real ComfyUI, in this process: memory, sharing, Cancel, folders, and what the node shows."""
+"""The retrieval nodes inside the real ComfyUI, in this process: memory, sharing, Cancel, folders, what they show."""
 
 from __future__ import annotations
 
@@ -64,7 +64,18 @@ def test_every_card_has_one_size_and_an_empty_answer_has_one_card(nodes, plugin)
     labels, references = nodes[2], plugin("realrag.references")
     sizes = ((60, 90), (120, 40), (30, 30))
     items = [
-        references.Reference("id", 0.5, "", "a-very-long-class-name-that-no-card-can-hold", "", "", "", "f.jpg", *size, Image.new("RGB", size))
+        references.Reference(
+            "id",
+            0.5,
+            "",
+            "a-very-long-class-name-that-no-card-can-hold",
+            "",
+            "",
+            "",
+            "f.jpg",
+            *size,
+            Image.new("RGB", size),
+        )
         for size in sizes
     ]
     cards = labels.labelled(references.References("q", "b", tuple(items)))

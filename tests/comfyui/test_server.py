@@ -161,7 +161,10 @@ def test_an_empty_answer_says_so_and_leaves_the_picture_alone(server: Server):
     nothing = retrieval(graph, min_score=1.0)
     scores = graph.add("RealRAGTest_ShowText", text=[nothing, 2])
     model, vae = model_and_vae(graph, server, "sd3")
-    passed, plain = shown_hash(graph, sample(graph, inject(graph, model, vae, nothing))), shown_hash(graph, sample(graph, model))
+    passed, plain = (
+        shown_hash(graph, sample(graph, inject(graph, model, vae, nothing))),
+        shown_hash(graph, sample(graph, model)),
+    )
     run = server.run(graph)
     assert "0 of 2" in shown_text(run, scores)
     assert len(run.outputs[nothing]["images"]) == 1  # the card that says why
@@ -210,10 +213,15 @@ def test_bundles_are_found_in_models_and_where_the_users_yaml_says_and_a_damaged
         graph.add("RealRAGTest_ShowText", text=[found, 2])
         runs[name] = server.wait(server.queue(graph))
     assert runs["dropped"].status == "success"
-    assert runs["damaged"].status == "error" and "has changed" in runs["damaged"].events["execution_error"]["exception_message"]
+    assert (
+        runs["damaged"].status == "error"
+        and "has changed" in runs["damaged"].events["execution_error"]["exception_message"]
+    )
 
 
-@pytest.mark.parametrize("name", ["../../secrets", "/etc", "C:\\Windows", "sample (shipped)/..", "no-such-bundle", "a\0b", ""])
+@pytest.mark.parametrize(
+    "name", ["../../secrets", "/etc", "C:\\Windows", "sample (shipped)/..", "no-such-bundle", "a\0b", ""]
+)
 def test_a_bundle_that_is_not_in_the_list_is_refused_before_anything_runs(server: Server, name: str):
     graph = Graph()
     loader = graph.add("RealRAG_LoadRetriever", bundle=name)

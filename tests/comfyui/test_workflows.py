@@ -1,4 +1,4 @@
-"""The example graphs load in this ComfyUI: every node is known, every widget and link fits, and the script still writes them."""
+"""The example graphs fit this ComfyUI: nodes known, widgets and links right, and the script still writes them."""
 
 from __future__ import annotations
 

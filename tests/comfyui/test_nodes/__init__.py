@@ -43,7 +43,9 @@ class TinyFlux:
         return {"required": {}}
 
     def load(self):
-        weights = comfy.utils.load_torch_file(folder_paths.get_full_path_or_raise("diffusion_models", "tiny_flux.safetensors"))
+        weights = comfy.utils.load_torch_file(
+            folder_paths.get_full_path_or_raise("diffusion_models", "tiny_flux.safetensors")
+        )
         config = comfy.supported_models.Flux({"image_model": "flux", **FLUX})
         config.set_inference_dtype(torch.float32, None)
         model = config.get_model(weights, "")
