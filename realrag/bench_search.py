@@ -29,7 +29,10 @@ ONE_THREAD = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--rows", type=int, default=200_000, help="rows of the seeded library (a million: 5 GB, 4 minutes)"
+        "--rows",
+        type=int,
+        default=200_000,
+        help="rows of the seeded library (a million: 4 GB of memory, 2 of disk, 5 to 10 minutes)",
     )
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--queries", type=int, default=200)
