@@ -1,5 +1,5 @@
-"""The small dual encoder that ships with RealRAG: a MobileNet V1 (arXiv 1704.04861) for photos and a bag of hashed words
-and letter groups (fastText, arXiv 1607.04606) for sentences. Pure torch, no vocabulary file, no downloads."""
+"""The small dual encoder that ships with RealRAG: MobileNet V1 (arXiv 1704.04861) for photos, a bag of hashed words and
+letter groups (fastText, arXiv 1607.04606) for sentences. Pure torch, no vocabulary file, no downloads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .errors import EncoderError
 
 FORMAT, VERSION = "realrag-small-encoder", "1"
 
-# (channels out, stride) of the thirteen depthwise-separable blocks at width 1.0; the stem is a 3x3 convolution to 32 channels.
+# (channels out, stride) of the thirteen depthwise-separable blocks at width 1.0; before them a 3x3 stem to 32 channels.
 BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)) + 5 * ((512, 1),) + ((1024, 2), (1024, 1))
 
 LONGEST_WORD = 32  # letters; what follows adds nothing but tokens
@@ -30,15 +30,16 @@ MOST_TOKENS = 1024  # a prompt of about 80 words
 
 
 def same_pad(x: Tensor, stride: int) -> Tensor:
-    """TensorFlow's SAME padding of (B, C, H, W) for a 3x3 kernel: where it is uneven, the extra row goes below and right."""
+    """TensorFlow's SAME padding of (B, C, H, W) for a 3x3 kernel: an odd row goes below, an odd column right."""
     (top, bottom), (left, right) = (
-        (total // 2, total - total // 2) for total in (max((-(-n // stride) - 1) * stride + 3 - n, 0) for n in x.shape[-2:])
+        (total // 2, total - total // 2)
+        for total in (max((-(-n // stride) - 1) * stride + 3 - n, 0) for n in x.shape[-2:])
     )
     return F.pad(x, (left, right, top, bottom))
 
 
 class SeparableBlock(nn.Module):
-    """3x3 convolution of each channel alone, then 1x1 across channels, ReLU6 after both; batch norm is folded into the biases."""
+    """3x3 convolution of each channel alone, then 1x1 across channels, ReLU6 after both; batch norm is folded in."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int):
         super().__init__()
@@ -51,7 +52,7 @@ class SeparableBlock(nn.Module):
 
 
 class MobileNet(nn.Module):
-    """(B, 3, S, S) normalised -> (B, C, S/32, S/32). `front` and `back` cut it at a block, so that training can cache between."""
+    """(B, 3, S, S) normalised -> (B, C, S/32, S/32). `front` and `back` part it, so that training can cache between."""
 
     def __init__(self, width: float = 1.0):
         super().__init__()
@@ -82,20 +83,24 @@ class MobileNet(nn.Module):
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words without accents; punctuation, "-" and "_" part words: "Crème-Fraîche!" -> ["creme", "fraiche"]."""
+    """Lower-case, without accents, parted by punctuation, "-" and "_": "Crème-Fraîche!" -> ["creme", "fraiche"]."""
     plain = "".join(c for c in unicodedata.normalize("NFKD", text).casefold() if not unicodedata.combining(c))
     return "".join(c if c.isalnum() else " " for c in plain).split()
 
 
 def pieces(word: str) -> list[str]:
-    """The word itself and its groups of 3, 4 and 5 letters between the marks "<" and ">", so that unknown words share some."""
+    """The word and its groups of 3 to 5 letters, "<" and ">" its ends: an unknown word shares some with known ones."""
     marked = f"<{word[:LONGEST_WORD]}>"
     return [marked] + [marked[i : i + n] for n in (3, 4, 5) for i in range(len(marked) - n + 1) if n < len(marked)]
 
 
 def tokens_of(text: str, buckets: int) -> list[int]:
     """Hash of every piece in 1 .. buckets-1; 0 is padding."""
-    hashed = (1 + zlib.crc32(piece.encode("utf-8", "replace")) % (buckets - 1) for word in words(text) for piece in pieces(word))
+    hashed = (
+        1 + zlib.crc32(piece.encode("utf-8", "replace")) % (buckets - 1)
+        for word in words(text)
+        for piece in pieces(word)
+    )
     return [token for token, _ in zip(hashed, range(MOST_TOKENS))]
 
 
@@ -117,7 +122,7 @@ class TextTower(nn.Module):
 
     @torch.no_grad()
     def silence(self, heard: Tensor) -> None:
-        """Takes the voice from all tokens but those `heard` in training, so that an unknown word hardly blurs the known ones."""
+        """Quiets all tokens but those `heard` in training, so that an unknown word hardly blurs the known ones."""
         unheard = torch.ones(len(self.embedding.weight), dtype=torch.bool)
         unheard[heard] = False
         self.embedding.weight[unheard], self.salience.weight[unheard] = 0.0, -4.0
@@ -127,7 +132,7 @@ class TextTower(nn.Module):
 
 
 class SmallDualEncoder(nn.Module):
-    """The two towers. `config` rebuilds it: dim, width, buckets, text_width, preprocess (size, mode, interpolation, mean, std)."""
+    """The two towers. `config` rebuilds them: dim, width, buckets, text_width and, for the caller, preprocess."""
 
     def __init__(self, config: dict[str, Any]):
         super().__init__()
@@ -152,7 +157,9 @@ class SmallDualEncoder(nn.Module):
         """Any sentences -> (B, T) int64, T the longest of them; never empty."""
         rows = [tokens_of(text, self.config["buckets"]) for text in texts]
         length = max([1, *map(len, rows)])
-        return torch.tensor([row + [0] * (length - len(row)) for row in rows], dtype=torch.int64).reshape(len(rows), length)
+        return torch.tensor([row + [0] * (length - len(row)) for row in rows], dtype=torch.int64).reshape(
+            len(rows), length
+        )
 
 
 def save_small_encoder(model: SmallDualEncoder, path: Path, about: dict[str, Any] | None = None) -> None:
@@ -173,10 +180,14 @@ def load_small_encoder(path: Path) -> SmallDualEncoder:
     except Exception as error:  # safetensors has its own error, and the file system its many
         raise EncoderError(f"{path} cannot be read as safetensors ({error}). Fetch or train it again.") from error
     if (found := (metadata.get("format"), metadata.get("version"))) != (FORMAT, VERSION):
-        raise EncoderError(f"{path} says format and version {found}; this RealRAG reads {(FORMAT, VERSION)}. Update one of them.")
+        raise EncoderError(
+            f"{path} says format and version {found}; this RealRAG reads {(FORMAT, VERSION)}. Update one of them."
+        )
     try:
         model = SmallDualEncoder(json.loads(metadata["config"]))
         model.load_state_dict(state)
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        raise EncoderError(f"{path} does not hold the weights its config describes ({error}). Fetch or train it again.") from error
+        raise EncoderError(
+            f"{path} does not hold the weights its config describes ({error}). Fetch or train it again."
+        ) from error
     return model.to(memory_format=torch.channels_last).eval()

@@ -1,4 +1,4 @@
-"""Training of the small encoder: the TFLite reader, the pairs, the loss against its formula, and a tiny run that resumes."""
+"""Training of the small encoder: the TFLite reader, the pairs, the loss and its formula, a tiny run that resumes."""
 
 import csv
 import json
@@ -13,18 +13,28 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from realrag.encoder import load_encoder
-from realrag.small_encoder import BLOCKS, MobileNet, SmallDualEncoder
 from realrag_train.convert_mobilenet import convert, load_mobilenet
 from realrag_train.encoder import EncoderConfig, Training, info_nce, pair_loss
 from realrag_train.measure import average_precision, figures, interval, ranked_relevance
 from realrag_train.model_card import card, chance, names_to_photos, photos_to_photos, shuffled_names_to_photos
-from realrag_train.pairs import Group, Photo, PhotoSet, choose_left_out, is_true, read_grocery, read_subjects, read_train, sample_text
+from realrag_train.pairs import (
+    Group,
+    Photo,
+    choose_left_out,
+    is_true,
+    read_grocery,
+    read_subjects,
+    read_train,
+    sample_text,
+)
 from realrag_train.tflite import read_convolutions
 from realrag_train.views import RELU6_STEP, FrontCache, augmented_view, to_features, views_of
 
-# A FlatBuffer writer for the few things a TFLite file needs. A field is (kind, value): a struct letter and a number, "array" and
-# a numpy array, "table" and a dict of fields, or "tables" and a list of such dicts.
+from realrag.encoder import load_encoder
+from realrag.small_encoder import BLOCKS, MobileNet, SmallDualEncoder
+
+# A FlatBuffer writer for the few things a TFLite file needs. A field is (kind, value): a struct letter and a number,
+# "array" and a numpy array, "table" and a dict of fields, or "tables" and a list of such dicts.
 
 
 def write_table(data: bytearray, fields: dict) -> int:
@@ -80,7 +90,14 @@ def random_layer(depthwise: bool, shape: tuple[int, ...], stride: int, seed: int
     dice = np.random.default_rng(seed)
     out = shape[3] if depthwise else shape[0]
     bias = dice.integers(-99, 99, out, dtype=np.int32)
-    return dict(depthwise=depthwise, kernel=dice.integers(0, 256, shape, dtype=np.uint8), bias=bias, scale=0.02, zero=120, stride=stride)
+    return dict(
+        depthwise=depthwise,
+        kernel=dice.integers(0, 256, shape, dtype=np.uint8),
+        bias=bias,
+        scale=0.02,
+        zero=120,
+        stride=stride,
+    )
 
 
 def test_the_reader_gives_back_what_a_tflite_file_holds():
@@ -112,7 +129,9 @@ def test_a_converted_mobilenet_loads_into_the_tower(tmp_path):
     state, about = load_mobilenet(tmp_path / "m.safetensors")
     MobileNet(0.25).load_state_dict(state)
     assert about["mean"] * 255 == pytest.approx(128) and about["std"] * 255 == pytest.approx(128)
-    np.testing.assert_allclose(state["blocks.12.pointwise.weight"][:, :, 0, 0], 0.02 * (layers[-1]["kernel"][:, 0, 0] - 120.0), rtol=1e-5)
+    np.testing.assert_allclose(
+        state["blocks.12.pointwise.weight"][:, :, 0, 0], 0.02 * (layers[-1]["kernel"][:, 0, 0] - 120.0), rtol=1e-5
+    )
 
 
 # Pairs
@@ -146,30 +165,47 @@ def make_sets(root: Path) -> tuple[Path, Path, Path]:
                 (root / "grocery" / path).parent.mkdir(parents=True, exist_ok=True)
                 Image.new("RGB", (40 + i, 48), colour).save(root / "grocery" / path)
                 rows.append((path.as_posix(), name, name.split("-")[1], split))
+    about = [(name, name.split("-")[1], "", f"{name}, described.") for name in colours]
     for file, header, lines in (
         ("labels.csv", ("path", "class", "coarse_class", "split"), rows),
-        ("classes.csv", ("class", "coarse_class", "iconic", "description"), [(n, n.split("-")[1], "", f"{n}, described.") for n in colours]),
+        ("classes.csv", ("class", "coarse_class", "iconic", "description"), about),
     ):  # fmt: skip
         with open(root / "grocery" / file, "w", newline="") as out:
             csv.writer(out).writerows([header, *lines])
-    for path, colour in (("clothing/hat", "yellow"), ("subjects/dog", "brown"), ("subjects/dog2", "tan"), ("subjects/fancy_boot", "black")):
+    for path, colour in (
+        ("clothing/hat", "yellow"),
+        ("subjects/dog", "brown"),
+        ("subjects/dog2", "tan"),
+        ("subjects/fancy_boot", "black"),
+    ):
         (root / path).mkdir(parents=True)
         for i in range(2):
             Image.new("RGB", (40, 40), colour).save(root / path / f"{i}.jpg")
-    (root / "subjects" / "prompts_and_classes.txt").write_text("Classes\n\nsubject_name,class\ndog,dog\ndog2,dog\nfancy_boot,boot\n\nPrompts\n")
+    (root / "subjects" / "prompts_and_classes.txt").write_text(
+        "Classes\n\nsubject_name,class\ndog,dog\ndog2,dog\nfancy_boot,boot\n\nPrompts\n"
+    )
     return root / "grocery", root / "clothing", root / "subjects"
 
 
 def test_only_train_photos_are_read_and_left_out_names_take_everything_with_them(tmp_path):
     grocery, clothing, subjects = make_sets(tmp_path)
     everything = read_train(grocery, clothing, subjects)
-    assert len(everything.photos) == 4 * 6 + 2 + 6 and not [p for p in everything.photos if "val" in p.path.parts or "test" in p.path.parts]
-    assert [(g.name, g.coarse) for g in read_subjects(subjects).groups] == [("dog", "dog"), ("dog", "dog"), ("fancy boot", "boot")]
+    assert len(everything.photos) == 4 * 6 + 2 + 6 and not [
+        p for p in everything.photos if "val" in p.path.parts or "test" in p.path.parts
+    ]
+    assert [(g.name, g.coarse) for g in read_subjects(subjects).groups] == [
+        ("dog", "dog"),
+        ("dog", "dog"),
+        ("fancy boot", "boot"),
+    ]
     (name,) = choose_left_out(grocery, 1, seed=7)
     assert (name,) == choose_left_out(grocery, 1, seed=7)
     rest = read_train(grocery, clothing, subjects, (name,))
     assert len(rest.photos) == len(everything.photos) - 6 and len(rest.groups) == len(everything.groups) - 1
-    assert not [g for g in rest.groups if name in (g.name, g.description.lower())] and len(read_grocery(grocery, "test").photos) == 8
+    assert (
+        not [g for g in rest.groups if name in (g.name, g.description.lower())]
+        and len(read_grocery(grocery, "test").photos) == 8
+    )
 
 
 # The loss
@@ -194,10 +230,16 @@ def test_the_loss_equals_its_formula_written_out():
 
 def test_the_pair_loss_is_the_mean_of_both_directions_and_its_gradient_is_finite():
     torch.manual_seed(0)
-    photos, texts, positive = torch.randn(6, 4, requires_grad=True), torch.randn(3, 4), torch.eye(3, dtype=torch.bool).repeat(2, 1)
+    photos, texts, positive = (
+        torch.randn(6, 4, requires_grad=True),
+        torch.randn(3, 4),
+        torch.eye(3, dtype=torch.bool).repeat(2, 1),
+    )
     loss = pair_loss(photos, texts, positive, 0.1)
     cosines = torch.tensor([[torch.cosine_similarity(a, b, dim=0) / 0.1 for b in texts] for a in photos.detach()])
-    assert loss.item() == pytest.approx((slow_info_nce(cosines, positive) + slow_info_nce(cosines.T, positive.T)) / 2, rel=1e-4)
+    assert loss.item() == pytest.approx(
+        (slow_info_nce(cosines, positive) + slow_info_nce(cosines.T, positive.T)) / 2, rel=1e-4
+    )
     pair_loss(photos, texts, torch.ones(6, 3, dtype=torch.bool), 0.1).backward()
     assert photos.grad.isfinite().all()
 
@@ -225,7 +267,17 @@ def test_the_interval_holds_the_mean_and_shrinks_with_more_values():
 # A tiny run
 
 TINY = EncoderConfig(
-    size=32, cut=2, views=2, epochs=20, batch=8, dim=8, buckets=512, text_width=8, bf16=False, tower_rate=1e-3, new_rate=1e-2
+    size=32,
+    cut=2,
+    views=2,
+    epochs=20,
+    batch=8,
+    dim=8,
+    buckets=4096,
+    text_width=8,
+    bf16=False,
+    tower_rate=1e-3,
+    new_rate=1e-2,
 )
 
 
@@ -233,11 +285,15 @@ def tiny_training(root: Path, config: EncoderConfig = TINY) -> Training:
     data = read_train(*(root / name for name in ("grocery", "clothing", "subjects")))
     torch.manual_seed(config.seed)
     model = SmallDualEncoder(config.model_config(0.5, 0.5) | {"width": 0.25})
-    for part in model.mobilenet.modules():  # with torch's own start a tower without batch norm hardly answers to its input
+    for (
+        part
+    ) in model.mobilenet.modules():  # with torch's own start a tower without batch norm hardly answers to its input
         if isinstance(part, torch.nn.Conv2d):
             part.weight.data = 1.5 * torch.nn.init.kaiming_normal_(part.weight.data)
             torch.nn.init.zeros_(part.bias)
-    cache = FrontCache(root / "front", model.mobilenet, config.cut, data.photos, size=config.size, seed=config.seed, mean=0.5, std=0.5)
+    cache = FrontCache(
+        root / "front", model.mobilenet, config.cut, data.photos, size=config.size, seed=config.seed, mean=0.5, std=0.5
+    )
     return Training(model, config, data, cache.views(config.views + 1)[1:])
 
 
@@ -255,9 +311,13 @@ def test_training_lowers_the_loss_and_leaves_the_front_alone(squares):
     assert losses[-1] < 0.8 * losses[0]
     after = training.averaged().state_dict()
     same = {name for name in before if torch.equal(before[name], after[name])}
-    assert {name for name in same if "embedding" not in name} == {
-        name for name in before if re.match(r"mobilenet\.(stem|blocks\.[01])\.", name)
-    }
+    assert same == {name for name in before if re.match(r"mobilenet\.(stem|blocks\.[01])\.", name)}
+
+
+def test_words_of_the_training_are_heard_and_no_others(squares):
+    model = tiny_training(squares).averaged()
+    for text, loud in (("green apple", True), ("described", True), ("quixotic", False)):
+        assert bool(model.text.embedding.weight[model.tokenize([text])[0, 0]].any()) is loud, text
 
 
 def test_a_stopped_training_goes_on_to_the_very_same_weights(squares, tmp_path):
@@ -313,20 +373,28 @@ def test_every_figure_of_the_card_is_the_one_in_its_json():
     docs = Path(__file__).parents[1] / "docs"
     report = json.loads((docs / "model-card.json").read_text(encoding="utf-8"))
     assert card(report) == (docs / "model-card.md").read_text(encoding="utf-8")
-    assert report["weights_sha256"] == load_encoder().weights_sha256, "the card speaks of other weights than those that ship"
+    assert report["weights_sha256"] == load_encoder().weights_sha256, (
+        "the card speaks of other weights than those that ship"
+    )
 
 
 def separate_classes(count: int = 12, each: int = 8) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Texts (C, C), photos (N, C) near their text, labels (N,)."""
     torch.manual_seed(0)
     labels = torch.arange(count).repeat_interleave(each)
-    return torch.eye(count), torch.nn.functional.normalize(torch.eye(count)[labels] + 0.1 * torch.randn(count * each, count), dim=1), labels
+    return (
+        torch.eye(count),
+        torch.nn.functional.normalize(torch.eye(count)[labels] + 0.1 * torch.randn(count * each, count), dim=1),
+        labels,
+    )
 
 
 def test_classes_that_lie_apart_are_found_by_name_and_by_photo_and_never_by_another_name():
     texts, photos, labels = separate_classes()
     assert names_to_photos(texts, photos, labels)["mAP"].min() == 1
     by_photo = photos_to_photos(photos, labels)
-    assert by_photo["mAP"].min() == 1 and by_photo["R@1"].min() == 1 and by_photo["P@10"].max() == pytest.approx(0.7)  # 7 others
+    assert (
+        by_photo["mAP"].min() == 1 and by_photo["R@1"].min() == 1 and by_photo["P@10"].max() == pytest.approx(0.7)
+    )  # 7 others
     assert shuffled_names_to_photos(texts, photos, labels)["R@1"].max() == 0
     assert chance(labels, 12)["P@10"].mean() == pytest.approx(1 / 12, abs=0.02)

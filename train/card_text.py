@@ -3,11 +3,11 @@
 TEXT = """\
 # Model card: realrag-small
 
-A small dual encoder that puts photos and English phrases into one space of {dim} dimensions. It ships with RealRAG so that the
-demo and the tests run offline, at once, on any CPU. **It is for that, and for trying things out. For a library of your own use
-CLIP ViT-L/14 or SigLIP** (`realrag index PHOTOS --out BUNDLE --encoder ViT-L-14:openai`): they know the world, this one knows
-{classes} groceries, ten kinds of clothing and thirty household objects, pets and toys. Asked for anything else it still answers, by words
-and parts of words it has met, and the answer means little.
+A small dual encoder that puts photos and English phrases into one space of {dim} dimensions. It ships with RealRAG so
+that the demo and the tests run offline, at once, on any CPU. **It is for that, and for trying things out. For a
+library of your own use CLIP ViT-L/14 or SigLIP** (`realrag index PHOTOS --out BUNDLE --encoder ViT-L-14:openai`):
+they know the world, this one knows {classes} groceries, ten kinds of clothing and thirty household objects, pets and
+toys. Asked for anything else it still answers, by words and parts of words it has met, and the answer means little.
 
 ## What it is
 
@@ -28,24 +28,26 @@ and parts of words it has met, and the answer means little.
 | subjects: the 30 objects of google/dreambooth ([Ruiz et al., CVPR 2023](https://github.com/google/dreambooth)) | 158 | CC-BY 4.0, credits with the data |
 | MobileNet V1 1.0 224, quantised, ImageNet ([google-coral/test_data](https://github.com/google-coral/test_data)): the start of the photo tower | - | Apache-2.0 |
 
-The stem and the first six blocks are MobileNet's, unchanged; the other seven were trained on, with the rest, by symmetric InfoNCE.
-The weights are under RealRAG's own licence, Apache-2.0.
+The stem and the first six blocks are MobileNet's, unchanged; the other seven were trained on, with the rest, by
+symmetric InfoNCE. The weights are under RealRAG's own licence, Apache-2.0.
 
 ## Figures
 
-Over all {photos} grocery *test* photos, {classes} classes, which took no part in training or in any choice (the val split did).
-In brackets: 95 % bootstrap intervals over classes. A query is "{query}" with the class name; right are the photos of that class.
-R@1 is the share of queries whose first photo is right.
+Over all {photos} grocery *test* photos, {classes} classes, which took no part in training or in any choice (the val
+split did). In brackets: 95 % bootstrap intervals over classes. A query is "{query}" with the class name; right are
+the photos of that class. R@1 is the share of queries whose first photo is right.
 
 {table}
 
-- **names left out of training**: a second encoder that never saw the photos, names and descriptions of these {count} classes, drawn
-  with seed {left_out_seed} before any training: {left_out}. They are asked for among all {photos} photos. What it gets right it owes
-  to words the names share with others and to what MobileNet already saw. The row after it holds the other classes, same encoder.
-- **shuffled names**: every name asks for the photos of another class (20 shuffles). It must sit at chance, and chance is what random
-  scores get.
-- **photo to photo**: each test photo asks for the others of its class, the photo itself left out. Many were taken within seconds of
-  each other, which flatters R@1; mAP says more. MobileNet is the converted file as it came, at 224 x 224.
+- **names left out of training**: a second encoder that never saw the photos, names and descriptions of these {count}
+  classes, drawn with seed {left_out_seed} before any training: {left_out}. They are asked for among all {photos}
+  photos. What it gets right it owes to words the names share with others and to what MobileNet already saw. The row
+  after it holds the other classes, same encoder.
+- **shuffled names**: every name asks for the photos of another class (20 shuffles). It must sit at chance, which is
+  what random scores get; or below it at the top of the list, which the photos of the name's own class hold.
+- **photo to photo**: each test photo asks for the others of its class, the photo itself left out. Many were taken
+  within seconds of each other, which flatters R@1; mAP says more. MobileNet is the converted file as it came, at 224
+  x 224.
 
 ## The same again
 
@@ -56,8 +58,8 @@ python -m train encoder --grocery GROCERY --clothing CLOTHING --subjects SUBJECT
 python -m train model-card --grocery GROCERY --mobilenet mobilenet.safetensors --left-out left_out.safetensors
 ```
 
-The last command computes every figure of the table and writes this card and `model-card.json`. Training took two CPU cores; on another
-machine the rounding differs, and with it the third digit. The settings, chosen on the val split:
+The last command computes every figure of the table and writes this card and `model-card.json`. Training took two CPU
+cores; on another machine the rounding differs, and with it the third digit. The settings, chosen on the val split:
 
 ```
 {config}
@@ -66,6 +68,8 @@ machine the rounding differs, and with it the third digit. The settings, chosen 
 ## Where it fails
 
 - Packages with the same print, such as milks of one brand, and fruit of one kind differ by little at {size} x {size}.
-- Sentences: it hears the words, not their order. Colours, counts, places and styles outside the names mean little to it.
-- Its photos come from Swedish shops, one phone and a studio table; other surroundings cost precision.
+- Sentences: it hears the words, not their order. Colours, counts, places and styles outside the names mean little to
+  it.
+- It learnt from photos of Swedish shops, of clothes laid flat and of a few things at home; other surroundings cost
+  precision.
 """

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from realrag.small_encoder import MobileNet
 from safetensors import safe_open
 from safetensors.torch import save_file
+
+from realrag.small_encoder import MobileNet
 
 from .tflite import read_convolutions
 
@@ -18,7 +19,7 @@ HELP = "convert MobileNet V1 from TFLite, the start of the image tower"
 
 
 def convert(tflite: Path, out: Path, width: float = 1.0) -> None:
-    """Metadata: "mean" and "std" of the network's input in units of 0..1 pixels, from the file's own input quantisation."""
+    """Metadata: "mean" and "std" of the input for pixels of 0..1, from the file's own input quantisation."""
     layers, (scale, zero) = read_convolutions(tflite.read_bytes())
     model = MobileNet(width)
     names = ["stem"] + [f"blocks.{i}.{part}" for i in range(len(model.blocks)) for part in ("depthwise", "pointwise")]
@@ -37,7 +38,11 @@ def load_mobilenet(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
         state = {name: file.get_tensor(name) for name in file.keys()}
-    return state, {"mean": json.loads(metadata["mean"]), "std": json.loads(metadata["std"]), "source": metadata["source"]}
+    return state, {
+        "mean": json.loads(metadata["mean"]),
+        "std": json.loads(metadata["std"]),
+        "source": metadata["source"],
+    }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,7 +1,7 @@
-"""Trains the small dual encoder: symmetric InfoNCE between photos and sentences, all that is true of a photo being positive.
+"""Trains the small dual encoder: symmetric InfoNCE between photos and sentences, where all that is true is positive.
 
-The front of the image tower stays MobileNet's; its answers to several augmented views of each photo are cached, and the rest
-is trained on those. Every step draws its randomness from (seed, step), so a resumed run is the same run."""
+The front of the image tower stays MobileNet's; its answers to several augmented views of each photo are cached, and the
+rest is trained on those. Every step draws its randomness from (seed, step), so a resumed run is the same run."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from realrag.small_encoder import SmallDualEncoder, save_small_encoder
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from realrag.small_encoder import SmallDualEncoder, save_small_encoder
 
 from .convert_mobilenet import load_mobilenet
 from .measure import figures, ranked_relevance
@@ -37,8 +38,8 @@ class EncoderConfig:
     seed: int = 0
     left_out: int = 0  # grocery classes kept out of training, to measure unseen names
     left_out_seed: int = 7
-    size: int = 192  # a sixth of the cost less than 224 would have, no loss on val
-    cut: int = 6  # first trained block: the 14x14 stage and after
+    size: int = 192  # a quarter cheaper than 224, and MobileNet finds as many val photos with it
+    cut: int = 6  # first trained block: the five of 512 channels and the two of 1024
     views: int = 10  # augmented views a photo; view 0, the plain one, is for measuring
     epochs: int = 14
     batch: int = 128
@@ -58,15 +59,21 @@ class EncoderConfig:
     bf16: bool = True
 
     def model_config(self, mean: float, std: float) -> dict[str, Any]:
-        preprocess = {"size": self.size, "mode": "squash", "interpolation": "bicubic", "mean": [mean] * 3, "std": [std] * 3}
+        preprocess = {
+            "size": self.size,
+            "mode": "squash",
+            "interpolation": "bicubic",
+            "mean": [mean] * 3,
+            "std": [std] * 3,
+        }
         return {
-            "name": "realrag-small", "dim": self.dim, "width": 1.0, "buckets": self.buckets, "text_width": self.text_width,
-            "preprocess": preprocess,
+            "name": "realrag-small", "dim": self.dim, "width": 1.0, "buckets": self.buckets,
+            "text_width": self.text_width, "preprocess": preprocess,
         }  # fmt: skip
 
 
 def info_nce(scores: Tensor, positive: Tensor) -> Tensor:
-    """Mean over rows of -log p(positive), each positive against the row's negatives alone, so that no two positives compete.
+    """Mean over rows of -log p(positive), each against the row's negatives alone, so that no two positives compete.
 
     scores (R, C) are cosines over temperature, positive (R, C) bools. Rows without a positive do not count."""
     negatives = scores.masked_fill(positive, -1e4).logsumexp(1, keepdim=True)
@@ -96,7 +103,9 @@ class Training:
             weight.requires_grad_(True)
         groups = [{"params": tower, "rate": config.tower_rate}, {"params": new, "rate": config.new_rate}]
         self.optimiser = torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=config.weight_decay)
-        self.average = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
+        self.average = {
+            name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad
+        }
 
     def batch(self) -> tuple[Tensor, Tensor, Tensor]:
         """Cached features (B, C, h, w), tokens (M, T) of one sentence a group, and what is true of what (B, M)."""
@@ -106,7 +115,9 @@ class Training:
         features = to_features(self.views[epoch % len(self.views)][chosen])
         dice, groups = random.Random(f"{self.config.seed}/{self.step}"), self.data.groups
         said = [sample_text(group, dice, self.config.coarse_rate, self.config.description_rate) for group in groups]
-        true = torch.tensor([[is_true(phrase, own, other) for own, (_, phrase) in zip(groups, said)] for other in groups])
+        true = torch.tensor(
+            [[is_true(phrase, own, other) for own, (_, phrase) in zip(groups, said)] for other in groups]
+        )
         return features, self.model.tokenize([text for text, _ in said]), true[self.rows[chosen]]
 
     def advance(self) -> float:
@@ -177,8 +188,10 @@ class Training:
 
 
 @torch.no_grad()
-def validate(model: SmallDualEncoder, cut: int, front: np.ndarray, data: PhotoSet, names: list[str]) -> dict[str, float]:
-    """Class name -> photo over the photos of `front`; classes without a photo do not ask. Over all names, then those in `names`."""
+def validate(
+    model: SmallDualEncoder, cut: int, front: np.ndarray, data: PhotoSet, names: list[str]
+) -> dict[str, float]:
+    """Class name -> photo over the photos of `front`: means over the classes with a photo, and over `names` alone."""
     chunks = [to_features(front[i : i + 64]) for i in range(0, len(front), 64)]
     photos = F.normalize(torch.cat([model.pool(model.mobilenet.back(chunk, cut)) for chunk in chunks]), dim=1)
     texts = F.normalize(model.text_tower(model.tokenize([QUERY.format(group.name) for group in data.groups])), dim=1)
@@ -195,7 +208,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", type=Path, required=True, metavar="DIR")
     parser.add_argument("--mobilenet", type=Path, required=True, metavar="FILE", help="made by convert-mobilenet")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="safetensors to write")
-    parser.add_argument("--scratch", type=Path, metavar="DIR", help="cached features and the checkpoint (default: beside --out)")
+    parser.add_argument(
+        "--scratch", type=Path, metavar="DIR", help="cached features and the checkpoint (default: beside --out)"
+    )
     parser.add_argument("--threads", type=int, default=2)
     for field in fields(EncoderConfig):
         flag = "--" + field.name.replace("_", "-")
@@ -208,7 +223,10 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
     config = EncoderConfig(**{f.name: type(f.default)(getattr(arguments, f.name)) for f in fields(EncoderConfig)})
     names = choose_left_out(arguments.grocery, config.left_out, config.left_out_seed)
     everything = read_train(arguments.grocery, arguments.clothing, arguments.subjects)
-    data, val = read_train(arguments.grocery, arguments.clothing, arguments.subjects, names), read_grocery(arguments.grocery, "val")
+    data, val = (
+        read_train(arguments.grocery, arguments.clothing, arguments.subjects, names),
+        read_grocery(arguments.grocery, "val"),
+    )
 
     torch.manual_seed(config.seed)
     start, about = load_mobilenet(arguments.mobilenet)
@@ -218,7 +236,10 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
     scratch = arguments.scratch or arguments.out.parent
     settings = dict(size=config.size, seed=config.seed, mean=about["mean"], std=about["std"], bf16=config.bf16)
     # The cache holds the left-out photos too, so that both encoders share it; training never sees their rows.
-    caches = [FrontCache(scratch / "front", model.mobilenet, config.cut, photos, **settings) for photos in (everything.photos, val.photos)]
+    caches = [
+        FrontCache(scratch / "front", model.mobilenet, config.cut, photos, **settings)
+        for photos in (everything.photos, val.photos)
+    ]
     views = caches[0].views(config.views + 1, lambda done, total: say(f"cached view {done} of {total}"))[1:]
     rows = np.flatnonzero(np.isin([str(p.path) for p in everything.photos], [str(p.path) for p in data.photos]))
     views = views if len(rows) == len(everything.photos) else [Rows(view, rows) for view in views]
@@ -229,16 +250,31 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
     if checkpoint.exists():
         training.resume(checkpoint)
         say(f"resumed after step {training.step} of {training.steps}")
-    say(f"{len(data.photos)} photos, {len(data.groups)} groups, {training.steps} steps; left out: {', '.join(names) or 'nothing'}")
+    say(
+        f"{len(data.photos)} photos, {len(data.groups)} groups, {training.steps} steps; "
+        f"left out: {', '.join(names) or 'nothing'}"
+    )
     try:
         for epoch, loss in training.run():
             training.save(checkpoint)
-            report = validate(training.averaged(), config.cut, front, val, list(names)) if epoch % 3 == 0 or epoch == config.epochs else {}
-            say(f"epoch {epoch}: loss {loss:.3f}" + "".join(f", val {name} {value:.3f}" for name, value in report.items()))
+            report = (
+                validate(training.averaged(), config.cut, front, val, list(names))
+                if epoch % 3 == 0 or epoch == config.epochs
+                else {}
+            )
+            say(
+                f"epoch {epoch}: loss {loss:.3f}"
+                + "".join(f", val {name} {value:.3f}" for name, value in report.items())
+            )
     except KeyboardInterrupt:
         say(f"stopped; the same command goes on from {checkpoint}")
         return
-    about = {"config": asdict(config), "left_out": names, "start": about["source"], "data": ["grocery train", "clothing", "subjects"]}
+    about = {
+        "config": asdict(config),
+        "left_out": names,
+        "start": about["source"],
+        "data": ["grocery train", "clothing", "subjects"],
+    }
     save_small_encoder(training.averaged(), arguments.out, about)
     say(f"wrote {arguments.out} ({arguments.out.stat().st_size / 1e6:.1f} MB)")
 

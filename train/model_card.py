@@ -1,4 +1,4 @@
-"""Measures the small encoder on the grocery test photos and writes docs/model-card.md with every figure, and the same as JSON."""
+"""Measures the small encoder on the grocery test photos and writes docs/model-card.md, and its figures as JSON."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from realrag.encoder import SMALL_FILE, Encoder, load_encoder
-from realrag.small_encoder import MobileNet
 from safetensors import safe_open
 from torch import Tensor
+
+from realrag.encoder import SMALL_FILE, Encoder, load_encoder
+from realrag.small_encoder import MobileNet
 
 from .card_text import TEXT
 from .convert_mobilenet import load_mobilenet
@@ -59,7 +60,7 @@ def names_to_photos(texts: Tensor, photos: Tensor, labels: Tensor) -> dict[str, 
 
 
 def shuffled_names_to_photos(texts: Tensor, photos: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
-    """The same with every name asking for another class's photos: a mean over SHUFFLES random shifts of a random circle."""
+    """The same with every name asking for another class's photos: a mean over SHUFFLES draws."""
     dice, runs = np.random.default_rng(0), []
     for _ in range(SHUFFLES):
         circle, other = dice.permutation(len(texts)), np.empty(len(texts), int)
@@ -87,7 +88,10 @@ def photos_to_photos(photos: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
 
 def summary(parts: dict[str, np.ndarray], rows: list[int] | None = None) -> dict[str, list[float]]:
     """measure -> [mean, low, high], rounded as the card prints it."""
-    return {name: [round(x, 3) for x in interval(values if rows is None else values[rows])] for name, values in parts.items()}
+    return {
+        name: [round(x, 3) for x in interval(values if rows is None else values[rows])]
+        for name, values in parts.items()
+    }
 
 
 def measure(test: PhotoSet, encoder: Encoder, partial: Encoder, left_out: list[str], mobilenet: Path) -> dict[str, Any]:
@@ -97,7 +101,9 @@ def measure(test: PhotoSet, encoder: Encoder, partial: Encoder, left_out: list[s
     unseen = [i for i, group in enumerate(test.groups) if group.name in left_out]
     seen = [i for i in range(len(test.groups)) if i not in unseen]
     texts, photos = F.normalize(encoder.encode_texts(queries), dim=1), photo_vectors(encoder, test.photos)
-    held = names_to_photos(F.normalize(partial.encode_texts(queries), dim=1), photo_vectors(partial, test.photos), labels)
+    held = names_to_photos(
+        F.normalize(partial.encode_texts(queries), dim=1), photo_vectors(partial, test.photos), labels
+    )
     return {
         "all names": summary(names_to_photos(texts, photos, labels)),
         "names left out of training": summary(held, unseen),
@@ -105,7 +111,9 @@ def measure(test: PhotoSet, encoder: Encoder, partial: Encoder, left_out: list[s
         "shuffled names": summary(shuffled_names_to_photos(texts, photos, labels)),
         "chance": summary(chance(labels, len(test.groups))),
         "photo to photo, this encoder": summary(photos_to_photos(photos, labels)),
-        "photo to photo, MobileNet untouched": summary(photos_to_photos(mobilenet_vectors(mobilenet, test.photos), labels)),
+        "photo to photo, MobileNet untouched": summary(
+            photos_to_photos(mobilenet_vectors(mobilenet, test.photos), labels)
+        ),
     }
 
 
@@ -121,7 +129,10 @@ def training_of(path: Path) -> dict[str, Any]:
 def table(rows: dict[str, dict[str, list[float]]]) -> str:
     lines = ["| | mAP | P@10 | R@1 |", "|---|---|---|---|"]
     for name, row in rows.items():
-        cells = (f"{row[measure][0]:.3f} ({row[measure][1]:.3f} - {row[measure][2]:.3f})" for measure in ("mAP", "P@10", "R@1"))
+        cells = (
+            f"{row[measure][0]:.3f} ({row[measure][1]:.3f} - {row[measure][2]:.3f})"
+            for measure in ("mAP", "P@10", "R@1")
+        )
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -129,9 +140,10 @@ def table(rows: dict[str, dict[str, list[float]]]) -> str:
 def card(report: dict[str, Any]) -> str:
     """The Markdown of a report; the JSON beside the card holds the same report."""
     config = {name: value for name, value in report["training"]["config"].items() if not name.startswith("left_out")}
+    left_out = report["left_out_training"]["left_out"]
     return TEXT.format(
-        table=table(report["figures"]), left_out=", ".join(report["left_out_training"]["left_out"]), photos=report["photos"],
-        classes=report["classes"], count=len(report["left_out_training"]["left_out"]), megabytes=f"{report['bytes'] / 1e6:.1f}",
+        table=table(report["figures"]), photos=report["photos"], classes=report["classes"],
+        left_out=", ".join(left_out), count=len(left_out), megabytes=f"{report['bytes'] / 1e6:.1f}",
         parameters=f"{report['parameters'] / 1e6:.1f}", size=config["size"], dim=config["dim"], query=report["query"],
         left_out_seed=report["left_out_training"]["config"]["left_out_seed"],
         config="\n".join(f"{name} = {value}" for name, value in sorted(config.items())),
@@ -141,23 +153,33 @@ def card(report: dict[str, Any]) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grocery", type=Path, required=True, metavar="DIR")
     parser.add_argument("--mobilenet", type=Path, required=True, metavar="FILE", help="made by convert-mobilenet")
-    parser.add_argument("--left-out", type=Path, required=True, metavar="FILE", help="the encoder trained with --left-out 16")
-    parser.add_argument("--weights", type=Path, default=SMALL_FILE, metavar="FILE", help="default: the weights that ship")
-    parser.add_argument("--out", type=Path, default=Path("docs/model-card.md"), metavar="FILE", help="the JSON goes beside it")
+    parser.add_argument(
+        "--left-out", type=Path, required=True, metavar="FILE", help="the encoder trained with --left-out 16"
+    )
+    parser.add_argument(
+        "--weights", type=Path, default=SMALL_FILE, metavar="FILE", help="default: the weights that ship"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("docs/model-card.md"), metavar="FILE", help="the JSON goes beside it"
+    )
     parser.add_argument("--threads", type=int, default=2)
 
 
 def run(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
-    test, encoder, partial = read_grocery(arguments.grocery, "test"), load_encoder(str(arguments.weights)), load_encoder(str(arguments.left_out))
+    test, encoder = read_grocery(arguments.grocery, "test"), load_encoder(str(arguments.weights))
+    partial = load_encoder(str(arguments.left_out))
     training, left_out = training_of(arguments.weights), training_of(arguments.left_out)
     report = {
-        "query": QUERY, "photos": len(test.photos), "classes": len(test.groups), "bytes": arguments.weights.stat().st_size,
-        "parameters": sum(weight.numel() for weight in encoder.parameters()), "weights_sha256": encoder.weights_sha256,
+        "query": QUERY, "photos": len(test.photos), "classes": len(test.groups),
+        "bytes": arguments.weights.stat().st_size, "weights_sha256": encoder.weights_sha256,
+        "parameters": sum(weight.numel() for weight in encoder.parameters()),
         "training": training, "left_out_training": left_out,
         "figures": measure(test, encoder, partial, left_out["left_out"], arguments.mobilenet),
     }  # fmt: skip
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.with_suffix(".json").write_text(json.dumps(report, indent=1, sort_keys=False) + "\n", encoding="utf-8")
+    arguments.out.with_suffix(".json").write_text(
+        json.dumps(report, indent=1, sort_keys=False) + "\n", encoding="utf-8"
+    )
     arguments.out.write_text(card(report), encoding="utf-8")
     print(table(report["figures"]))

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TEMPLATES = (
-    "{}", "{}", "a photo of {}", "a photo of a {}", "a photo of an {}", "a photo of {}s", "a photo of the {}", "a picture of {}",
-    "an image of {}", "a close-up of {}", "a hand holding {}", "{} on a table", "a photo of {} on a table", "{} in a shop",
-    "{} on a shelf", "a pile of {}s", "some {}", "fresh {}", "a photo of my {}", "a {} in the snow", "a {} on the beach",
-    "a {} with a city in the background", "{} on top of a wooden floor", "a {} in a kitchen", "a product photo of {}", "{}, real photo",
+    "{}", "{}", "a photo of {}", "a photo of a {}", "a photo of an {}", "a photo of {}s", "a photo of the {}",
+    "a picture of {}", "an image of {}", "a close-up of {}", "a hand holding {}", "{} on a table",
+    "a photo of {} on a table", "{} in a shop", "{} on a shelf", "a pile of {}s", "some {}", "fresh {}",
+    "a photo of my {}", "a {} in the snow", "a {} on the beach", "a {} with a city in the background",
+    "{} on top of a wooden floor", "a {} in a kitchen", "a product photo of {}", "{}, real photo",
 )  # fmt: skip
 DESCRIPTION_WORDS = 12
 QUERY = "a photo of {}"  # the one template of every measurement
@@ -53,12 +54,16 @@ def read_grocery(folder: Path, split: str) -> PhotoSet:
     """`split` is train, val or test of labels.csv; the groups are all 81 classes in the order of classes.csv."""
     with open(folder / "classes.csv", encoding="utf-8", newline="") as file:
         groups = tuple(
-            Group("grocery/" + row["class"], plain_name(row["class"]), plain_name(row["coarse_class"]), row["description"])
+            Group(
+                "grocery/" + row["class"], plain_name(row["class"]), plain_name(row["coarse_class"]), row["description"]
+            )
             for row in csv.DictReader(file)
         )
     with open(folder / "labels.csv", encoding="utf-8", newline="") as file:
         photos = tuple(
-            Photo(folder / row["path"], "grocery/" + row["class"]) for row in csv.DictReader(file) if row["split"] == split
+            Photo(folder / row["path"], "grocery/" + row["class"])
+            for row in csv.DictReader(file)
+            if row["split"] == split
         )
     return PhotoSet(groups, photos)
 
@@ -81,7 +86,7 @@ def read_subjects(folder: Path) -> PhotoSet:
 
 
 def read_train(grocery: Path, clothing: Path, subjects: Path, left_out: tuple[str, ...] = ()) -> PhotoSet:
-    """All that may be learnt from. The grocery groups with a name in `left_out` go, and their photos and descriptions with them."""
+    """All that may be learnt from; without the grocery groups named in `left_out`, their photos and descriptions."""
     sets = read_grocery(grocery, "train"), read_folders(clothing, "clothing/"), read_subjects(subjects)
     groups = [group for each in sets for group in each.groups if group.name not in left_out]
     keys = {group.key for group in groups}
@@ -94,7 +99,7 @@ def choose_left_out(grocery: Path, count: int, seed: int) -> tuple[str, ...]:
 
 
 def sample_text(group: Group, dice: random.Random, coarse_rate: float, description_rate: float) -> tuple[str, str]:
-    """One sentence about a group, and the phrase its truth hangs on: a name, a coarse name, or "" for a piece of its description."""
+    """One sentence about a group and the phrase its truth hangs on: its name, coarse name, or "" for a description."""
     roll = dice.random()
     if group.description and roll < description_rate:
         told = group.description.split()
@@ -107,9 +112,12 @@ def sample_text(group: Group, dice: random.Random, coarse_rate: float, descripti
 def every_text(groups: tuple[Group, ...]) -> list[str]:
     """All that `sample_text` draws from."""
     names = {name for group in groups for name in (group.name, group.coarse)}
-    return sorted({template.format(name) for template in TEMPLATES for name in names} | {part for group in groups for part in group.description.split(". ")})
+    return sorted(
+        {template.format(name) for template in TEMPLATES for name in names}
+        | {part for group in groups for part in group.description.split(". ")}
+    )
 
 
 def is_true(phrase: str, own: Group, other: Group) -> bool:
-    """Whether a sentence sampled for `own` with this phrase also describes `other`: "apple" does, for all kinds of apple."""
+    """Whether a sentence sampled for `own` with this phrase describes `other` too: "apple" does, all kinds of apple."""
     return own.key == other.key or phrase in (other.name, other.coarse)

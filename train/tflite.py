@@ -1,4 +1,4 @@
-"""Reads the convolutions of a TFLite file, which is a FlatBuffer (schema: tensorflow/lite/schema/schema.fbs), without TensorFlow."""
+"""Reads the convolutions of a TFLite file, a FlatBuffer (tensorflow/lite/schema/schema.fbs), without TensorFlow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NUMPY_TYPES = {2: np.int32, 3: np.uint8, 9: np.int8, 0: np.float32}  # TensorTyp
 
 
 class Table:
-    """A FlatBuffer table: fields by their number in the schema. Absent fields give the default, as the format demands."""
+    """A FlatBuffer table: fields by their number in the schema. Absent fields give the default."""
 
     def __init__(self, data: bytes, position: int):
         self.data, self.position = data, position
@@ -43,7 +43,9 @@ class Table:
         at = self._follow(field)
         if at is None:
             return np.empty(0, dtype)
-        return np.frombuffer(self.data, np.dtype(dtype).newbyteorder("<"), struct.unpack_from("<I", self.data, at)[0], at + 4)
+        return np.frombuffer(
+            self.data, np.dtype(dtype).newbyteorder("<"), struct.unpack_from("<I", self.data, at)[0], at + 4
+        )
 
     def table(self, field: int) -> Table | None:
         at = self._follow(field)
@@ -68,7 +70,7 @@ class Convolution:
 
 
 def read_convolutions(data: bytes) -> tuple[list[Convolution], tuple[float, int]]:
-    """All convolutions of the first graph in running order, dequantised, and (scale, zero point) of the network's input.
+    """All convolutions of the first graph in running order, dequantised, and (scale, zero point) of its input.
 
     Raises ValueError where a layer is not what MobileNet V1 is made of (SAME padding, ReLU6, square strides)."""
     if data[4:8] != b"TFL3":
@@ -87,7 +89,9 @@ def read_convolutions(data: bytes) -> tuple[list[Convolution], tuple[float, int]
     def values(index: int, axis: int) -> np.ndarray:
         tensor = tensors[index]
         raw = buffers[tensor.scalar(2, "I")].array(0, np.uint8).tobytes()
-        array = np.frombuffer(raw, NUMPY_TYPES[tensor.scalar(1, "b")]).reshape(tensor.array(0, np.int32)).astype(np.float64)
+        array = (
+            np.frombuffer(raw, NUMPY_TYPES[tensor.scalar(1, "b")]).reshape(tensor.array(0, np.int32)).astype(np.float64)
+        )
         along = [-1 if i == axis else 1 for i in range(array.ndim)]  # one scale for all, or one for each output channel
         scale, zero = quantisation(tensor)
         return (scale.reshape(along) * (array - zero.reshape(along))).astype(np.float32)

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageEnhance, ImageOps
-from realrag.small_encoder import MobileNet
 from torch import Tensor
+
+from realrag.small_encoder import MobileNet
 
 from .pairs import Photo
 
@@ -30,7 +31,7 @@ def plain_view(image: Image.Image, size: int) -> Image.Image:
 
 
 def augmented_view(image: Image.Image, size: int, dice: random.Random) -> Image.Image:
-    """A random crop of 30..100 % of the area, mirrored half the time, with other brightness, contrast, colour and sharpness."""
+    """A random crop of 30..100 % of the area, half of them mirrored, other brightness, contrast, colour, sharpness."""
     area, stretch = dice.uniform(0.3, 1.0), dice.uniform(-0.3, 0.3)
     width = image.width * min(1.0, (area * 2.0**stretch) ** 0.5)
     height = image.height * min(1.0, (area * 2.0**-stretch) ** 0.5)
@@ -39,8 +40,11 @@ def augmented_view(image: Image.Image, size: int, dice: random.Random) -> Image.
     if dice.random() < 0.5:
         image = ImageOps.mirror(image)
     for enhance, reach in (
-        (ImageEnhance.Brightness, 0.4), (ImageEnhance.Contrast, 0.4), (ImageEnhance.Color, 0.4), (ImageEnhance.Sharpness, 0.8),
-    ):  # fmt: skip
+        (ImageEnhance.Brightness, 0.4),
+        (ImageEnhance.Contrast, 0.4),
+        (ImageEnhance.Color, 0.4),
+        (ImageEnhance.Sharpness, 0.8),
+    ):
         image = enhance(image).enhance(dice.uniform(1 - reach, 1 + reach))
     return image
 
@@ -57,13 +61,22 @@ def views_of(photos: list[Photo], view: int, size: int, seed: int) -> list[Image
     if view == 0:
         return [plain_view(image, size) for _, image in opened]
     return [
-        augmented_view(image, size, random.Random(f"{seed}/{view}/{photo.group}/{photo.path.name}")) for photo, image in opened
+        augmented_view(image, size, random.Random(f"{seed}/{view}/{photo.group}/{photo.path.name}"))
+        for photo, image in opened
     ]
 
 
 @torch.no_grad()
 def front_answers(
-    tower: MobileNet, cut: int, photos: list[Photo], view: int, size: int, seed: int, mean: float, std: float, bf16: bool
+    tower: MobileNet,
+    cut: int,
+    photos: list[Photo],
+    view: int,
+    size: int,
+    seed: int,
+    mean: float,
+    std: float,
+    bf16: bool,
 ) -> np.ndarray:
     """(N, h, w, C) uint8 in steps of RELU6_STEP: channels last, as the tower computes."""
     chunks = []
@@ -84,9 +97,18 @@ class FrontCache:
     """One .npy a view in a folder named for everything it depends on; a finished view is never computed again."""
 
     def __init__(
-        self, folder: Path, tower: MobileNet, cut: int, photos: tuple[Photo, ...], *, size: int, seed: int, mean: float, std: float,
+        self,
+        folder: Path,
+        tower: MobileNet,
+        cut: int,
+        photos: tuple[Photo, ...],
+        *,
+        size: int,
+        seed: int,
+        mean: float,
+        std: float,
         bf16: bool = True,
-    ):  # fmt: skip
+    ):
         digest = hashlib.sha256(f"{cut} {size} {seed} {mean} {std} {bf16}".encode())
         for weight in (*tower.stem.parameters(), *tower.blocks[:cut].parameters()):
             digest.update(weight.detach().numpy().tobytes())
