@@ -6,7 +6,7 @@ import textwrap
 
 from .references import References, letterbox
 
-CELL, TEXT, GAP, LEFT = 200, 46, 10, 230
+CELL, TEXT, GAP, LEFT = 200, 56, 12, 230
 INK, PAPER, FAINT = (30, 30, 30), (250, 250, 248), (110, 110, 110)
 
 
@@ -29,7 +29,7 @@ def contact_sheet(answers: list[References], columns: int):
         for column, item in enumerate(answer.items[:columns]):
             left = LEFT + column * (CELL + GAP)
             sheet.paste(letterbox(item.image, (CELL, CELL)), (left, top))
-            words = f"{item.score:.2f}  {item.caption or item.file}\n{item.licence} {item.author}".split("\n")
-            text = "\n".join(textwrap.shorten(line, 36, placeholder="...") for line in words)
+            lines = f"{item.score:.2f}  {item.caption or item.file}", item.author, item.licence or "licence not stated"
+            text = "\n".join(line if len(line) < 36 else line[:34] + "..." for line in lines if line)
             draw.multiline_text((left, top + CELL + 4), text, FAINT, small)
     return sheet

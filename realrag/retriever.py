@@ -13,7 +13,7 @@ from .bundle import Bundle, matrix_header, open_matrix, unit_rows
 from .diversity import drop_near_duplicates, mmr
 from .encoder import Encoder, load_encoder
 from .errors import EncoderError, QueryError
-from .files import write_atomic
+from .files import Verdicts, write_atomic
 from .index import EXACT_LIMIT, Index, open_index
 from .library import Progress
 from .records import Filters
@@ -68,7 +68,8 @@ class Retriever:
             )
         head = bundle.head()
         vectors = unit_vectors(bundle, head)
-        return cls(bundle, encoder, open_index(vectors, bundle.cache, bundle.id[:32], kind=kind), vectors, head)
+        index = open_index(vectors, bundle.cache, bundle.id[:32], kind=kind, progress=progress)
+        return cls(bundle, encoder, index, vectors, head)
 
     def query(self, texts: list[str], image=None, image_weight: float = 0.5) -> np.ndarray:
         """(B, D) float32 unit query vectors: of the text, of the picture (through the head, like the photos), or of both
@@ -206,8 +207,9 @@ def unit_vectors(bundle: Bundle, head=None) -> np.ndarray:
         for start, rows in chunks():
             vectors[start : start + len(rows)] = rows
         return vectors
-    path = bundle.cache / "vectors.safetensors"
-    if not path.is_file():
+    path, kept = bundle.cache / "vectors.safetensors", bundle.cache / "vectors.sha256"
+    verdicts = Verdicts(bundle.cache)
+    if not (path.is_file() and kept.is_file() and kept.read_text() == verdicts.sha256(path)):
         bundle.cache.mkdir(parents=True, exist_ok=True)
 
         def write(file) -> None:
@@ -216,4 +218,5 @@ def unit_vectors(bundle: Bundle, head=None) -> np.ndarray:
                 file.write(rows.astype(np.float16).tobytes())
 
         write_atomic(path, write)
+        write_atomic(kept, verdicts.sha256(path).encode())
     return open_matrix(path, count, dim)

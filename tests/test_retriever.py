@@ -160,6 +160,11 @@ def test_large_libraries_are_mapped_and_answer_alike(photos, tmp_path, encoder, 
         assert isinstance(large._vectors, np.memmap)
         found = large.search("red", k=5)
         assert [item.id for item in found.items] == [item.id for item in small.items]
+    path = next((tmp_path / "cache").rglob("vectors.safetensors"))
+    right = path.read_bytes()
+    path.write_bytes(right[:-8] + bytes(8))
+    Retriever.open(tmp_path / "b", encoder=encoder, cache=tmp_path / "cache", kind="ivf")
+    assert path.read_bytes() == right, "a damaged cache is made anew, not believed"
 
 
 def test_references_show_themselves(retriever):
