@@ -9,12 +9,12 @@ import unicodedata
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from .errors import RealRAGError
+from .errors import PhotoError, RealRAGError
 
 # The names people and data sets give to the same six things.
 COLUMNS = {
     "file": ("file", "path", "file_name", "filename", "image"),
-    "caption": ("caption", "text", "description", "prompt", "title"),
+    "caption": ("caption", "text", "description", "prompt"),
     "class_name": ("class", "class_name", "label", "category"),
     "author": ("author", "credit", "artist", "attribution", "photographer", "creator"),
     "licence": ("licence", "license", "rights"),
@@ -120,7 +120,7 @@ class Captions:
                 self._table.setdefault(os.path.normpath(file).replace("\\", "/"), credit)
 
     def of(self, file: str) -> Credit:
-        """`file`: path relative to the photo folder, with '/'."""
+        """`file`: path relative to the photo folder, with '/'. PhotoError `bad_sidecar` when its words cannot be read."""
         path = self._folder / file
         credit = self._table.get(os.path.normpath(file).replace("\\", "/"), Credit())
         credit = credit.or_else(self._sidecar(path))
@@ -139,7 +139,7 @@ class Captions:
                 try:
                     row = json.loads(sidecar.read_text(encoding="utf-8-sig"))
                 except (ValueError, RecursionError, OSError):
-                    raise RealRAGError(f"{sidecar} is not JSON. Mend it or remove it.") from None
+                    raise PhotoError("bad_sidecar", f"{path.name}: {sidecar.name} is not JSON. Mend it or remove it.") from None
                 if isinstance(row, dict):
                     credit = credit.or_else(_credit(row))
         text = path.with_suffix(".txt")

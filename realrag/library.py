@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable
 
-from .captions import Captions, Credit
+from .captions import MAX_FIELD, Captions, Credit
 from .errors import PhotoError, RealRAGError
 from .photos import FOREIGN, FORMATS, inspect
 
@@ -60,6 +60,11 @@ def photo_files(folder: Path) -> list[str]:
     return sorted(files)
 
 
+def printable(name: str) -> str:
+    """A file name that can be written as UTF-8: old disks hold names in other encodings."""
+    return name.encode("utf-8", "replace").decode()[:MAX_FIELD]
+
+
 def in_order(items: Iterable, work: Callable, workers: int, ahead: int):
     """`work(item)` for each item on `workers` threads, yielded in order, at most `ahead` results waiting: bounded memory."""
     with ThreadPoolExecutor(workers) as pool:
@@ -101,18 +106,23 @@ def scan(
         try:
             if os.path.islink(folder / file) and not (folder / file).exists():
                 raise PhotoError("unreadable", f"{file}: a link that leads nowhere. Remove it.")
-            return inspect(folder / file)
+            seen = inspect(folder / file)
+            return seen, words.of(file)
         except PhotoError as error:
             return error
 
-    for number, (file, seen) in enumerate(zip(files, in_order(files, look, workers, 4 * workers)), 1):
-        if isinstance(seen, PhotoError):
-            library.rejected.append(Rejected(file, seen.reason, str(seen)))
-        elif seen.sha256 in first:
+    for number, (file, result) in enumerate(zip(files, in_order(files, look, workers, 4 * workers)), 1):
+        file = printable(file)
+        if isinstance(result, PhotoError):
+            library.rejected.append(Rejected(file, result.reason, printable(str(result))))
+            progress(number, len(files))
+            continue
+        seen, credit = result
+        if seen.sha256 in first:
             library.duplicates.append((file, first[seen.sha256]))
         else:
             first[seen.sha256] = file
-            candidate = Candidate(file, seen.path, seen.sha256, seen.width, seen.height, words.of(file))
+            candidate = Candidate(file, seen.path, seen.sha256, seen.width, seen.height, credit)
             library.candidates.append(candidate)
         progress(number, len(files))
     return library

@@ -17,6 +17,19 @@ MODES = {
 }
 
 
+WIDEST = 64  # times as long as it is wide; a 20,000 x 1 picture would otherwise be enlarged to gigabytes before the crop
+
+
+def _without_far_ends(image):
+    """Cut ends that a centre crop drops anyway from pictures thinner than 1 : WIDEST."""
+    width, height = image.size
+    long = WIDEST * min(image.size)
+    if max(image.size) <= long:
+        return image
+    left, top = max(0, (width - long) // 2), max(0, (height - long) // 2)
+    return image.crop((left, top, left + min(width, long), top + min(height, long)))
+
+
 @dataclass(frozen=True)
 class Preprocess:
     """How pixels are made: side length in pixels, mode (see MODES), resampling, and the mean and std per channel in 0..1."""
@@ -47,6 +60,7 @@ class Preprocess:
         if self.mode == "squash":
             image = image.resize((size, size), resample)
         elif self.mode == "crop":
+            image = _without_far_ends(image)
             short = min(image.size)
             # torchvision's arithmetic: the long side is cut to whole pixels, the crop starts at the rounded half
             width, height = (int(size * side / short) for side in image.size)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realrag.captions import MAX_FIELD, Captions, Credit, clean, read_table
-from realrag.errors import RealRAGError
+from realrag.errors import PhotoError, RealRAGError
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_missing_table_and_a_broken_sidecar_are_named(folder):
     with pytest.raises(RealRAGError, match="nowhere.csv"):
         Captions(folder, folder / "nowhere.csv")
     (folder / "Granny-Smith" / "a.json").write_text("{")
-    with pytest.raises(RealRAGError, match="a.json is not JSON"):
+    with pytest.raises(PhotoError, match="a.json is not JSON"):
         Captions(folder).of("Granny-Smith/a.jpg")
 
 

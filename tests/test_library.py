@@ -4,6 +4,8 @@ import shutil
 import pytest
 from conftest import photo_bytes
 
+from realrag.build import build
+from realrag.bundle import Bundle
 from realrag.captions import Credit
 from realrag.errors import RealRAGError
 from realrag.library import in_order, scan
@@ -39,6 +41,20 @@ def test_the_walk_is_sorted_whatever_the_disk_says(photos, monkeypatch):
 
     monkeypatch.setattr(os, "walk", backwards)
     assert files == sorted(files) == [item.file for item in scan(photos).candidates]
+
+
+def test_a_name_that_is_no_unicode_is_indexed_like_any_other(photos, tmp_path, encoder):
+    (photos / "red" / "caf\udce9.jpg").write_bytes(photo_bytes((200, 0, 0), 50))
+    (photos / "red" / "bad\udce9.jpg").write_bytes(b"x")
+    report = build(photos, tmp_path / "b", encoder)
+    assert report.indexed == 16 and [item.file for item in report.rejected] == ["red/bad?.jpg"]
+    assert "red/caf?.jpg" in {record.file for record in Bundle(tmp_path / "b").records}
+
+
+def test_a_broken_sidecar_costs_its_own_photo_only(photos):
+    (photos / "red" / "0.json").write_text("{half")
+    library = scan(photos)
+    assert len(library.candidates) == 14 and [item.reason for item in library.rejected] == ["bad_sidecar"]
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
