@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from .errors import EncoderError
@@ -168,7 +168,12 @@ def save_small_encoder(model: SmallDualEncoder, path: Path, about: dict[str, Any
     metadata = {"format": FORMAT, "version": VERSION, "config": json.dumps(model.config, sort_keys=True)}
     if about:
         metadata["training"] = json.dumps(about, sort_keys=True)
-    save_file(state, path, metadata)
+    data = save(state, metadata)
+    # safetensors puts the metadata in any order; sorted, the same weights make the same file.
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data[end:])
 
 
 def load_small_encoder(path: Path) -> SmallDualEncoder:
