@@ -68,3 +68,9 @@ def test_our_nodes_say_where_they_come_from_and_loaders_where_their_models_are(w
 def test_each_graph_has_a_thumbnail(name: str):
     with Image.open(ROOT / "workflows" / f"{name}.jpg") as picture:
         assert picture.format == "JPEG" and max(picture.size) <= 1024
+
+
+def test_comfyui_offers_the_graph_with_its_thumbnail(server: Server, name: str, workflow: dict):
+    assert name in server.json("/workflow_templates")["realrag"]
+    assert server.json(f"/api/workflow_templates/realrag/{name}.json") == workflow
+    assert server.get(f"/api/workflow_templates/realrag/{name}.jpg").startswith(b"\xff\xd8")
