@@ -1,9 +1,9 @@
 """Each adapter's maths against an independent implementation: the classes of diffusers, in fp32 on random weights."""
 
 import pytest
+import synthetic_adapters as synthetic
 import torch
 
-import synthetic_adapters as synthetic
 from realrag.adapters import build_adapter, instantx_sd3, xlabs
 from realrag.adapters.attention import merge_heads, split_heads, unrotate
 

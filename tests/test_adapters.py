@@ -1,12 +1,12 @@
 """Reference adapters: what a file is, and that anything broken is refused in words."""
 
 import pytest
+import synthetic_adapters as synthetic
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-import synthetic_adapters as synthetic
 from realrag.adapters import build_adapter, detect, load_adapter
 from realrag.adapters.reading import flatten
 from realrag.errors import AdapterError

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import photo_bytes
 from fake_encoder import ColourEncoder
+from made_photos import photo_bytes
 from PIL import Image
 
 import realrag.embeddings

@@ -3,7 +3,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import photo_bytes
+from made_photos import photo_bytes
 from PIL import Image
 from test_encoder import tiny_clip  # noqa: F401  a fixture
 

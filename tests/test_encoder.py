@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import photo_bytes
 from fake_encoder import ColourEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_photos import photo_bytes
 from PIL import Image
 
 from realrag.encoder import load_encoder

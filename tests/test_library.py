@@ -2,7 +2,7 @@ import os
 import shutil
 
 import pytest
-from conftest import photo_bytes
+from made_photos import photo_bytes
 
 from realrag.build import build
 from realrag.bundle import Bundle

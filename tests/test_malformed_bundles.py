@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import photo_bytes
 from fake_encoder import ColourEncoder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from made_photos import photo_bytes
 
 from realrag.build import build
 from realrag.bundle import Bundle, matrix_header

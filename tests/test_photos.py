@@ -4,7 +4,7 @@ import zlib
 
 import numpy as np
 import pytest
-from conftest import photo_bytes
+from made_photos import photo_bytes
 from PIL import Image
 
 from realrag.errors import PhotoError

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from conftest import photo_bytes
 from fake_encoder import ColourEncoder
+from made_photos import photo_bytes
 
 from realrag.build import build
 from realrag.errors import EncoderError, QueryError

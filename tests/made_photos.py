@@ -1,0 +1,19 @@
+"""Small photos made on the spot."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+COLOURS = {"red": (230, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}
+
+
+def photo_bytes(colour, seed=0, size=(48, 36), format="JPEG", **options) -> bytes:
+    """A picture of one colour, with patches of other light and noise that depend on the seed."""
+    random = np.random.default_rng(seed)
+    light = random.integers(-70, 70, (2, 2, 3)).repeat(size[1] // 2 + 1, 0).repeat(size[0] // 2 + 1, 1)
+    noise = random.integers(-20, 20, (size[1], size[0], 3))
+    pixels = np.clip(np.array(colour) + light[: size[1], : size[0]] + noise, 0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format, **options)
+    return buffer.getvalue()
