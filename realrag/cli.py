@@ -255,5 +255,6 @@ def main(argv: list[str] | None = None) -> int:
         print("realrag: stopped. Run the same command again to go on where it was.", file=sys.stderr)
         return STOPPED
     except OSError as error:
-        print(f"realrag: {error.filename or ''}: {error.strerror}. Check the path, its permissions and the free space.", file=sys.stderr)
+        what = ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
+        print(f"realrag: {what}. Check the path, its permissions and the free space.", file=sys.stderr)
         return FAILED

@@ -104,6 +104,15 @@ def test_exit_codes(photos, tmp_path, capsys, tiny_clip):  # noqa: F811
     assert main(["index", str(photos), *common]) == 4
 
 
+def test_a_full_disk_is_a_sentence_too(photos, tmp_path, monkeypatch, capsys, tiny_clip):  # noqa: F811
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("realrag.build.encode_all", full)
+    assert main(["index", str(photos), "--out", str(tmp_path / "b"), "--encoder", str(tiny_clip)]) == 1
+    assert "realrag: No space left on device. Check" in capsys.readouterr().err
+
+
 def test_ctrl_c_is_not_a_traceback(photos, tmp_path, monkeypatch, capsys, tiny_clip):  # noqa: F811
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
