@@ -252,7 +252,8 @@ class Bundle:
 def unit_rows(rows: np.ndarray, first: int = 0) -> np.ndarray:
     """(M, D) raw vectors -> (M, D) float32 of unit length. BundleError names a vector that is not finite or zero."""
     rows = np.asarray(rows, np.float32)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is named below
+        norms = np.linalg.norm(rows, axis=1, keepdims=True)
     bad = ~np.isfinite(norms[:, 0]) | (norms[:, 0] < 1e-6)
     if bad.any():
         row = first + int(np.flatnonzero(bad)[0])
