@@ -136,8 +136,10 @@ def build(
         report = Report(library.found, duplicates=library.duplicates, rejected=list(library.rejected))
         known = {record.sha256: (row, record) for row, record in enumerate(old.records)} if old else {}
         new = [] if mode == "remove" else [item for item in library.candidates if item.sha256 not in known]
-        shards = list(encode_all(new, encoder, out / WORK, sizes, batch=batch, workers=workers, progress=progress))
-        report.encoded = len(new)
+        shards = []
+        for shard, fresh in encode_all(new, encoder, out / WORK, sizes, batch=batch, workers=workers, progress=progress):
+            shards.append(shard)
+            report.encoded += fresh
         refused = _rejected_late(shards, library, report)
         wanted = _wanted(library, known, mode, refused)
         if not wanted:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +17,6 @@ from .files import canonical_json, sha256_bytes, write_atomic
 from .library import Candidate, Progress, in_order
 from .photos import decode, encode_jpeg, read_bytes, shrink
 
-log = logging.getLogger(__name__)
 
 # Small enough that a killed run repeats seconds of work, large enough that the shard files do not matter.
 SHARD = 256
@@ -144,17 +142,19 @@ def encode_all(
     batch: int = 32,
     workers: int = 4,
     progress: Progress = lambda done, total: None,
-) -> Iterator[Path]:
-    """Encode in order, yielding the path of each finished shard in `folder`; shards already there are not done again."""
+) -> Iterator[tuple[Path, int]]:
+    """Encode in order, yielding for each finished shard its path in `folder` and how many photos were encoded for it now:
+    none where the shard was already there."""
     done = 0
     for start in range(0, len(candidates), SHARD):
         part = candidates[start : start + SHARD]
         path = folder / f"{shard_key(part, encoder, sizes, batch)}.safetensors"
         if path.is_file():
-            log.info("Shard %s is already done.", path.stem)
+            fresh = 0
         else:
+            fresh = len(part)
             items, rejected = encode_shard(part, encoder, sizes, batch, workers)
             write_shard(path, items, rejected, encoder.dim)
         done += len(part)
         progress(done, len(candidates))
-        yield path
+        yield path, fresh

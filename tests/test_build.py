@@ -162,8 +162,8 @@ def test_a_run_stopped_anywhere_goes_on_and_ends_the_same(photos, tmp_path, enco
         with pytest.raises(Stop):
             build(photos, out, encoder, progress=progress)
         encoder.seen = 0
-        build(photos, out, encoder)
-        assert encoder.seen == max(0, 15 - 4 * stop_after)
+        report = build(photos, out, encoder)
+        assert encoder.seen == report.encoded == max(0, 15 - 4 * stop_after)
         assert content(out) == content(tmp_path / "whole")
 
 
