@@ -17,7 +17,6 @@ from .files import canonical_json, sha256_bytes, write_atomic
 from .library import Candidate, Progress, in_order
 from .photos import decode, encode_jpeg, read_bytes, shrink
 
-
 # Small enough that a killed run repeats seconds of work, large enough that the shard files do not matter.
 SHARD = 256
 
