@@ -20,8 +20,8 @@ PROMPTS = (
     "a carton of oat milk on a kitchen table",
     "red bell pepper",
     "fresh ginger root",
-    "a straw hat",
-    "a red toy car",
+    "a hat",
+    "a radio-controlled car",
 )
 COLUMNS = 4
 
