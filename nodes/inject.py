@@ -11,6 +11,7 @@ from ..realrag.shared_attention import content_seed
 from . import see
 from .base_model import Base, base_of
 from .branches import InstantXInjection, XLabsInjection
+from .instantx_flux import InstantXFluxInjection
 from .load_adapter import AdapterSocket, ManagedAdapter
 from .patch import Injection, attach
 from .retrieve import ReferencesSocket
@@ -50,11 +51,14 @@ def idle(count: int, strength: float, start_percent: float, end_percent: float) 
 
 def with_adapter(base: Base, images, managed: ManagedAdapter, clip_vision, dials) -> tuple[Injection, str]:
     spec = managed.adapter.spec
-    spec.check_base(base.family, base.name, base.width, base.double)
-    features = see.features(spec, clip_vision, images)
+    spec.check_base(base.family, base.name, base.width, base.double + base.single * spec.single_blocks)
+    features = see.features(spec, clip_vision, images, managed.head)
     if spec.family == "flux-xlabs":
         management.load_models_gpu([managed.patcher])
         injection = XLabsInjection(base, managed.adapter, see.on_device(features), **dials)
+    elif spec.family == "flux-instantx":
+        management.load_models_gpu([managed.patcher])
+        injection = InstantXFluxInjection(base, managed.adapter, see.on_device(features), managed.legacy, **dials)
     else:
         injection = InstantXInjection(base, managed, features, **dials)
     return injection, f"Adapter: {spec.label}. {counted(images)}, {len(images) * spec.tokens} tokens."
@@ -105,7 +109,7 @@ class InjectReferences(io.ComfyNode):
                 io.ClipVision.Input(
                     "clip_vision",
                     optional=True,
-                    tooltip="Needed with an adapter: CLIP ViT-L/14 for Flux XLabs, SigLIP so400m-384 for SD3.5 "
+                    tooltip="Needed with an adapter: CLIP ViT-L/14 for Flux XLabs, SigLIP so400m-384 for both "
                     "InstantX.",
                 ),
                 io.Vae.Input("vae", optional=True, tooltip="Needed without an adapter: the VAE of this model."),
