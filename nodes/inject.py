@@ -38,7 +38,7 @@ def inject(
     return attach(model, injection), f"{report}\nBase: {base.name}. Strength {dials['strength']:g}, steps {window}."
 
 
-def idle(count: int, strength: float, start_percent: float, end_percent: float) -> str:
+def idle(count: int, strength: float, start_percent: float, end_percent: float, controls=None) -> str:
     """Why nothing is to be injected, or "" where something is."""
     if not count:
         return "there are no references."
@@ -55,10 +55,12 @@ def with_adapter(base: Base, images, managed: ManagedAdapter, clip_vision, dials
     features = see.features(spec, clip_vision, images, managed.head)
     if spec.family == "flux-xlabs":
         management.load_models_gpu([managed.patcher])
-        injection = XLabsInjection(base, managed.adapter, see.on_device(features), **dials)
+        baked = XLabsInjection.bake(base, managed.adapter, see.on_device(features))
+        injection = XLabsInjection(base, baked, len(images), **dials)
     elif spec.family == "flux-instantx":
         management.load_models_gpu([managed.patcher])
-        injection = InstantXFluxInjection(base, managed.adapter, see.on_device(features), managed.legacy, **dials)
+        baked = InstantXFluxInjection.bake(base, managed.adapter, see.on_device(features), managed.legacy)
+        injection = InstantXFluxInjection(base, baked, len(images), **dials)
     else:
         injection = InstantXInjection(base, managed, features, **dials)
     return injection, f"Adapter: {spec.label}. {counted(images)}, {len(images) * spec.tokens} tokens."

@@ -124,9 +124,12 @@ def normed(x: Tensor) -> Tensor:
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + KEY_EPS)
 
 
-def branch(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """What is added to the attention's rows at strength 1: q (B, H, L, D) before its rotary embedding -> (B, L, H*D)."""
-    return merge_heads(attend(q, k, v))
+def branch(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """What is added to the attention's rows at strength 1: q (B, H, L, D) before its rotary embedding -> (B, L, H*D).
+
+    bias: (L or 1, T), added to the scores of the tokens.
+    """
+    return merge_heads(attend(q, k, v, bias))
 
 
 build = InstantXFluxAdapter
