@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import comfy.model_management as management
 from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from ..realrag.errors import AdapterError
@@ -11,31 +12,58 @@ from ..realrag.shared_attention import content_seed
 from . import see
 from .base_model import Base, base_of
 from .branches import InstantXInjection, XLabsInjection
+from .conditioning import windowed
+from .image_embeddings import with_embeddings
 from .instantx_flux import InstantXFluxInjection
 from .load_adapter import AdapterSocket, ManagedAdapter
+from .native_references import kind, with_latents
 from .patch import Injection, attach
+from .paths import ADAPTER, AUTO, EMBEDS, LATENTS, PATHS, choose
+from .redux import with_redux
 from .retrieve import ReferencesSocket
 from .share import SharedInjection
 
 
 def inject(
-    model, images: list[Tensor], adapter: ManagedAdapter | None, clip_vision, vae, **dials
-) -> tuple[object, str]:
-    """The patched clone and a report in words; the very same MODEL where there is nothing to do."""
+    model, images: list[Tensor], adapter: ManagedAdapter | None, clip_vision, vae, conditioning: list | None = None,
+    path: str = AUTO, downsampling: int = 3, **dials,
+) -> tuple[object, str, list | None]:  # fmt: skip
+    """The patched clone, a report in words and the CONDITIONING; the very same ones where there is nothing to do."""
     if reason := idle(len(images), **dials):
-        return model, f"The model passes through unchanged: {reason}"
-    base = base_of(model)
-    if adapter is not None:
-        injection, report = with_adapter(base, images, adapter, clip_vision, dials)
-    elif vae is not None:
-        injection, report = without_adapter(model, base, images, vae, dials)
+        return model, f"The model passes through unchanged: {reason}", conditioning
+    parts = dict(adapter=adapter, clip_vision=clip_vision, vae=vae, conditioning=conditioning)
+    way, why = choose(path, model, **parts)
+    if way in (LATENTS, EMBEDS) or way == ADAPTER and adapter.adapter.spec.family == "flux-redux":
+        changed, report = through_prompt(way, model, images, parts, dials["strength"], downsampling)
+        conditioning, name = windowed(conditioning, changed, dials["start_percent"], dials["end_percent"]), kind(model)
     else:
-        raise AdapterError(
-            "Inject References has neither an adapter nor a VAE. Connect an adapter (Load Reference Adapter) with its "
-            "CLIP Vision model, or connect the VAE of this model to let the references in without an adapter file."
-        )
+        base = base_of(model)
+        if way == ADAPTER:
+            injection, report = with_adapter(base, images, adapter, clip_vision, dials)
+        else:
+            injection, report = without_adapter(model, base, images, vae, dials)
+        model, name = attach(model, injection), base.name
     window = f"{dials['start_percent']:.0%} to {dials['end_percent']:.0%}"
-    return attach(model, injection), f"{report}\nBase: {base.name}. Strength {dials['strength']:g}, steps {window}."
+    path_taken = f"Path: {way}, because {why}."
+    return model, f"{path_taken}\n{report}\nBase: {name}. Strength {dials['strength']:g}, steps {window}.", conditioning
+
+
+def through_prompt(way: str, model, images, parts: dict, strength: float, downsampling: int) -> tuple[list, str]:
+    """References that go with the prompt, so the model is not touched: the changed CONDITIONING and a report."""
+    conditioning, said = parts["conditioning"], "Use the conditioning output as the positive prompt."
+    if way == LATENTS:
+        changed, tokens = with_latents(model, parts["vae"], images, conditioning)
+        return changed, f"{counted(images)}, {tokens} tokens. Strength has no say here. {said}"
+    if way == EMBEDS:
+        changed = with_embeddings(model, parts["clip_vision"], images, conditioning, strength)
+        return changed, f"{counted(images)} in the place of the prompt's pooled text. {said}"
+    if conditioning is None or base_of(model).family != "flux":
+        raise AdapterError(
+            "Flux Redux turns references into words for Flux: connect a Flux model, and the positive prompt to "
+            "conditioning."
+        )
+    changed, tokens = with_redux(parts["adapter"], parts["clip_vision"], images, conditioning, strength, downsampling)
+    return changed, f"Adapter: Flux Redux. {counted(images)}, {tokens} tokens behind the prompt. {said}"
 
 
 def idle(count: int, strength: float, start_percent: float, end_percent: float, controls=None) -> str:
@@ -79,7 +107,7 @@ def without_adapter(model, base: Base, images, vae, dials) -> tuple[Injection, s
     latents = see.latents(model, base, vae, images)
     injection = SharedInjection(base, latents, [content_seed(image) for image in images], **dials)
     return injection, (
-        "No adapter is connected: shared attention to the noised references (experimental). "
+        "Shared attention to the noised references (experimental). "
         f"{counted(images)}, {see.token_count(base, latents)} tokens; each step runs the model once more for each."
     )
 
@@ -133,10 +161,35 @@ class InjectReferences(io.ComfyNode):
                     **percent,
                     tooltip="When they leave again: 0.8 gives the prompt the last word.",
                 ),
+                io.Conditioning.Input(
+                    "conditioning",
+                    optional=True,
+                    tooltip="The positive prompt. Needed where references go in through it: Flux Redux, reference "
+                    "latents, SDXL and SD2.1.",
+                ),
+                io.Combo.Input(
+                    "path",
+                    options=PATHS,
+                    default=AUTO,
+                    optional=True,
+                    tooltip="auto takes the best way that the model and the connected parts allow; the report says "
+                    "which and why. For Flux Kontext and Qwen-Image-Edit choose reference latents.",
+                ),
+                io.Int.Input(
+                    "downsampling",
+                    default=3,
+                    min=1,
+                    max=5,
+                    optional=True,
+                    tooltip="Only for Flux Redux: 1 keeps every detail and drowns the prompt, 5 keeps a rough idea.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The steered model, for a sampler."),
                 io.String.Output(display_name="report", tooltip="Which way the references went in, and why."),
+                io.Conditioning.Output(
+                    display_name="conditioning", tooltip="The positive prompt with the references, for a sampler."
+                ),
             ],
         )
 
@@ -144,8 +197,13 @@ class InjectReferences(io.ComfyNode):
     def execute(
         cls, model, strength: float, start_percent: float, end_percent: float,
         references=None, image: Tensor | None = None, adapter: ManagedAdapter | None = None, clip_vision=None, vae=None,
+        conditioning: list | None = None, path: str = AUTO, downsampling: int = 3,
     ) -> io.NodeOutput:  # fmt: skip
         dials = dict(strength=strength, start_percent=start_percent, end_percent=end_percent)
-        model, report = inject(model, see.pictures(references, image), adapter, clip_vision, vae, **dials)
+        model, report, conditioning = inject(
+            model, see.pictures(references, image), adapter, clip_vision, vae, conditioning, path, downsampling, **dials
+        )
+        if conditioning is None:
+            conditioning = ExecutionBlocker("Inject References: connect the positive prompt to conditioning as well.")
         note = getattr(references, "note", "")
-        return io.NodeOutput(model, f"{report}\n{note}" if note else report)
+        return io.NodeOutput(model, f"{report}\n{note}" if note else report, conditioning)

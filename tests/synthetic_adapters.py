@@ -88,6 +88,16 @@ def instantx_flux(width=256, context=48, blocks=4, encoder=24, tokens=5, hidden=
     return _filled(shapes, seed, **kind)
 
 
+def redux(width=64, encoder=24, inner=96, seed=0, blocks=None, **kind):
+    shapes = {
+        "redux_up.weight": (inner, encoder),
+        "redux_up.bias": (inner,),
+        "redux_down.weight": (width, inner),
+        "redux_down.bias": (width,),
+    }
+    return _filled(shapes, seed, **kind)
+
+
 def map_head(width=24, inner=40, seed=0, **kind):
     """The pooling head as it lies in a SigLIP vision file."""
     shapes = {

@@ -53,6 +53,24 @@ def test_the_flux_instantx_file_of_real_size_is_recognised_without_its_data():
         spec.check_base("flux", "Flux", 3072, 8 + 19)
 
 
+def test_the_redux_file_of_real_size_is_recognised_without_its_data():
+    spec = detect(synthetic.redux(width=4096, encoder=1152, inner=12288, device="meta"))
+    assert (spec.family, spec.width, spec.tokens, spec.encoder_output) == ("flux-redux", 4096, 729, "last_hidden_state")
+
+
+def test_redux_tokens_are_pooled_in_squares_and_stay_as_they_are_at_one():
+    adapter, hidden = build_adapter(synthetic.redux()), torch.randn(1, 49, 24, generator=torch.Generator().manual_seed(1))
+    whole = adapter.tokens(hidden)
+    assert whole.shape == (1, 49, 64) and torch.equal(adapter.tokens(hidden, 1), whole)
+    grid = whole.reshape(7, 7, 64)
+    # 7 patches on a side to 3: windows 0-2, 2-4, 4-6, as area resampling lays them
+    spans = [(0, 3), (2, 5), (4, 7)]
+    slow = torch.stack([grid[a:b, c:d].mean((0, 1)) for a, b in spans for c, d in spans])
+    torch.testing.assert_close(adapter.tokens(hidden, 2)[0], slow)
+    assert adapter.tokens(hidden, 5).shape == (1, 1, 64)
+    assert adapter.tokens(hidden[:, :48], 3).shape == (1, 48, 64)
+
+
 def test_the_nested_flux_instantx_bin_is_read_as_plain_weights(tmp_path):
     flat = synthetic.instantx_flux()
     torch.save(synthetic.nested(flat), tmp_path / "ip-adapter.bin")
@@ -81,7 +99,7 @@ def test_a_pooling_head_is_found_by_its_keys_and_broken_ones_are_refused(tmp_pat
         load_map_head(path)
 
 
-@pytest.mark.parametrize("make", [synthetic.xlabs, synthetic.instantx, synthetic.instantx_flux])
+@pytest.mark.parametrize("make", [synthetic.xlabs, synthetic.instantx, synthetic.instantx_flux, synthetic.redux])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_an_adapter_keeps_the_precision_of_its_file(make, dtype, tmp_path):
     save_file(make(dtype=dtype), tmp_path / "any name.safetensors")
@@ -157,7 +175,6 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path, caps
 @pytest.mark.parametrize(
     "content, words",
     [
-        ({"redux_up.weight": torch.ones(2, 2)}, "Flux Redux"),
         ({"lora_unet_x.lora_up.weight": torch.ones(2, 2)}, "a LoRA"),
         (  # a face adapter of SD1.5: the projector of Flux InstantX, but blocks 1, 3, 5
             {f"image_proj.proj.{i}.weight": torch.ones(2, 2) for i in "02"} | {"ip_adapter.1.to_k_ip.weight": torch.ones(2)},
@@ -182,7 +199,8 @@ def test_a_table_that_is_not_all_tensors_is_refused(content):
 @settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_mutated_adapter_file_is_refused_in_words(data, tmp_path):
-    make = data.draw(st.sampled_from([synthetic.xlabs, synthetic.instantx, synthetic.instantx_flux]))
+    families = [synthetic.xlabs, synthetic.instantx, synthetic.instantx_flux, synthetic.redux]
+    make = data.draw(st.sampled_from(families))
     weights = make(blocks=1, **({"depth": 1} if make is synthetic.instantx else {}))
     key = data.draw(st.sampled_from(sorted(weights)))
     harm = data.draw(

@@ -18,15 +18,15 @@ LISTED = 3  # keys named in an error before "and N more"
 class AdapterSpec:
     """Read from a file's keys and shapes alone; the file's name never matters."""
 
-    family: str  # "flux-xlabs", "flux-instantx" or "sd35-instantx"
+    family: str  # "flux-xlabs", "flux-instantx", "flux-redux" or "sd35-instantx"
     label: str  # the family in words
     base: str  # the generator it was trained for, in words
-    width: int  # channels of that generator
+    width: int  # channels of that generator (Redux: of its text)
     n_blocks: int  # blocks it feeds: the double (joint) ones, and the single ones where `single_blocks`
     head_dim: int | None  # None: the file does not say, the generator decides
     encoder: str  # the image encoder in words
     encoder_dim: int
-    encoder_output: str  # "image_embeds" or "pooler_output" (N, E), "penultimate_hidden_states" (N, L, E)
+    encoder_output: str  # "image_embeds" or "pooler_output" (N, E), "penultimate_" or "last_hidden_state" (N, L, E)
     crop: bool  # True: shorter side to size, centre crop. False: squash to a square
     tokens: int  # per reference
     single_blocks: bool = False  # does it feed Flux's single blocks too?
