@@ -8,11 +8,13 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from ..realrag.errors import AdapterError
+from ..realrag.profiles import AS_SET, FLAT
 from ..realrag.shared_attention import content_seed
-from . import see
+from . import control_inputs, see
 from .base_model import Base, base_of
 from .branches import InstantXInjection, XLabsInjection
 from .conditioning import windowed
+from .controls import Controls
 from .image_embeddings import with_embeddings
 from .instantx_flux import InstantXFluxInjection
 from .load_adapter import AdapterSocket, ManagedAdapter
@@ -34,7 +36,9 @@ def inject(
     parts = dict(adapter=adapter, clip_vision=clip_vision, vae=vae, conditioning=conditioning)
     way, why = choose(path, model, **parts)
     if way in (LATENTS, EMBEDS) or way == ADAPTER and adapter.adapter.spec.family == "flux-redux":
-        changed, report = through_prompt(way, model, images, parts, dials["strength"], downsampling)
+        if not (shown := dials["controls"].shown(images)):
+            return model, "Nothing passes through the prompt: every reference is negative or has the weight 0.", conditioning
+        changed, report = through_prompt(way, model, shown, parts, dials["strength"], downsampling)
         conditioning, name = windowed(conditioning, changed, dials["start_percent"], dials["end_percent"]), kind(model)
     else:
         base = base_of(model)
@@ -66,12 +70,14 @@ def through_prompt(way: str, model, images, parts: dict, strength: float, downsa
     return changed, f"Adapter: Flux Redux. {counted(images)}, {tokens} tokens behind the prompt. {said}"
 
 
-def idle(count: int, strength: float, start_percent: float, end_percent: float, controls=None) -> str:
+def idle(count: int, strength: float, start_percent: float, end_percent: float, controls: Controls) -> str:
     """Why nothing is to be injected, or "" where something is."""
     if not count:
         return "there are no references."
     if strength == 0:
         return "the strength is 0."
+    if all(controls.of(i).weight == 0 for i in range(count)):
+        return "every reference has the weight 0."
     if start_percent >= end_percent:
         return f"the window from {start_percent:.0%} to {end_percent:.0%} of the steps is empty."
     return ""
@@ -183,6 +189,7 @@ class InjectReferences(io.ComfyNode):
                     optional=True,
                     tooltip="Only for Flux Redux: 1 keeps every detail and drowns the prompt, 5 keeps a rough idea.",
                 ),
+                *control_inputs.inputs(),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The steered model, for a sampler."),
@@ -198,12 +205,17 @@ class InjectReferences(io.ComfyNode):
         cls, model, strength: float, start_percent: float, end_percent: float,
         references=None, image: Tensor | None = None, adapter: ManagedAdapter | None = None, clip_vision=None, vae=None,
         conditioning: list | None = None, path: str = AUTO, downsampling: int = 3,
+        preset: str = AS_SET, **controls,
     ) -> io.NodeOutput:  # fmt: skip
         dials = dict(strength=strength, start_percent=start_percent, end_percent=end_percent)
+        family = adapter.adapter.spec.family if adapter is not None else "shared"
+        dials, profile = control_inputs.with_preset(preset, family, dials, controls.pop("profile", FLAT))
+        pictures = see.pictures(references, image)
+        dials["controls"] = control_inputs.read(references, len(pictures), profile=profile, **controls)
         model, report, conditioning = inject(
-            model, see.pictures(references, image), adapter, clip_vision, vae, conditioning, path, downsampling, **dials
+            model, pictures, adapter, clip_vision, vae, conditioning, path, downsampling, **dials
         )
         if conditioning is None:
             conditioning = ExecutionBlocker("Inject References: connect the positive prompt to conditioning as well.")
-        note = getattr(references, "note", "")
-        return io.NodeOutput(model, f"{report}\n{note}" if note else report, conditioning)
+        lines = [report, *control_inputs.words(dials["controls"]), getattr(references, "note", "")]
+        return io.NodeOutput(model, "\n".join(filter(None, lines)), conditioning)
