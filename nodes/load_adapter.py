@@ -51,13 +51,14 @@ class LoadReferenceAdapter(io.ComfyNode):
             category="RealRAG",
             description="Loads a reference adapter (IP-Adapter) for Flux or SD3.5 from models/realrag_adapters. "
             "What kind it is, is told by the file's content. Known: Flux XLabs v1 and v2, Flux InstantX, "
-            "SD3.5-Large InstantX.",
+            "Flux Redux, SD3.5-Large InstantX.",
             inputs=[
                 io.Combo.Input(
                     "adapter",
                     options=folder_paths.get_filename_list(ADAPTERS),
                     tooltip="A file in models/realrag_adapters. New files appear after pressing R. "
-                    "Prefer .safetensors; .bin and .pt are read for their weights only.",
+                    "Prefer .safetensors; .bin and .pt are read for their weights only (realrag convert makes the one of the "
+                    "other).",
                 ),
                 io.Combo.Input(
                     "vision_file",

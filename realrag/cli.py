@@ -1,4 +1,4 @@
-"""The commands: realrag index, search, show, verify, demo, bench."""
+"""The commands: realrag index, search, show, verify, convert, demo, bench."""
 
 from __future__ import annotations
 
@@ -141,6 +141,15 @@ def verify(args) -> int:
     return OK
 
 
+def convert(args) -> int:
+    from .convert import convert as run
+
+    made = run(args.file, args.out)
+    print(f"{args.out}: {made.tensors} tensors, {made.bytes} bytes, each read back and found the same.")
+    print(made.what)
+    return OK
+
+
 def demo(args) -> int:
     from .demo import run_demo
 
@@ -224,6 +233,13 @@ def parser() -> argparse.ArgumentParser:
 
     one = command("verify", verify, "Read a bundle whole and say whether it is right.", "realrag verify my-photos")
     one.add_argument("bundle")
+
+    one = command(
+        "convert", convert, "Make a safetensors file of a pickled adapter; no code in the pickle is run.",
+        "realrag convert ip-adapter.bin --out ComfyUI/models/realrag_adapters/flux-instantx.safetensors",
+    )  # fmt: skip
+    one.add_argument("file", type=Path, help="a .bin, .pt or .pth file of weights")
+    one.add_argument("--out", type=Path, required=True, help="the .safetensors file to write; never overwritten")
 
     one = command("demo", demo, "Index the shipped photos and ask several prompts.", "realrag demo --out demo-out")
     one.add_argument("--out", type=Path, default=Path("demo-out"))
