@@ -5,7 +5,6 @@ A CONDITIONING is a list of [text (B, L, C), table]; what comes in is never chan
 
 from __future__ import annotations
 
-import node_helpers
 import torch
 from torch import Tensor
 
@@ -36,7 +35,7 @@ def with_room(table: dict, n_text: int, n_new: int) -> dict:
 
 def with_values(conditioning: list, key: str, values: list) -> list:
     """Append to a list in every entry's table, as core's nodes do."""
-    return node_helpers.conditioning_set_values(conditioning, {key: values}, append=True)
+    return [[text, {**table, key: [*table.get(key, []), *values]}] for text, table in conditioning]
 
 
 def windowed(before: list, after: list, start: float, end: float) -> list:

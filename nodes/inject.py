@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import comfy.model_management as management
 from comfy_api.latest import io
-from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from ..realrag.errors import AdapterError
@@ -118,6 +117,13 @@ def without_adapter(model, base: Base, images, vae, dials) -> tuple[Injection, s
     )
 
 
+def no_prompt():
+    """Stops what hangs on the conditioning output, with a sentence; nothing else."""
+    from comfy_execution.graph_utils import ExecutionBlocker
+
+    return ExecutionBlocker("Inject References: connect the positive prompt to conditioning as well.")
+
+
 class InjectReferences(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -216,6 +222,6 @@ class InjectReferences(io.ComfyNode):
             model, pictures, adapter, clip_vision, vae, conditioning, path, downsampling, **dials
         )
         if conditioning is None:
-            conditioning = ExecutionBlocker("Inject References: connect the positive prompt to conditioning as well.")
+            conditioning = no_prompt()
         lines = [report, *control_inputs.words(dials["controls"]), getattr(references, "note", "")]
         return io.NodeOutput(model, "\n".join(filter(None, lines)), conditioning)
