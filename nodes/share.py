@@ -151,9 +151,10 @@ class ActiveShared:
             def seen(chosen, bias, group=group, rows=rows, prompt=prompt, mask=mask, q_image=q_image, k_own=k_own):
                 """Attention to own keys and those of the chosen references: (B, L, H*D)."""
                 shown = recorded.of(prompt, [self.seen.index(group.picks[i]) for i in chosen])
+                weights = [group.mixer.weights[i] for i in chosen]
                 return merge_heads(
                     attend_to_both(
-                        *adapted(q_image, k_own, image, shown, amount), v[rows], shown.k, shown.v, amount, mask,
+                        *adapted(q_image, k_own, image, shown, weights, amount), v[rows], shown.k, shown.v, amount, mask,
                         by_reference(bias, shown.sizes),
                     )
                 )  # fmt: skip
@@ -172,12 +173,16 @@ class ActiveShared:
         return image
 
 
-def adapted(q: Tensor, k: Tensor, image: slice, shown: Recorded, strength: float) -> tuple[Tensor, Tensor]:
+def adapted(
+    q: Tensor, k: Tensor, image: slice, shown: Recorded, weights: list[float], strength: float
+) -> tuple[Tensor, Tensor]:
     """Queries and own image keys with the references' statistics (SD3); unchanged where keys are rotated (Flux)."""
     if shown.q is None:
         return q, k
-    amount = min(strength, 1.0)
-    of_q, of_k = Statistics.of(shown.q), Statistics.of(shown.k)
+    amount, counts = min(strength, 1.0), None
+    if len(set(weights)) > 1:
+        counts = torch.cat([k.new_full((size,), w) for size, w in zip(shown.sizes, weights, strict=True)]).float()
+    of_q, of_k = Statistics.of(shown.q, weights=counts), Statistics.of(shown.k, weights=counts)
     k = torch.cat((k[:, :, : image.start], adain(k[:, :, image], of_k, amount), k[:, :, image.stop :]), 2)
     return adain(q, of_q, amount), k
 

@@ -54,9 +54,14 @@ class Statistics:
     std: Tensor
 
     @classmethod
-    def of(cls, x: Tensor, eps: float = 1e-5) -> Statistics:
+    def of(cls, x: Tensor, eps: float = 1e-5, weights: Tensor | None = None) -> Statistics:
+        """Of x (B, H, L, D); weights (L,), such as 2 for every token of a picture that counts twice."""
         x = x.float()
-        return cls(x.mean(2, keepdim=True), (x.var(2, keepdim=True, correction=0) + eps).sqrt())
+        if weights is None:
+            return cls(x.mean(2, keepdim=True), (x.var(2, keepdim=True, correction=0) + eps).sqrt())
+        shares = (weights / weights.sum()).to(x)[:, None]
+        mean = (shares * x).sum(2, keepdim=True)
+        return cls(mean, ((shares * (x - mean).square()).sum(2, keepdim=True) + eps).sqrt())
 
 
 def adain(x: Tensor, target: Statistics, amount: float = 1.0) -> Tensor:
