@@ -8,10 +8,8 @@ the call's options. So the order of nodes does not matter, and clones and deep c
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
 from typing import Protocol
-from weakref import WeakSet
 
 import torch
 from comfy.patcher_extension import WrappersMP
@@ -22,11 +20,10 @@ from ..realrag.combine import balance
 from ..realrag.profiles import factors
 from .base_model import Base
 from .controls import Controls, Group, groups, in_window, on_grid
+from .watchdog import judge_call, judge_windows
 
 KEY = "realrag"
 OVERRIDE = "optimized_attention_override"
-log = logging.getLogger(__name__)
-_judged: WeakSet[Injection] = WeakSet()  # seen at work, or warned about, in their first call
 
 
 @dataclass
@@ -46,7 +43,9 @@ class ModelCall:
     n_image: int
     sampling: object = None  # the model's schedule, for windows in percent
     n_text: int = 0  # learnt from the first block
-    reached: int = 0
+    entered: int = 0  # blocks of ours that were run
+    reached: int = 0  # attention calls that came by
+    replacements: list = field(default_factory=list)  # other plugins' hooks that we lie round
 
     @property
     def positive(self) -> list[slice]:
@@ -148,6 +147,8 @@ def run_with_references(
     options = transformer_options if transformer_options is not None else {}
     asked = dict.fromkeys(options.get("patches", {}).get(KEY, ()))  # each once, however options were merged
     sigma = float(t.flatten()[0]) if asked and KEY not in options else None
+    if sigma is not None:
+        judge_windows(list(asked), options, executor.class_obj.model_sampling)
     asked = [i for i in asked if sigma is not None and i.in_window(sigma, executor.class_obj.model_sampling)]
     if not asked:
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
@@ -161,12 +162,7 @@ def run_with_references(
     if not actives:
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
     output = executor(x, t, c_concat, c_crossattn, control, with_blocks(options, call, actives), **kwargs)
-    if not call.reached and asked[0] not in _judged:
-        log.warning(
-            "The references had no effect: this model's attention never came by. A node that replaces the model's own "
-            "blocks or kernels (Nunchaku, some caches and compilers) is the likely cause; bypass it to use references."
-        )
-    _judged.update(asked)
+    judge_call(asked, call)
     return output
 
 
@@ -183,6 +179,7 @@ def with_blocks(options: dict, call: ModelCall, actives: list[Active]) -> dict:
     for where in call.base.blocks:
         here = [active for active in actives if active.wants(*where)]
         if here:
+            call.replacements += [blocks[where]] if blocks.get(where) is not None else []
             blocks[where] = InjectedBlock(*where, blocks.get(where), call, here)
     return {**options, "patches_replace": replace, KEY: True}
 
@@ -198,6 +195,7 @@ class InjectedBlock:
     actives: list[Active]
 
     def __call__(self, args: dict, extra: dict) -> dict:
+        self.call.entered += 1
         if "txt" in args:
             self.call.n_text = args["txt"].shape[1]
         options = dict(args["transformer_options"])
