@@ -33,11 +33,9 @@ class Controls:
     def of(self, i: int) -> ReferenceSettings:
         return self.settings[i] if i < len(self.settings) else ReferenceSettings()
 
-    def shown(self, pictures: list) -> list:
-        """The pictures that go with a prompt, where there are no rows to weigh or mask: not the negative, not weight 0."""
-        return [
-            one for i, one in enumerate(pictures) if self.of(i).weight > 0 and not self.of(i).negative
-        ]
+    def shown(self, count: int) -> list[int]:
+        """The references that go with a prompt, where there are no rows to choose: not the negative, not weight 0."""
+        return [i for i in range(count) if self.of(i).weight > 0 and not self.of(i).negative]
 
     @property
     def plain(self) -> bool:

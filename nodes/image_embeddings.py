@@ -16,8 +16,8 @@ KNOWN = {
 }
 
 
-def with_embeddings(model, clip_vision, images: list[Tensor], conditioning: list, strength: float) -> list:
-    """The CONDITIONING with the references' mean embedding, times strength. Core adds them up, so each gets its share."""
+def with_embeddings(model, clip_vision, images: list[Tensor], amounts: list[float], conditioning: list) -> list:
+    """The CONDITIONING with each reference's embedding. Core adds them up, so each gets its share of its amount."""
     known = KNOWN.get(type(model.model).__name__)
     if known is None:
         raise AdapterError(
@@ -27,7 +27,7 @@ def with_embeddings(model, clip_vision, images: list[Tensor], conditioning: list
     name, encoder = known
     width = model.model.noise_augmentor.time_embed.dim
     values = []
-    for image in images:
+    for image, amount in zip(images, amounts, strict=True):
         management.throw_exception_if_processing_interrupted()
         output = clip_vision.encode_image(image[None], crop=True)
         if output.image_embeds.ndim != 2 or output.image_embeds.shape[-1] != width:
@@ -35,7 +35,6 @@ def with_embeddings(model, clip_vision, images: list[Tensor], conditioning: list
                 f"{name} takes image embeddings of width {width}, but the connected CLIP Vision model gives width "
                 f"{output.image_embeds.shape[-1]}. Load {encoder} with Load CLIP Vision."
             )
-        values.append(
-            {"clip_vision_output": output, "strength": strength / len(images), "noise_augmentation": 0.0}
-        )
+        share = amount / len(images)
+        values.append({"clip_vision_output": output, "strength": share, "noise_augmentation": 0.0})
     return with_values(conditioning, "unclip_conditioning", values)

@@ -2,46 +2,46 @@
 
 from __future__ import annotations
 
-import comfy.model_management as management
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..realrag.errors import AdapterError
 from ..realrag.profiles import AS_SET, FLAT
+from ..realrag.reference_pack import ReferencePack
 from ..realrag.shared_attention import content_seed
-from . import control_inputs, see
+from . import control_inputs, packs, see
 from .base_model import Base, base_of
-from .branches import InstantXInjection, XLabsInjection
 from .conditioning import windowed
 from .controls import Controls
-from .image_embeddings import with_embeddings
-from .instantx_flux import InstantXFluxInjection
 from .load_adapter import AdapterSocket, ManagedAdapter
-from .native_references import kind, with_latents
+from .native_references import kind
 from .patch import Injection, attach
-from .paths import ADAPTER, AUTO, EMBEDS, LATENTS, PATHS, choose
-from .redux import with_redux
+from .pack_nodes import PackSocket
+from .paths import ADAPTER, AUTO, PATHS, choose
 from .retrieve import ReferencesSocket
 from .share import SharedInjection
+from .through_prompt import goes_through_prompt, through_prompt
 
 
 def inject(
     model, images: list[Tensor], adapter: ManagedAdapter | None, clip_vision, vae, conditioning: list | None = None,
-    path: str = AUTO, downsampling: int = 3, **dials,
+    path: str = AUTO, downsampling: int = 3, pack: ReferencePack | None = None, **dials,
 ) -> tuple[object, str, list | None]:  # fmt: skip
     """The patched clone, a report in words and the CONDITIONING; the very same ones where there is nothing to do."""
-    if reason := idle(len(images), **dials):
+    if reason := idle(len(images) if pack is None else len(pack), **dials):
         return model, f"The model passes through unchanged: {reason}", conditioning
     parts = dict(adapter=adapter, clip_vision=clip_vision, vae=vae, conditioning=conditioning)
-    way, why = choose(path, model, **parts)
-    if way in (LATENTS, EMBEDS) or way == ADAPTER and adapter.adapter.spec.family == "flux-redux":
-        if not (shown := dials["controls"].shown(images)):
-            return model, "Nothing passes through the prompt: every reference is negative or has the weight 0.", conditioning
-        changed, report = through_prompt(way, model, shown, parts, dials["strength"], downsampling)
+    way, why = choose(path, model, **parts) if pack is None else ("reference pack", "one is connected")
+    if goes_through_prompt(way, adapter):
+        changed, report = through_prompt(
+            way, model, images, dials["controls"], parts, dials["strength"], downsampling
+        )
         conditioning, name = windowed(conditioning, changed, dials["start_percent"], dials["end_percent"]), kind(model)
     else:
         base = base_of(model)
-        if way == ADAPTER:
+        if pack is not None:
+            injection, report = packs.from_pack(base, pack, adapter, dials)
+        elif way == ADAPTER:
             injection, report = with_adapter(base, images, adapter, clip_vision, dials)
         else:
             injection, report = without_adapter(model, base, images, vae, dials)
@@ -49,24 +49,6 @@ def inject(
     window = f"{dials['start_percent']:.0%} to {dials['end_percent']:.0%}"
     path_taken = f"Path: {way}, because {why}."
     return model, f"{path_taken}\n{report}\nBase: {name}. Strength {dials['strength']:g}, steps {window}.", conditioning
-
-
-def through_prompt(way: str, model, images, parts: dict, strength: float, downsampling: int) -> tuple[list, str]:
-    """References that go with the prompt, so the model is not touched: the changed CONDITIONING and a report."""
-    conditioning, said = parts["conditioning"], "Use the conditioning output as the positive prompt."
-    if way == LATENTS:
-        changed, tokens = with_latents(model, parts["vae"], images, conditioning)
-        return changed, f"{counted(images)}, {tokens} tokens. Strength has no say here. {said}"
-    if way == EMBEDS:
-        changed = with_embeddings(model, parts["clip_vision"], images, conditioning, strength)
-        return changed, f"{counted(images)} in the place of the prompt's pooled text. {said}"
-    if conditioning is None or base_of(model).family != "flux":
-        raise AdapterError(
-            "Flux Redux turns references into words for Flux: connect a Flux model, and the positive prompt to "
-            "conditioning."
-        )
-    changed, tokens = with_redux(parts["adapter"], parts["clip_vision"], images, conditioning, strength, downsampling)
-    return changed, f"Adapter: Flux Redux. {counted(images)}, {tokens} tokens behind the prompt. {said}"
 
 
 def idle(count: int, strength: float, start_percent: float, end_percent: float, controls: Controls) -> str:
@@ -86,16 +68,7 @@ def with_adapter(base: Base, images, managed: ManagedAdapter, clip_vision, dials
     spec = managed.adapter.spec
     spec.check_base(base.family, base.name, base.width, base.double + base.single * spec.single_blocks)
     features = see.features(spec, clip_vision, images, managed.head)
-    if spec.family == "flux-xlabs":
-        management.load_models_gpu([managed.patcher])
-        baked = XLabsInjection.bake(base, managed.adapter, see.on_device(features))
-        injection = XLabsInjection(base, baked, len(images), **dials)
-    elif spec.family == "flux-instantx":
-        management.load_models_gpu([managed.patcher])
-        baked = InstantXFluxInjection.bake(base, managed.adapter, see.on_device(features), managed.legacy)
-        injection = InstantXFluxInjection(base, baked, len(images), **dials)
-    else:
-        injection = InstantXInjection(base, managed, features, **dials)
+    injection = packs.injected(base, spec.family, packs.bake(base, managed, features), len(images), managed, dials)
     return injection, f"Adapter: {spec.label}. {counted(images)}, {len(images) * spec.tokens} tokens."
 
 
@@ -196,6 +169,12 @@ class InjectReferences(io.ComfyNode):
                     tooltip="Only for Flux Redux: 1 keeps every detail and drowns the prompt, 5 keeps a rough idea.",
                 ),
                 *control_inputs.inputs(),
+                PackSocket.Input(
+                    "pack",
+                    optional=True,
+                    tooltip="From Load Reference Pack, in the place of references: no photos, CLIP Vision or (for Flux) "
+                    "adapter are needed.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The steered model, for a sampler."),
@@ -211,15 +190,20 @@ class InjectReferences(io.ComfyNode):
         cls, model, strength: float, start_percent: float, end_percent: float,
         references=None, image: Tensor | None = None, adapter: ManagedAdapter | None = None, clip_vision=None, vae=None,
         conditioning: list | None = None, path: str = AUTO, downsampling: int = 3,
-        preset: str = AS_SET, **controls,
+        preset: str = AS_SET, pack: ReferencePack | None = None, **controls,
     ) -> io.NodeOutput:  # fmt: skip
         dials = dict(strength=strength, start_percent=start_percent, end_percent=end_percent)
+        if pack is not None and (references is not None or image is not None):
+            raise AdapterError("Connect either a reference pack or references and pictures, not both.")
         family = adapter.adapter.spec.family if adapter is not None else "shared"
+        family = family if pack is None else pack.facts.family
         dials, profile = control_inputs.with_preset(preset, family, dials, controls.pop("profile", FLAT))
         pictures = see.pictures(references, image)
-        dials["controls"] = control_inputs.read(references, len(pictures), profile=profile, **controls)
+        shown = references if pack is None else pack
+        count = len(pictures) if pack is None else len(pack)
+        dials["controls"] = control_inputs.read(shown, count, profile=profile, **controls)
         model, report, conditioning = inject(
-            model, pictures, adapter, clip_vision, vae, conditioning, path, downsampling, **dials
+            model, pictures, adapter, clip_vision, vae, conditioning, path, downsampling, pack, **dials
         )
         if conditioning is None:
             conditioning = no_prompt()

@@ -11,8 +11,8 @@ from . import see
 from .conditioning import with_tokens
 
 
-def with_redux(managed, clip_vision, images: list[Tensor], conditioning: list, strength: float, downsampling: int):
-    """-> the CONDITIONING with every reference's tokens, times strength, behind its text, and how many there are."""
+def with_redux(managed, clip_vision, images: list[Tensor], amounts: list[float], conditioning: list, downsampling: int):
+    """-> the CONDITIONING with every reference's tokens, times its amount, behind the text, and how many there are."""
     spec = managed.adapter.spec
     for text, _ in conditioning:
         if text.shape[-1] != spec.width:
@@ -22,5 +22,6 @@ def with_redux(managed, clip_vision, images: list[Tensor], conditioning: list, s
             )
     features = see.features(spec, clip_vision, images)
     management.load_models_gpu([managed.patcher])
-    tokens = torch.cat([managed.adapter.tokens(hidden, downsampling) for hidden in see.on_device(features)], 1)
-    return with_tokens(conditioning, strength * tokens), tokens.shape[1]
+    seen = zip(amounts, see.on_device(features), strict=True)
+    tokens = torch.cat([amount * managed.adapter.tokens(hidden, downsampling) for amount, hidden in seen], 1)
+    return with_tokens(conditioning, tokens), tokens.shape[1]

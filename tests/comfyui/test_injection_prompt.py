@@ -72,6 +72,28 @@ def test_redux_keeps_the_attention_mask_of_the_prompt(world, kind):
     assert torch.equal(prompt[0][1]["attention_mask"], before) and prompt[0][0].shape[1] == 7
 
 
+def references(*settings):
+    """Retrieved photos 1, 2, ... with an artist's settings for each."""
+    return SimpleNamespace(
+        items=tuple(SimpleNamespace(settings=own, score=0.5) for own in settings), note="",
+        images=lambda: [photo(i)[0] for i in range(1, len(settings) + 1)],
+    )  # fmt: skip
+
+
+def test_weights_of_single_references_count_and_negative_ones_stay_out(world):
+    own = world.plugin("realrag.reference_settings").ReferenceSettings
+    shown = references(own(weight=0.5, end=0.5), own(negative=True), own(weight=2.0))
+    _, report, prompt = inject(
+        world, world.models["flux"], images=None, references=shown, **redux_parts(world), downsampling=1, strength=0.6
+    )
+    theirs = cores_redux(cores_redux(conditioning(0), photo(1), 0.3), photo(3), 1.2)
+    same(prompt, theirs)
+    assert "2 references, 18 tokens" in report and "windows of single references have no say" in report
+    nobody = references(own(negative=True))
+    _, report, prompt = inject(world, world.models["flux"], images=None, references=nobody, **redux_parts(world))
+    assert "Nothing goes in" in report and len(prompt[0][0][0]) == 7
+
+
 def test_redux_downsampling_means_fewer_tokens(world):
     for downsampling, tokens in ((1, 18), (2, 2), (3, 2)):  # a grid of 3 x 3 for each of two pictures
         prompt = inject(world, world.models["flux"], **redux_parts(world), downsampling=downsampling)[2]
