@@ -136,5 +136,7 @@ def test_sdxl_and_sd21_paint_as_with_cores_unclip_nodes(world, kind, width):
 def test_flux2_without_a_prompt_says_what_to_connect(world):
     net = model("Flux2")
     image = photo(1, 64, 64)
-    report = world.inject.InjectReferences.execute(net, image=image, vae=OwnVae("Flux2"), **DIALS).result[1]
+    steered, report, _ = world.inject.InjectReferences.execute(net, image=image, vae=OwnVae("Flux2"), **DIALS).result
     assert "Path: shared attention" in report and "connect conditioning too, and FLUX.2 takes" in report
+    plain = picture(net, "Flux2", prompt("Flux2"))
+    assert not torch.allclose(picture(steered, "Flux2", prompt("Flux2")), plain, atol=1e-3)
