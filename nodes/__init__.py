@@ -9,6 +9,7 @@ from .edit_references import EditReferences
 from .inject import InjectReferences
 from .load_adapter import LoadReferenceAdapter
 from .load_retriever import LoadReflectiveRetriever
+from .pack_nodes import LoadReferencePack, SaveReferencePack
 from .retrieve import RetrieveRealReferences
 
 folders.register()
@@ -22,6 +23,8 @@ class RealRAGExtension(ComfyExtension):
             EditReferences,
             LoadReferenceAdapter,
             InjectReferences,
+            SaveReferencePack,
+            LoadReferencePack,
         ]
 
 

@@ -92,17 +92,32 @@ def save_pack(pack: ReferencePack, path: Path) -> str:
     """Write the file whole or not at all; returns the hash of what is in it."""
     from safetensors.torch import save
 
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in zip(_names(pack.facts), pack.tensors, strict=True)}
+    weights, notes = _prepared(pack)
+    write_atomic(path, save(weights, notes))
+    return notes["sha256"]
+
+
+def is_saved(pack: ReferencePack, path: Path) -> bool:
+    """Does this file hold this very pack?"""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("sha256") == _prepared(pack)[1]["sha256"]
+    except (SafetensorError, ValueError, OSError):
+        return False
+
+
+def _prepared(pack: ReferencePack) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors by name, and the notes beside them."""
+    named = zip(_names(pack.facts), pack.tensors, strict=True)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in named}
     items = []
     for i, item in enumerate(pack.items):
         own = {key: value for key, value in vars(item.settings).items() if key != "mask"}
         items.append({"title": item.title, "score": item.score, **own})
-        if item.settings.mask is not None:
+        if item.settings.mask is not None:  # cloned: references may share one mask, files may not
             weights[f"masks.{i}"] = item.settings.mask.detach().float().cpu().contiguous().clone()
     about = canonical_json({"facts": asdict(pack.facts), "items": items}).decode()
-    content = _content(weights, about)
-    write_atomic(path, save(weights, {"format": FORMAT, "version": VERSION, "about": about, "sha256": content}))
-    return content
+    return weights, {"format": FORMAT, "version": VERSION, "about": about, "sha256": _content(weights, about)}
 
 
 def open_pack(path: Path) -> ReferencePack:

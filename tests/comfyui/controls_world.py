@@ -38,19 +38,22 @@ def edited(world, references, rank, mask=None, **changes):
     return node.execute(references, rank, mask=mask, **{**plain, **changes}).result[0]
 
 
-def execute(world, way, references, model=None, **dials):
+def parts_of(world, way):
+    """The adapter and encoder, or the VAE, of one way."""
     kind, how = WAYS[way]
     if how == "shared":
-        parts = dict(vae=Vae())
-    elif way == "flux instantx":
+        return dict(vae=Vae())
+    if way == "flux instantx":
         head = world.plugin("realrag.adapters.map_head").MapHead(instantx_flux.HEAD)
         adapter = world.plugin("realrag.adapters").build_adapter(instantx_flux.WEIGHTS)
         managed = world.plugin("nodes.load_adapter").ManagedAdapter.of(adapter, head)
-        parts = dict(adapter=managed, clip_vision=Vision())
-    else:
-        parts = dict(adapter=world.adapter(kind), clip_vision=Vision())
+        return dict(adapter=managed, clip_vision=Vision())
+    return dict(adapter=world.adapter(kind), clip_vision=Vision())
+
+
+def execute(world, way, references, model=None, **dials):
     return world.inject.InjectReferences.execute(
-        model or world.models[kind], references=references, **parts, **{**DIALS, **dials}
+        model or world.models[WAYS[way][0]], references=references, **parts_of(world, way), **{**DIALS, **dials}
     )
 
 
