@@ -105,12 +105,12 @@ class InjectReferences(io.ComfyNode):
             node_id="RealRAG_InjectReferences",
             display_name="Inject References",
             category="RealRAG",
-            description="Lets Flux, SD3 and SD3.5 see real photos while they paint. With a reference adapter and its "
-            "CLIP Vision model, or with the model's VAE alone (experimental, slower). The model you connect stays "
-            "untouched.",
+            description="Lets a model see real photos while it paints. Flux, SD3 and SD3.5: with a reference adapter and "
+            "its CLIP Vision model, or with the model's VAE alone (experimental, slower). SDXL, SD2.1 unCLIP, FLUX.2, "
+            "OmniGen2, Qwen-Image-Edit: through the positive prompt. The model you connect stays untouched.",
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="The Flux, SD3 or SD3.5 model to steer. LoRAs may come before or after."
+                    "model", tooltip="The model to steer, such as Flux or SD3.5. LoRAs may come before or after."
                 ),
                 ReferencesSocket.Input(
                     "references", optional=True, tooltip="Photos from Retrieve Real References. None found: no effect."
