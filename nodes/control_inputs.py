@@ -38,8 +38,8 @@ def inputs() -> list:
             options=list(PROFILES),
             default=FLAT,
             **combo,
-            tooltip="Strength over the model's blocks: linear is the same everywhere. Early blocks set layout, late ones "
-            "detail.",
+            tooltip="Strength over the model's blocks: linear is the same everywhere. Early blocks set the layout, late "
+            "ones detail.",
         ),
         io.String.Input(
             "custom_profile",
@@ -59,15 +59,15 @@ def inputs() -> list:
             options=list(BATCHES),
             default=ALL,
             **combo,
-            tooltip="Several pictures at once. all: each sees every reference. one per latent: the first sees the first "
-            "reference, and so on; cycle: starting again where they run out.",
+            tooltip="Several pictures at once. all: each sees every reference. one per latent: the first sees the "
+            "first reference, and so on; cycle: starting again where they run out.",
         ),
         io.Boolean.Input(
             "text_rows",
             default=True,
             **switch,
-            tooltip="Only for Flux InstantX: let the prompt's own words see the references, as published. Off keeps the "
-            "prompt stronger.",
+            tooltip="Only for Flux InstantX: let the prompt's own words see the references, as published. Off keeps "
+            "the prompt stronger.",
         ),
         io.Float.Input(
             "balance",
@@ -86,7 +86,8 @@ def inputs() -> list:
             max=1.0,
             step=0.01,
             **number,
-            tooltip="0: every reference counts the same. Above: better matches count more, the smaller the more; try 0.05.",
+            tooltip="0: every reference counts the same. Above: better matches count more, the smaller the more; try "
+            "0.05.",
         ),
     ]
 
@@ -96,7 +97,7 @@ def read(
     apply_to: str = POSITIVE, batch: str = ALL, text_rows: bool = True, balance: float = 0.0,
     score_temperature: float = 0.0,
 ) -> Controls:  # fmt: skip
-    """The dials as one record. count: all references; those beyond the retrieved ones are the artist's own, and plain."""
+    """The dials as one record. count: all references; those beyond the retrieved are the artist's own, and plain."""
     settings = effective(references, score_temperature) if getattr(references, "items", ()) else []
     settings += [ReferenceSettings()] * (count - len(settings))
     return Controls(tuple(settings), combine, profile, custom_profile, apply_to, batch, text_rows, balance)

@@ -93,13 +93,13 @@ class LoadReferencePack(io.ComfyNode):
             ],
             outputs=[
                 PackSocket.Output(display_name="pack", tooltip="For Inject References."),
-                io.String.Output(display_name="credits", tooltip="Who made the photos in it, and what is set for each."),
+                io.String.Output(display_name="credits", tooltip="Who made the photos, and what is set for each."),
             ],
         )
 
     @classmethod
     def validate_inputs(cls, pack: str) -> bool | str:
-        """Refuse a name that is not in the list before anything runs; older versions do not check combos of V3 nodes."""
+        """Refuse an unlisted name before anything runs; older versions do not check combos of V3 nodes."""
         if pack in folder_paths.get_filename_list(PACKS):
             return True
         return f"No pack named {pack!r} in models/realrag_packs. Put the file there, then press R."

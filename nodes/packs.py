@@ -68,8 +68,8 @@ def from_pack(base: Base, pack: ReferencePack, managed: ManagedAdapter | None, d
         spec = getattr(getattr(managed, "adapter", None), "spec", None)
         if spec is None or spec.family != facts.family:
             raise AdapterError(
-                f"This reference pack still needs its adapter ({facts.label}), because that depends on the noise level: "
-                "connect it to adapter. CLIP Vision is not needed."
+                f"This reference pack still needs its adapter ({facts.label}), which works anew at each noise "
+                "level: connect it to adapter. CLIP Vision is not needed."
             )
         spec.check_base(base.family, base.name, base.width, base.double)
     elif facts.family not in BAKED:

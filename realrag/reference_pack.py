@@ -1,7 +1,7 @@
 """A reference pack: what an adapter made of some references, in one safetensors file, to be used without the photos.
 
-For adapters that do not depend on the noise level it holds keys and values, so neither adapter nor image encoder is needed
-again; for the others it holds the image encoder's features, so the adapter still is.
+For adapters that do not depend on the noise level it holds keys and values, so neither adapter nor image encoder is
+needed again; for the others it holds the image encoder's features, so the adapter still is.
 """
 
 from __future__ import annotations
@@ -135,8 +135,8 @@ def open_pack(path: Path) -> ReferencePack:
         raise AdapterError(f"{path.name} is no reference pack. Make one with Save Reference Pack.")
     if notes.get("version") != VERSION:
         raise AdapterError(
-            f"{path.name} is a reference pack of version {notes.get('version')!r}; this RealRAG reads version {VERSION}. "
-            "Update RealRAG, or save the pack again."
+            f"{path.name} is a reference pack of version {notes.get('version')!r}; this RealRAG reads version "
+            f"{VERSION}. Update RealRAG, or save the pack again."
         )
     if notes.get("sha256") != _content(weights, notes.get("about", "")):
         raise AdapterError(f"{path.name} is damaged: its content does not match its hash. Save the pack again.")
@@ -162,7 +162,8 @@ def _build(about: dict, weights: dict[str, Tensor]) -> ReferencePack:
     facts = PackFacts(**about["facts"])
     for field in fields(PackFacts):
         value = getattr(facts, field.name)
-        if type(value) is not {"str": str, "int": int}[field.type] or isinstance(value, int) and not 0 <= value < 1 << 20:
+        right = type(value) is {"str": str, "int": int}[field.type]
+        if not right or isinstance(value, int) and not 0 <= value < 1 << 20:
             raise ValueError(f"{field.name} is {value!r}")
     count, names = len(about["items"]), _names(facts)
     masks = {f"masks.{i}" for i in range(count)} & set(weights)

@@ -113,12 +113,14 @@ BAD = {
         x := {k: t if "mask" in k else torch.zeros(1, 2, 5, 4) for k, t in w.items()}, rehashed(x, n)
     ),
     "nan": lambda w, n, a: (x := {**w, "blocks.1.v": torch.full((1, 2, 6, 4), torch.nan)}, rehashed(x, n)),
-    "whole numbers": lambda w, n, a: (x := {**w, "blocks.1.v": torch.ones(1, 2, 6, 4, dtype=torch.int8)}, rehashed(x, n)),
+    "whole numbers": lambda w, n, a: (x := {**w, "blocks.1.v": w["blocks.1.v"].to(torch.int8)}, rehashed(x, n)),
     "a mask for nobody": lambda w, n, a: (x := {**w, "masks.7": torch.ones(2, 2)}, rehashed(x, n)),
     "a mask with three axes": lambda w, n, a: (x := {**w, "masks.0": torch.ones(2, 2, 2)}, rehashed(x, n)),
     "no references": lambda w, n, a: (w, rehashed(w, n, {**a, "items": []})),
     "a weight below 0": lambda w, n, a: (w, rehashed(w, n, {**a, "items": [{**i, "weight": -1} for i in a["items"]]})),
-    "a word for a weight": lambda w, n, a: (w, rehashed(w, n, {**a, "items": [{**i, "weight": "x"} for i in a["items"]]})),
+    "a word as a weight": lambda w, n, a: (
+        w, rehashed(w, n, {**a, "items": [{**i, "weight": "x"} for i in a["items"]]})
+    ),
     "an unknown fact": lambda w, n, a: (w, rehashed(w, n, {**a, "facts": {**a["facts"], "more": 1}})),
     "a fact of another type": lambda w, n, a: (w, rehashed(w, n, {**a, "facts": {**a["facts"], "width": "8"}})),
     "a huge number of blocks": lambda w, n, a: (w, rehashed(w, n, {**a, "facts": {**a["facts"], "blocks": 10**5}})),

@@ -194,12 +194,8 @@ def test_an_own_picture_is_plain_beside_edited_references(world):
 
 def test_a_preset_takes_the_place_of_the_dials_and_the_report_says_so(world):
     model, report, *_ = execute(world, "flux xlabs", retrieved(world, 1), preset="balanced").result
-    close(
-        added(world, "flux xlabs", model),
-        added(
-            world, "flux xlabs", steered(world, "flux xlabs", retrieved(world, 1), end_percent=0.9, profile="ramp 0.3 to 0.92")
-        ),
-    )
+    by_hand = steered(world, "flux xlabs", retrieved(world, 1), end_percent=0.9, profile="ramp 0.3 to 0.92")
+    close(added(world, "flux xlabs", model), added(world, "flux xlabs", by_hand))
     assert "Strength 1, steps 0% to 90%" in report and "profile ramp 0.3 to 0.92" in report
 
 
@@ -232,7 +228,7 @@ def test_samples_with_every_control_at_once_repeat_and_stay_finite(world, way):
 def test_new_inputs_are_optional_and_behind_all_others(world):
     inputs = world.inject.InjectReferences.define_schema().inputs
     names = [one.id for one in inputs]
-    first = ["model", "references", "image", "adapter", "clip_vision", "vae", "strength", "start_percent", "end_percent"]
+    first = "model references image adapter clip_vision vae strength start_percent end_percent".split()
     assert names[: len(first)] == first
     assert all(one.optional for one in inputs[len(first) :])
 

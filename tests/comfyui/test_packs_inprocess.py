@@ -14,7 +14,8 @@ every_adapter = pytest.mark.parametrize("way", ADAPTERS)
 def folder(world, tmp_path, monkeypatch):
     import folder_paths
 
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, "realrag_packs", ([str(tmp_path / "packs")], {".safetensors"}))
+    place = ([str(tmp_path / "packs")], {".safetensors"})
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "realrag_packs", place)
     folder_paths.filename_list_cache.pop("realrag_packs", None)
     return tmp_path / "packs"
 
@@ -104,7 +105,7 @@ def test_a_name_is_kept_unless_it_is_the_same_pack_or_overwriting_is_wanted(worl
     assert [file.name for file in folder.iterdir()] == ["mine.safetensors"]
 
 
-@pytest.mark.parametrize("name", ["../out", "/tmp/out", "a/b", "a\\b", "", " ", ".hidden", "con", "x" * 200, "a.b", "ü"])
+@pytest.mark.parametrize("name", ["../out", "/out", "a/b", "a\\b", "", " ", ".hidden", "con", "x" * 200, "a.b", "ü"])
 def test_a_name_that_is_no_plain_name_is_refused(world, folder, name):
     with pytest.raises(world.adapter_error, match="cannot be the name of a pack"):
         save(world, "flux xlabs", image=photo(1), name=name)
