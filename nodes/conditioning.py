@@ -11,10 +11,11 @@ from torch import Tensor
 
 def with_tokens(conditioning: list, tokens: Tensor) -> list:
     """Put tokens (1, T, C) behind the text of every entry, and make room for them in an attention mask."""
-    return [
-        [torch.cat((text, tokens.to(text).expand(len(text), -1, -1)), 1), with_room(table, text.shape[1], tokens.shape[1])]
-        for text, table in conditioning
-    ]
+    found = []
+    for text, table in conditioning:
+        longer = torch.cat((text, tokens.to(text).expand(len(text), -1, -1)), 1)
+        found.append([longer, with_room(table, text.shape[1], tokens.shape[1])])
+    return found
 
 
 def with_room(table: dict, n_text: int, n_new: int) -> dict:

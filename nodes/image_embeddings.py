@@ -1,4 +1,4 @@
-"""SDXL and SD2.1 unCLIP: references as image embeddings in the place of the pooled prompt, by core's own conditioning."""
+"""SDXL and SD2.1 unCLIP: references as image embeddings in the place of the pooled prompt, as core's nodes do it."""
 
 from __future__ import annotations
 

@@ -57,8 +57,8 @@ class LoadReferenceAdapter(io.ComfyNode):
                     "adapter",
                     options=folder_paths.get_filename_list(ADAPTERS),
                     tooltip="A file in models/realrag_adapters. New files appear after pressing R. "
-                    "Prefer .safetensors; .bin and .pt are read for their weights only (realrag convert makes the one of the "
-                    "other).",
+                    "Prefer .safetensors; .bin and .pt are read for their weights only (realrag convert makes "
+                    "the one of the other).",
                 ),
                 io.Combo.Input(
                     "vision_file",
@@ -81,11 +81,11 @@ class LoadReferenceAdapter(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, adapter: str, vision_file: str = AUTOMATIC) -> bool | str:
-        """Refuse a name that is not in the list before anything runs; older versions do not check combos of V3 nodes."""
+        """Refuse a name that is not in the list before anything runs; older versions do not check V3 nodes."""
         if adapter not in folder_paths.get_filename_list(ADAPTERS):
             return f"No adapter named {adapter!r} in models/realrag_adapters. Put the file there, then press R."
         if vision_file not in (AUTOMATIC, *folder_paths.get_filename_list("clip_vision")):
-            return f"No file named {vision_file!r} in models/clip_vision. Choose {AUTOMATIC!r}, or put it there and press R."
+            return f"No file named {vision_file!r} in models/clip_vision. Choose {AUTOMATIC!r}, or put it there."
         return True
 
     @classmethod

@@ -49,7 +49,9 @@ def choose(path: str, model, **connected) -> tuple[str, str]:
         way = EMBEDS if kind(model) in EMBEDDINGS else LATENTS
         wanted = " and ".join(f"{name} ({NODES[name]})" for name in NEEDS[way])
         chosen = "" if kind(model) != "QwenImage" else f", and path {LATENTS!r} chosen if this is Qwen-Image-Edit"
-        raise AdapterError(f"This model ({kind(model)}) takes references as {way}: it needs {wanted} connected{chosen}.")
+        raise AdapterError(
+            f"This model ({kind(model)}) takes references as {way}: it needs {wanted} connected{chosen}."
+        )
     if connected["vae"] is None:
         raise AdapterError(
             "Inject References has neither an adapter nor a VAE. Connect an adapter (Load Reference Adapter) with its "

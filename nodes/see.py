@@ -48,7 +48,7 @@ def read(output, spec: AdapterSpec, head) -> Tensor:
     if head is None or hidden.shape[-1] != head.width:
         raise AdapterError(
             f"This adapter ({spec.label}) reads the pooled output of {spec.encoder} (width {spec.encoder_dim}), but "
-            f"the connected CLIP Vision model gives width {hidden.shape[-1]}. Load {spec.encoder} with Load CLIP Vision."
+            f"the connected CLIP Vision model gives width {hidden.shape[-1]}. Load that model with Load CLIP Vision."
         )
     return head(hidden.float())
 

@@ -1,4 +1,4 @@
-"""A pickled weights file (.bin, .pt) -> safetensors: read for its weights only, and compared tensor by tensor once written."""
+"""A pickled weights file (.bin, .pt) -> safetensors: read for its weights only, compared tensor by tensor once written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Converted:
 
 
 def convert(source: Path, out: Path) -> Converted:
-    """Write `out` whole or not at all. AdapterError where the file holds more than weights or a tensor came out changed."""
+    """Write `out` whole or not at all. AdapterError: the file holds more than weights, or a tensor came out changed."""
     from safetensors.torch import save_file
 
     from .adapters import detect
@@ -73,7 +73,9 @@ def check(weights: dict, path: Path) -> None:
 
     with safe_open(path, framework="pt") as file:
         if set(file.keys()) != set(weights):
-            raise AdapterError("The converted file lists other tensors than the original. Check the disk and try again.")
+            raise AdapterError(
+                "The converted file lists other tensors than the original. Check the disk and try again."
+            )
         for key, tensor in weights.items():
             written = file.get_tensor(key)
             same = written.dtype == tensor.dtype and written.shape == tensor.shape

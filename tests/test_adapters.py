@@ -59,7 +59,8 @@ def test_the_redux_file_of_real_size_is_recognised_without_its_data():
 
 
 def test_redux_tokens_are_pooled_in_squares_and_stay_as_they_are_at_one():
-    adapter, hidden = build_adapter(synthetic.redux()), torch.randn(1, 49, 24, generator=torch.Generator().manual_seed(1))
+    adapter = build_adapter(synthetic.redux())
+    hidden = torch.randn(1, 49, 24, generator=torch.Generator().manual_seed(1))
     whole = adapter.tokens(hidden)
     assert whole.shape == (1, 49, 64) and torch.equal(adapter.tokens(hidden, 1), whole)
     grid = whole.reshape(7, 7, 64)
@@ -177,7 +178,8 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path, caps
     [
         ({"lora_unet_x.lora_up.weight": torch.ones(2, 2)}, "a LoRA"),
         (  # a face adapter of SD1.5: the projector of Flux InstantX, but blocks 1, 3, 5
-            {f"image_proj.proj.{i}.weight": torch.ones(2, 2) for i in "02"} | {"ip_adapter.1.to_k_ip.weight": torch.ones(2)},
+            {f"image_proj.proj.{i}.weight": torch.ones(2, 2) for i in "02"}
+            | {"ip_adapter.1.to_k_ip.weight": torch.ones(2)},
             "SD1.5 or SDXL",
         ),
         ({"1.to_k_ip.weight": torch.ones(2, 2)}, "SD1.5 or SDXL"),

@@ -83,7 +83,7 @@ def _pair(name: str, out: int, into: int) -> dict[str, tuple[int, ...]]:
 
 
 def head_width(path: Path) -> int | None:
-    """The width of the pooling head in a vision file, from its header alone; None where it has none or is unreadable."""
+    """The width of the pooling head in a vision file, from its header alone; None where there is none."""
     try:
         with safe_open(path, framework="pt") as file:
             return file.get_slice(HEAD + "probe").get_shape()[-1] if HEAD + "probe" in file.keys() else None

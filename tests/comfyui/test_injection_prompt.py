@@ -52,9 +52,7 @@ def same(ours, theirs):
 
 @pytest.mark.parametrize("strength", [1.0, 0.4])
 def test_redux_without_downsampling_is_cores_apply_style_model(world, strength):
-    model, report, prompt = inject(
-        world, world.models["flux"], **redux_parts(world), downsampling=1, strength=strength
-    )
+    model, report, prompt = inject(world, world.models["flux"], **redux_parts(world), downsampling=1, strength=strength)
     assert model is world.models["flux"] and "18 tokens behind the prompt" in report
     same(prompt, cores_redux(conditioning(0), TWO, strength))
 
@@ -121,7 +119,8 @@ def test_a_prompt_with_redux_changes_the_picture(world):
 def test_a_window_gives_each_entry_its_share_of_the_sampling(world):
     [[text, table]] = conditioning(0)
     prompt = [[text, table], [text * 2, {**table, "start_percent": 0.0, "end_percent": 0.3}]]
-    out = inject(world, world.models["flux"], prompt=prompt, **redux_parts(world), start_percent=0.2, end_percent=0.6)[2]
+    window = dict(start_percent=0.2, end_percent=0.6)
+    out = inject(world, world.models["flux"], prompt=prompt, **redux_parts(world), **window)[2]
     found = [(e[0].shape[1] > 7, e[1]["start_percent"], e[1]["end_percent"]) for e in out]
     assert found == [(True, 0.2, 0.6), (True, 0.2, 0.3), (False, 0.0, 0.2), (False, 0.0, 0.2), (False, 0.6, 1.0)]
     assert "start_percent" not in table
@@ -225,7 +224,8 @@ def test_auto_says_which_path_it_took_and_what_would_be_better(world):
     assert inject(world, world.models["sd35"], vae=Vae())[1].startswith(
         "Path: shared attention, because no adapter is connected.\n"
     )
-    chosen = inject(world, flux, adapter=world.adapter("flux"), clip_vision=Vision(), vae=Vae(), path="shared attention")
+    parts = dict(adapter=world.adapter("flux"), clip_vision=Vision(), vae=Vae())
+    chosen = inject(world, flux, **parts, path="shared attention")
     assert "Path: shared attention, because you chose it." in chosen[1]
 
 
