@@ -15,15 +15,16 @@ class Memo:
     the time their turn comes); after a whole round in which nothing kept was asked for, everything is dropped."""
 
     def __init__(self, cap: int = CAP):
-        self.cap, self.size, self.hits, self.full, self.last = cap, 0, 0, False, 0.0
+        self.cap, self.size, self.full = cap, 0, False
+        self.last, self.hits, self.began_full = 0.0, 0, False  # of the round that is going on
         self.kept: dict[Hashable, tuple[Tensor, ...]] = {}
 
     def begin(self, sigma: float) -> None:
         """A model call at this noise level begins. When noise goes up again, a new round has begun."""
         if sigma > self.last:
-            if self.full and not self.hits:
+            if self.began_full and not self.hits:
                 self.clear()
-            self.hits = 0
+            self.hits, self.began_full = 0, self.full
         self.last = sigma
 
     def get(self, key: Hashable, make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
