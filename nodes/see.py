@@ -43,12 +43,19 @@ def features(spec: AdapterSpec, clip_vision, images: list[Tensor], head=None) ->
 def read(output, spec: AdapterSpec, head) -> Tensor:
     """The part of a vision model's output that the adapter reads."""
     if spec.encoder_output != "pooler_output":
-        return getattr(output, spec.encoder_output)
+        found = getattr(output, spec.encoder_output)
+        if found is None:
+            raise AdapterError(
+                f"This adapter ({spec.label}) reads {spec.encoder_output}, which a retriever's image encoder does not "
+                f"give. Load {spec.encoder} with Load CLIP Vision."
+            )
+        return found
     hidden = output.last_hidden_state
-    if head is None or hidden.shape[-1] != head.width:
+    if head is None or hidden is None or hidden.shape[-1] != head.width:
+        width = None if hidden is None else hidden.shape[-1]
         raise AdapterError(
             f"This adapter ({spec.label}) reads the pooled output of {spec.encoder} (width {spec.encoder_dim}), but "
-            f"the connected CLIP Vision model gives width {hidden.shape[-1]}. Load that model with Load CLIP Vision."
+            f"the connected CLIP Vision model gives width {width}. Load that model with Load CLIP Vision."
         )
     return head(hidden.float())
 

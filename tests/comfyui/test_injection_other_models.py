@@ -10,8 +10,8 @@ from injection_world import DIALS, Vae, Vision, conditioning, photo
 UNET = dict(
     image_size=32, in_channels=4, out_channels=4, model_channels=32, num_res_blocks=[1, 1], channel_mult=[1, 2],
     num_head_channels=16, transformer_depth=[0, 1], transformer_depth_output=[0, 0, 1, 1], transformer_depth_middle=1,
-    use_spatial_transformer=True, use_linear_in_transformer=True, context_dim=64, legacy=False, use_temporal_attention=False,
-    num_classes="sequential",
+    use_spatial_transformer=True, use_linear_in_transformer=True, context_dim=64, legacy=False,
+    num_classes="sequential", use_temporal_attention=False,
 )  # fmt: skip
 OMNIGEN2 = dict(
     image_model="omnigen2", patch_size=2, in_channels=16, hidden_size=128, num_layers=2, num_refiner_layers=1,
