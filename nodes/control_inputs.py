@@ -38,8 +38,8 @@ def inputs() -> list:
             options=list(PROFILES),
             default=FLAT,
             **combo,
-            tooltip="Strength over the model's blocks: linear is the same everywhere. Early blocks set the layout, late "
-            "ones detail.",
+            tooltip="Strength over the model's blocks: linear is the same everywhere. Early blocks set the layout, "
+            "late ones detail.",
         ),
         io.String.Input(
             "custom_profile",

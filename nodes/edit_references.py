@@ -19,7 +19,7 @@ class EditReferences(io.ComfyNode):
             description="Sets how much, where and when one retrieved photo counts, or all of them. Chain several of "
             "these nodes to set photos one by one.",
             inputs=[
-                ReferencesSocket.Input("references", tooltip="From Retrieve Real References or another Edit References."),
+                ReferencesSocket.Input("references", tooltip="From Retrieve Real References, or Edit References."),
                 io.Int.Input(
                     "rank", default=1, min=0, max=64, tooltip="Which photo: 1 is the best match, 0 means all of them."
                 ),
@@ -62,9 +62,7 @@ class EditReferences(io.ComfyNode):
             return io.NodeOutput(references, references.note or "There are no references.")
         if mask is not None and mask.ndim == 2:
             mask = mask[None]
-        edited = edit(
-            references, rank, mask, weight=weight, start=start_percent, end=end_percent, negative=negative
-        )
+        edited = edit(references, rank, mask, weight=weight, start=start_percent, end=end_percent, negative=negative)
         lines = [
             f"{number}. {item.settings.words() or 'plain'}  {item.caption or item.id}"
             for number, item in enumerate(edited.items, 1)

@@ -172,8 +172,8 @@ class InjectReferences(io.ComfyNode):
                 PackSocket.Input(
                     "pack",
                     optional=True,
-                    tooltip="From Load Reference Pack, in the place of references: no photos, CLIP Vision or (for Flux) "
-                    "adapter are needed.",
+                    tooltip="From Load Reference Pack, in the place of references: no photos, no CLIP Vision and, for "
+                    "Flux, no adapter are needed.",
                 ),
             ],
             outputs=[

@@ -45,9 +45,7 @@ def make_pack(base: Base, managed: ManagedAdapter, images: list[Tensor], clip_vi
         )
     spec.check_base(base.family, base.name, base.width, base.double + base.single * spec.single_blocks)
     tensors = bake(base, managed, see.features(spec, clip_vision, images, managed.head))
-    items = [
-        PackedReference(item.credit(), item.score, item.settings) for item in getattr(references, "items", ())
-    ]
+    items = [PackedReference(item.credit(), item.score, item.settings) for item in getattr(references, "items", ())]
     items += [PackedReference(f"own picture {i}") for i in range(1, len(images) - len(items) + 1)]
     baked = spec.family in BAKED
     if not baked:
@@ -78,4 +76,3 @@ def from_pack(base: Base, pack: ReferencePack, managed: ManagedAdapter | None, d
     injection = injected(base, facts.family, tensors, len(pack), managed, dials)
     need = "" if facts.kind == FEATURES else ", no adapter in memory"
     return injection, f"Reference pack: {facts.label}, {len(pack)} reference{'s' * (len(pack) > 1)}{need}."
-

@@ -152,12 +152,9 @@ class ActiveShared:
                 """Attention to own keys and those of the chosen references: (B, L, H*D)."""
                 shown = recorded.of(prompt, [self.seen.index(group.picks[i]) for i in chosen])
                 weights = [group.mixer.weights[i] for i in chosen]
-                return merge_heads(
-                    attend_to_both(
-                        *adapted(q_image, k_own, image, shown, weights, amount), v[rows], shown.k, shown.v, amount, mask,
-                        by_reference(bias, shown.sizes),
-                    )
-                )  # fmt: skip
+                q_seen, k_seen = adapted(q_image, k_own, image, shown, weights, amount)
+                bias = by_reference(bias, shown.sizes)
+                return merge_heads(attend_to_both(q_seen, k_seen, v[rows], shown.k, shown.v, amount, mask, bias))
 
             if direct:
                 out[rows, image] = seen(range(len(group.picks)), None).to(out)

@@ -10,8 +10,8 @@ _at_work: WeakSet = WeakSet()  # injections judged in the first call in which th
 _in_time: WeakSet = WeakSet()  # injections whose window was compared with the first sampling's steps
 
 INSTEAD = (
-    "References that go in with the prompt or the picture still work there: Flux Redux, reference latents, or the photo "
-    "as the first latent with a denoise of 0.6 to 0.85."
+    "References that go in with the prompt or the picture still work there: Flux Redux, reference latents, or the "
+    "photo as the first latent with a denoise of 0.6 to 0.85."
 )
 
 
@@ -27,8 +27,8 @@ def judge_windows(asked: list, options: dict, sampling) -> None:
         if steps and not any(injection.in_window(sigma, sampling) for sigma in steps):
             log.warning(
                 "The references have no effect: none of this sampling's %d steps lies in their window, %.0f%% to "
-                "%.0f%%. Likely causes are few steps, or a denoise below 1, which skips the beginning. Widen the window "
-                "in Inject References.",
+                "%.0f%%. Likely causes are few steps, or a denoise below 1, which skips the beginning. Widen the "
+                "window in Inject References.",
                 len(steps), 100 * injection.start_percent, 100 * injection.end_percent,
             )  # fmt: skip
 

@@ -166,6 +166,8 @@ def demo(args) -> int:
 def bench(args) -> int:
     if args.what == "search":
         from . import bench_search as module
+    elif args.what == "inject":
+        from . import bench_inject as module
     else:
         from . import bench_embed as module
     result = module.run(args)
@@ -174,7 +176,7 @@ def bench(args) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    from . import bench_embed, bench_search
+    from . import bench_embed, bench_inject, bench_search
 
     top = argparse.ArgumentParser("realrag", description="Find real photos for a prompt.")
     top.add_argument("--version", action="version", version=__version__)
@@ -248,6 +250,7 @@ def parser() -> argparse.ArgumentParser:
     for name, module, example in (
         ("search", bench_search, "realrag bench search --rows 1000000"),
         ("embed", bench_embed, "realrag bench embed --untrained ViT-B-32"),
+        ("inject", bench_inject, "COMFYUI_PATH=~/ComfyUI realrag bench inject --family flux-xlabs --references 4"),
     ):
         one = command(name, bench, module.__doc__.split("\n")[0], example, what)
         module.add_arguments(one)

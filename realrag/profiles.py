@@ -53,7 +53,7 @@ def _factor(profile: str, i: int, total: int, double: int) -> float:
 
 
 def _custom(text: str, total: int) -> tuple[float, ...]:
-    """"0.3, 0.5, 1": a factor for each block. Fewer than blocks are stretched over them, each over an equal part."""
+    """Read 0.3, 0.5, 1 as a factor for each block. Fewer than blocks are stretched over them."""
     try:
         found = [float(word) for word in text.replace(",", " ").replace(";", " ").split()]
     except ValueError:

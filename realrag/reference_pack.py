@@ -46,9 +46,7 @@ class PackFacts:
 
     def check_base(self, base) -> None:
         """Refuse a generator for which the pack was not made. base: family, width, heads, double, single, name."""
-        own, found = (
-            (x.family if x is base else x.base, x.width, x.heads, x.double, x.single) for x in (self, base)
-        )
+        own, found = ((x.family if x is base else x.base, x.width, x.heads, x.double, x.single) for x in (self, base))
         if own != found:
             raise AdapterError(
                 f"This reference pack ({self.label}) was made for a {self.base} model with {self.double} double and "

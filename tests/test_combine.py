@@ -14,9 +14,7 @@ B, H, L, D, T = 2, 3, 5, 4, 6
 def tensors(references, seed=0, dtype=torch.float64):
     generator = torch.Generator().manual_seed(seed)
     q = torch.randn(B, H, L, D, generator=generator, dtype=dtype)
-    keys, values = (
-        torch.randn(references, 1, H, T, D, generator=generator, dtype=dtype) for _ in range(2)
-    )
+    keys, values = (torch.randn(references, 1, H, T, D, generator=generator, dtype=dtype) for _ in range(2))
     return q, keys, values
 
 
