@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import synthetic_adapters as synthetic
-from realrag.adapters import build_adapter, detect, load_adapter
+from realrag.adapters import attention, build_adapter, detect, load_adapter
 from realrag.adapters.map_head import head_width, load_map_head
 from realrag.adapters.reading import flatten
 from realrag.errors import AdapterError
@@ -70,6 +70,20 @@ def test_redux_tokens_are_pooled_in_squares_and_stay_as_they_are_at_one():
     torch.testing.assert_close(adapter.tokens(hidden, 2)[0], slow)
     assert adapter.tokens(hidden, 5).shape == (1, 1, 64)
     assert adapter.tokens(hidden[:, :48], 3).shape == (1, 48, 64)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_huge_layer_is_converted_in_parts(monkeypatch, bias):
+    """So that baking a 5 GB adapter does not need a second copy of it on the device."""
+    layer = torch.nn.Linear(24, 50, bias=bias).half()
+    x = torch.randn(2, 3, 24, generator=torch.Generator().manual_seed(1))
+    whole = attention.linear(layer, x)
+    converted = []
+    to = torch.Tensor.to
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, *args: (converted.append(self.numel()), to(self, *args))[1])
+    monkeypatch.setattr(attention, "CAST_LIMIT", 200)
+    torch.testing.assert_close(attention.linear(layer, x), whole)
+    assert len(converted) > 6 and max(converted) <= 200
 
 
 def test_the_nested_flux_instantx_bin_is_read_as_plain_weights(tmp_path):
