@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..realrag.combine import MODES, Mixer
+from ..realrag.errors import AdapterError
 from ..realrag.profiles import FLAT
 from ..realrag.reference_settings import ReferenceSettings
 from ..realrag.token_grid import token_mask
@@ -29,6 +31,14 @@ class Controls:
     batch: str = ALL
     text_rows: bool = True  # where a family lets the prompt's rows see the references: let it?
     balance: float = 0.0  # most of RMS(added) / RMS(the block's own attention); 0 is off
+
+    def __post_init__(self):
+        chosen = {"combine": MODES, "apply_to": APPLY_TO, "batch": BATCHES}
+        for name, known in chosen.items():
+            if (value := getattr(self, name)) not in known:
+                raise AdapterError(f"{name} is {value!r}; it must be one of {', '.join(known)}.")
+        if not (math.isfinite(self.balance) and self.balance >= 0):
+            raise AdapterError(f"balance is {self.balance:g}; it must be 0 (off) or more.")
 
     def of(self, i: int) -> ReferenceSettings:
         return self.settings[i] if i < len(self.settings) else ReferenceSettings()

@@ -199,6 +199,22 @@ def test_a_preset_takes_the_place_of_the_dials_and_the_report_says_so(world):
     assert "Strength 1, steps 0% to 90%" in report and "profile ramp 0.3 to 0.92" in report
 
 
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        (dict(combine="multiply"), "combine is 'multiply'; it must be one of concat"),
+        (dict(batch="two"), "batch is 'two'"),
+        (dict(apply_to="none"), "apply_to is 'none'"),
+        (dict(balance=float("nan")), "balance is nan"),
+        (dict(profile="zigzag"), "no layer profile"),
+        (dict(preset="loud"), "no preset"),
+    ],
+)
+def test_values_that_mean_nothing_are_refused_before_sampling(world, wrong, words):
+    with pytest.raises(world.adapter_error, match=words):
+        steered(world, "flux xlabs", retrieved(world, 1), **wrong)
+
+
 def test_an_empty_mask_is_reported(world):
     report = execute(world, "flux xlabs", edited(world, retrieved(world, 1, 2), 2, mask=torch.zeros(1, 4, 4))).result[1]
     assert "mask of reference 2 is empty" in report
