@@ -83,6 +83,11 @@ class Injection:
     def in_window(self, sigma: float, sampling) -> bool:
         return in_window(self.start_percent, self.end_percent, sigma, sampling)
 
+    def acts(self, sigma: float, sampling) -> bool:
+        """Does any reference count at this noise level?"""
+        alive = (own.weight > 0 and in_window(own.start, own.end, sigma, sampling) for own in self.controls.settings)
+        return self.in_window(sigma, sampling) and (not self.controls.settings or any(alive))
+
     def groups(self, call: ModelCall, count: int, blanks: bool = False) -> list[Group]:
         """Who acts on which rows of this call: see `controls.groups`."""
         return groups(self, call, count, blanks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -46,7 +47,8 @@ class SharedInjection(Injection):
             return None
         prompts = [rows for _, rows in call.chunks if any(within(group.rows, rows) for group in acting)]
         seen = sorted({i for group in acting for i in group.picks})
-        recorder = Recorder(frequency_scale(self.base.axes).to(call.x.device) if self.base.axes else None)
+        scale = frequency_scale(self.base.axes).to(call.x.device) if self.base.axes else None
+        recorder = Recorder(scale, lambda kind, index: self.amount(kind, index) > 0)
         for i in seen:
             latent, noise = self.held.tensors[i], self.held.tensors[half + i]
             see_reference(call, prompts, noised(latent.to(call.x), noise.to(call.x), call.sigma), recorder)
@@ -82,10 +84,11 @@ class Recorder:
     """Keeps keys and values of the reference's image rows (and queries where AdaIN needs them) per attention call."""
 
     scale: Tensor | None  # (D,) for rotated keys; None: no rotary embedding, AdaIN instead
+    wanted: Callable[[str, int], bool]  # kind and index of the blocks that the references enter
     seen: dict[tuple, list[tuple[Tensor, ...]]] = field(default_factory=dict)
 
     def wants(self, kind: str, index: int) -> bool:
-        return True
+        return self.wanted(kind, index)
 
     def attention(self, place: Place, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
         q, k, v = (tensor[:, :, place.image] for tensor in (q, k, v))

@@ -22,13 +22,13 @@ def judge_windows(asked: list, options: dict, sampling) -> None:
     if not new or sigmas is None:
         return
     _in_time.update(new)
-    steps = [float(sigma) for sigma in sigmas[:-1]]  # the last one is where the sampling ends, not a model call
+    steps = sigmas[:-1].tolist()  # the last one is where the sampling ends, not a model call
     for injection in new:
-        if steps and not any(injection.in_window(sigma, sampling) for sigma in steps):
+        if steps and not any(injection.acts(sigma, sampling) for sigma in steps):
             log.warning(
                 "The references have no effect: none of this sampling's %d steps lies in their window, %.0f%% to "
-                "%.0f%%. Likely causes are few steps, or a denoise below 1, which skips the beginning. Widen the "
-                "window in Inject References.",
+                "%.0f%% or narrower for single ones. Likely causes are few steps, or a denoise below 1, which skips the "
+                "beginning. Widen the window in Inject References or Edit References.",
                 len(steps), 100 * injection.start_percent, 100 * injection.end_percent,
             )  # fmt: skip
 

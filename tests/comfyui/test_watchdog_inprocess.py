@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from controls_world import edited, retrieved, steered
 from injection_world import ALL
 
 
@@ -69,6 +70,15 @@ def test_exchanged_parts_of_a_network_are_named(world):
     part = type("Part", (torch.nn.Module,), {"__module__": "fast_blocks"})()
     said = watchdog.cause(SimpleNamespace(net=torch.nn.Sequential(part), replacements=[], entered=2))
     assert "fast_blocks" in said
+
+
+def test_windows_of_single_references_that_no_step_meets_are_named_too(world, caplog):
+    references = edited(world, retrieved(world, 1, 2), 0, start_percent=0.99)
+    world.sample(steered(world, "flux xlabs", references), steps=2)
+    (said,) = warnings(caplog)
+    assert "Edit References" in said
+    world.sample(steered(world, "flux xlabs", edited(world, references, 2)), steps=2)
+    assert len(warnings(caplog)) == 1
 
 
 def test_a_window_that_no_step_meets_is_named_with_its_limits(world, caplog):
