@@ -22,8 +22,8 @@ PAGES = {
 
 
 def note(base: str) -> str:
-    return f"""Your prompt looks through a library of **real photos** and finds the one that fits it best. Its outlines go
-into a **ControlNet**, so the picture takes its shape from the real thing.
+    return f"""Your prompt looks through a library of **real photos** and finds the one that fits it best. Its outlines
+go into a **ControlNet**, so the picture takes its shape from the real thing.
 
 1. Choose a library in *Load Reflective Retriever*, write your prompt, press **Run**.
 2. The outlines hold too tight: lower `strength` or `end_percent` in *Apply ControlNet*. 0 is the picture without them.
