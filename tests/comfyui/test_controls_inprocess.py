@@ -254,3 +254,40 @@ def test_nothing_found_passes_through_the_edit_node(world):
     node = world.plugin("nodes.edit_references").EditReferences
     out = node.execute(empty, 3, 1.0, 0.0, 1.0, False, torch.ones(2, 2)).result
     assert out[0] is empty and "Nothing scored" in out[1]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("combine", ["concat", "norm average"])
+def test_half_precision_moves_the_picture_the_same_way_with_masks_and_weights(world, way, combine):
+    import tiny_models
+
+    half = tiny_models.model(WAYS[way][0], torch.bfloat16)
+    references = edited(world, retrieved(world, 1, 2), 1, weight=2.0, mask=LEFT)
+    effects = []
+    for model in (world.models[WAYS[way][0]], half):
+        with_references = execute(world, way, references, model=model, combine=combine, balance=1.0).result[0]
+        effects.append((world.call(with_references, sigma=0.6) - world.call(model, sigma=0.6)).flatten())
+    assert all(torch.isfinite(effect).all() for effect in effects)
+    assert torch.cosine_similarity(*effects, dim=0) > 0.8
+
+
+@every_way
+@pytest.mark.parametrize("region", ["area", "mask"])
+def test_regional_prompts_and_masked_references_sample_together(world, way, region):
+    import comfy.sample
+    from injection_world import conditioning
+
+    references = edited(world, retrieved(world, 1, 2), 1, mask=LEFT)
+    where = {"area": dict(area=(4, 4, 0, 2), strength=1.0), "mask": dict(mask=LEFT, mask_strength=1.0)}[region]
+    local, whole = conditioning(0), conditioning(2)
+    local[0][1].update(where)
+    noise = torch.randn(LATENT, generator=torch.Generator().manual_seed(3))
+
+    def sampled(model):
+        return comfy.sample.sample(
+            model, noise, 2, 2.0, "euler", "simple", local + whole, conditioning(1), torch.zeros(LATENT),
+            denoise=1.0, disable_pbar=True, seed=3,
+        )  # fmt: skip
+
+    plain, found = sampled(world.models[WAYS[way][0]]), sampled(steered(world, way, references))
+    assert torch.isfinite(found).all() and not torch.equal(found, plain)
