@@ -1,13 +1,14 @@
 """Reference adapters: what a file is, and that anything broken is refused in words."""
 
 import pytest
+import synthetic_adapters as synthetic
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-import synthetic_adapters as synthetic
-from realrag.adapters import attention, build_adapter, detect, load_adapter
+from realrag.adapters import build_adapter, detect, load_adapter
+from realrag.adapters import attention as attention_maths
 from realrag.adapters.map_head import head_width, load_map_head
 from realrag.adapters.reading import flatten
 from realrag.errors import AdapterError
@@ -77,12 +78,12 @@ def test_a_huge_layer_is_converted_in_parts(monkeypatch, bias):
     """So that baking a 5 GB adapter does not need a second copy of it on the device."""
     layer = torch.nn.Linear(24, 50, bias=bias).half()
     x = torch.randn(2, 3, 24, generator=torch.Generator().manual_seed(1))
-    whole = attention.linear(layer, x)
+    whole = attention_maths.linear(layer, x)
     converted = []
     to = torch.Tensor.to
     monkeypatch.setattr(torch.Tensor, "to", lambda self, *args: (converted.append(self.numel()), to(self, *args))[1])
-    monkeypatch.setattr(attention, "CAST_LIMIT", 200)
-    torch.testing.assert_close(attention.linear(layer, x), whole)
+    monkeypatch.setattr(attention_maths, "CAST_LIMIT", 200)
+    torch.testing.assert_close(attention_maths.linear(layer, x), whole)
     assert len(converted) > 6 and max(converted) <= 200
 
 
