@@ -103,6 +103,8 @@ def test_a_pooling_head_is_found_by_its_keys_and_broken_ones_are_refused(tmp_pat
     assert torch.equal(load_map_head(tmp_path / "vision.bin").probe, load_map_head(path).probe)
     save_file({"vision_model.post_layernorm.weight": torch.ones(24)}, path)
     assert head_width(path) is None
+    save_file({"vision_model.head.probe": torch.tensor(1.0)}, tmp_path / "odd.safetensors")
+    assert head_width(tmp_path / "odd.safetensors") is None
     with pytest.raises(AdapterError, match="vision.safetensors holds no pooling head"):
         load_map_head(path)
     for key in whole:

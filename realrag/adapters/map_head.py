@@ -86,7 +86,8 @@ def head_width(path: Path) -> int | None:
     """The width of the pooling head in a vision file, from its header alone; None where there is none."""
     try:
         with safe_open(path, framework="pt") as file:
-            return file.get_slice(HEAD + "probe").get_shape()[-1] if HEAD + "probe" in file.keys() else None
+            shape = file.get_slice(HEAD + "probe").get_shape() if HEAD + "probe" in file.keys() else []
+            return shape[-1] if len(shape) == 3 else None
     except (SafetensorError, OSError, ValueError):
         return None
 
