@@ -2,51 +2,70 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from ..realrag.adapters import instantx_sd3, xlabs
 from ..realrag.adapters.attention import unrotate
+from ..realrag.combine import per_token
 from .base_model import Base
+from .controls import Group, pick
+from .memo import Memo
 from .patch import Held, Injection, ModelCall, Place
 
 
 class XLabsInjection(Injection):
     """Keys and values do not depend on time: baked when the node runs, so the adapter need not stay loaded."""
 
-    def __init__(self, base: Base, adapter: xlabs.XLabsAdapter, embeds: list[Tensor], **dials):
-        """embeds: (1, E) of each reference, on the device where the adapter's work is to be done."""
+    uses_single = False
+
+    def __init__(self, base: Base, baked: list[Tensor], count: int, **dials):
+        """baked: k, v of block 0, k, v of block 1, ... (1, H, count * T, D), from `bake`."""
         super().__init__(base, **dials)
+        self.held, self.count = Held(baked), count
+
+    @staticmethod
+    def bake(base: Base, adapter: xlabs.XLabsAdapter, embeds: list[Tensor]) -> list[Tensor]:
+        """embeds: (1, E) of each reference, on the device where the adapter's work is to be done."""
         tokens = adapter.tokens(torch.cat(embeds).float())
-        baked = [adapter.keys_values(tokens, block, base.heads) for block in range(base.double)]
-        self.held = Held([tensor.cpu() for pair in baked for tensor in pair])
+        pairs = [adapter.keys_values(tokens, block, base.heads) for block in range(base.double)]
+        return [tensor.cpu() for pair in pairs for tensor in pair]
 
     def to(self, where) -> XLabsInjection:
         self.held.to(where)
         return self
 
     def start(self, call: ModelCall) -> ActiveXLabs | None:
-        return ActiveXLabs(self.held.tensors, self.strength) if call.positive else None
+        acting = self.groups(call, self.count)
+        return ActiveXLabs(self, acting) if acting else None
 
 
 @dataclass(eq=False)
 class ActiveXLabs:
-    baked: list[Tensor]  # k, v of block 0, k, v of block 1, ... (1, H, T, D)
-    strength: float
+    injection: XLabsInjection
+    groups: list[Group]
 
     def wants(self, kind: str, index: int) -> bool:
-        return kind == "double_block"
+        return kind == "double_block" and self.injection.amount(kind, index) != 0
 
     def attention(self, place: Place, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
         if place.number:
             return
-        k_ref, v_ref = (t.to(q) for t in self.baked[2 * place.block.index :][:2])
+        count = self.injection.count
+        k_ref, v_ref = (t.to(q) for t in self.injection.held.tensors[2 * place.block.index :][:2])
         q = unrotate(q[:, :, place.image], place.image_pe)
-        place.notes[self] = [
-            (rows, self.strength * xlabs.branch(q[rows], k_ref, v_ref)) for rows in place.call.positive
-        ]
+        place.notes[self] = added = []
+        for group in self.groups:
+
+            def branch(chosen, bias, group=group):
+                picks = [group.picks[i] for i in chosen]
+                tokens = per_token(bias, k_ref.shape[2] // count)
+                return xlabs.branch(q[group.rows], pick(k_ref, picks, count), pick(v_ref, picks, count), tokens)
+
+            delta = self.injection.scaled(place, group.mixer(branch), out[group.rows, place.image])
+            added.append((group.rows, delta))
 
     def after_block(self, place: Place, image: Tensor) -> Tensor:
         """At the very end of the block, after its MLP, with no gate."""
@@ -63,7 +82,7 @@ class InstantXInjection(Injection):
     def __init__(self, base: Base, managed, features: list[Tensor], **dials):
         """managed: .adapter and .patcher. features: (1, L, E) of each reference."""
         super().__init__(base, **dials)
-        self.managed = managed
+        self.managed, self.memo = managed, Memo()
         self.held = Held([torch.cat(features).float().cpu()])
         managed.adapter.spec.check_features(self.held.tensors[0])
 
@@ -72,38 +91,65 @@ class InstantXInjection(Injection):
 
     def to(self, where) -> InstantXInjection:
         self.held.to(where)
+        self.memo.to(where)
         return self
 
-    def start(self, call: ModelCall) -> ActiveInstantX:
-        features = self.held.tensors[0].to(call.x.device)
-        adapter, sides = self.managed.adapter, {}
-        for positive in {is_positive for is_positive, _ in call.chunks}:
-            hidden = features if positive else torch.zeros_like(features)
-            tokens, time = adapter.tokens(hidden, (call.t.flatten()[:1] * 1000).float().expand(len(hidden)))
-            sides[positive] = tokens.flatten(0, 1)[None], time[:1]
-        return ActiveInstantX(adapter, qk_norms(call.net), sides, self.strength)
+    def start(self, call: ModelCall) -> ActiveInstantX | None:
+        acting = self.groups(call, len(self.held.tensors[0]), blanks=True)
+        if not acting:
+            return None
+        self.memo.begin(call.sigma)
+        return ActiveInstantX(self, qk_norms(call.net), acting, call)
 
 
 @dataclass(eq=False)
 class ActiveInstantX:
-    adapter: instantx_sd3.InstantXAdapter
+    injection: InstantXInjection
     norms: list[tuple]
-    sides: dict[bool, tuple[Tensor, Tensor]]  # positive? -> tokens (1, N*T, W) and time (1, C)
-    strength: float
+    groups: list[Group]
+    call: ModelCall
+    sides: dict[bool, tuple[Tensor, Tensor]] = field(default_factory=dict)  # blank? -> what `tokens` gives
 
     def wants(self, kind: str, index: int) -> bool:
-        return kind == "double_block"
+        return kind == "double_block" and self.injection.amount(kind, index) != 0
 
     def attention(self, place: Place, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
         if place.number:
             return
-        block, image = place.block.index, place.image
+        block, image, adapter = place.block.index, place.image, self.injection.managed.adapter
         q, k = (instantx_sd3.raw(x[:, :, image], norm) for x, norm in zip((q, k), self.norms[block], strict=True))
         v = v[:, :, image]
-        reference = {side: self.adapter.keys_values(*tokens, block) for side, tokens in self.sides.items()}
-        for positive, rows in place.call.chunks:
-            delta = self.adapter.branch(block, q[rows], k[rows], v[rows], *reference[positive])
-            out[rows, image] += (self.strength * delta).to(out)
+        count = len(self.injection.held.tensors[0])
+        for group in self.groups:
+            k_ref, v_ref = self.keys_values(group.blank, block, v)
+
+            def branch(chosen, bias, group=group, k_ref=k_ref, v_ref=v_ref):
+                picks = [group.picks[i] for i in chosen]
+                shown = (pick(t, picks, count) for t in (k_ref, v_ref))
+                tokens = per_token(bias, k_ref.shape[2] // count)
+                return adapter.branch(block, q[group.rows], k[group.rows], v[group.rows], *shown, tokens)
+
+            delta = self.injection.scaled(place, group.mixer(branch), out[group.rows, image])
+            out[group.rows, image] += delta.to(out)
+
+    def keys_values(self, blank: bool, block: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """(1, H, N * T, D) of all references at this noise level, in the precision of `like`."""
+
+        def make() -> tuple[Tensor, Tensor]:
+            made = self.injection.managed.adapter.keys_values(*self.tokens(blank), block)
+            return tuple(tensor.to(like) for tensor in made)
+
+        return self.injection.memo.get((self.call.sigma, blank, block, like.dtype), make)
+
+    def tokens(self, blank: bool) -> tuple[Tensor, Tensor]:
+        """Tokens (1, N * T, W) and time (1, C); worked out once a call, and only if some block has to be."""
+        if blank not in self.sides:
+            hidden = self.injection.held.tensors[0].to(self.call.x.device)
+            hidden = torch.zeros_like(hidden) if blank else hidden
+            timestep = (self.call.t.flatten()[:1] * 1000).float().expand(len(hidden))
+            tokens, time = self.injection.managed.adapter.tokens(hidden, timestep)
+            self.sides[blank] = tokens.flatten(0, 1)[None], time[:1]
+        return self.sides[blank]
 
     def after_block(self, place: Place, image: Tensor) -> Tensor:
         return image

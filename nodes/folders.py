@@ -10,9 +10,9 @@ import folder_paths
 from ..realrag.errors import BundleError
 from ..realrag.retriever import shipped_bundle
 
-BUNDLES, ADAPTERS = "realrag", "realrag_adapters"
+BUNDLES, ADAPTERS, PACKS = "realrag", "realrag_adapters", "realrag_packs"
 # A bundle is a folder, so no single file in `realrag` is a model: "folder", as in core's diffusers, lists none.
-SUFFIXES = {BUNDLES: {"folder"}, ADAPTERS: {".safetensors", ".bin", ".pt"}}
+SUFFIXES = {BUNDLES: {"folder"}, ADAPTERS: {".safetensors", ".bin", ".pt"}, PACKS: {".safetensors"}}
 SHIPPED = "sample (shipped)"
 
 

@@ -2,47 +2,63 @@
 
 from __future__ import annotations
 
-import comfy.model_management as management
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..realrag.errors import AdapterError
+from ..realrag.profiles import AS_SET, FLAT
+from ..realrag.reference_pack import ReferencePack
 from ..realrag.shared_attention import content_seed
-from . import see
+from . import control_inputs, packs, see
 from .base_model import Base, base_of
-from .branches import InstantXInjection, XLabsInjection
+from .conditioning import windowed
+from .controls import Controls
 from .load_adapter import AdapterSocket, ManagedAdapter
+from .native_references import kind
 from .patch import Injection, attach
+from .pack_nodes import PackSocket
+from .paths import ADAPTER, AUTO, PATHS, choose
 from .retrieve import ReferencesSocket
 from .share import SharedInjection
+from .through_prompt import goes_through_prompt, through_prompt
 
 
 def inject(
-    model, images: list[Tensor], adapter: ManagedAdapter | None, clip_vision, vae, **dials
-) -> tuple[object, str]:
-    """The patched clone and a report in words; the very same MODEL where there is nothing to do."""
-    if reason := idle(len(images), **dials):
-        return model, f"The model passes through unchanged: {reason}"
-    base = base_of(model)
-    if adapter is not None:
-        injection, report = with_adapter(base, images, adapter, clip_vision, dials)
-    elif vae is not None:
-        injection, report = without_adapter(model, base, images, vae, dials)
-    else:
-        raise AdapterError(
-            "Inject References has neither an adapter nor a VAE. Connect an adapter (Load Reference Adapter) with its "
-            "CLIP Vision model, or connect the VAE of this model to let the references in without an adapter file."
+    model, images: list[Tensor], adapter: ManagedAdapter | None, clip_vision, vae, conditioning: list | None = None,
+    path: str = AUTO, downsampling: int = 3, pack: ReferencePack | None = None, **dials,
+) -> tuple[object, str, list | None]:  # fmt: skip
+    """The patched clone, a report in words and the CONDITIONING; the very same ones where there is nothing to do."""
+    if reason := idle(len(images) if pack is None else len(pack), **dials):
+        return model, f"The model passes through unchanged: {reason}", conditioning
+    parts = dict(adapter=adapter, clip_vision=clip_vision, vae=vae, conditioning=conditioning)
+    way, why = choose(path, model, **parts) if pack is None else ("reference pack", "one is connected")
+    if goes_through_prompt(way, adapter):
+        changed, report = through_prompt(
+            way, model, images, dials["controls"], parts, dials["strength"], downsampling
         )
+        conditioning, name = windowed(conditioning, changed, dials["start_percent"], dials["end_percent"]), kind(model)
+    else:
+        base = base_of(model)
+        if pack is not None:
+            injection, report = packs.from_pack(base, pack, adapter, dials)
+        elif way == ADAPTER:
+            injection, report = with_adapter(base, images, adapter, clip_vision, dials)
+        else:
+            injection, report = without_adapter(model, base, images, vae, dials)
+        model, name = attach(model, injection), base.name
     window = f"{dials['start_percent']:.0%} to {dials['end_percent']:.0%}"
-    return attach(model, injection), f"{report}\nBase: {base.name}. Strength {dials['strength']:g}, steps {window}."
+    path_taken = f"Path: {way}, because {why}."
+    return model, f"{path_taken}\n{report}\nBase: {name}. Strength {dials['strength']:g}, steps {window}.", conditioning
 
 
-def idle(count: int, strength: float, start_percent: float, end_percent: float) -> str:
+def idle(count: int, strength: float, start_percent: float, end_percent: float, controls: Controls) -> str:
     """Why nothing is to be injected, or "" where something is."""
     if not count:
         return "there are no references."
     if strength == 0:
         return "the strength is 0."
+    if all(controls.of(i).weight == 0 for i in range(count)):
+        return "every reference has the weight 0."
     if start_percent >= end_percent:
         return f"the window from {start_percent:.0%} to {end_percent:.0%} of the steps is empty."
     return ""
@@ -50,13 +66,9 @@ def idle(count: int, strength: float, start_percent: float, end_percent: float) 
 
 def with_adapter(base: Base, images, managed: ManagedAdapter, clip_vision, dials) -> tuple[Injection, str]:
     spec = managed.adapter.spec
-    spec.check_base(base.family, base.name, base.width, base.double)
-    features = see.features(spec, clip_vision, images)
-    if spec.family == "flux-xlabs":
-        management.load_models_gpu([managed.patcher])
-        injection = XLabsInjection(base, managed.adapter, see.on_device(features), **dials)
-    else:
-        injection = InstantXInjection(base, managed, features, **dials)
+    spec.check_base(base.family, base.name, base.width, base.double + base.single * spec.single_blocks)
+    features = see.features(spec, clip_vision, images, managed.head)
+    injection = packs.injected(base, spec.family, packs.bake(base, managed, features), len(images), managed, dials)
     return injection, f"Adapter: {spec.label}. {counted(images)}, {len(images) * spec.tokens} tokens."
 
 
@@ -73,9 +85,16 @@ def without_adapter(model, base: Base, images, vae, dials) -> tuple[Injection, s
     latents = see.latents(model, base, vae, images)
     injection = SharedInjection(base, latents, [content_seed(image) for image in images], **dials)
     return injection, (
-        "No adapter is connected: shared attention to the noised references (experimental). "
+        "Shared attention to the noised references (experimental). "
         f"{counted(images)}, {see.token_count(base, latents)} tokens; each step runs the model once more for each."
     )
+
+
+def no_prompt():
+    """Stops what hangs on the conditioning output, with a sentence; nothing else."""
+    from comfy_execution.graph_utils import ExecutionBlocker
+
+    return ExecutionBlocker("Inject References: connect the positive prompt to conditioning as well.")
 
 
 class InjectReferences(io.ComfyNode):
@@ -86,12 +105,12 @@ class InjectReferences(io.ComfyNode):
             node_id="RealRAG_InjectReferences",
             display_name="Inject References",
             category="RealRAG",
-            description="Lets Flux, SD3 and SD3.5 see real photos while they paint. With a reference adapter and its "
-            "CLIP Vision model, or with the model's VAE alone (experimental, slower). The model you connect stays "
-            "untouched.",
+            description="Lets a model see real photos while it paints. Flux, SD3 and SD3.5: with a reference adapter and "
+            "its CLIP Vision model, or with the model's VAE alone (experimental, slower). SDXL, SD2.1 unCLIP, FLUX.2, "
+            "OmniGen2, Qwen-Image-Edit: through the positive prompt. The model you connect stays untouched.",
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="The Flux, SD3 or SD3.5 model to steer. LoRAs may come before or after."
+                    "model", tooltip="The model to steer, such as Flux or SD3.5. LoRAs may come before or after."
                 ),
                 ReferencesSocket.Input(
                     "references", optional=True, tooltip="Photos from Retrieve Real References. None found: no effect."
@@ -105,7 +124,7 @@ class InjectReferences(io.ComfyNode):
                 io.ClipVision.Input(
                     "clip_vision",
                     optional=True,
-                    tooltip="Needed with an adapter: CLIP ViT-L/14 for Flux XLabs, SigLIP so400m-384 for SD3.5 "
+                    tooltip="Needed with an adapter: CLIP ViT-L/14 for Flux XLabs, SigLIP so400m-384 for both "
                     "InstantX.",
                 ),
                 io.Vae.Input("vae", optional=True, tooltip="Needed without an adapter: the VAE of this model."),
@@ -127,10 +146,42 @@ class InjectReferences(io.ComfyNode):
                     **percent,
                     tooltip="When they leave again: 0.8 gives the prompt the last word.",
                 ),
+                io.Conditioning.Input(
+                    "conditioning",
+                    optional=True,
+                    tooltip="The positive prompt. Needed where references go in through it: Flux Redux, reference "
+                    "latents, SDXL and SD2.1.",
+                ),
+                io.Combo.Input(
+                    "path",
+                    options=PATHS,
+                    default=AUTO,
+                    optional=True,
+                    tooltip="auto takes the best way that the model and the connected parts allow; the report says "
+                    "which and why. For Flux Kontext and Qwen-Image-Edit choose reference latents.",
+                ),
+                io.Int.Input(
+                    "downsampling",
+                    default=3,
+                    min=1,
+                    max=5,
+                    optional=True,
+                    tooltip="Only for Flux Redux: 1 keeps every detail and drowns the prompt, 5 keeps a rough idea.",
+                ),
+                *control_inputs.inputs(),
+                PackSocket.Input(
+                    "pack",
+                    optional=True,
+                    tooltip="From Load Reference Pack, in the place of references: no photos, no CLIP Vision and, for "
+                    "Flux, no adapter are needed.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The steered model, for a sampler."),
                 io.String.Output(display_name="report", tooltip="Which way the references went in, and why."),
+                io.Conditioning.Output(
+                    display_name="conditioning", tooltip="The positive prompt with the references, for a sampler."
+                ),
             ],
         )
 
@@ -138,8 +189,23 @@ class InjectReferences(io.ComfyNode):
     def execute(
         cls, model, strength: float, start_percent: float, end_percent: float,
         references=None, image: Tensor | None = None, adapter: ManagedAdapter | None = None, clip_vision=None, vae=None,
+        conditioning: list | None = None, path: str = AUTO, downsampling: int = 3,
+        preset: str = AS_SET, pack: ReferencePack | None = None, **controls,
     ) -> io.NodeOutput:  # fmt: skip
         dials = dict(strength=strength, start_percent=start_percent, end_percent=end_percent)
-        model, report = inject(model, see.pictures(references, image), adapter, clip_vision, vae, **dials)
-        note = getattr(references, "note", "")
-        return io.NodeOutput(model, f"{report}\n{note}" if note else report)
+        if pack is not None and (references is not None or image is not None):
+            raise AdapterError("Connect either a reference pack or references and pictures, not both.")
+        family = adapter.adapter.spec.family if adapter is not None else "shared"
+        family = family if pack is None else pack.facts.family
+        dials, profile = control_inputs.with_preset(preset, family, dials, controls.pop("profile", FLAT))
+        pictures = see.pictures(references, image)
+        shown = references if pack is None else pack
+        count = len(pictures) if pack is None else len(pack)
+        dials["controls"] = control_inputs.read(shown, count, profile=profile, **controls)
+        model, report, conditioning = inject(
+            model, pictures, adapter, clip_vision, vae, conditioning, path, downsampling, pack, **dials
+        )
+        if conditioning is None:
+            conditioning = no_prompt()
+        lines = [report, *control_inputs.words(dials["controls"]), getattr(references, "note", "")]
+        return io.NodeOutput(model, "\n".join(filter(None, lines)), conditioning)

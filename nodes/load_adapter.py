@@ -10,9 +10,12 @@ import comfy.model_patcher
 import folder_paths
 from comfy_api.latest import io
 
-from ..realrag.adapters import load_adapter
+from ..realrag.adapters import AdapterSpec, load_adapter
+from ..realrag.adapters.map_head import MapHead, head_width, load_map_head
+from ..realrag.errors import AdapterError
 from .folders import ADAPTERS
 
+AUTOMATIC = "automatic"
 AdapterSocket = io.Custom("REALRAG_ADAPTER")
 
 
@@ -22,9 +25,11 @@ class ManagedAdapter:
 
     adapter: object
     patcher: object
+    head: object | None = None  # SigLIP's pooling head, where the adapter reads its output
+    legacy: bool = False
 
     @classmethod
-    def of(cls, adapter) -> ManagedAdapter:
+    def of(cls, adapter, head=None, legacy: bool = False) -> ManagedAdapter:
         # Looked up now, not at import: ComfyUI puts its dynamic-memory patcher there when it starts.
         patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
         return cls(
@@ -32,6 +37,8 @@ class ManagedAdapter:
             patcher(
                 adapter, load_device=management.get_torch_device(), offload_device=management.unet_offload_device()
             ),
+            head,
+            legacy,
         )
 
 
@@ -43,34 +50,75 @@ class LoadReferenceAdapter(io.ComfyNode):
             display_name="Load Reference Adapter",
             category="RealRAG",
             description="Loads a reference adapter (IP-Adapter) for Flux or SD3.5 from models/realrag_adapters. "
-            "What kind it is, is told by the file's content. Known: Flux XLabs v1 and v2, SD3.5-Large InstantX.",
+            "What kind it is, is told by the file's content. Known: Flux XLabs v1 and v2, Flux InstantX, "
+            "Flux Redux, SD3.5-Large InstantX.",
             inputs=[
                 io.Combo.Input(
                     "adapter",
                     options=folder_paths.get_filename_list(ADAPTERS),
                     tooltip="A file in models/realrag_adapters. New files appear after pressing R. "
-                    "Prefer .safetensors; .bin and .pt are read for their weights only.",
-                )
+                    "Prefer .safetensors; .bin and .pt are read for their weights only (realrag convert makes "
+                    "the one of the other).",
+                ),
+                io.Combo.Input(
+                    "vision_file",
+                    options=[AUTOMATIC, *folder_paths.get_filename_list("clip_vision")],
+                    default=AUTOMATIC,
+                    optional=True,
+                    tooltip="Only for Flux InstantX: the SigLIP file in models/clip_vision with the pooling head, "
+                    "normally the one you load with Load CLIP Vision. Automatic takes the first that fits.",
+                ),
+                io.Boolean.Input(
+                    "legacy",
+                    default=False,
+                    optional=True,
+                    tooltip="Only for Flux InstantX: normalise values as Shakker's nodes do, to get their look. Off is "
+                    "as published.",
+                ),
             ],
             outputs=[AdapterSocket.Output(display_name="adapter", tooltip="For Inject References.")],
         )
 
     @classmethod
-    def validate_inputs(cls, adapter: str) -> bool | str:
-        """Refuse a name that is not in the list before anything runs; older versions do not check combos of V3 nodes."""
-        if adapter in folder_paths.get_filename_list(ADAPTERS):
-            return True
-        return f"No adapter named {adapter!r} in models/realrag_adapters. Put the file there, then press R."
+    def validate_inputs(cls, adapter: str, vision_file: str = AUTOMATIC) -> bool | str:
+        """Refuse a name that is not in the list before anything runs; older versions do not check V3 nodes."""
+        if adapter not in folder_paths.get_filename_list(ADAPTERS):
+            return f"No adapter named {adapter!r} in models/realrag_adapters. Put the file there, then press R."
+        if vision_file not in (AUTOMATIC, *folder_paths.get_filename_list("clip_vision")):
+            return f"No file named {vision_file!r} in models/clip_vision. Choose {AUTOMATIC!r}, or put it there."
+        return True
 
     @classmethod
-    def fingerprint_inputs(cls, adapter: str) -> tuple[int, int]:
+    def fingerprint_inputs(cls, adapter: str, vision_file: str = AUTOMATIC, legacy: bool = False) -> tuple[int, int]:
         """Load again when the file has changed."""
         stat = _path(adapter).stat()
         return stat.st_mtime_ns, stat.st_size
 
     @classmethod
-    def execute(cls, adapter: str) -> io.NodeOutput:
-        return io.NodeOutput(ManagedAdapter.of(load_adapter(_path(adapter))))
+    def execute(cls, adapter: str, vision_file: str = AUTOMATIC, legacy: bool = False) -> io.NodeOutput:
+        loaded = load_adapter(_path(adapter))
+        head = pooling_head(loaded.spec, vision_file) if loaded.spec.encoder_output == "pooler_output" else None
+        return io.NodeOutput(ManagedAdapter.of(loaded, head, legacy))
+
+
+def pooling_head(spec: AdapterSpec, vision_file: str) -> MapHead:
+    """The head out of the chosen vision file, or out of the first in models/clip_vision that has one of this width."""
+    names = folder_paths.get_filename_list("clip_vision") if vision_file == AUTOMATIC else [vision_file]
+    paths = [Path(folder_paths.get_full_path_or_raise("clip_vision", name)) for name in names]
+    if vision_file == AUTOMATIC:
+        paths = [path for path in paths if path.suffix == ".safetensors" and head_width(path) == spec.encoder_dim]
+        if not paths:
+            raise AdapterError(
+                f"This adapter ({spec.label}) needs the pooling head of {spec.encoder}, and no .safetensors file in "
+                "models/clip_vision holds it. Put that model's complete vision file there, then press R."
+            )
+    head = load_map_head(paths[0])
+    if head.width != spec.encoder_dim:
+        raise AdapterError(
+            f"{paths[0].name} has a pooling head of width {head.width}, but this adapter ({spec.label}) reads width "
+            f"{spec.encoder_dim}: choose the file of {spec.encoder}."
+        )
+    return head
 
 
 def _path(name: str) -> Path:

@@ -17,6 +17,7 @@ from ..realrag.retriever import Retriever
 from .folders import SHIPPED, bundle_folder, bundles, cache_folder
 from .newer import newer
 from .progress import progress_bar
+from .retriever_vision import RetrieverVision
 
 RetrieverSocket = io.Custom("REALRAG_RETRIEVER")
 ENCODE_MEMORY = 256 << 20  # bytes of activations for one prompt and one picture, generous for a ViT-L
@@ -35,9 +36,14 @@ class ManagedRetriever:
         offload = management.text_encoder_offload_device()
         self.patcher = patcher(retriever.encoder, load_device=device, offload_device=offload)
 
-    def search(self, text: str, **options) -> References:
-        """`Retriever.search`, after making room for the encoder and loading it."""
+    def load(self):
+        """The encoder, after making room for it and loading it."""
         management.load_models_gpu([self.patcher], memory_required=ENCODE_MEMORY, force_full_load=True)
+        return self.retriever.encoder
+
+    def search(self, text: str, **options) -> References:
+        """`Retriever.search`, with the encoder loaded."""
+        self.load()
         management.throw_exception_if_processing_interrupted()
         return self.retriever.search(text, **options)
 
@@ -80,7 +86,11 @@ class LoadReflectiveRetriever(io.ComfyNode):
                 RetrieverSocket.Output(
                     display_name="retriever",
                     tooltip="The opened photo library, for Retrieve Real References.",
-                )
+                ),
+                io.ClipVision.Output(
+                    display_name="clip_vision",
+                    tooltip="The library's own image encoder, for adapters that were trained on it.",
+                ),
             ],
             **newer(io.Schema, search_aliases=["photo library", "reference photos", "rag"]),
         )
@@ -99,4 +109,5 @@ class LoadReflectiveRetriever(io.ComfyNode):
 
     @classmethod
     def execute(cls, bundle: str) -> io.NodeOutput:
-        return io.NodeOutput(open_retriever(bundle_folder(bundle)))
+        managed = open_retriever(bundle_folder(bundle))
+        return io.NodeOutput(managed, RetrieverVision(managed))

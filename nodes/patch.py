@@ -8,22 +8,22 @@ the call's options. So the order of nodes does not matter, and clones and deep c
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
 from typing import Protocol
-from weakref import WeakSet
 
 import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ..realrag.adapters.attention import split_heads
+from ..realrag.combine import balance
+from ..realrag.profiles import factors
 from .base_model import Base
+from .controls import Controls, Group, groups, in_window, on_grid
+from .watchdog import judge_call, judge_windows
 
 KEY = "realrag"
 OVERRIDE = "optimized_attention_override"
-log = logging.getLogger(__name__)
-_judged: WeakSet[Injection] = WeakSet()  # seen at work, or warned about, in their first call
 
 
 @dataclass
@@ -41,8 +41,11 @@ class ModelCall:
     options: dict
     chunks: list[tuple[bool, slice]]  # (positive?, rows)
     n_image: int
+    sampling: object = None  # the model's schedule, for windows in percent
     n_text: int = 0  # learnt from the first block
-    reached: int = 0
+    entered: int = 0  # blocks of ours that were run
+    reached: int = 0  # attention calls that came by
+    replacements: list = field(default_factory=list)  # other plugins' hooks that we lie round
 
     @property
     def positive(self) -> list[slice]:
@@ -62,17 +65,53 @@ class Active(Protocol):
 class Injection:
     """What an artist asked for: made once when the node runs, never changed afterwards."""
 
-    def __init__(self, base: Base, strength: float, start_percent: float, end_percent: float):
+    uses_single = True  # do references enter the single blocks, where the generator has some?
+
+    def __init__(
+        self, base: Base, strength: float, start_percent: float, end_percent: float, controls: Controls | None = None
+    ):
         self.base, self.strength = base, strength
         self.start_percent, self.end_percent = start_percent, end_percent
+        self.controls = controls or Controls()
+        single = base.single if self.uses_single else 0
+        self.factors = factors(self.controls.profile, base.double, single, self.controls.custom)
+        self._grids: dict[tuple, Tensor] = {}  # masks on the grids met so far
 
     def __deepcopy__(self, memo):
         return self
 
     def in_window(self, sigma: float, sampling) -> bool:
-        """Percent 0 is pure noise, 1 the clean picture, on the model's own schedule; an open end is open."""
-        begun = self.start_percent <= 0 or sigma <= float(sampling.percent_to_sigma(self.start_percent))
-        return begun and (self.end_percent >= 1 or sigma >= float(sampling.percent_to_sigma(self.end_percent)))
+        return in_window(self.start_percent, self.end_percent, sigma, sampling)
+
+    def acts(self, sigma: float, sampling) -> bool:
+        """Does any reference count at this noise level?"""
+        alive = (own.weight > 0 and in_window(own.start, own.end, sigma, sampling) for own in self.controls.settings)
+        return self.in_window(sigma, sampling) and (not self.controls.settings or any(alive))
+
+    def groups(self, call: ModelCall, count: int, blanks: bool = False) -> list[Group]:
+        """Who acts on which rows of this call: see `controls.groups`."""
+        return groups(self, call, count, blanks)
+
+    def amount(self, kind: str, index: int) -> float:
+        """Strength in one block, 0 where the references stay out of it."""
+        number = index + (self.base.double if kind == "single_block" else 0)
+        return self.strength * self.factors[number] if number < len(self.factors) else 0.0
+
+    def scaled(self, place: Place, added: Tensor, own: Tensor) -> Tensor:
+        """What these references add in this block; `own`: the block's own attention on the same rows, for balance."""
+        added = self.amount(place.block.kind, place.block.index) * added
+        return balance(added, own, self.controls.balance) if self.controls.balance > 0 else added
+
+    def token_masks(self, picks: tuple[int, ...], call: ModelCall) -> Tensor | None:
+        """(len(picks), L) on this call's grid of image tokens, or None where no picked reference has a mask."""
+        settings = [self.controls.of(i) for i in picks]
+        if all(own.mask is None for own in settings):
+            return None
+        key = picks, tuple(call.x.shape[-2:]), call.x.device
+        if key not in self._grids:
+            rows = [on_grid(own, call.x.shape, self.base.patch) for own in settings]
+            self._grids[key] = torch.stack(rows).to(call.x.device)
+        return self._grids[key]
 
     def start(self, call: ModelCall) -> Active | None:
         raise NotImplementedError
@@ -113,6 +152,8 @@ def run_with_references(
     options = transformer_options if transformer_options is not None else {}
     asked = dict.fromkeys(options.get("patches", {}).get(KEY, ()))  # each once, however options were merged
     sigma = float(t.flatten()[0]) if asked and KEY not in options else None
+    if sigma is not None:
+        judge_windows(list(asked), options, executor.class_obj.model_sampling)
     asked = [i for i in asked if sigma is not None and i.in_window(sigma, executor.class_obj.model_sampling)]
     if not asked:
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
@@ -120,17 +161,13 @@ def run_with_references(
         base=asked[0].base, net=executor.class_obj.diffusion_model, run=executor.original, x=x, t=t, sigma=sigma,
         context=c_crossattn, kwargs=kwargs, options=options,
         chunks=chunks_of(options.get("cond_or_uncond", [0]), x.shape[0]), n_image=asked[0].base.image_tokens(x.shape),
+        sampling=executor.class_obj.model_sampling,
     )  # fmt: skip
     actives = [active for injection in asked if (active := injection.start(call)) is not None]
     if not actives:
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
     output = executor(x, t, c_concat, c_crossattn, control, with_blocks(options, call, actives), **kwargs)
-    if not call.reached and asked[0] not in _judged:
-        log.warning(
-            "The references had no effect: this model's attention never came by. A node that replaces the model's own "
-            "blocks or kernels (Nunchaku, some caches and compilers) is the likely cause; bypass it to use references."
-        )
-    _judged.update(asked)
+    judge_call(asked, call)
     return output
 
 
@@ -147,6 +184,7 @@ def with_blocks(options: dict, call: ModelCall, actives: list[Active]) -> dict:
     for where in call.base.blocks:
         here = [active for active in actives if active.wants(*where)]
         if here:
+            call.replacements += [blocks[where]] if blocks.get(where) is not None else []
             blocks[where] = InjectedBlock(*where, blocks.get(where), call, here)
     return {**options, "patches_replace": replace, KEY: True}
 
@@ -162,6 +200,7 @@ class InjectedBlock:
     actives: list[Active]
 
     def __call__(self, args: dict, extra: dict) -> dict:
+        self.call.entered += 1
         if "txt" in args:
             self.call.n_text = args["txt"].shape[1]
         options = dict(args["transformer_options"])

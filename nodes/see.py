@@ -21,8 +21,11 @@ def pictures(references, image: Tensor | None) -> list[Tensor]:
     return found + ([picture[..., :3] for picture in image] if image is not None else [])
 
 
-def features(spec: AdapterSpec, clip_vision, images: list[Tensor]) -> list[Tensor]:
-    """Each picture through the image encoder, prepared as the adapter was trained: (1, E) or (1, L, E)."""
+def features(spec: AdapterSpec, clip_vision, images: list[Tensor], head=None) -> list[Tensor]:
+    """Each picture through the image encoder, prepared as the adapter was trained: (1, E) or (1, L, E).
+
+    head: SigLIP's pooling head, for adapters that read its output.
+    """
     if clip_vision is None:
         raise AdapterError(
             f"This adapter ({spec.label}) sees pictures through {spec.encoder}. "
@@ -32,9 +35,29 @@ def features(spec: AdapterSpec, clip_vision, images: list[Tensor]) -> list[Tenso
     for image in images:
         management.throw_exception_if_processing_interrupted()
         output = clip_vision.encode_image(image[None], crop=spec.crop)
-        seen.append(getattr(output, spec.encoder_output).float())
+        seen.append(read(output, spec, head).float())
         spec.check_features(seen[-1])
     return seen
+
+
+def read(output, spec: AdapterSpec, head) -> Tensor:
+    """The part of a vision model's output that the adapter reads."""
+    if spec.encoder_output != "pooler_output":
+        found = getattr(output, spec.encoder_output)
+        if found is None:
+            raise AdapterError(
+                f"This adapter ({spec.label}) reads {spec.encoder_output}, which a retriever's image encoder does not "
+                f"give. Load {spec.encoder} with Load CLIP Vision."
+            )
+        return found
+    hidden = output.last_hidden_state
+    if head is None or hidden is None or hidden.shape[-1] != head.width:
+        width = None if hidden is None else hidden.shape[-1]
+        raise AdapterError(
+            f"This adapter ({spec.label}) reads the pooled output of {spec.encoder} (width {spec.encoder_dim}), but "
+            f"the connected CLIP Vision model gives width {width}. Load that model with Load CLIP Vision."
+        )
+    return head(hidden.float())
 
 
 def latents(model, base: Base, vae, images: list[Tensor]) -> list[Tensor]:

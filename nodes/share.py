@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from ..realrag.adapters.attention import attend, merge_heads
+from ..realrag.combine import balance
 from ..realrag.shared_attention import (
     Statistics,
     adain,
@@ -18,6 +20,7 @@ from ..realrag.shared_attention import (
     noised,
 )
 from .base_model import Base
+from .controls import Group
 from .patch import Held, Injection, ModelCall, Place, with_blocks
 
 # Conditioning that does not depend on the picture's size, so it holds for a reference of another size too.
@@ -38,18 +41,27 @@ class SharedInjection(Injection):
         return self
 
     def start(self, call: ModelCall) -> ActiveShared | None:
-        if not call.positive:
-            return None
-        recorder = Recorder(frequency_scale(self.base.axes).to(call.x.device) if self.base.axes else None)
         half = len(self.held.tensors) // 2
-        for latent, noise in zip(self.held.tensors[:half], self.held.tensors[half:], strict=True):
-            see_reference(call, noised(latent.to(call.x), noise.to(call.x), call.sigma), recorder)
-        return ActiveShared(recorder.joined(), self.strength)
+        acting = self.groups(call, half)
+        if not acting:
+            return None
+        prompts = [rows for _, rows in call.chunks if any(within(group.rows, rows) for group in acting)]
+        seen = sorted({i for group in acting for i in group.picks})
+        scale = frequency_scale(self.base.axes).to(call.x.device) if self.base.axes else None
+        recorder = Recorder(scale, lambda kind, index: self.amount(kind, index) > 0)
+        for i in seen:
+            latent, noise = self.held.tensors[i], self.held.tensors[half + i]
+            see_reference(call, prompts, noised(latent.to(call.x), noise.to(call.x), call.sigma), recorder)
+        return ActiveShared(self, acting, prompts, seen, recorder.joined())
 
 
-def see_reference(call: ModelCall, x: Tensor, recorder: Recorder) -> None:
-    """Run the bare model on one noised reference (1, C, h, w), once for each positive prompt, and record."""
-    first_rows = [rows.start for rows in call.positive]
+def within(rows: slice, prompt: slice) -> bool:
+    return prompt.start <= rows.start < prompt.stop
+
+
+def see_reference(call: ModelCall, prompts: list[slice], x: Tensor, recorder: Recorder) -> None:
+    """Run the bare model on one noised reference (1, C, h, w), once for each prompt (by its rows), and record."""
+    first_rows = [rows.start for rows in prompts]
     size, batch = call.x.shape[0], len(first_rows)
 
     def pick(tensor: Tensor | None) -> Tensor | None:
@@ -72,10 +84,11 @@ class Recorder:
     """Keeps keys and values of the reference's image rows (and queries where AdaIN needs them) per attention call."""
 
     scale: Tensor | None  # (D,) for rotated keys; None: no rotary embedding, AdaIN instead
+    wanted: Callable[[str, int], bool]  # kind and index of the blocks that the references enter
     seen: dict[tuple, list[tuple[Tensor, ...]]] = field(default_factory=dict)
 
     def wants(self, kind: str, index: int) -> bool:
-        return True
+        return self.wanted(kind, index)
 
     def attention(self, place: Place, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
         q, k, v = (tensor[:, :, place.image] for tensor in (q, k, v))
@@ -86,59 +99,97 @@ class Recorder:
         return image
 
     def joined(self) -> dict[tuple, Recorded]:
-        """All references side by side: attention call -> keys, values and statistics."""
+        """All references side by side: attention call -> keys, values, and queries where AdaIN needs them."""
         joined = {}
         while self.seen:
             key, kept = self.seen.popitem()
+            sizes = tuple(one[0].shape[2] for one in kept)
             k, v, *q = (torch.cat(tensors, 2) for tensors in zip(*kept, strict=True))
-            joined[key] = Recorded(k, v, (Statistics.of(q[0]), Statistics.of(k)) if q else None)
+            joined[key] = Recorded(k, v, q[0] if q else None, sizes)
         return joined
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Recorded:
     k: Tensor  # (prompts, H, R, D)
     v: Tensor
-    statistics: tuple[Statistics, Statistics] | None  # of q and k, for AdaIN
+    q: Tensor | None
+    sizes: tuple[int, ...]  # of each reference along R
+
+    def of(self, prompt: int, places: list[int]) -> Recorded:
+        """One prompt's part of some of the references."""
+        one, sizes = slice(prompt, prompt + 1), tuple(self.sizes[i] for i in places)
+        if len(places) == len(self.sizes):
+            return Recorded(self.k[one], self.v[one], None if self.q is None else self.q[one], sizes)
+        k, v, q = (
+            None if t is None else torch.cat([t[one].split(self.sizes, 2)[i] for i in places], 2)
+            for t in (self.k, self.v, self.q)
+        )
+        return Recorded(k, v, q, sizes)
 
 
 @dataclass(eq=False)
 class ActiveShared:
+    injection: SharedInjection
+    groups: list[Group]
+    prompts: list[slice]
+    seen: list[int]  # numbers of the recorded references
     recorded: dict[tuple, Recorded]
-    strength: float
 
     def wants(self, kind: str, index: int) -> bool:
-        return (kind, index, 0) in self.recorded
+        return (kind, index, 0) in self.recorded and self.injection.amount(kind, index) > 0
 
     def attention(self, place: Place, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
         recorded = self.recorded.get(place.key)
         if recorded is None:
             return
-        image = place.image
-        for prompt, rows in enumerate(place.call.positive):
-            one = slice(prompt, prompt + 1)
+        image, amount = place.image, self.injection.amount(place.block.kind, place.block.index)
+        direct = place.untouched and self.injection.controls.plain
+        for group in self.groups:
+            rows = group.rows
+            prompt = next(i for i, prompt in enumerate(self.prompts) if within(rows, prompt))
             mask = rows_of(place.mask, rows, image, q)
             q_image, k_own = q[rows, :, image], k[rows]
-            seen = attend_to_both(
-                *self.adapted(q_image, k_own, image, recorded, one), v[rows],
-                recorded.k[one], recorded.v[one], self.strength, mask,
-            )  # fmt: skip
-            if place.untouched:
-                out[rows, image] = merge_heads(seen).to(out)
-            else:  # another plugin or another injection was here: add only what these references change
-                out[rows, image] += merge_heads(seen - attend(q_image, k_own, v[rows], mask)).to(out)
 
-    def adapted(self, q: Tensor, k: Tensor, image: slice, recorded: Recorded, one: slice) -> tuple[Tensor, Tensor]:
-        """Queries and own image keys with the reference's statistics (SD3); unchanged where keys are rotated (Flux)."""
-        if recorded.statistics is None:
-            return q, k
-        amount = min(self.strength, 1.0)
-        of_q, of_k = (Statistics(s.mean[one], s.std[one]) for s in recorded.statistics)
-        k = torch.cat((k[:, :, : image.start], adain(k[:, :, image], of_k, amount), k[:, :, image.stop :]), 2)
-        return adain(q, of_q, amount), k
+            def seen(chosen, bias, group=group, rows=rows, prompt=prompt, mask=mask, q_image=q_image, k_own=k_own):
+                """Attention to own keys and those of the chosen references: (B, L, H*D)."""
+                shown = recorded.of(prompt, [self.seen.index(group.picks[i]) for i in chosen])
+                weights = [group.mixer.weights[i] for i in chosen]
+                q_seen, k_seen = adapted(q_image, k_own, image, shown, weights, amount)
+                bias = by_reference(bias, shown.sizes)
+                return merge_heads(attend_to_both(q_seen, k_seen, v[rows], shown.k, shown.v, amount, mask, bias))
+
+            if direct:
+                out[rows, image] = seen(range(len(group.picks)), None).to(out)
+                continue
+            # Masks, several branches, another plugin or another injection: add only what these references change.
+            own = merge_heads(attend(q_image, k_own, v[rows], mask))
+            delta = group.mixer(lambda chosen, bias, seen=seen, own=own: seen(chosen, bias) - own)
+            if self.injection.controls.balance > 0:
+                delta = balance(delta, own, self.injection.controls.balance)
+            out[rows, image] += delta.to(out)
 
     def after_block(self, place: Place, image: Tensor) -> Tensor:
         return image
+
+
+def adapted(
+    q: Tensor, k: Tensor, image: slice, shown: Recorded, weights: list[float], strength: float
+) -> tuple[Tensor, Tensor]:
+    """Queries and own image keys with the references' statistics (SD3); unchanged where keys are rotated (Flux)."""
+    if shown.q is None:
+        return q, k
+    amount, counts = min(strength, 1.0), None
+    if len(set(weights)) > 1:
+        counts = torch.cat([k.new_full((size,), w) for size, w in zip(shown.sizes, weights, strict=True)]).float()
+    of_q, of_k = Statistics.of(shown.q, weights=counts), Statistics.of(shown.k, weights=counts)
+    k = torch.cat((k[:, :, : image.start], adain(k[:, :, image], of_k, amount), k[:, :, image.stop :]), 2)
+    return adain(q, of_q, amount), k
+
+
+def by_reference(bias: Tensor | None, sizes: tuple[int, ...]) -> Tensor | None:
+    """(N, L or 1) for each reference -> (L or 1, R) for each of its tokens."""
+    return None if bias is None else torch.cat([row[:, None].expand(-1, size) for row, size in zip(bias, sizes)], 1)
 
 
 def rows_of(mask: Tensor | None, rows: slice, image: slice, q: Tensor) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""The commands: realrag index, search, show, verify, demo, bench."""
+"""The commands: realrag index, search, show, verify, convert, demo, bench."""
 
 from __future__ import annotations
 
@@ -141,6 +141,15 @@ def verify(args) -> int:
     return OK
 
 
+def convert(args) -> int:
+    from .convert import convert as run
+
+    made = run(args.file, args.out)
+    print(f"{args.out}: {made.tensors} tensors, {made.bytes} bytes, each read back and found the same.")
+    print(made.what)
+    return OK
+
+
 def demo(args) -> int:
     from .demo import run_demo
 
@@ -157,6 +166,8 @@ def demo(args) -> int:
 def bench(args) -> int:
     if args.what == "search":
         from . import bench_search as module
+    elif args.what == "inject":
+        from . import bench_inject as module
     else:
         from . import bench_embed as module
     result = module.run(args)
@@ -165,7 +176,7 @@ def bench(args) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    from . import bench_embed, bench_search
+    from . import bench_embed, bench_inject, bench_search
 
     top = argparse.ArgumentParser("realrag", description="Find real photos for a prompt.")
     top.add_argument("--version", action="version", version=__version__)
@@ -225,6 +236,13 @@ def parser() -> argparse.ArgumentParser:
     one = command("verify", verify, "Read a bundle whole and say whether it is right.", "realrag verify my-photos")
     one.add_argument("bundle")
 
+    one = command(
+        "convert", convert, "Make a safetensors file of a pickled adapter; no code in the pickle is run.",
+        "realrag convert ip-adapter.bin --out ComfyUI/models/realrag_adapters/flux-instantx.safetensors",
+    )  # fmt: skip
+    one.add_argument("file", type=Path, help="a .bin, .pt or .pth file of weights")
+    one.add_argument("--out", type=Path, required=True, help="the .safetensors file to write; never overwritten")
+
     one = command("demo", demo, "Index the shipped photos and ask several prompts.", "realrag demo --out demo-out")
     one.add_argument("--out", type=Path, default=Path("demo-out"))
 
@@ -232,6 +250,7 @@ def parser() -> argparse.ArgumentParser:
     for name, module, example in (
         ("search", bench_search, "realrag bench search --rows 1000000"),
         ("embed", bench_embed, "realrag bench embed --untrained ViT-B-32"),
+        ("inject", bench_inject, "COMFYUI_PATH=~/ComfyUI realrag bench inject --family flux-xlabs --references 4"),
     ):
         one = command(name, bench, module.__doc__.split("\n")[0], example, what)
         module.add_arguments(one)

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .reference_settings import ReferenceSettings
+
 GREY = 128
 
 
@@ -27,6 +29,7 @@ class Reference:
     width: int
     height: int
     image: object
+    settings: ReferenceSettings = ReferenceSettings()  # what an artist set for it; plain as retrieved
 
     def credit(self) -> str:
         """One line an artist can print under a picture."""

@@ -54,9 +54,14 @@ class Statistics:
     std: Tensor
 
     @classmethod
-    def of(cls, x: Tensor, eps: float = 1e-5) -> Statistics:
+    def of(cls, x: Tensor, eps: float = 1e-5, weights: Tensor | None = None) -> Statistics:
+        """Of x (B, H, L, D); weights (L,), such as 2 for every token of a picture that counts twice."""
         x = x.float()
-        return cls(x.mean(2, keepdim=True), (x.var(2, keepdim=True, correction=0) + eps).sqrt())
+        if weights is None:
+            return cls(x.mean(2, keepdim=True), (x.var(2, keepdim=True, correction=0) + eps).sqrt())
+        shares = (weights / weights.sum()).to(x)[:, None]
+        mean = (shares * x).sum(2, keepdim=True)
+        return cls(mean, ((shares * (x - mean).square()).sum(2, keepdim=True) + eps).sqrt())
 
 
 def adain(x: Tensor, target: Statistics, amount: float = 1.0) -> Tensor:
@@ -67,19 +72,24 @@ def adain(x: Tensor, target: Statistics, amount: float = 1.0) -> Tensor:
 
 
 def attend_to_both(
-    q: Tensor, k: Tensor, v: Tensor, k_ref: Tensor, v_ref: Tensor, strength: float, mask: Tensor | None = None
-) -> Tensor:
+    q: Tensor, k: Tensor, v: Tensor, k_ref: Tensor, v_ref: Tensor, strength: float, mask: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Attention over [own; reference] keys, reference scores + log(strength); 1 is plain concatenation.
 
     q (B, H, L, D), k and v (B, H, M, D), k_ref and v_ref (B or 1, H, R, D), strength > 0; `mask` for the own keys is
-    (L, M), (B, L, M) or (B, H, L, M), added to the scores or, if boolean, True where a key may be seen.
+    (L, M), (B, L, M) or (B, H, L, M), added to the scores or, if boolean, True where a key may be seen. `bias` (L or 1, R)
+    is added to the reference scores as well.
     """
     k_ref, v_ref = (t.to(q).expand(q.shape[0], -1, -1, -1) for t in (k_ref, v_ref))
     k_all, v_all = torch.cat((k, k_ref), 2), torch.cat((v, v_ref), 2)
-    if mask is None and strength == 1:
+    if mask is None and bias is None and strength == 1:
         return attend(q, k_all, v_all)
     own = as_bias(mask, q) if mask is not None else q.new_zeros((1, 1, 1, k.shape[2]))
     reference = q.new_full((*own.shape[:-1], k_ref.shape[2]), math.log(strength))
+    if bias is not None:
+        reference = reference + bias.to(q)
+        own = own.expand(*reference.shape[:-1], -1)
     return attend(q, k_all, v_all, torch.cat((own, reference), -1))
 
 

@@ -74,6 +74,48 @@ def instantx(
     return _filled(shapes, seed, **kind)
 
 
+def instantx_flux(width=256, context=48, blocks=4, encoder=24, tokens=5, hidden=32, seed=0, **kind):
+    """Flat; `nested` makes of it the dict of dicts of the published `.bin`. blocks: double, then single."""
+    shapes = {
+        "image_proj.proj.0.weight": (hidden, encoder),
+        "image_proj.proj.0.bias": (hidden,),
+        "image_proj.proj.2.weight": (tokens * context, hidden),
+        "image_proj.proj.2.bias": (tokens * context,),
+        "image_proj.norm.weight": (context,),
+        "image_proj.norm.bias": (context,),
+    }
+    shapes |= {f"ip_adapter.{i}.to_{n}_ip.weight": (width, context) for i in range(blocks) for n in "kv"}
+    return _filled(shapes, seed, **kind)
+
+
+def redux(width=64, encoder=24, inner=96, seed=0, blocks=None, **kind):
+    shapes = {
+        "redux_up.weight": (inner, encoder),
+        "redux_up.bias": (inner,),
+        "redux_down.weight": (width, inner),
+        "redux_down.bias": (width,),
+    }
+    return _filled(shapes, seed, **kind)
+
+
+def map_head(width=24, inner=40, seed=0, **kind):
+    """The pooling head as it lies in a SigLIP vision file."""
+    shapes = {
+        "probe": (1, 1, width),
+        "attention.in_proj_weight": (3 * width, width),
+        "attention.in_proj_bias": (3 * width,),
+        "attention.out_proj.weight": (width, width),
+        "attention.out_proj.bias": (width,),
+        "layernorm.weight": (width,),
+        "layernorm.bias": (width,),
+        "mlp.fc1.weight": (inner, width),
+        "mlp.fc1.bias": (inner,),
+        "mlp.fc2.weight": (width, inner),
+        "mlp.fc2.bias": (width,),
+    }
+    return _filled({f"vision_model.head.{key}": shape for key, shape in shapes.items()}, seed, **kind)
+
+
 def nested(flat):
     parts = {"image_proj": {}, "ip_adapter": {}}
     for key, tensor in flat.items():

@@ -6,6 +6,8 @@ import torch
 
 from realrag.adapters import build_adapter, instantx_sd3, xlabs
 from realrag.adapters.attention import merge_heads, split_heads, unrotate
+from realrag.adapters.instantx_flux import branch as instantx_flux_branch
+from realrag.adapters.map_head import HEAD, MapHead
 
 pytest.importorskip("diffusers", reason="diffusers is the independent implementation")
 TIGHT = 1e-5
@@ -133,6 +135,50 @@ def test_the_instantx_branch_is_that_of_diffusers(generator, recovered):
         ours = 0.5 * adapter.branch(1, q, k, v, *adapter.keys_values(tokens, time, 1))
     assert error(plain + ours, steered) < TIGHT
     assert error(ours, steered - plain) < (5e-5 if recovered else TIGHT)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_flux_instantx_is_the_published_formula_written_out_slowly(generator, legacy):
+    """Loops over tokens and heads in fp64: LayerNorm of a two-layer MLP, keys RMS-normed per head, values raw."""
+    weights = synthetic.instantx_flux(width=64, context=24, encoder=12, tokens=3, hidden=20)
+    w = {key.split(".", 1)[1]: tensor.double() for key, tensor in weights.items()}
+    adapter, heads, size = build_adapter(weights), 2, 32
+    pooled, q = torch.randn(2, 12, generator=generator), torch.randn(2, heads, 7, size, generator=generator)
+    tokens = []
+    for row in pooled.double():
+        hidden = w["proj.0.weight"] @ row + w["proj.0.bias"]
+        hidden = 0.5 * hidden * (1 + torch.erf(hidden / 2**0.5))
+        for token in (w["proj.2.weight"] @ hidden + w["proj.2.bias"]).split(24):
+            token = (token - token.mean()) / (token.var(correction=0) + 1e-5).sqrt()
+            tokens.append(token * w["norm.weight"] + w["norm.bias"])
+    ours = adapter.tokens(pooled)
+    assert error(ours.flatten(0, 1).double(), torch.stack(tokens)) < TIGHT
+    expected = torch.zeros(2, 7, 64, dtype=torch.float64)
+    for head in range(heads):
+        span = slice(head * size, (head + 1) * size)
+        keys, values = ([(w[f"2.to_{n}_ip.weight"] @ token)[span] for token in tokens] for n in "kv")
+        keys = [key / (key.square().mean() + 1e-5).sqrt() for key in keys]
+        if legacy:
+            values = [value / (value.square().mean() + 1e-5).sqrt() for value in values]
+        for row in range(2):
+            for place in range(7):
+                scores = torch.stack([q[row, head, place].double() @ key / size**0.5 for key in keys]).exp()
+                expected[row, place, span] = sum(s * v for s, v in zip(scores / scores.sum(), values, strict=True))
+    found = instantx_flux_branch(q, *adapter.keys_values(ours, 2, heads, legacy))
+    assert error(found.double(), expected) < TIGHT
+
+
+@pytest.mark.parametrize("width, heads", [(128, 2), (1152, 16)])
+def test_the_pooling_head_is_that_of_transformers(generator, width, heads):
+    siglip = pytest.importorskip("transformers.models.siglip.modeling_siglip")
+    config = siglip.SiglipVisionConfig(hidden_size=width, intermediate_size=200, num_attention_heads=heads)
+    config._attn_implementation = "eager"
+    reference = siglip.SiglipMultiheadAttentionPoolingHead(config)
+    weights = {key.removeprefix(HEAD): tensor for key, tensor in synthetic.map_head(width=width, inner=200).items()}
+    reference.load_state_dict(weights)
+    hidden = torch.randn(3, 9, width, generator=generator)
+    with torch.no_grad():
+        assert error(MapHead(weights)(hidden), reference(hidden)) < TIGHT
 
 
 def test_unrotate_undoes_the_rotation_pair_by_pair(generator):

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from realrag.adapters import build_adapter, detect, load_adapter
+from realrag.adapters import attention as attention_maths
+from realrag.adapters.map_head import head_width, load_map_head
 from realrag.adapters.reading import flatten
 from realrag.errors import AdapterError
 
@@ -42,7 +44,80 @@ def test_the_instantx_file_of_real_size_is_recognised_without_its_data():
     )
 
 
-@pytest.mark.parametrize("make", [synthetic.xlabs, synthetic.instantx])
+def test_the_flux_instantx_file_of_real_size_is_recognised_without_its_data():
+    sizes = dict(width=3072, context=4096, blocks=57, encoder=1152, tokens=128, hidden=2304)
+    spec = detect(synthetic.instantx_flux(**sizes, device="meta"))
+    assert (spec.family, spec.tokens, spec.n_blocks, spec.single_blocks) == ("flux-instantx", 128, 57, True)
+    assert (spec.encoder, spec.encoder_output, spec.crop) == ("SigLIP so400m-patch14-384", "pooler_output", False)
+    spec.check_base("flux", "Flux", 3072, 19 + 38)
+    with pytest.raises(AdapterError, match="57 blocks of width 3072.*but the model is Flux with 27 blocks"):
+        spec.check_base("flux", "Flux", 3072, 8 + 19)
+
+
+def test_the_redux_file_of_real_size_is_recognised_without_its_data():
+    spec = detect(synthetic.redux(width=4096, encoder=1152, inner=12288, device="meta"))
+    assert (spec.family, spec.width, spec.tokens, spec.encoder_output) == ("flux-redux", 4096, 729, "last_hidden_state")
+
+
+def test_redux_tokens_are_pooled_in_squares_and_stay_as_they_are_at_one():
+    adapter = build_adapter(synthetic.redux())
+    hidden = torch.randn(1, 49, 24, generator=torch.Generator().manual_seed(1))
+    whole = adapter.tokens(hidden)
+    assert whole.shape == (1, 49, 64) and torch.equal(adapter.tokens(hidden, 1), whole)
+    grid = whole.reshape(7, 7, 64)
+    # 7 patches on a side to 3: windows 0-2, 2-4, 4-6, as area resampling lays them
+    spans = [(0, 3), (2, 5), (4, 7)]
+    slow = torch.stack([grid[a:b, c:d].mean((0, 1)) for a, b in spans for c, d in spans])
+    torch.testing.assert_close(adapter.tokens(hidden, 2)[0], slow)
+    assert adapter.tokens(hidden, 5).shape == (1, 1, 64)
+    assert adapter.tokens(hidden[:, :48], 3).shape == (1, 48, 64)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_huge_layer_is_converted_in_parts(monkeypatch, bias):
+    """So that baking a 5 GB adapter does not need a second copy of it on the device."""
+    layer = torch.nn.Linear(24, 50, bias=bias).half()
+    x = torch.randn(2, 3, 24, generator=torch.Generator().manual_seed(1))
+    whole = attention_maths.linear(layer, x)
+    converted = []
+    to = torch.Tensor.to
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, *args: (converted.append(self.numel()), to(self, *args))[1])
+    monkeypatch.setattr(attention_maths, "CAST_LIMIT", 200)
+    torch.testing.assert_close(attention_maths.linear(layer, x), whole)
+    assert len(converted) > 6 and max(converted) <= 200
+
+
+def test_the_nested_flux_instantx_bin_is_read_as_plain_weights(tmp_path):
+    flat = synthetic.instantx_flux()
+    torch.save(synthetic.nested(flat), tmp_path / "ip-adapter.bin")
+    loaded = load_adapter(tmp_path / "ip-adapter.bin")
+    assert torch.equal(loaded.blocks[3]["v"].weight, flat["ip_adapter.3.to_v_ip.weight"])
+    assert torch.equal(loaded.proj["2"].bias, flat["image_proj.proj.2.bias"])
+
+
+def test_a_pooling_head_is_found_by_its_keys_and_broken_ones_are_refused(tmp_path):
+    whole, path = synthetic.map_head(width=24), tmp_path / "vision.safetensors"
+    save_file({**whole, "vision_model.post_layernorm.weight": torch.ones(24)}, path)
+    assert head_width(path) == 24 and load_map_head(path).width == 24
+    torch.save(whole, tmp_path / "vision.bin")
+    assert torch.equal(load_map_head(tmp_path / "vision.bin").probe, load_map_head(path).probe)
+    save_file({"vision_model.post_layernorm.weight": torch.ones(24)}, path)
+    assert head_width(path) is None
+    save_file({"vision_model.head.probe": torch.tensor(1.0)}, tmp_path / "odd.safetensors")
+    assert head_width(tmp_path / "odd.safetensors") is None
+    with pytest.raises(AdapterError, match="vision.safetensors holds no pooling head"):
+        load_map_head(path)
+    for key in whole:
+        save_file({k: t for k, t in whole.items() if k != key} | {"x": torch.ones(1)}, path)
+        with pytest.raises(AdapterError, match="missing"):
+            load_map_head(path)
+    path.write_bytes(path.read_bytes()[:50])
+    assert head_width(path) is None
+    with pytest.raises(AdapterError, match="vision.safetensors is damaged"):
+        load_map_head(path)
+
+
+@pytest.mark.parametrize("make", [synthetic.xlabs, synthetic.instantx, synthetic.instantx_flux, synthetic.redux])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_an_adapter_keeps_the_precision_of_its_file(make, dtype, tmp_path):
     save_file(make(dtype=dtype), tmp_path / "any name.safetensors")
@@ -118,9 +193,12 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path, caps
 @pytest.mark.parametrize(
     "content, words",
     [
-        ({"redux_up.weight": torch.ones(2, 2)}, "Flux Redux"),
         ({"lora_unet_x.lora_up.weight": torch.ones(2, 2)}, "a LoRA"),
-        ({"image_proj.proj.2.weight": torch.ones(2, 2)}, "InstantX adapter"),
+        (  # a face adapter of SD1.5: the projector of Flux InstantX, but blocks 1, 3, 5
+            {f"image_proj.proj.{i}.weight": torch.ones(2, 2) for i in "02"}
+            | {"ip_adapter.1.to_k_ip.weight": torch.ones(2)},
+            "SD1.5 or SDXL",
+        ),
         ({"1.to_k_ip.weight": torch.ones(2, 2)}, "SD1.5 or SDXL"),
         ({"some.thing": torch.ones(2)}, "some.thing"),
     ],
@@ -140,8 +218,9 @@ def test_a_table_that_is_not_all_tensors_is_refused(content):
 @settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_mutated_adapter_file_is_refused_in_words(data, tmp_path):
-    make = data.draw(st.sampled_from([synthetic.xlabs, synthetic.instantx]))
-    weights = make(blocks=1, **({} if make is synthetic.xlabs else {"depth": 1}))
+    families = [synthetic.xlabs, synthetic.instantx, synthetic.instantx_flux, synthetic.redux]
+    make = data.draw(st.sampled_from(families))
+    weights = make(blocks=1, **({"depth": 1} if make is synthetic.instantx else {}))
     key = data.draw(st.sampled_from(sorted(weights)))
     harm = data.draw(
         st.sampled_from(["missing", "shape", "rank", "dtype", "nan", "inf", "extra", "cut", "header", "flip"])

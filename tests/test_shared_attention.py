@@ -125,3 +125,22 @@ def test_a_photo_is_fitted_into_its_token_budget(size):
     width, height = fit(*size, tokens=1024, longest=40)
     assert width % 16 == height % 16 == 0 and width * height <= 1024 * 256
     assert max(width, height) <= 640 and (width <= max(size[0], 16) and height <= max(size[1], 16))
+
+
+def test_a_weight_of_2_on_a_references_tokens_equals_having_them_twice():
+    q, k, v, k_ref, v_ref = (randn(1, 2, n, 4, seed=n) for n in (3, 5, 5, 4, 4))
+    bias = torch.tensor([[math.log(2.0)] * 2 + [0.0] * 2], dtype=torch.float64)
+    twice = attend_to_both(q, k, v, k_ref[:, :, [0, 1, 0, 1, 2, 3]], v_ref[:, :, [0, 1, 0, 1, 2, 3]], 0.7)
+    torch.testing.assert_close(attend_to_both(q, k, v, k_ref, v_ref, 0.7, bias=bias), twice)
+    weighted = Statistics.of(k_ref, weights=torch.tensor([2.0, 2, 1, 1]))
+    repeated = Statistics.of(k_ref[:, :, [0, 1, 0, 1, 2, 3]])
+    torch.testing.assert_close((weighted.mean, weighted.std), (repeated.mean, repeated.std))
+
+
+def test_a_bias_per_row_goes_with_a_mask_on_the_own_keys():
+    q, k, v, k_ref, v_ref = (randn(1, 2, n, 4, seed=n) for n in (3, 5, 5, 4, 4))
+    mask, bias = randn(1, 3, 5, seed=9), randn(3, 4, seed=10)
+    found = attend_to_both(q, k, v, k_ref, v_ref, 1.0, mask, bias)
+    for row in range(3):
+        scores = torch.cat((q[0, 1, row] @ k[0, 1].T / 2 + mask[0, row], q[0, 1, row] @ k_ref[0, 1].T / 2 + bias[row]))
+        torch.testing.assert_close(found[0, 1, row], scores.softmax(0) @ torch.cat((v[0, 1], v_ref[0, 1])))

@@ -8,19 +8,17 @@ from typing import Mapping
 from torch import Tensor, nn
 
 from ..errors import AdapterError
-from . import instantx_sd3, xlabs
+from . import instantx_flux, instantx_sd3, redux, xlabs
 from .reading import read_weights
 from .spec import AdapterSpec, Shapes, check_values
 
 # A new family is one module (rename, recognises, inspect, build) and one entry here.
-FAMILIES = (xlabs, instantx_sd3)
+FAMILIES = (xlabs, instantx_flux, instantx_sd3, redux)
 
 # Files people try that are something else: a part of a key -> what it is and what to do.
 OTHERS = {
-    "redux_up.weight": "Flux Redux; put it in models/style_models and use Load Style Model with Apply Style Model",
     "lora_": "a LoRA; put it in models/loras and use Load LoRA",
     "controlnet": "a ControlNet; put it in models/controlnet and use Load ControlNet Model",
-    "proj.2.weight": "a Flux InstantX adapter, which this version cannot use yet; use a Flux XLabs adapter instead",
     "to_k_ip.weight": "an IP-Adapter for SD1.5 or SDXL; it cannot steer SD3.5 or Flux",
     "double_blocks.": "a whole Flux model or a ControlNet; put it in models/diffusion_models",
 }
@@ -55,7 +53,7 @@ def _recognise(weights: Mapping[str, Tensor]):
             if len(renamed) != len(weights):
                 raise AdapterError("The file spells the same weight in two ways. Download the original file again.")
             return family, family.inspect(shapes), renamed
-    known = "Flux XLabs (v1, v2) and SD3.5-Large InstantX"
+    known = "Flux XLabs (v1, v2), Flux InstantX, Flux Redux and SD3.5-Large InstantX"
     what = next((text for part, text in OTHERS.items() if any(part in key for key in weights)), None)
     example = ", ".join(sorted(weights)[:3]) or "nothing"
     raise AdapterError(

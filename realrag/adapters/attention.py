@@ -7,9 +7,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+CAST_LIMIT = 1 << 26  # weights converted at a time: 256 MB in fp32. Flux InstantX has a layer of 1.2 billion
+
+
 def linear(layer: nn.Linear, x: Tensor) -> Tensor:
     """A linear layer in the precision and on the device of `x`, whatever its weights are stored in."""
-    return F.linear(x, layer.weight.to(x), None if layer.bias is None else layer.bias.to(x))
+    weight, bias = layer.weight, None if layer.bias is None else layer.bias.to(x)
+    if weight.numel() <= CAST_LIMIT or (weight.dtype, weight.device) == (x.dtype, x.device):
+        return F.linear(x, weight.to(x), bias)
+    rows = max(1, CAST_LIMIT // weight.shape[1])
+    out = torch.cat([F.linear(x, part.to(x)) for part in weight.split(rows)], -1)
+    return out if bias is None else out + bias
 
 
 def layer_norm(layer: nn.LayerNorm, x: Tensor) -> Tensor:

@@ -210,15 +210,19 @@ class InstantXAdapter(nn.Module):
         k, v = (split_heads(linear(layers[name], tokens), heads) for name in ("to_k_ip", "to_v_ip"))
         return rms_norm(k, layers["norm_ip_k"].weight), v
 
-    def branch(self, block: int, q: Tensor, k: Tensor, v: Tensor, k_ip: Tensor, v_ip: Tensor) -> Tensor:
+    def branch(
+        self, block: int, q: Tensor, k: Tensor, v: Tensor, k_ip: Tensor, v_ip: Tensor, bias: Tensor | None = None
+    ) -> Tensor:
         """What is added to the image's attention at strength 1: raw q, k, v (B, H, L, D) -> (B, L, W).
 
         q and k may be fp32 where v is half: they are normalised as given, then attend in v's precision.
+        bias: (L or 1, T), added to the scores of the references' tokens, not to those of the image's own.
         """
         layers = self.blocks[block]
         q, k = (rms_norm(x, layers[name].weight).to(v) for x, name in ((q, "norm_q"), (k, "norm_k")))
         k_ip, v_ip = (t.to(q).expand(q.shape[0], -1, -1, -1) for t in (k_ip, v_ip))
-        return merge_heads(attend(q, torch.cat((k, k_ip), 2), torch.cat((v, v_ip), 2)))
+        bias = None if bias is None else F.pad(bias, (k.shape[2], 0))
+        return merge_heads(attend(q, torch.cat((k, k_ip), 2), torch.cat((v, v_ip), 2), bias))
 
 
 def raw(x: Tensor, norm_weight: Tensor | None) -> Tensor:

@@ -18,17 +18,18 @@ LISTED = 3  # keys named in an error before "and N more"
 class AdapterSpec:
     """Read from a file's keys and shapes alone; the file's name never matters."""
 
-    family: str  # "flux-xlabs" or "sd35-instantx"
+    family: str  # "flux-xlabs", "flux-instantx", "flux-redux" or "sd35-instantx"
     label: str  # the family in words
     base: str  # the generator it was trained for, in words
-    width: int  # channels of that generator
-    n_blocks: int  # double (joint) blocks it feeds
+    width: int  # channels of that generator (Redux: of its text)
+    n_blocks: int  # blocks it feeds: the double (joint) ones, and the single ones where `single_blocks`
     head_dim: int | None  # None: the file does not say, the generator decides
     encoder: str  # the image encoder in words
     encoder_dim: int
-    encoder_output: str  # "image_embeds" (N, E) or "penultimate_hidden_states" (N, L, E)
+    encoder_output: str  # "image_embeds" or "pooler_output" (N, E), "penultimate_" or "last_hidden_state" (N, L, E)
     crop: bool  # True: shorter side to size, centre crop. False: squash to a square
     tokens: int  # per reference
+    single_blocks: bool = False  # does it feed Flux's single blocks too?
 
     def check_base(self, family: str, name: str, width: int, n_blocks: int) -> None:
         """Refuse a generator that this adapter was not made for. `family` is "flux" or "sd3"."""
@@ -41,7 +42,7 @@ class AdapterSpec:
 
     def check_features(self, features: Tensor) -> None:
         """Refuse the output of an image encoder that this adapter was not trained on."""
-        ndim = 2 if self.encoder_output == "image_embeds" else 3
+        ndim = 2 if self.encoder_output in ("image_embeds", "pooler_output") else 3
         if features.ndim != ndim or features.shape[-1] != self.encoder_dim:
             raise AdapterError(
                 f"This adapter ({self.label}) reads {self.encoder_output} of width {self.encoder_dim} from "

@@ -108,9 +108,12 @@ class XLabsAdapter(nn.Module):
         return split_heads(linear(layers["k"], tokens), heads), split_heads(linear(layers["v"], tokens), heads)
 
 
-def branch(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """What is added to the image rows at strength 1: q (B, H, L, D) before its rotary embedding -> (B, L, H*D)."""
-    return merge_heads(attend(q, k, v))
+def branch(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """What is added to the image rows at strength 1: q (B, H, L, D) before its rotary embedding -> (B, L, H*D).
+
+    bias: (L or 1, T), added to the scores of the tokens.
+    """
+    return merge_heads(attend(q, k, v, bias))
 
 
 build = XLabsAdapter

@@ -29,7 +29,7 @@ class Vision:
         self.crops.append(crop)
         seed = int(image.double().sum() * 1000) % 2**31
         hidden = torch.randn(1, 9, self.width, generator=torch.Generator().manual_seed(seed))
-        return SimpleNamespace(image_embeds=hidden[:, 0], penultimate_hidden_states=hidden)
+        return SimpleNamespace(image_embeds=hidden[:, 0], penultimate_hidden_states=hidden, last_hidden_state=hidden)
 
 
 class Vae:

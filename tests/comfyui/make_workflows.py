@@ -10,7 +10,10 @@ import re
 import sys
 import urllib.request
 import uuid
+from functools import partial
 from pathlib import Path
+
+import controlnet_graphs
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
@@ -38,6 +41,22 @@ MODELS = {
     "sigclip_vision_patch14_384.safetensors": (
         "clip_vision",
         "Comfy-Org/sigclip_vision_384/resolve/main/sigclip_vision_patch14_384.safetensors",
+    ),
+    "sd_xl_base_1.0.safetensors": (
+        "checkpoints",
+        "stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors",
+    ),
+    "instantx_flux_canny.safetensors": (
+        "controlnet",
+        "InstantX/FLUX.1-dev-Controlnet-Canny/resolve/main/diffusion_pytorch_model.safetensors",
+    ),
+    "sd3.5_large_controlnet_canny.safetensors": (
+        "controlnet",
+        "stabilityai/stable-diffusion-3.5-controlnets/resolve/main/sd3.5_large_controlnet_canny.safetensors",
+    ),
+    "controlnet-canny-sdxl-1.0.safetensors": (
+        "controlnet",
+        "xinsir/controlnet-canny-sdxl-1.0/resolve/main/diffusion_pytorch_model.safetensors",
     ),
 }
 NOTE_STYLE = {"color": "#432", "bgcolor": "#653"}
@@ -141,14 +160,14 @@ def _origin(info: dict) -> dict:
     return {"cnr_id": "realrag", "ver": VERSION} if ours else {"cnr_id": "comfy-core", "ver": "0.3.64"}
 
 
-def retrieval(canvas: Canvas, note: str) -> tuple[dict, dict]:
-    """The part both graphs share: a library, the prompt, the references, their scores and credits."""
+def retrieval(canvas: Canvas, note: str, top_k: int = 3) -> tuple[dict, dict]:
+    """The part all graphs share: a library, the prompt, the references, their scores and credits."""
     canvas.group("1  Find real photos", (0, 0), (900, HEIGHT), "#3f5159")
     canvas.note((20, 440), (380, 420), "What this graph does", note)
     loader = canvas.node("RealRAG_LoadRetriever", (20, 80), (380, 60))
     prompt = canvas.node("PrimitiveStringMultiline", (20, 220), (380, 160), title="Prompt", value=PROMPT)
     found = canvas.node(
-        "RealRAG_RetrieveReferences", (440, 80), (440, 760), top_k=3,
+        "RealRAG_RetrieveReferences", (440, 80), (440, 760), top_k=top_k,
         links={"retriever": (loader, "retriever"), "prompt": (prompt, "STRING")},
     )  # fmt: skip
     canvas.node("PreviewAny", (440, 900), (440, 150), title="Scores", links={"source": (found, "scores")})
@@ -196,15 +215,15 @@ def sd35(object_info: dict) -> dict:
 
 def injection(canvas: Canvas, model: dict, found: dict, adapter: str, vision: str, strength: float) -> dict:
     """References into the model, through an adapter and the image encoder it was trained with."""
-    loaded = canvas.node("RealRAG_LoadReferenceAdapter", (960, 240), (360, 60), adapter=adapter)
-    seen = canvas.node("CLIPVisionLoader", (960, 380), (360, 60), clip_name=vision)
+    loaded = canvas.node("RealRAG_LoadReferenceAdapter", (960, 230), (360, 110), adapter=adapter)
+    seen = canvas.node("CLIPVisionLoader", (960, 400), (360, 60), clip_name=vision)
     links = {
         "model": (model, "MODEL"),
         "references": (found, "references"),
         "adapter": (loaded, "adapter"),
         "clip_vision": (seen, "CLIP_VISION"),
     }
-    return canvas.node("RealRAG_InjectReferences", (960, 520), (360, 260), strength=strength, links=links)
+    return canvas.node("RealRAG_InjectReferences", (960, 530), (360, 640), strength=strength, links=links)
 
 
 def pictures(canvas: Canvas, plain, patched, positive, negative, latent, vae, settings: dict, prefix: str) -> None:
@@ -244,7 +263,16 @@ SD35_NOTE = f"""{STORY}
 [SigLIP so400m 384]({HUB}/Comfy-Org/sigclip_vision_384) in `models/clip_vision`. With SD3.5 Medium or SD3, or without
 these two: remove both loaders and connect the VAE to *Inject References* (experimental).
 """
+
+
+def controlnet(object_info: dict, base: str) -> dict:
+    canvas = Canvas(object_info)
+    controlnet_graphs.draw(canvas, base, *retrieval(canvas, controlnet_graphs.note(base), top_k=1))
+    return canvas.json(f"realrag_controlnet_{base}")
+
+
 WORKFLOWS = {"realrag_flux": flux, "realrag_sd35": sd35}
+WORKFLOWS |= {f"realrag_controlnet_{base}": partial(controlnet, base=base) for base in controlnet_graphs.CONTROLNETS}
 
 
 def text(workflow: dict) -> str:

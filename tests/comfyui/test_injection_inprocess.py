@@ -220,18 +220,6 @@ def test_only_listed_adapter_files_can_be_loaded(world, tmp_path, monkeypatch):
         node.execute("../outside.safetensors")
 
 
-def test_a_model_that_hides_its_attention_gets_a_warning_once(world, caplog):
-    steered = world.steered("flux", "adapter")
-    for i in range(2):
-        # a plugin that replaces whole blocks, after ours and without calling them
-        steered.set_model_patch_replace(
-            lambda args, extra: {"img": args["img"], "txt": args["txt"]}, "dit", "double_block", i
-        )
-    for _ in range(2):
-        world.call(steered)
-    assert sum("no effect" in record.message for record in caplog.records) == 1
-
-
 @pytest.mark.parametrize(
     "kind, config",
     [

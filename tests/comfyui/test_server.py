@@ -66,8 +66,14 @@ def ids(server: Server) -> tuple[str, str]:
     return first, second
 
 
-def test_the_four_nodes_are_there_with_words_on_everything(server: Server):
-    for name in ("LoadRetriever", "RetrieveReferences", "LoadReferenceAdapter", "InjectReferences"):
+NODES = (
+    "LoadRetriever", "RetrieveReferences", "EditReferences", "LoadReferenceAdapter", "InjectReferences",
+    "SaveReferencePack", "LoadReferencePack",
+)  # fmt: skip
+
+
+def test_the_nodes_are_there_with_words_on_everything(server: Server):
+    for name in NODES:
         info = server.json("/object_info")[f"RealRAG_{name}"]
         assert info["category"] == "RealRAG" and info["description"] and info["display_name"]
         inputs = {**info["input"]["required"], **info["input"].get("optional", {})}

@@ -69,7 +69,8 @@ class TinyClipVision:
     def encode_image(self, image, crop=True):
         colours = torch.nn.functional.adaptive_avg_pool2d(image[..., :3].movedim(-1, 1), (2, 4))  # (B, 3, 2, 4)
         embeds = (colours.flatten(1) - 0.5) * 4
-        return SimpleNamespace(image_embeds=embeds, penultimate_hidden_states=embeds[:, None])
+        hidden = embeds[:, None]
+        return SimpleNamespace(image_embeds=embeds, penultimate_hidden_states=hidden, last_hidden_state=hidden)
 
 
 class LatentHash:

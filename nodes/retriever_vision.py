@@ -1,0 +1,27 @@
+"""A retriever's own image encoder as a CLIP_VISION, for adapters that were trained on it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import comfy.model_management as management
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+class RetrieverVision:
+    """Stands where a CLIP Vision model goes. Pictures are always prepared as the retriever's encoder was trained."""
+
+    def __init__(self, managed):
+        self.managed = managed
+
+    def encode_image(self, image: Tensor, crop: bool = True) -> SimpleNamespace:
+        """(B, H, W, 3) in 0..1 -> image_embeds (B, D), as the encoder gives them (not of unit length); nothing else."""
+        encoder = self.managed.load()
+        management.throw_exception_if_processing_interrupted()
+        pictures = (image[..., :3].clamp(0, 1) * 255).round().to("cpu", torch.uint8).numpy()
+        pixels = torch.stack([encoder.prepare(Image.fromarray(picture)) for picture in pictures])
+        return SimpleNamespace(
+            image_embeds=encoder.encode_images(pixels), last_hidden_state=None, penultimate_hidden_states=None
+        )

@@ -1,0 +1,70 @@
+"""The first-step watchdog: where references have no effect, one warning names the likely cause and the cure."""
+
+from __future__ import annotations
+
+import logging
+from weakref import WeakSet
+
+log = logging.getLogger(__name__)
+_at_work: WeakSet = WeakSet()  # injections judged in the first call in which they acted
+_in_time: WeakSet = WeakSet()  # injections whose window was compared with the first sampling's steps
+
+INSTEAD = (
+    "References that go in with the prompt or the picture still work there: Flux Redux, reference latents, or the "
+    "photo as the first latent with a denoise of 0.6 to 0.85."
+)
+
+
+def judge_windows(asked: list, options: dict, sampling) -> None:
+    """Warn once about an injection whose window holds none of this sampling's steps."""
+    new = [injection for injection in asked if injection not in _in_time]
+    sigmas = options.get("sample_sigmas")
+    if not new or sigmas is None:
+        return
+    _in_time.update(new)
+    steps = sigmas[:-1].tolist()  # the last one is where the sampling ends, not a model call
+    for injection in new:
+        if steps and not any(injection.acts(sigma, sampling) for sigma in steps):
+            log.warning(
+                "The references have no effect: none of this sampling's %d steps lies in their window, %.0f%% to "
+                "%.0f%% or narrower for single ones. Likely causes are few steps, or a denoise below 1, which skips the "
+                "beginning. Widen the window in Inject References or Edit References.",
+                len(steps), 100 * injection.start_percent, 100 * injection.end_percent,
+            )  # fmt: skip
+
+
+def judge_call(asked: list, call) -> None:
+    """After the first call in which injections were at work: warn once, if the model's attention never came by."""
+    if not call.reached and not any(injection in _at_work for injection in asked):
+        log.warning("The references had no effect: %s %s", cause(call), INSTEAD)
+    _at_work.update(asked)
+
+
+def cause(call) -> str:
+    """What most likely kept the references out of this model call, and what to do about it."""
+    if (foreign := home(call.net)) is not None:
+        return f"this model runs code of its own ({foreign}), which has no hooks. Load it with ComfyUI's own loader."
+    if replaced := sorted({name for hook in call.replacements if (name := home(hook)) is not None}):
+        return f"another node replaces the model's blocks ({', '.join(replaced)}). Bypass that node."
+    if not call.entered:
+        return (
+            "the model's blocks were never asked for their replacements. A cache or a compiler that skips or replays "
+            "the model (TeaCache, WaveSpeed, TorchCompile) is the likely cause. Bypass it."
+        )
+    if foreign := sorted({name for part in call.net.modules() if (name := home(part)) is not None}):
+        return f"parts of this model were exchanged ({', '.join(foreign[:3])}). Bypass the node that did it."
+    return (
+        "its blocks ran, but their attention never came by. A node that exchanges the attention kernel (a patched "
+        "SageAttention, Nunchaku) is the likely cause. Bypass it, or start ComfyUI with its usual attention."
+    )
+
+
+def home(thing) -> str | None:
+    """Where code that is neither ComfyUI's, torch's nor ours comes from."""
+    module = getattr(thing, "__module__", None) if hasattr(thing, "__code__") else type(thing).__module__
+    module = module or ""
+    ours = __name__.rpartition(".nodes.")[0]
+    known = ("comfy", "torch", "builtins", "functools")
+    if module.split(".")[0] in known or ours and module.startswith(ours):
+        return None
+    return module

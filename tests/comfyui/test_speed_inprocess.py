@@ -1,0 +1,127 @@
+"""Nothing inside a block waits for the device, and what a noise level needs is worked out once for many pictures."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from controls_world import WAYS, edited, retrieved, steered
+from torch.utils._python_dispatch import TorchDispatchMode
+
+# What makes the host wait for the device, or copies from the host in the middle of a block.
+SYNCS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "lift_fresh", "masked_select", "item", "_to_cpu")
+
+
+class Trap(TorchDispatchMode):
+    """Notes every operation that would wait, and every move between devices."""
+
+    def __init__(self):
+        super().__init__()
+        self.caught, self.seen = [], 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.seen += 1
+        name = func.overloadpacket.__name__
+        if name in SYNCS or name == "_to_copy" and (kwargs or {}).get("device") is not None:
+            self.caught.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def trap(world, monkeypatch):
+    """Set inside our part of every block: the attention hook's own work and what follows the block."""
+    trap = Trap()
+    classes = [
+        world.plugin("nodes.branches").ActiveXLabs, world.plugin("nodes.branches").ActiveInstantX,
+        world.plugin("nodes.instantx_flux").ActiveInstantXFlux, world.plugin("nodes.share").ActiveShared,
+        world.plugin("nodes.share").Recorder,
+    ]  # fmt: skip
+    for one in classes:
+        for name in ("attention", "after_block"):
+
+            def trapped(self, *args, inner=getattr(one, name)):
+                with trap:
+                    return inner(self, *args)
+
+            monkeypatch.setattr(one, name, trapped)
+    return trap
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("combine", ["concat", "sum", "average", "norm average", "subtract"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_no_block_waits_for_the_device(world, trap, way, combine, masked):
+    references = edited(world, retrieved(world, 1, 2), 1, weight=2.0, mask=torch.rand(1, 6, 6) if masked else None)
+    model = steered(world, way, references, combine=combine, balance=1.0, apply_to="both")
+    world.call(model, kinds=(1, 0), batch=2)
+    assert trap.seen > 50 and not trap.caught
+
+
+def test_the_trap_catches_what_it_should():
+    with Trap() as trap:
+        x = torch.rand(3)
+        x.sum().item(), bool(x[0] > 2), torch.tensor([1.0])
+    assert len(trap.caught) >= 3
+
+
+class Counter:
+    """Counts calls of a method of one adapter."""
+
+    def __init__(self, monkeypatch, owner, name):
+        self.count, inner = 0, getattr(owner, name)
+
+        def counted(*args):
+            self.count += 1
+            return inner(*args)
+
+        monkeypatch.setattr(owner, name, counted)
+
+
+def injection_of(world, model):
+    (injection,) = model.model_options["transformer_options"]["patches"][world.plugin("nodes.patch").KEY]
+    return injection
+
+
+def test_sd35_works_out_tokens_once_for_each_noise_level_not_for_each_picture(world, monkeypatch):
+    model = steered(world, "sd35 instantx", retrieved(world, 1, 2))
+    injection = injection_of(world, model)
+    tokens = Counter(monkeypatch, type(injection.managed.adapter), "tokens")
+    keys = Counter(monkeypatch, type(injection.managed.adapter), "keys_values")
+    first = world.sample(model, steps=3)
+    assert tokens.count == 6 and keys.count == 12  # 3 noise levels, 2 sides, 2 blocks
+    second = world.sample(model.clone(), steps=3)
+    assert tokens.count == 6 and keys.count == 12 and torch.equal(first, second)
+    world.sample(model, steps=2)
+    assert tokens.count > 6
+
+
+def test_what_is_kept_stays_under_its_cap_and_the_picture_is_the_same(world):
+    model = steered(world, "sd35 instantx", retrieved(world, 1))
+    first, memo = world.sample(model, steps=4), injection_of(world, model).memo
+    small = steered(world, "sd35 instantx", retrieved(world, 1))
+    limited = injection_of(world, small).memo
+    limited.cap = memo.size // 3
+    for _ in range(3):
+        assert torch.equal(world.sample(small, steps=4), first)
+    assert 0 < limited.size <= limited.cap and limited.hits > 0
+
+
+def test_another_schedule_takes_the_place_of_one_no_longer_asked_for(world):
+    memo = world.plugin("nodes.memo").Memo(cap=8)  # two entries of four bytes
+    made = []
+
+    def ask(*sigmas):
+        for sigma in sigmas:
+            memo.begin(sigma)
+            memo.get(sigma, lambda: made.append(1) or (torch.ones(1),))
+
+    ask(1.0, 0.5, 0.2)
+    ask(1.0, 0.5, 0.2)
+    assert len(made) == 4 and set(memo.kept) == {1.0, 0.5}  # full: the first ones are kept
+    ask(0.9, 0.4)
+    ask(0.9, 0.4)
+    assert set(memo.kept) == {0.9, 0.4} and memo.size == 8
+    memo.to(torch.device("cpu"))
+    memo.to(torch.float16)
+    assert memo.kept
+    memo.to(torch.device("meta"))
+    assert not memo.kept and memo.size == 0
