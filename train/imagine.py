@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from realrag.photos import decode, encode_jpeg, shrink
 
 from .generators import Generator
 from .generators.errors import GeneratorError
+from .material import Prompt
 
 log = logging.getLogger(__name__)
 
@@ -27,27 +27,9 @@ DRAWN = "drawn.safetensors"
 BATCH = 32
 
 
-@dataclass(frozen=True)
-class Prompt:
-    prompt: str
-    class_name: str
-
-
 def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
     lines = [json.dumps({"prompt": p.prompt, "class": p.class_name}, ensure_ascii=False) for p in prompts]
     write_atomic(path, ("\n".join(lines) + "\n").encode())
-
-
-def read_prompts(path: Path) -> list[Prompt]:
-    """The prompts of a run, or GeneratorError with the line that is wrong."""
-    prompts = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            row = json.loads(line)
-            prompts.append(Prompt(str(row["prompt"]), str(row["class"])))
-        except (ValueError, KeyError, TypeError):
-            raise GeneratorError(f'{path}, line {number}: not like {{"prompt": "a photo of a pear", "class": "pear"}}.') from None
-    return prompts
 
 
 def class_prompts(classes: Sequence[str], template: str = "a photo of a {}") -> list[Prompt]:
