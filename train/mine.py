@@ -237,7 +237,7 @@ def mine_file(
         "encoder_fingerprint": fingerprint,
         "generator": made.get("generator", "none"),
         "prompts": prompts_hash(prompts),
-        "drawn": sha256_file(drawn_file) if drawn is not None else "",
+        "drawn": sha256_bytes(drawn.tobytes()) if drawn is not None else "",
         "head": sha256_file(head_file) if head_file else "",
     }
     about["key"] = sha256_bytes(canonical_json(about))
