@@ -49,7 +49,10 @@ def slow_loss(queries, photos, classes, negatives, present, config):
 
 def made(seed=0, b=7, d=5, k=2, dtype=torch.float64):
     generator = torch.Generator().manual_seed(seed)
-    unit = lambda *shape: torch.nn.functional.normalize(torch.randn(*shape, generator=generator, dtype=dtype), dim=-1)  # noqa: E731
+
+    def unit(*shape):
+        return torch.nn.functional.normalize(torch.randn(*shape, generator=generator, dtype=dtype), dim=-1)
+
     present = torch.rand(b, k, generator=generator) > 0.3
     present[0] = False  # a prompt without any reflective negative
     return unit(b, d), unit(b, d), torch.tensor([0, 1, 0, 2, 1, 0, 3])[:b], unit(b, k, d), present

@@ -208,7 +208,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             if field.name != "kind":
                 boolean = isinstance(field.default, bool)
                 kind = {"action": argparse.BooleanOptionalAction} if boolean else {"type": type(field.default)}
-                parser.add_argument("--" + field.name.replace("_", "-"), default=field.default, help=f"default {field.default}", **kind)
+                flag, told = "--" + field.name.replace("_", "-"), f"default {field.default}"
+                parser.add_argument(flag, default=field.default, help=told, **kind)
 
 
 def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
@@ -217,6 +218,7 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = _join_ranks(arguments.device)
+    torch.set_float32_matmul_precision("high")  # TF32 on a card that has it; no change on a CPU
     prompts = arguments.prompts or (arguments.negatives and arguments.negatives.with_name("prompts.jsonl"))
     if prompts is None:
         raise RealRAGError("Which prompts? Give --prompts FILE.")

@@ -38,7 +38,8 @@ class LossConfig:
         if self.kind not in KINDS:
             raise RealRAGError(f"The loss {self.kind!r} is not known; it is one of {', '.join(KINDS)}.")
         if not (self.tau > 0 and self.lambda_ref >= 0 and math.isfinite(self.tau + self.lambda_ref)):
-            raise RealRAGError(f"tau is {self.tau} and lambda_ref {self.lambda_ref}; tau lies above 0, lambda_ref at 0 or above.")
+            given = f"tau is {self.tau} and lambda_ref {self.lambda_ref}"
+            raise RealRAGError(f"{given}; tau lies above 0, lambda_ref at 0 or above.")
 
     @property
     def uses_negatives(self) -> bool:
@@ -90,10 +91,9 @@ def _one_way(scores: Tensor, own: Tensor, same: Tensor | None, reflected: Tensor
     mine = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, own[:, None], True)
     positive = mine | same if config.multi_positive and same is not None else mine
     aside = positive | same if config.mask_same_class and same is not None else positive
-    against = scores.masked_fill(aside, NOTHING)
+    negative = scores.masked_fill(aside, NOTHING).logsumexp(1, keepdim=True)  # log D_nor
     if reflected is not None:
-        against = torch.cat([against, reflected], 1)
-    negative = against.logsumexp(1, keepdim=True)  # log(D_nor + lambda D_ref)
+        negative = torch.logaddexp(negative, reflected.logsumexp(1, keepdim=True))  # log(D_nor + lambda D_ref)
     if positive is mine:
         return F.softplus(negative - scores.gather(1, own[:, None])).mean()
     each = F.softplus(negative - scores) * positive

@@ -14,7 +14,7 @@ import torch
 
 from realrag.bundle import Bundle
 from realrag.errors import EncoderError, RealRAGError
-from realrag.files import canonical_json, default_cache, sha256_bytes, sha256_file, write_atomic
+from realrag.files import canonical_json, default_cache, sha256_bytes, sha256_file, sorted_header, write_atomic
 from realrag.head import ReflectiveHead, load_head
 from realrag.retriever import _own_encoder
 
@@ -133,7 +133,8 @@ def _choose(scores: np.ndarray, prompt: int, material: Material, photos, config:
         ranked = _first(scores, wide)
         for row in ranked[looked:]:
             # Sameness is asked of the plain vectors: a head is free to bring different photos together.
-            if config.drop_same_class and len(own) and (material.photos[own] @ material.photos[row]).max() >= config.near_duplicate:
+            alike = (material.photos[own] @ material.photos[row]).max(initial=-1)
+            if config.drop_same_class and alike >= config.near_duplicate:
                 counts.near_duplicates += 1
             elif limit < np.inf and float(photos[row] @ query) > limit:
                 counts.too_fitting += 1
@@ -178,7 +179,8 @@ def write_negatives(negatives: Negatives, path: Path, about: dict) -> None:
     metadata = {"format": FORMAT, "version": VERSION}
     metadata |= {"facts": json.dumps(negatives.facts, sort_keys=True), "about": json.dumps(about, sort_keys=True)}
     metadata["known_share"] = str(negatives.facts["known_share"])
-    write_atomic(path, save({"rows": negatives.rows, "scores": negatives.scores, "raw": negatives.raw}, metadata))
+    tensors = {"rows": negatives.rows, "scores": negatives.scores, "raw": negatives.raw}
+    write_atomic(path, sorted_header(save(tensors, metadata)))
 
 
 def read_negatives(path: Path) -> tuple[Negatives, dict]:
@@ -284,5 +286,5 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
     say(f"{facts['prompts']} prompts, {facts['drawn']} of them drawn, {facts['without_negative']} without a negative")
     if config.kind == "reflective":
         say(f"the generator's first photo was of the true class for {facts['known_share']:.1%}: that much it knows already")
-    say(f"left out: {facts['dropped_near_duplicates']} near-duplicates, {facts['dropped_too_fitting']} that fit the prompt too well")
+    say(f"left out: {facts['dropped_near_duplicates']} near-duplicates, {facts['dropped_too_fitting']} that fit too well")
     say(f"wrote {arguments.out}")
