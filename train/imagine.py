@@ -14,7 +14,7 @@ import torch
 
 from realrag.embeddings import Sizes
 from realrag.encoder import Encoder
-from realrag.files import canonical_json, sha256_bytes, sweep_temporaries, write_atomic
+from realrag.files import canonical_json, sha256_bytes, sorted_header, sweep_temporaries, write_atomic
 from realrag.photos import decode, encode_jpeg, shrink
 
 from .generators import Generator
@@ -93,7 +93,7 @@ def _save(path: Path, drawn: np.ndarray, generator: Generator, encoder: Encoder,
     from safetensors.numpy import save
 
     words = {"generator": json.dumps(generator.facts, sort_keys=True), "encoder_fingerprint": encoder.fingerprint, "key": key}
-    write_atomic(path, save({"embeddings": drawn}, words))
+    write_atomic(path, sorted_header(save({"embeddings": drawn}, words)))
 
 
 def _kept(path: Path, key: str) -> np.ndarray | None:
