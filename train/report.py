@@ -46,9 +46,9 @@ def write_html(
                      "sibling class for the classes it was told not to know. These figures say nothing about a real one.</p>")
     parts += [_facts(facts, report), "<h2>Figures</h2>", _arms_table(report), "<h2>Differences</h2>", _differences_table(report)]
     parts += ["<h2>Training, first seed</h2>", *_curves(histories), "<h2>mAP by class</h2>", _by_class(report, asked, prompts)]
-    parts += ["<h2>First answers</h2>", '<p>Frame: <span style="color:#1e963c">right class</span>, '
+    parts += ["<h2>First answers</h2>", '<p>The prompts that the first arm answers worst. Frame: <span style="color:#1e963c">right class</span>, '
               '<span style="color:#dc8214">what the generator draws already</span>, grey: another class.</p>']
-    parts += _sheets(asked, arms, gallery, prompts)
+    parts += _sheets(_shown_first(report, asked)[:SHOWN_PROMPTS], asked, arms, gallery, prompts)
     safe = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     head = f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{safe}"><title>RealRAG report</title>'
     write_atomic(path, f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>".encode())
@@ -117,27 +117,27 @@ def _curves(histories: dict[str, list[dict]]) -> list[str]:
     return found or ["<p>No arm was trained.</p>"]
 
 
-def _shown_first(asked: Questions) -> list[int]:
-    """Prompts in the order they are worth showing: those of unseen classes, then of their siblings, then the others."""
-    splits = asked.splits()
-    order = [int(p) for name in ("unseen", "sibling", "seen") if name in splits for p in np.flatnonzero(splits[name])]
-    return list(dict.fromkeys(order))
+def _shown_first(report: dict, asked: Questions) -> list[int]:
+    """Prompts in the order they are shown: those of unseen classes, then of their siblings, then the others; in each the
+    ones that the first arm answers worst come first, as there is most to see. No other arm has a say in it."""
+    splits, first = asked.splits(), next(iter(report["arms"].values()))["by_class"]["mAP"]
+    parts = (np.flatnonzero(splits[name]) for name in ("unseen", "sibling", "seen") if name in splits)
+    return [int(p) for part in parts for p in sorted(part, key=lambda p: (first[p], p))]
 
 
 def _by_class(report: dict, asked: Questions, prompts: Sequence[Prompt]) -> str:
     rows = []
-    for p in _shown_first(asked)[:SHOWN_CLASSES]:
-        mark = " *" if asked.siblings[p] >= 0 else ""
+    for p in _shown_first(report, asked)[:SHOWN_CLASSES]:
+        mark = "* " if asked.siblings[p] >= 0 else ""
         values = {arm: facts["by_class"]["mAP"][p] for arm, facts in report["arms"].items() if arm != "random"}
-        rows.append((prompts[p].class_name + mark, {arm: value or 0.0 for arm, value in values.items()}))
+        rows.append((mark + prompts[p].class_name, {arm: value or 0.0 for arm, value in values.items()}))
     return picture(bars(rows, "mAP; * the generator draws something else"), "mAP by class")
 
 
-def _sheets(asked: Questions, arms: dict, gallery: Bundle, prompts: Sequence[Prompt]) -> list[str]:
+def _sheets(shown: list[int], asked: Questions, arms: dict, gallery: Bundle, prompts: Sequence[Prompt]) -> list[str]:
     """One sheet a prompt: a row an arm, the first photos beside it."""
     from PIL import Image, ImageDraw
 
-    shown = _shown_first(asked)[:SHOWN_PROMPTS]
     ranked = {}
     for arm, heads in arms.items():
         ranked[arm] = ranked_rows(asked.queries[shown] @ head_vectors(asked.photos, heads[0]).T)[:, :SHOWN_PHOTOS]

@@ -289,6 +289,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--captions", default="", metavar="FILE", help="CSV or JSONL with file, class, caption")
     parser.add_argument("--test-photos", default="", metavar="FOLDER", help="photos to measure on, never trained on")
     parser.add_argument("--groups", default="", metavar="FILE", help="CSV with class, coarse_class (for the stand-in)")
+    parser.add_argument("--encoder", default="", metavar="NAME", help="as `realrag index` takes it")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for torch's own choice")
     parser.add_argument("--max-minutes", type=float, default=0, help="stop in time; the same command goes on (0: never)")
@@ -297,7 +298,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, say: Say = lambda line: print(line, flush=True), only: str = "") -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    given = {name: getattr(arguments, name) for name in ("photos", "captions", "test_photos", "groups")}
+    given = {name: getattr(arguments, name) for name in ("photos", "captions", "test_photos", "groups", "encoder")}
     recipe = read_recipe(find_recipe(arguments.recipe), given)
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_atomic(arguments.out / "recipe.json", recipe.as_json().encode())

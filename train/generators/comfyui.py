@@ -5,7 +5,6 @@ The workflow is the file of `Workflow > Export (API)`. Prompt and seed go into n
 from __future__ import annotations
 
 import copy
-import io
 import ipaddress
 import json
 import time
