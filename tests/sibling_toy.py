@@ -5,7 +5,7 @@ import torch
 from realrag_train.fitting import FitConfig, Fitting
 from realrag_train.loss import LossConfig
 from realrag_train.material import Material
-from realrag_train.mine import MineConfig, mine
+from realrag_train.mining import MineConfig, mine
 
 PAIRS, SINGLES, DIM, PHOTOS, PROMPTS = 6, 60, 32, 16, 6
 

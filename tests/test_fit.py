@@ -22,7 +22,8 @@ from realrag_train.fit import STOPPED, Keeping
 from realrag_train.fitting import FitConfig, Fitting
 from realrag_train.loss import LossConfig
 from realrag_train.material import Material
-from realrag_train.mine import MineConfig, mine, mine_file, read_negatives, write_negatives
+from realrag_train.mine import mine_file, read_negatives, write_negatives
+from realrag_train.mining import MineConfig, mine
 from safetensors.numpy import save_file
 from sibling_toy import Toy, unit
 

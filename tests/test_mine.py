@@ -5,11 +5,13 @@ import os
 
 import numpy as np
 import pytest
-import realrag_train.mine as mining
+import realrag_train.mine as mine_files
+import realrag_train.mining as mining
 from fake_encoder import ColourEncoder
 from realrag_train.__main__ import main
 from realrag_train.material import Material, load_material, read_prompts
-from realrag_train.mine import MineConfig, mine, mine_file, read_negatives
+from realrag_train.mine import mine_file, read_negatives
+from realrag_train.mining import MineConfig, mine
 from safetensors.numpy import save_file
 
 from realrag.build import build
@@ -204,6 +206,50 @@ def test_mining_again_with_the_same_inputs_touches_nothing_and_other_inputs_mine
     assert mine_here(run_folder).rows.shape == (3, 1)
 
 
+class Killed(BaseException):
+    """As a kill is: nothing in the code may catch it and tidy up."""
+
+
+KILLS = {
+    "first piece": ("progress", 1),  # nothing is kept yet: the first piece is shown after it is kept
+    "third piece": ("progress", 3),
+    "half-written": ("replace", 2),
+    "before the end": ("write_negatives", 1),
+}
+
+
+@pytest.mark.parametrize("point", KILLS)
+def test_mining_stopped_at_any_point_does_no_more_than_one_piece_again(run_folder, monkeypatch, point):
+    monkeypatch.setattr(mining, "AT_ONCE", 1)
+    texts = [json.dumps({"prompt": f"a {name} photo {n}", "class": name}) for n in range(2) for name in ("red", "green", "blue")]
+    (run_folder / "prompts.jsonl").write_text("\n".join(texts))
+    drawn = np.random.default_rng(0).normal(size=(6, 2, 13)).astype(np.float16)
+    save_file({"embeddings": drawn}, run_folder / "drawn.safetensors", {"encoder_fingerprint": ColourEncoder().fingerprint})
+    whole = mine_here(run_folder, keep_seconds=0)
+    path, part = run_folder / "negatives.safetensors", run_folder / "negatives.part.safetensors"
+    path.unlink()
+    where, calls = KILLS[point][0], [0]
+
+    def counting(*given):
+        calls[0] += 1
+        if calls[0] == KILLS[point][1]:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        if where == "replace":
+            replace = os.replace
+            patch.setattr(os, "replace", lambda *given: (counting() if "part" in str(given[1]) else None, replace(*given)))
+        elif where == "write_negatives":
+            patch.setattr(mine_files, where, counting)
+        mine_here(run_folder, keep_seconds=0, **({"progress": counting} if where == "progress" else {}))
+    assert part.exists() and not path.exists()
+    seen = []
+    again = mine_here(run_folder, keep_seconds=0, progress=lambda done, total: seen.append(done))
+    assert len(seen) == {"first piece": 5, "third piece": 3, "half-written": 5, "before the end": 0}[point]
+    assert np.array_equal(again.rows, whole.rows) and np.array_equal(again.scores, whole.scores)
+    assert again.facts == whole.facts and path.exists() and not part.exists()
+
+
 def test_drawings_of_another_encoder_are_refused(run_folder):
     drawn = np.ones((3, 1, 13), np.float16)
     save_file({"embeddings": drawn}, run_folder / "drawn.safetensors", {"encoder_fingerprint": "f" * 64})
@@ -228,7 +274,7 @@ def test_classes_match_as_filters_do_and_an_unnamed_class_matches_nothing(run_fo
 
 
 def test_the_command_mines_and_says_how_much_the_generator_knows(run_folder, monkeypatch, capsys):
-    monkeypatch.setattr(mining, "_own_encoder", lambda bundle, device: ColourEncoder())
+    monkeypatch.setattr(mine_files, "_own_encoder", lambda bundle, device: ColourEncoder())
     main(["mine", str(run_folder / "bundle"), "--prompts", str(run_folder / "prompts.jsonl"), "--drawn",
           str(run_folder / "drawn.safetensors"), "--out", str(run_folder / "n.safetensors")])  # fmt: skip
     assert "33.3%" in capsys.readouterr().out and (run_folder / "n.safetensors").is_file()

@@ -27,7 +27,8 @@ from realrag.retriever import _own_encoder
 from .fitting import FitConfig, Fitting
 from .loss import KINDS, LossConfig
 from .material import Prompt, load_material, prompts_hash, read_prompts
-from .mine import MineConfig, read_drawn, read_negatives
+from .mine import read_drawn, read_negatives
+from .mining import MineConfig
 
 HELP = "fit a reflective head to a generator, on cached vectors"
 STOPPED = 75  # exit status: unfinished, run the same command again

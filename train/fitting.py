@@ -20,7 +20,7 @@ from realrag.head import ReflectiveHead
 
 from .loss import LossConfig, cached_backward, contrastive_loss
 from .material import Material
-from .mine import MineConfig, mine
+from .mining import MineConfig, mine
 
 SPLIT_SEED = 0  # of the held-out photos: the same for every seed and every arm
 MAX_SCALE = 100.0  # 1 / tau, as CLIP bounds it
