@@ -5,9 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +13,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from fake_encoder import ColourEncoder
-from fit_in_a_process import KEEPING, fit_here
+from fit_in_a_process import KEEPING, fit_here, start
 from realrag_train.__main__ import main
 from realrag_train.fit import STOPPED, Keeping
 from realrag_train.fitting import FitConfig, Fitting
@@ -226,13 +223,6 @@ def products(folder):
     head = load_head(folder / "head.safetensors", 13)
     tensors = {name: value.numpy().tobytes() for name, value in head.state_dict().items()}
     return tensors, head.facts, (folder / "fit.json").read_bytes(), (folder / "fit.csv").read_bytes()
-
-
-def start(folder, point):
-    here = Path(__file__).parent
-    paths = [str(here), *(path for path in sys.path if path)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, str(here / "fit_in_a_process.py"), str(folder), point], env=environment)
 
 
 def test_a_fit_writes_its_head_its_history_and_its_log(run_folder):

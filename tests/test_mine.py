@@ -2,15 +2,18 @@
 
 import json
 import os
+import shutil
+import signal
 
 import numpy as np
 import pytest
 import realrag_train.mine as mine_files
 import realrag_train.mining as mining
 from fake_encoder import ColourEncoder
+from fit_in_a_process import mine_here, start
 from realrag_train.__main__ import main
 from realrag_train.material import Material, load_material, read_prompts
-from realrag_train.mine import mine_file, read_negatives
+from realrag_train.mine import read_negatives
 from realrag_train.mining import MineConfig, mine
 from safetensors.numpy import save_file
 
@@ -178,13 +181,6 @@ def run_folder(photos, tmp_path):
     return tmp_path
 
 
-def mine_here(folder, config=MineConfig(), **more):
-    return mine_file(
-        folder / "bundle", folder / "prompts.jsonl", folder / "negatives.safetensors", config,
-        drawn_file=folder / "drawn.safetensors", encoder=ColourEncoder(), **more,
-    )  # fmt: skip
-
-
 def test_a_generator_that_draws_only_green_makes_green_the_negative(run_folder):
     found = mine_here(run_folder)
     classes = [record.class_name for record in Bundle(run_folder / "bundle").records]
@@ -206,48 +202,27 @@ def test_mining_again_with_the_same_inputs_touches_nothing_and_other_inputs_mine
     assert mine_here(run_folder).rows.shape == (3, 1)
 
 
-class Killed(BaseException):
-    """As a kill is: nothing in the code may catch it and tidy up."""
+POINTS = {"mine-first-piece": 5, "mine-third-piece": 3, "mine-half-written": 5, "mine-before-the-end": 0}  # pieces left
 
 
-KILLS = {
-    "first piece": ("progress", 1),  # nothing is kept yet: the first piece is shown after it is kept
-    "third piece": ("progress", 3),
-    "half-written": ("replace", 2),
-    "before the end": ("write_negatives", 1),
-}
-
-
-@pytest.mark.parametrize("point", KILLS)
-def test_mining_stopped_at_any_point_does_no_more_than_one_piece_again(run_folder, monkeypatch, point):
-    monkeypatch.setattr(mining, "AT_ONCE", 1)
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_mining_killed_at_four_points_does_no_more_than_one_piece_again(run_folder, tmp_path, monkeypatch):
     texts = [json.dumps({"prompt": f"a {name} photo {n}", "class": name}) for n in range(2) for name in ("red", "green", "blue")]
     (run_folder / "prompts.jsonl").write_text("\n".join(texts))
     drawn = np.random.default_rng(0).normal(size=(6, 2, 13)).astype(np.float16)
     save_file({"embeddings": drawn}, run_folder / "drawn.safetensors", {"encoder_fingerprint": ColourEncoder().fingerprint})
-    whole = mine_here(run_folder, keep_seconds=0)
-    path, part = run_folder / "negatives.safetensors", run_folder / "negatives.part.safetensors"
-    path.unlink()
-    where, calls = KILLS[point][0], [0]
-
-    def counting(*given):
-        calls[0] += 1
-        if calls[0] == KILLS[point][1]:
-            raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        if where == "replace":
-            replace = os.replace
-            patch.setattr(os, "replace", lambda *given: (counting() if "part" in str(given[1]) else None, replace(*given)))
-        elif where == "write_negatives":
-            patch.setattr(mine_files, where, counting)
-        mine_here(run_folder, keep_seconds=0, **({"progress": counting} if where == "progress" else {}))
-    assert part.exists() and not path.exists()
-    seen = []
-    again = mine_here(run_folder, keep_seconds=0, progress=lambda done, total: seen.append(done))
-    assert len(seen) == {"first piece": 5, "third piece": 3, "half-written": 5, "before the end": 0}[point]
-    assert np.array_equal(again.rows, whole.rows) and np.array_equal(again.scores, whole.scores)
-    assert again.facts == whole.facts and path.exists() and not part.exists()
+    folders = {point: shutil.copytree(run_folder, tmp_path / point) for point in POINTS}
+    for pair in (list(POINTS)[:2], list(POINTS)[2:]):
+        assert [process.wait(120) for process in [start(folders[point], point) for point in pair]] == [-signal.SIGKILL] * 2
+    monkeypatch.setattr(mining, "AT_ONCE", 1)
+    whole = mine_here(run_folder)
+    for point, folder in folders.items():
+        assert (folder / "negatives.part.safetensors").exists() and not (folder / "negatives.safetensors").exists()
+        seen = []
+        again = mine_here(folder, progress=lambda done, total: seen.append(done))
+        assert len(seen) == POINTS[point]
+        assert np.array_equal(again.rows, whole.rows) and np.array_equal(again.scores, whole.scores)
+        assert again.facts == whole.facts and not list(folder.glob("*.part.*")) and not list(folder.glob(".*.tmp.*"))
 
 
 def test_drawings_of_another_encoder_are_refused(run_folder):
