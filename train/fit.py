@@ -167,9 +167,10 @@ class _Watch:
     def after_step(self, fitting: Fitting) -> bool:
         if fitting.step % self.keeping.log_every == 0 or fitting.done:
             rate, epoch = fitting.optimiser.param_groups[0]["lr"], (fitting.step - 1) // fitting.steps_each_epoch + 1
-            values = fitting.step, epoch, fitting.last_loss.item(), rate, fitting.tau.item()
+            values = fitting.step, epoch, fitting.mean_last_loss(), rate, fitting.tau.item()
             self.lines.append([f"{value:.9g}" for value in values])
-            self.progress(fitting.step, fitting.steps)
+            if fitting.rank == 0:
+                self.progress(fitting.step, fitting.steps)
         if fitting.step % self.keeping.every == 0 and not fitting.done:
             self.flush(save=True)
         return not self._stop()
@@ -233,6 +234,8 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
         prompts_file=prompts, negatives_file=arguments.negatives, drawn_file=arguments.drawn, device=device,
         keeping=Keeping(**pick(Keeping)), generator=arguments.generator, progress=progress,
     )  # fmt: skip
+    if int(os.environ.get("RANK", "0")):
+        say = lambda line: None  # noqa: E731 - the first process speaks for all
     if head is None:
         say("stopped and kept; the same command goes on from there")
         raise SystemExit(STOPPED)

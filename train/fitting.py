@@ -188,6 +188,11 @@ class Fitting:
             for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients])):
                 gradient.copy_(mean.view_as(gradient))
 
+    def mean_last_loss(self) -> float:
+        """The last step's loss over all ranks, which must all ask."""
+        self._average([loss := self.last_loss.clone()])
+        return loss.item()
+
     @torch.no_grad()
     def _end_epoch(self) -> None:
         config, epoch = self.config, self.step // self.steps_each_epoch
