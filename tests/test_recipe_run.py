@@ -174,7 +174,7 @@ def test_paths_of_a_recipe_are_relative_to_it_and_an_unknown_one_is_refused(tmp_
     recipe = read_recipe(tmp_path / "r.toml")
     assert recipe.data.photos == str(tmp_path / "mine") and recipe.imagine.workflow == str(tmp_path / "flow.json")
     assert recipe.imagine.model == "someone/model"
-    with pytest.raises(RealRAGError, match="paper, recommended, tiny-cpu"):
+    with pytest.raises(RealRAGError, match="grocery-novel, paper, recommended, tiny-cpu"):
         find_recipe("papper")
 
 
@@ -186,6 +186,16 @@ def test_an_unknown_generator_is_refused(world, tmp_path):
         run.stage("imagine")
     world[0].write_text('[imagine]\ngenerator = "comfyui"\nworkflow = "none.json"\n')
     with pytest.raises(GeneratorError, match="cannot be read"):
+        work(world, tmp_path / "out").stage("imagine")
+
+
+def test_the_classes_a_stand_in_shall_not_know_can_be_named(world, tmp_path):
+    world[0].write_text('[imagine]\ngenerator = "stand-in"\nunknown_classes = ["Green", "blue"]\n')
+    run = work(world, tmp_path / "out")
+    run.stage("embed")
+    assert set(run._generator(run._open(run.library)).facts["drawn_as"]) == {"green", "blue"}
+    world[0].write_text('[imagine]\ngenerator = "stand-in"\nunknown_classes = ["mauve"]\n')
+    with pytest.raises(RealRAGError, match="'mauve'"):
         work(world, tmp_path / "out").stage("imagine")
 
 

@@ -58,6 +58,7 @@ class Imagine:
     label: str = ""
     unknown: int = 16  # classes that the stand-in does not know
     unknown_seed: int = 7
+    unknown_classes: tuple[str, ...] = ()  # these, and not `unknown` ones drawn by seed
 
     paths = ("workflow", "model", "folder")
 

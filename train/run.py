@@ -250,7 +250,11 @@ class Run:
         order = sorted({name for name in names if name})
         labels = np.array([order.index(name) if name else -1 for name in names])
         groups = self._groups(order)
-        unknown = choose_unknown(self.recipe.imagine.unknown, len(order), groups, self.recipe.imagine.unknown_seed)
+        options, keys = self.recipe.imagine, [_key(name) for name in order]
+        if strange := [name for name in options.unknown_classes if _key(name) not in keys]:
+            raise RealRAGError(f"unknown_classes names {strange[0]!r}, which is no class of the library.")
+        unknown = sorted(keys.index(_key(name)) for name in options.unknown_classes)
+        unknown = unknown or choose_unknown(options.unknown, len(order), groups, options.unknown_seed)
         drawn_as = nearest_known(material.photos[labels >= 0], labels[labels >= 0], groups, unknown)
         rows = {name: [row for row, other in enumerate(names) if other == name][:ALTERED] for name in order}
         pictures = lambda name: [library.jpeg(library.records[row]) for row in rows[name]]  # noqa: E731
