@@ -186,6 +186,7 @@ def one_rank(rank, folder, config, loss):
     fitting = Fitting(material, rows, config, loss)
     fitting.run()
     torch.save([*weights_of(fitting), fitting.scale.detach(), torch.tensor(fitting.history[-1]["loss"])], folder / f"{rank}.pt")
+    dist.barrier()  # a rank that leaves early may take the other down with it
     dist.destroy_process_group()
 
 

@@ -153,6 +153,7 @@ def one_rank(rank, world, config, folder):
     )
     loss.backward()
     torch.save([loss.detach(), *(weight.grad for weight in head.parameters())], folder / f"{rank}.pt")
+    dist.barrier()  # a rank that leaves early may take the other down with it
     dist.destroy_process_group()
 
 

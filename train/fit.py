@@ -234,6 +234,9 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
         prompts_file=prompts, negatives_file=arguments.negatives, drawn_file=arguments.drawn, device=device,
         keeping=Keeping(**pick(Keeping)), generator=arguments.generator, progress=progress,
     )  # fmt: skip
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()  # a rank that leaves early may take the others down with it
+        torch.distributed.destroy_process_group()
     if int(os.environ.get("RANK", "0")):
         say = lambda line: None  # noqa: E731 - the first process speaks for all
     if head is None:
