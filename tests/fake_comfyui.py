@@ -34,7 +34,10 @@ class FakeComfyUI:
                     return self.say(b"oh", 500)
                 if fake.mood == "refuses":
                     errors = [{"message": "Value not in list", "details": "ckpt_name: 'x'"}]
-                    told = {"error": {"message": "Prompt outputs failed validation"}, "node_errors": {"4": {"class_type": "Loader", "errors": errors}}}
+                    told = {
+                        "error": {"message": "Prompt outputs failed validation"},
+                        "node_errors": {"4": {"class_type": "Loader", "errors": errors}},
+                    }
                     return self.say(told, 400)
                 fake.graphs.append(body["prompt"])
                 self.say({"prompt_id": f"run-{len(fake.graphs)}", "number": 1, "node_errors": {}})
@@ -48,9 +51,15 @@ class FakeComfyUI:
                     return self.say({})
                 if fake.mood == "fails":
                     facts = {"node_type": "KSampler", "node_id": "3", "exception_message": "Allocation failed"}
-                    return self.say({identity: {"status": {"status_str": "error", "messages": [["execution_error", facts]]}}})
+                    return self.say(
+                        {identity: {"status": {"status_str": "error", "messages": [["execution_error", facts]]}}}
+                    )
                 image = {"filename": "a.png", "subfolder": "", "type": "output"}
-                outputs = {} if fake.mood == "no picture" else {"7": {"images": [{**image, "type": "temp"}]}, "9": {"images": [image]}}
+                outputs = (
+                    {}
+                    if fake.mood == "no picture"
+                    else {"7": {"images": [{**image, "type": "temp"}]}, "9": {"images": [image]}}
+                )
                 status = {"status_str": "success", "completed": True, "messages": []}
                 self.say({identity: {"status": status, "outputs": outputs}})
 

@@ -76,7 +76,12 @@ def test_a_saved_pipeline_draws_by_prompt_and_seed(tmp_path, make):
     generator = Diffusers(tmp_path / "tiny", steps=2, guidance=2.0, size=32)
     pear, again, seeded, apple = (
         np.asarray(generator.draw(prompt, seed))
-        for prompt, seed in (("a photo of a pear", 1), ("a photo of a pear", 1), ("a photo of a pear", 2), ("an apple", 1))
+        for prompt, seed in (
+            ("a photo of a pear", 1),
+            ("a photo of a pear", 1),
+            ("a photo of a pear", 2),
+            ("an apple", 1),
+        )
     )
     assert pear.shape == (32, 32, 3)
     np.testing.assert_array_equal(pear, again)

@@ -101,7 +101,9 @@ def test_reflective_hits_are_the_answers_that_the_generator_draws_already():
         if asked.siblings[p] < 0:
             assert np.isnan(values["sibling margin"][p])
         else:
-            assert values["sibling margin"][p] == pytest.approx(scores[p, own].mean() - scores[p, other].mean(), abs=1e-6)
+            assert values["sibling margin"][p] == pytest.approx(
+                scores[p, own].mean() - scores[p, other].mean(), abs=1e-6
+            )
             assert values["sibling@10"][p] == pytest.approx(np.mean(other[first]))
     assert asked.drawn[0].any() and not (asked.drawn[0] & (asked.photo_classes == 0)).any()
 

@@ -38,7 +38,11 @@ class Painter:
 def workflow(path, **extra):
     graph = {
         "3": {"class_type": "KSampler", "inputs": {"seed": 1, "steps": 2}, "_meta": {"title": "Seed"}},
-        "6": {"class_type": "CLIPTextEncodeFlux", "inputs": {"clip_l": "", "t5xxl": "", "clip": ["4", 1]}, "_meta": {"title": "Prompt"}},
+        "6": {
+            "class_type": "CLIPTextEncodeFlux",
+            "inputs": {"clip_l": "", "t5xxl": "", "clip": ["4", 1]},
+            "_meta": {"title": "Prompt"},
+        },
         "7": {"class_type": "PreviewImage", "inputs": {}, "_meta": {"title": "Preview"}},
         "9": {"class_type": "SaveImage", "inputs": {}, "_meta": {"title": "Save"}},
         **extra,

@@ -170,7 +170,9 @@ def test_a_wrong_recipe_is_refused_with_its_place(tmp_path, text, told):
 
 
 def test_paths_of_a_recipe_are_relative_to_it_and_an_unknown_one_is_refused(tmp_path):
-    (tmp_path / "r.toml").write_text('[data]\nphotos = "mine"\n[imagine]\nworkflow = "flow.json"\nmodel = "someone/model"\n')
+    (tmp_path / "r.toml").write_text(
+        '[data]\nphotos = "mine"\n[imagine]\nworkflow = "flow.json"\nmodel = "someone/model"\n'
+    )
     recipe = read_recipe(tmp_path / "r.toml")
     assert recipe.data.photos == str(tmp_path / "mine") and recipe.imagine.workflow == str(tmp_path / "flow.json")
     assert recipe.imagine.model == "someone/model"

@@ -74,7 +74,9 @@ def ranking_figures(right: np.ndarray) -> dict[str, np.ndarray]:
     return {name: np.where(count > 0, each, np.nan) for name, each in values.items()}
 
 
-def figures(questions: Questions, vectors: np.ndarray | None = None, scores: np.ndarray | None = None) -> dict[str, np.ndarray]:
+def figures(
+    questions: Questions, vectors: np.ndarray | None = None, scores: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """(P,) values of every measure for gallery vectors (N, D) after a head, or for given scores (P, N)."""
     scores = questions.queries @ vectors.T if scores is None else scores
     rows = ranked_rows(scores)
@@ -129,7 +131,10 @@ def evaluate(questions: Questions, arms: dict[str, Sequence[ReflectiveHead | Non
     """
     if not arms or not all(arms.values()):
         raise RealRAGError("No arm to evaluate. Fit at least one head, or evaluate the arm `zero`.")
-    runs = {name: [figures(questions, head_vectors(questions.photos, head)) for head in heads] for name, heads in arms.items()}
+    runs = {
+        name: [figures(questions, head_vectors(questions.photos, head)) for head in heads]
+        for name, heads in arms.items()
+    }
     if random:
         dice = np.random.default_rng(0)
         shape = len(questions.queries), len(questions.photos)
@@ -200,7 +205,9 @@ def table(report: dict, measures: Sequence[str] = ("R@1", "R@10", "P@10", "mAP",
         lines += ["", "differences, with 95 % intervals over classes (not resolved where 0 lies inside)"]
     for pair, splits in report["differences"].items():
         for split, row in splits.items():
-            cells = ", ".join(f"{m} {_signed(row[m])}" for m in ("R@1", "mAP", "reflective hits", "sibling margin") if m in row)
+            cells = ", ".join(
+                f"{m} {_signed(row[m])}" for m in ("R@1", "mAP", "reflective hits", "sibling margin") if m in row
+            )
             lines.append(f"{pair:<22}{split:<9}{cells}")
     return "\n".join(lines)
 

@@ -63,7 +63,9 @@ def imagine(
     AUC, which is logged and kept in imagine.json. Raises GeneratorError.
     """
     if not prompts or seeds < 1:
-        raise GeneratorError(f"{len(prompts)} prompts x {seeds} seeds leave nothing to draw. Give at least one of each.")
+        raise GeneratorError(
+            f"{len(prompts)} prompts x {seeds} seeds leave nothing to draw. Give at least one of each."
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     sweep_temporaries(folder)
@@ -92,7 +94,11 @@ def imagine(
 def _save(path: Path, drawn: np.ndarray, generator: Generator, encoder: Encoder, key: str) -> None:
     from safetensors.numpy import save
 
-    words = {"generator": json.dumps(generator.facts, sort_keys=True), "encoder_fingerprint": encoder.fingerprint, "key": key}
+    words = {
+        "generator": json.dumps(generator.facts, sort_keys=True),
+        "encoder_fingerprint": encoder.fingerprint,
+        "key": key,
+    }
     write_atomic(path, sorted_header(save({"embeddings": drawn}, words)))
 
 

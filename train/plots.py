@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 INK, FAINT, PAPER = (40, 40, 40), (205, 205, 205), (255, 255, 255)
-COLOURS = {"zero": (120, 120, 120), "normal": (38, 110, 180), "hard": (200, 120, 20), "reflective": (190, 30, 70), "random": (200, 200, 200)}
+COLOURS = {
+    "zero": (120, 120, 120),
+    "normal": (38, 110, 180),
+    "hard": (200, 120, 20),
+    "reflective": (190, 30, 70),
+    "random": (200, 200, 200),
+}
 
 
 def _fonts():

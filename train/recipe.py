@@ -116,10 +116,17 @@ def read_recipe(path: Path, given: dict[str, str] | None = None) -> Recipe:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RealRAGError(f"The recipe {path} cannot be read: {error}") from None
-    sections = {each.name: type(each.default if each.default is not MISSING else each.default_factory()) for each in fields(Recipe)}
+    sections = {
+        each.name: type(each.default if each.default is not MISSING else each.default_factory())
+        for each in fields(Recipe)
+    }
     if strange := sorted(content.keys() - sections.keys()):
-        raise RealRAGError(f"{path} has the section [{strange[0]}]; sections are {', '.join(f'[{s}]' for s in sections)}.")
-    return Recipe(**{name: _section(path, name, kind, content.get(name, {}), given or {}) for name, kind in sections.items()})
+        raise RealRAGError(
+            f"{path} has the section [{strange[0]}]; sections are {', '.join(f'[{s}]' for s in sections)}."
+        )
+    return Recipe(
+        **{name: _section(path, name, kind, content.get(name, {}), given or {}) for name, kind in sections.items()}
+    )
 
 
 def _section(path: Path, name: str, kind: type, values: Any, given: dict[str, str]):
@@ -136,7 +143,9 @@ def _section(path: Path, name: str, kind: type, values: Any, given: dict[str, st
             raise RealRAGError(f"{path}, [{name}]: {key} is {value!r}; it must be like {defaults[key]!r}.")
         # a hub name such as "someone/model" is no path unless such a folder is there
         near = Path(path).parent / str(value)
-        chosen[key] = str(near) if key in getattr(kind, "paths", ()) and value and (key != "model" or near.exists()) else value
+        chosen[key] = (
+            str(near) if key in getattr(kind, "paths", ()) and value and (key != "model" or near.exists()) else value
+        )
     if name == "data":
         chosen |= {key: value for key, value in given.items() if value}
     return kind(**chosen)

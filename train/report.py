@@ -42,16 +42,35 @@ def write_html(
     generator = str((facts.get("generator") or {}).get("name", "not stated"))
     parts = [f"<h1>Reflective retriever: what it finds</h1><p>Generator: <b>{html.escape(generator)}</b></p>"]
     if generator.startswith("stand-in"):
-        parts.append('<p class="warn">No generator drew anything here. A stand-in altered photos of the library, and of a '
-                     "sibling class for the classes it was told not to know. These figures say nothing about a real one.</p>")
-    parts += [_facts(facts, report), "<h2>Figures</h2>", _arms_table(report), "<h2>Differences</h2>", _differences_table(report)]
-    parts += ["<h2>Training, first seed</h2>", *_curves(histories), "<h2>mAP by class</h2>", _by_class(report, asked, prompts)]
-    parts += ["<h2>First answers</h2>", '<p>The prompts that the first arm answers worst. Frame: <span style="color:#1e963c">right class</span>, '
-              '<span style="color:#dc8214">what the generator draws already</span>, grey: another class.</p>']
+        parts.append(
+            '<p class="warn">No generator drew anything here. A stand-in altered photos of the library, and of a '
+            "sibling class for the classes it was told not to know. These figures say nothing about a real one.</p>"
+        )
+    parts += [
+        _facts(facts, report),
+        "<h2>Figures</h2>",
+        _arms_table(report),
+        "<h2>Differences</h2>",
+        _differences_table(report),
+    ]
+    parts += [
+        "<h2>Training, first seed</h2>",
+        *_curves(histories),
+        "<h2>mAP by class</h2>",
+        _by_class(report, asked, prompts),
+    ]
+    parts += [
+        "<h2>First answers</h2>",
+        '<p>The prompts that the first arm answers worst. Frame: <span style="color:#1e963c">right class</span>, '
+        '<span style="color:#dc8214">what the generator draws already</span>, grey: another class.</p>',
+    ]
     parts += _sheets(_shown_first(report, asked)[:SHOWN_PROMPTS], asked, arms, gallery, prompts)
     safe = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     head = f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{safe}"><title>RealRAG report</title>'
-    write_atomic(path, f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>".encode())
+    write_atomic(
+        path,
+        f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>".encode(),
+    )
 
 
 def picture(image, text: str, kind: str = "PNG") -> str:
@@ -85,13 +104,19 @@ def _arms_table(report: dict) -> str:
     for split, count in report["splits"].items():
         for arm, facts in report["arms"].items():
             row = facts["splits"].get(split, {})
-            cells = "".join(f'<td title="{_range(row[m])}">{row[m][0]:.3f}</td>' if m in row else "<td></td>" for m in measures)
-            rows.append(f'<tr><td>{arm} <span class="s">{split}</span></td><td>{count}</td><td>{facts["seeds"]}</td>{cells}</tr>')
+            cells = "".join(
+                f'<td title="{_range(row[m])}">{row[m][0]:.3f}</td>' if m in row else "<td></td>" for m in measures
+            )
+            rows.append(
+                f'<tr><td>{arm} <span class="s">{split}</span></td><td>{count}</td><td>{facts["seeds"]}</td>{cells}</tr>'
+            )
     return f'<table>{"".join(rows)}</table><p class="s">Point at a figure for its 95 % interval over classes.</p>'
 
 
 def _differences_table(report: dict) -> str:
-    rows = ["<tr><th>pair</th><th>split</th><th>measure</th><th>difference</th><th>95 % interval</th><th>seeds above 0</th></tr>"]
+    rows = [
+        "<tr><th>pair</th><th>split</th><th>measure</th><th>difference</th><th>95 % interval</th><th>seeds above 0</th></tr>"
+    ]
     for pair, splits in report["differences"].items():
         for split, row in splits.items():
             for m in ("R@1", "mAP", *REFLECTIVE):
@@ -107,7 +132,10 @@ def _range(row: list) -> str:
 
 
 def _curves(histories: dict[str, list[dict]]) -> list[str]:
-    titles = {"loss": "mean loss by epoch (arms have different negatives: not comparable)", "held_out_r1": "held-out R@1 by epoch"}
+    titles = {
+        "loss": "mean loss by epoch (arms have different negatives: not comparable)",
+        "held_out_r1": "held-out R@1 by epoch",
+    }
     titles["gap"] = "score of the photo less that of the negative, by epoch"
     found = []
     for key, title in titles.items():
@@ -150,8 +178,12 @@ def _sheets(shown: list[int], asked: Questions, arms: dict, gallery: Bundle, pro
             for column, photo in enumerate(ranked[arm][at]):
                 left, top = 90 + column * (CELL + 10), row * (CELL + 10) + 4
                 right = asked.photo_classes[photo] == asked.query_classes[p]
-                drawn = asked.drawn is not None and asked.drawn[p, photo] or asked.photo_classes[photo] == asked.siblings[p]
-                draw.rectangle([left - 3, top - 3, left + CELL + 2, top + CELL + 2], RIGHT if right else DRAWN if drawn else OTHER)
+                drawn = (
+                    asked.drawn is not None and asked.drawn[p, photo] or asked.photo_classes[photo] == asked.siblings[p]
+                )
+                draw.rectangle(
+                    [left - 3, top - 3, left + CELL + 2, top + CELL + 2], RIGHT if right else DRAWN if drawn else OTHER
+                )
                 image = gallery.image(gallery.records[int(photo)], "thumbnails")
                 sheet.paste(letterbox(image, (CELL, CELL)), (left, top))
         sheets.append(f"<h3>{html.escape(prompts[p].prompt)}</h3>" + picture(sheet, prompts[p].prompt, "JPEG"))

@@ -4,12 +4,10 @@ again, so a stopped run goes on where it was."""
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import logging
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -20,17 +18,17 @@ import torch
 
 from realrag.build import build
 from realrag.bundle import MANIFEST, Bundle
-from realrag.captions import Credit, spoken
+from realrag.captions import Credit
 from realrag.embeddings import Sizes
 from realrag.encoder import Encoder, load_encoder
 from realrag.errors import RealRAGError
 from realrag.files import default_cache, sha256_file, write_atomic
 from realrag.head import load_head
 
+from .drawing import drawn_instead, make_generator, photo_classes
 from .evaluate import Questions, ann_loss, drawn_photos, evaluate, head_vectors, table, write_report
 from .fit import STOPPED, Keeping, fit_file
 from .generators import Generator
-from .generators.stand_in import StandIn, choose_unknown, nearest_known
 from .imagine import DRAWN, class_prompts, imagine, write_prompts
 from .material import Material, load_material, read_prompts
 from .mine import mine_file, read_drawn, read_negatives
@@ -38,7 +36,6 @@ from .recipe import Recipe, find_recipe, read_recipe
 
 HELP = "do all stages of a recipe: embed, imagine, mine, fit, index, evaluate"
 STAGES = ("embed", "imagine", "mine", "fit", "index", "evaluate")
-ALTERED = 60  # photos a class that the stand-in chooses from
 log = logging.getLogger(__name__)
 Say = Callable[[str], None]
 
@@ -50,7 +47,9 @@ class OutOfTime(RealRAGError):
 class Run:
     """One recipe in one folder. Each stage reads files of the stages before it and writes its own."""
 
-    def __init__(self, recipe: Recipe, folder: Path, *, device: str = "cpu", max_minutes: float = 0, say: Say = log.info):
+    def __init__(
+        self, recipe: Recipe, folder: Path, *, device: str = "cpu", max_minutes: float = 0, say: Say = log.info
+    ):
         self.recipe, self.folder, self.device, self.say = recipe, Path(folder), device, say
         self.until = time.monotonic() + 60 * max_minutes if max_minutes else float("inf")
         self.library, self.retriever = self.folder / "library", self.folder / "retriever"
@@ -96,9 +95,11 @@ class Run:
         if data.prompts:
             prompts = read_prompts(Path(data.prompts))
         else:
-            classes = sorted({name for name in self._classes(self._open(self.library)) if name})
+            classes = sorted({name for name in photo_classes(self._open(self.library)) if name})
             if not classes:
-                raise RealRAGError(f"The photos in {data.photos} have no classes. Sort them into folders, or give captions.")
+                raise RealRAGError(
+                    f"The photos in {data.photos} have no classes. Sort them into folders, or give captions."
+                )
             prompts = class_prompts(classes, data.template)
         write_prompts(self.prompts_file, prompts)
 
@@ -139,7 +140,9 @@ class Run:
                     keeping=Keeping(max_minutes=0 if left == float("inf") else max(left, 1e-6)),
                 )  # fmt: skip
                 if head is None:
-                    raise OutOfTime("Stopped while fitting; the checkpoint is kept. Run the same command again to go on.")
+                    raise OutOfTime(
+                        "Stopped while fitting; the checkpoint is kept. Run the same command again to go on."
+                    )
 
     def index(self) -> None:
         """retriever/: the library with the shipped arm's head, ready for models/realrag."""
@@ -175,12 +178,16 @@ class Run:
         asked = replace(asked, drawn=drawn_photos(asked, drawn))
         dim, arms = material.photos.shape[1], {}
         for arm in self.recipe.evaluate.arms:
-            heads = [load_head(self._head(arm, seed), dim) for seed in range(self.recipe.evaluate.seeds) if arm != "zero"]
+            heads = [
+                load_head(self._head(arm, seed), dim) for seed in range(self.recipe.evaluate.seeds) if arm != "zero"
+            ]
             arms[arm] = heads or [None]
         self.in_time()
         report = evaluate(asked, arms)
         shipped = arms[self.recipe.evaluate.ship][0]
-        report["ann_loss"] = ann_loss(material.queries, head_vectors(material.photos, shipped), self.folder / "ann", gallery.id[:32])
+        report["ann_loss"] = ann_loss(
+            material.queries, head_vectors(material.photos, shipped), self.folder / "ann", gallery.id[:32]
+        )
         report["facts"] = {
             "generator": json.loads(made["generator"]), "encoder": self.encoder.name, "encoder_fingerprint": self.encoder.fingerprint,
             "library": self._open(self.library).id, "gallery": gallery.id, "gallery_photos": len(material.photos),
@@ -215,88 +222,28 @@ class Run:
         files = {arm: self._head(arm, 0).with_name("fit.json") for arm in self.recipe.evaluate.arms if arm != "zero"}
         return {arm: json.loads(file.read_bytes())["history"] for arm, file in files.items() if file.is_file()}
 
-    @staticmethod
-    def _classes(bundle: Bundle) -> list[str]:
-        return [bundle.records.classes[code] for code in bundle.records._class_codes]
-
     def _generator(self, library: Bundle) -> Generator:
-        options = self.recipe.imagine
-        classes = {prompt.prompt: prompt.class_name for prompt in self._prompts()}
-        if options.generator == "comfyui":
-            from .generators.comfyui import ComfyUI
-
-            return ComfyUI(
-                Path(options.workflow), options.url, prompt_node=options.prompt_node, seed_node=options.seed_node,
-                output_node=options.output_node or None, timeout=options.timeout, remote=options.remote,
-            )  # fmt: skip
-        if options.generator == "diffusers":
-            from .generators.diffusers_pipeline import Diffusers
-
-            guidance = None if options.guidance < 0 else options.guidance
-            return Diffusers(
-                options.model, revision=options.revision or None, download=options.download, steps=options.steps or None,
-                guidance=guidance, size=options.size or None, device=self.device,
-            )  # fmt: skip
-        if options.generator == "folder":
-            from .generators.folder import DrawnFolder
-
-            return DrawnFolder(Path(options.folder), classes, options.label)
-        if options.generator == "stand-in":
-            return self._stand_in(library, classes)
-        raise RealRAGError(f"The generator {options.generator!r} is not known; it is comfyui, diffusers, folder or stand-in.")
-
-    def _stand_in(self, library: Bundle, classes: dict[str, str]) -> StandIn:
-        material, names = load_material(library, self.encoder, self._prompts()), self._classes(library)
-        order = sorted({name for name in names if name})
-        labels = np.array([order.index(name) if name else -1 for name in names])
-        groups = self._groups(order)
-        options, keys = self.recipe.imagine, [_key(name) for name in order]
-        if strange := [name for name in options.unknown_classes if _key(name) not in keys]:
-            raise RealRAGError(f"unknown_classes names {strange[0]!r}, which is no class of the library.")
-        unknown = sorted(keys.index(_key(name)) for name in options.unknown_classes)
-        unknown = unknown or choose_unknown(options.unknown, len(order), groups, options.unknown_seed)
-        drawn_as = nearest_known(material.photos[labels >= 0], labels[labels >= 0], groups, unknown)
-        rows = {name: [row for row, other in enumerate(names) if other == name][:ALTERED] for name in order}
-        pictures = lambda name: [library.jpeg(library.records[row]) for row in rows[name]]  # noqa: E731
-        return StandIn(pictures, classes, {order[a]: order[b] for a, b in drawn_as.items()})
-
-    def _groups(self, classes: list[str]) -> list[str] | None:
-        if not self.recipe.data.groups:
-            return None
-        with open(self.recipe.data.groups, encoding="utf-8-sig", newline="") as file:
-            rows = {_key(row.get("class") or ""): row.get("coarse_class") or row.get("group") or "" for row in csv.DictReader(file)}
-        if missing := [name for name in classes if not rows.get(_key(name))]:
-            raise RealRAGError(f"{self.recipe.data.groups} has no coarse_class for {missing[0]!r}. Add it.")
-        return [rows[_key(name)] for name in classes]
+        return make_generator(self.recipe, library, self._prompts(), self.encoder, self.device)
 
     def _siblings(self, material: Material, drawn: np.ndarray, generator: dict) -> np.ndarray:
-        """(P,) class drawn in place of a prompt's own, -1 where none: as a stand-in states it; else, read by the encoder,
-        the class of the gallery photo nearest to most of the prompt's drawings."""
-        codes = {_key(p.class_name): int(code) for p, code in zip(self._prompts(), material.query_classes)}
-        if "drawn_as" in generator:
-            shown = {_key(a): codes.get(_key(b), -1) for a, b in generator["drawn_as"].items()}
-            return np.array([shown.get(_key(p.class_name), -1) for p in self._prompts()])
-        unit = drawn.astype(np.float32) / np.linalg.norm(drawn.astype(np.float32), axis=2, keepdims=True)
-        nearest = material.photo_classes[np.einsum("psd,nd->psn", unit, material.photos).argmax(2)]
-        most = np.array([Counter(row.tolist()).most_common(1)[0][0] for row in nearest])
-        return np.where(most == material.query_classes, -1, most)
-
-
-def _key(name: str) -> str:
-    return spoken(name).casefold()
+        return drawn_instead(self._prompts(), material, drawn, generator)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="a TOML file, or paper, recommended, tiny-cpu")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="everything is written here")
-    parser.add_argument("--photos", default="", metavar="FOLDER", help="the library's photos, where the recipe has none")
+    parser.add_argument(
+        "--photos", default="", metavar="FOLDER", help="the library's photos, where the recipe has none"
+    )
     parser.add_argument("--captions", default="", metavar="FILE", help="CSV or JSONL with file, class, caption")
     parser.add_argument("--test-photos", default="", metavar="FOLDER", help="photos to measure on, never trained on")
     parser.add_argument("--groups", default="", metavar="FILE", help="CSV with class, coarse_class (for the stand-in)")
     parser.add_argument("--encoder", default="", metavar="NAME", help="as `realrag index` takes it")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for torch's own choice")
-    parser.add_argument("--max-minutes", type=float, default=0, help="stop in time; the same command goes on (0: never)")
+    parser.add_argument(
+        "--max-minutes", type=float, default=0, help="stop in time; the same command goes on (0: never)"
+    )
 
 
 def run(arguments: argparse.Namespace, say: Say = lambda line: print(line, flush=True), only: str = "") -> None:

@@ -133,12 +133,18 @@ class ComfyUI:
                 said = None
             if error.code == 400 and isinstance(said, dict):
                 raise GeneratorError(_refusal(self.url, said)) from None
-            raise GeneratorError(f"{self.url}{path.split('?')[0]} answers with error {error.code}. Look at ComfyUI's window.") from None
+            raise GeneratorError(
+                f"{self.url}{path.split('?')[0]} answers with error {error.code}. Look at ComfyUI's window."
+            ) from None
         except OSError as error:
             reason = getattr(error, "reason", error)
-            raise GeneratorError(f"No ComfyUI answers at {self.url} ({reason}). Start it, or give its address as `url`.") from None
+            raise GeneratorError(
+                f"No ComfyUI answers at {self.url} ({reason}). Start it, or give its address as `url`."
+            ) from None
         if len(body) > MAX_ANSWER:
-            raise GeneratorError(f"{self.url}{path.split('?')[0]} sent more than {MAX_ANSWER >> 20} MiB. Draw smaller pictures.")
+            raise GeneratorError(
+                f"{self.url}{path.split('?')[0]} sent more than {MAX_ANSWER >> 20} MiB. Draw smaller pictures."
+            )
         return body
 
 
@@ -147,13 +153,19 @@ def read_workflow(path: Path) -> dict[str, dict]:
     try:
         graph = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise GeneratorError(f"The workflow {path} cannot be read ({error.strerror}). Give the exported JSON file.") from None
+        raise GeneratorError(
+            f"The workflow {path} cannot be read ({error.strerror}). Give the exported JSON file."
+        ) from None
     except ValueError:
         raise GeneratorError(f"The workflow {path} is not JSON. Export it again from ComfyUI.") from None
     if isinstance(graph, dict) and isinstance(graph.get("nodes"), list):
-        raise GeneratorError(f"{path} is a saved workflow. The API form is needed: in ComfyUI, Workflow > Export (API).")
+        raise GeneratorError(
+            f"{path} is a saved workflow. The API form is needed: in ComfyUI, Workflow > Export (API)."
+        )
     nodes = graph.values() if isinstance(graph, dict) else ()
-    if not nodes or not all(isinstance(n, dict) and "class_type" in n and isinstance(n.get("inputs"), dict) for n in nodes):
+    if not nodes or not all(
+        isinstance(n, dict) and "class_type" in n and isinstance(n.get("inputs"), dict) for n in nodes
+    ):
         raise GeneratorError(f"{path} is no workflow in API format. In ComfyUI: Workflow > Export (API).")
     return graph
 
@@ -205,7 +217,9 @@ def _checked_url(url: str, remote: bool) -> str:
     except ValueError:
         here = host == "localhost"
     if not here and not remote:
-        raise GeneratorError(f"{url} is another machine: the prompts would leave this one. Set `remote = true` to allow that.")
+        raise GeneratorError(
+            f"{url} is another machine: the prompts would leave this one. Set `remote = true` to allow that."
+        )
     return url.rstrip("/")
 
 
@@ -214,7 +228,9 @@ def _refusal(url: str, answer: dict) -> str:
     parts = [str(error.get("message") if isinstance(error, dict) else error or "no reason given")]
     for node, said in (answer.get("node_errors") or {}).items():
         for one in (said.get("errors") or ())[:2] if isinstance(said, dict) else ():
-            parts.append(f"node {node} ({said.get('class_type')}): {one.get('message')} {one.get('details') or ''}".strip())
+            parts.append(
+                f"node {node} ({said.get('class_type')}): {one.get('message')} {one.get('details') or ''}".strip()
+            )
     return f"{url} refuses the workflow: {'; '.join(parts)[:1500]}. Run it once in ComfyUI's own window, then export it again."
 
 

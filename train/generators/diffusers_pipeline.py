@@ -31,12 +31,18 @@ class Diffusers:
             import torch
             from diffusers import DiffusionPipeline
         except ImportError:
-            raise GeneratorError("diffusers is not installed. Install it with `pip install realrag[generate]`.") from None
+            raise GeneratorError(
+                "diffusers is not installed. Install it with `pip install realrag[generate]`."
+            ) from None
         local = Path(model).is_dir()
         if not local and not download:
-            raise GeneratorError(f"{model} is no folder. Give a pipeline's folder, or set `download = true` to fetch it by name.")
+            raise GeneratorError(
+                f"{model} is no folder. Give a pipeline's folder, or set `download = true` to fetch it by name."
+            )
         if not local and not revision:
-            raise GeneratorError(f"Name the revision of {model} (a commit of its hub page), so that the run can be repeated.")
+            raise GeneratorError(
+                f"Name the revision of {model} (a commit of its hub page), so that the run can be repeated."
+            )
         kind = torch.float32 if device == "cpu" else torch.bfloat16
         try:
             self._pipeline = DiffusionPipeline.from_pretrained(
@@ -45,7 +51,12 @@ class Diffusers:
         except (OSError, ValueError, ImportError) as error:
             raise GeneratorError(f"{model} is no pipeline that diffusers can load: {str(error)[:600]}") from None
         self._pipeline.set_progress_bar_config(disable=True)
-        options: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": guidance, "width": size, "height": size}
+        options: dict[str, Any] = {
+            "num_inference_steps": steps,
+            "guidance_scale": guidance,
+            "width": size,
+            "height": size,
+        }
         self._options = {name: value for name, value in options.items() if value is not None}
         takes = inspect.signature(self._pipeline.__call__).parameters
         if strange := [name for name in self._options if name not in takes]:
@@ -61,5 +72,7 @@ class Diffusers:
         noise = torch.Generator("cpu").manual_seed(seed)
         result = self._pipeline(prompt=prompt, generator=noise, output_type="pil", **self._options)
         if any(getattr(result, "nsfw_content_detected", None) or ()):
-            raise GeneratorError(f"The pipeline's own filter blacked out {prompt!r}, seed {seed}. Take this prompt out.")
+            raise GeneratorError(
+                f"The pipeline's own filter blacked out {prompt!r}, seed {seed}. Take this prompt out."
+            )
         return result.images[0]

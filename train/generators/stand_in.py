@@ -50,13 +50,17 @@ def altered(image, dice: random.Random):
     return image.filter(ImageFilter.GaussianBlur(dice.uniform(0, 0.7)))
 
 
-def nearest_known(vectors: np.ndarray, labels: np.ndarray, groups: list[str] | None, unknown: list[int]) -> dict[int, int]:
+def nearest_known(
+    vectors: np.ndarray, labels: np.ndarray, groups: list[str] | None, unknown: list[int]
+) -> dict[int, int]:
     """{unknown class: the known class whose mean photo is nearest}, within the same group where it has known classes.
 
     vectors (N, D) unit, labels (N,) class numbers 0..C-1, groups: one name a class, or None.
     """
     count = int(labels.max()) + 1
-    means = np.stack([vectors[labels == c].mean(0) if (labels == c).any() else np.zeros(vectors.shape[1]) for c in range(count)])
+    means = np.stack(
+        [vectors[labels == c].mean(0) if (labels == c).any() else np.zeros(vectors.shape[1]) for c in range(count)]
+    )
     means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-9)
     known = [c for c in range(count) if c not in set(unknown) and (labels == c).any()]
     if not known:
@@ -78,5 +82,7 @@ def choose_unknown(count: int, classes: int, groups: list[str] | None, seed: int
         if len(chosen) < count and (groups is None or siblings):
             chosen.append(c)
     if len(chosen) < count:
-        raise GeneratorError(f"Only {len(chosen)} of {count} classes can be unknown and keep a known sibling. Lower `unknown`.")
+        raise GeneratorError(
+            f"Only {len(chosen)} of {count} classes can be unknown and keep a known sibling. Lower `unknown`."
+        )
     return sorted(chosen)
