@@ -36,6 +36,15 @@ def canonical_json(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
+def sorted_header(data: bytes) -> bytes:
+    """The bytes of a safetensors file with its header's keys sorted: the library writes metadata in a random order, and
+    equal content shall have an equal hash."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = canonical_json(json.loads(data[8:end]))
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[end:]
+
+
 def fsync_folder(folder: Path) -> None:
     """Make a rename in `folder` survive a power cut. Windows has no such call; there the rename itself must do."""
     if os.name == "nt":

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import EncoderError
-from .files import write_atomic
+from .files import sorted_header, write_atomic
 
 FORMAT, VERSION = "realrag-head", "1"
 
@@ -38,7 +38,8 @@ def save_head(head: ReflectiveHead, path: Path) -> None:
     from safetensors.torch import save
 
     metadata = {"format": FORMAT, "version": VERSION, "facts": json.dumps(head.facts, sort_keys=True)}
-    write_atomic(path, save({name: tensor.contiguous() for name, tensor in head.state_dict().items()}, metadata))
+    tensors = {name: tensor.contiguous() for name, tensor in head.state_dict().items()}
+    write_atomic(path, sorted_header(save(tensors, metadata)))
 
 
 def load_head(path: Path, dim: int) -> ReflectiveHead:

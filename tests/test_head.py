@@ -62,3 +62,12 @@ def test_a_head_that_does_not_fit_is_refused(head, tmp_path, fault):
         path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(EncoderError, match=str(path)):
         load_head(path, 7 if fault == "width" else 6)
+
+
+def test_equal_heads_give_equal_files(tmp_path):
+    torch.manual_seed(0)
+    head = ReflectiveHead(8, 4, {"generator": "a", "seed": 1})
+    for name in ("first", "second", "third", "fourth"):
+        save_head(head, tmp_path / name)
+    assert len({(tmp_path / name).read_bytes() for name in ("first", "second", "third", "fourth")}) == 1
+    assert load_head(tmp_path / "first", 8).facts == {"generator": "a", "seed": 1}

@@ -68,8 +68,9 @@ def test_versions_and_dependency_lists_agree():
     assert project["tool"]["setuptools"]["dynamic"]["dependencies"]["file"] == ["requirements.txt"]
     lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
     assert not any(line.startswith(("torch", "torchvision")) for line in lines), "a pin could replace the artist's GPU build"
-    packages = {path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "realrag").rglob("__init__.py")}
-    listed = {name.replace(".", "/") for name in project["tool"]["setuptools"]["packages"]} - {"realrag_train"}
+    found = [path for name in ("realrag", "train") for path in (ROOT / name).rglob("__init__.py")]
+    packages = {path.parent.relative_to(ROOT).as_posix() for path in found}
+    listed = {name.replace(".", "/").replace("realrag_train", "train") for name in project["tool"]["setuptools"]["packages"]}
     assert packages == listed
 
 

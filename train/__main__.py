@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from functools import partial
 from importlib import import_module
 
-COMMANDS = {"encoder": "encoder", "convert-mobilenet": "convert_mobilenet", "model-card": "model_card"}
+from realrag.errors import RealRAGError
+
+COMMANDS = {"encoder": "encoder", "convert-mobilenet": "convert_mobilenet", "model-card": "model_card",
+            "mine": "mine", "fit": "fit", "bench-fit": "bench_fit",
+            "run": "run"}  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -16,8 +22,17 @@ def main(argv: list[str] | None = None) -> int:
         command = commands.add_parser(name, help=module.HELP, description=module.__doc__)
         module.add_arguments(command)
         command.set_defaults(run=module.run)
+    stages = import_module(".run", __package__)
+    for name in ("embed", "imagine", "index", "evaluate"):  # mine and fit, above, also work without a recipe
+        command = commands.add_parser(name, help=f"only this stage of a recipe: {getattr(stages.Run, name).__doc__}")
+        stages.add_arguments(command)
+        command.set_defaults(run=partial(stages.run, only=name))
     arguments = parser.parse_args(argv)
-    arguments.run(arguments)
+    try:
+        arguments.run(arguments)
+    except RealRAGError as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 

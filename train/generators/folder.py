@@ -1,0 +1,43 @@
+"""Pictures drawn elsewhere: FOLDER/<prompt or class>/*.png, where the n-th picture by name is that of seed n."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from realrag.captions import spoken
+from realrag.files import canonical_json, sha256_bytes
+from realrag.library import photo_files
+from realrag.photos import decode, read_bytes
+
+from .errors import GeneratorError
+
+
+class DrawnFolder:
+    """One sub-folder a prompt, called like the prompt or its class; '-', '_' and case do not matter.
+
+    classes: {prompt: class}. label: what drew the pictures, for the records.
+    """
+
+    def __init__(self, folder: Path, classes: dict[str, str], label: str = ""):
+        self._folder, self._classes = Path(folder), classes
+        if not self._folder.is_dir():
+            raise GeneratorError(f"No folder {folder}. Give the folder that holds the drawn pictures.")
+        self._pictures: dict[str, list[str]] = {}
+        for file in photo_files(self._folder):
+            self._pictures.setdefault(_key(Path(file).parent.name), []).append(file)
+        seen = [(file, (self._folder / file).stat()) for files in self._pictures.values() for file in files]
+        digest = sha256_bytes(canonical_json([[file, stat.st_size, stat.st_mtime_ns] for file, stat in seen]))
+        self.facts = {"name": label or f"pictures in {self._folder.name}", "pictures": digest}
+
+    def draw(self, prompt: str, seed: int):
+        files = self._pictures.get(_key(prompt)) or self._pictures.get(_key(self._classes.get(prompt, ""))) or []
+        if seed >= len(files):
+            raise GeneratorError(
+                f"{self._folder} has {len(files)} pictures for {prompt!r}, seed {seed} needs {seed + 1}. Put them into the "
+                f"sub-folder {self._classes.get(prompt) or prompt!r}, or lower `seeds`."
+            )
+        return decode(read_bytes(self._folder / files[seed]), files[seed])
+
+
+def _key(name: str) -> str:
+    return spoken(name).casefold()

@@ -1,0 +1,141 @@
+"""Self-reflective contrastive learning (paper, sec. 3.3, eq. 5-8): the photo that fits a prompt against the other photos of
+the batch and against the real photos most like what the generator drew for that prompt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from realrag.errors import RealRAGError
+
+KINDS = ("normal", "hard", "reflective")
+NOTHING = -1e4  # a score whose exponential is zero in every float, with a gradient that is zero too and not a NaN
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What eq. 8 leaves open, each default marked with where it comes from.
+
+    `hard` is the same loss with other negatives (the nearest wrong photo to the prompt); `normal` has none.
+    """
+
+    kind: str = "reflective"  # paper
+    tau: float = 0.07  # our choice: the paper gives no number
+    learned_tau: bool = False  # our choice
+    lambda_ref: float = 1.0  # paper: eq. 7 has no weight, which is a weight of one
+    reflect_tau: bool = True  # our choice: eq. 7 as printed lacks the temperature; False is the printed form
+    mask_same_class: bool = True  # our choice: prompts of one class repeat in a batch, so its photos are no negatives
+    multi_positive: bool = False  # our choice: eq. 8 has one positive, figure 2(b) draws three
+    symmetric: bool = False  # paper: text -> image only
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise RealRAGError(f"The loss {self.kind!r} is not known; it is one of {', '.join(KINDS)}.")
+        if not (self.tau > 0 and self.lambda_ref >= 0 and math.isfinite(self.tau + self.lambda_ref)):
+            given = f"tau is {self.tau} and lambda_ref {self.lambda_ref}"
+            raise RealRAGError(f"{given}; tau lies above 0, lambda_ref at 0 or above.")
+
+    @property
+    def uses_negatives(self) -> bool:
+        return self.kind != "normal" and self.lambda_ref > 0
+
+
+def contrastive_loss(
+    queries: Tensor,
+    photos: Tensor,
+    config: LossConfig,
+    *,
+    classes: Tensor | None = None,
+    negatives: Tensor | None = None,
+    present: Tensor | None = None,
+    tau: Tensor | float | None = None,
+) -> Tensor:
+    """Mean over the batch of -log(e^(zq.zp/tau) / (e^(zq.zp/tau) + D_nor + lambda D_ref)), eq. 8.
+
+    queries zq, photos zp (B, D): unit vectors, row i of one belongs to row i of the other. classes (B,) integers, needed for
+    masks and several positives. negatives zn (B, K, D) and present (B, K) bools: D_ref sums over those that are there
+    (paper: K = 1). tau: a tensor where it is learned, else the config's.
+    With torch.distributed running, the photos, queries and classes of all ranks are gathered, with gradients; every rank has
+    the same B. The mean over ranks of loss and gradients is then that of one process with the whole batch.
+    """
+    tau = config.tau if tau is None else tau
+    everywhere, texts = gathered(photos), gathered(queries) if config.symmetric else None
+    own = _rank() * len(queries) + torch.arange(len(queries), device=queries.device)
+    same = None
+    if classes is not None and (config.mask_same_class or config.multi_positive):
+        same = classes[:, None] == gathered(classes)[None, :]
+    reflected = None
+    if config.uses_negatives and negatives is not None and negatives.shape[1]:
+        # The temperature goes on the small side of the product: (B, D) and not (B, K, D).
+        asked = queries / tau if config.reflect_tau else queries
+        reflected = torch.einsum("bd,bkd->bk", asked, negatives) + math.log(config.lambda_ref)
+        if present is not None:
+            reflected = reflected.masked_fill(~present, NOTHING)
+    loss = _one_way((queries / tau) @ everywhere.T, own, same, reflected, config)
+    if config.symmetric:
+        loss = (loss + _one_way((photos / tau) @ texts.T, own, same, None, config)) / 2
+    return loss
+
+
+def _one_way(scores: Tensor, own: Tensor, same: Tensor | None, reflected: Tensor | None, config: LossConfig) -> Tensor:
+    """scores (R, C), own (R,) column of each row's partner, same (R, C) bools, reflected (R, K) -> mean over rows.
+
+    Each positive stands against the negatives alone, so that no two positives compete.
+    """
+    mine = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, own[:, None], True)
+    positive = mine | same if config.multi_positive and same is not None else mine
+    aside = positive | same if config.mask_same_class and same is not None else positive
+    negative = scores.masked_fill(aside, NOTHING).logsumexp(1, keepdim=True)  # log D_nor
+    if reflected is not None:
+        negative = torch.logaddexp(negative, reflected.logsumexp(1, keepdim=True))  # log(D_nor + lambda D_ref)
+    if positive is mine:
+        return F.softplus(negative - scores.gather(1, own[:, None])).mean()
+    each = F.softplus(negative - scores) * positive
+    return (each.sum(1) / positive.sum(1)).mean()
+
+
+def cached_backward(
+    head: Callable[[Tensor], Tensor],
+    photos: Tensor,
+    negatives: Tensor | None,
+    loss_of: Callable[[Tensor, Tensor | None], Tensor],
+    chunk: int,
+) -> Tensor:
+    """The gradients of `loss_of(head(photos), head(negatives))`, with at most `chunk` rows in the head at a time; returns
+    the loss. The batch may then be larger than what the head's inner values leave room for (GradCache, arXiv 2101.06983).
+
+    photos (B, D), negatives (B, K, D) or None: the head's inputs.
+    """
+    rows = photos if negatives is None else torch.cat([photos, negatives.flatten(0, 1)])
+    with torch.no_grad():
+        out = torch.cat([head(part) for part in rows.split(chunk)])
+    out.requires_grad_()
+    count = len(photos)
+    loss = loss_of(out[:count], None if negatives is None else out[count:].view(negatives.shape[:2] + out.shape[1:]))
+    loss.backward()
+    for part, gradient in zip(rows.split(chunk), out.grad.split(chunk)):
+        head(part).backward(gradient)
+    return loss.detach()
+
+
+def gathered(tensor: Tensor) -> Tensor:
+    """(B, ...) of this rank -> (W B, ...) of all ranks in their order; gradients flow back to where the rows came from."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return tensor
+    if tensor.is_floating_point():
+        from torch.distributed.nn.functional import all_gather
+
+        return torch.cat(all_gather(tensor))
+    parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts)
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0

@@ -1,0 +1,262 @@
+"""`run RECIPE.toml`: photos to a reflective bundle and its measurements, stage by stage; what is done already is not done
+again, so a stopped run goes on where it was."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from realrag.build import build
+from realrag.bundle import MANIFEST, Bundle
+from realrag.captions import Credit
+from realrag.embeddings import Sizes
+from realrag.encoder import Encoder, load_encoder
+from realrag.errors import RealRAGError
+from realrag.files import default_cache, sha256_file, write_atomic
+from realrag.head import load_head
+
+from .drawing import drawn_instead, make_generator, photo_classes
+from .evaluate import Questions, ann_loss, drawn_photos, evaluate, head_vectors, table, write_report
+from .fit import STOPPED, Keeping, fit_file
+from .generators import Generator
+from .imagine import DRAWN, class_prompts, imagine, write_prompts
+from .material import Material, load_material, read_prompts
+from .mine import mine_file, read_drawn, read_negatives
+from .recipe import Recipe, find_recipe, read_recipe
+
+HELP = "do all stages of a recipe: embed, imagine, mine, fit, index, evaluate"
+STAGES = ("embed", "imagine", "mine", "fit", "index", "evaluate")
+log = logging.getLogger(__name__)
+Say = Callable[[str], None]
+
+
+class OutOfTime(RealRAGError):
+    """--max-minutes is over; everything that is finished is kept."""
+
+
+class Run:
+    """One recipe in one folder. Each stage reads files of the stages before it and writes its own."""
+
+    def __init__(
+        self, recipe: Recipe, folder: Path, *, device: str = "cpu", max_minutes: float = 0, say: Say = log.info
+    ):
+        self.recipe, self.folder, self.device, self.say = recipe, Path(folder), device, say
+        self.until = time.monotonic() + 60 * max_minutes if max_minutes else float("inf")
+        self.library, self.retriever = self.folder / "library", self.folder / "retriever"
+        self.gallery = self.folder / "gallery" if recipe.data.test_photos else self.library
+        self.prompts_file, self.drawn_file = self.folder / "prompts.jsonl", self.folder / "imagine" / DRAWN
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        return load_encoder(self.recipe.data.encoder, device=self.device)
+
+    def in_time(self, done: int = 0, total: int = 0) -> None:
+        if time.monotonic() > self.until:
+            raise OutOfTime("Time is up; what is finished is kept. Run the same command again to go on.")
+
+    def stage(self, name: str) -> None:
+        self.in_time()
+        began = time.monotonic()
+        getattr(self, name)()
+        self.say(f"{name}: done in {time.monotonic() - began:.1f} s")
+
+    # Stages
+
+    def embed(self) -> None:
+        """library/, and gallery/ where test photos are given: bundles without a head."""
+        data = self.recipe.data
+        if not data.photos:
+            raise RealRAGError("Which photos? Give --photos FOLDER, or `photos` in the recipe's section [data].")
+        captions = Path(data.captions) if data.captions else None
+        for photos, out in ((data.photos, self.library), (data.test_photos, self.gallery)):
+            if not photos:
+                continue
+            report = build(
+                Path(photos), out, self.encoder, captions=captions, default=Credit(), sizes=Sizes(picture=data.picture_size),
+                progress=self.in_time,
+            )  # fmt: skip
+            share = 100 * len(report.rejected) / max(1, report.found)
+            self.say(f"{photos}: {report.total} photos, {report.encoded} encoded now, {len(report.rejected)} rejected")
+            if share > data.max_rejected:
+                raise RealRAGError(
+                    f"{share:.1f} % of the photos in {photos} cannot be used, more than max_rejected {data.max_rejected:g}. "
+                    f"The first: {report.rejected[0].message}"
+                )
+        if data.prompts:
+            prompts = read_prompts(Path(data.prompts))
+        else:
+            classes = sorted({name for name in photo_classes(self._open(self.library)) if name})
+            if not classes:
+                raise RealRAGError(
+                    f"The photos in {data.photos} have no classes. Sort them into folders, or give captions."
+                )
+            prompts = class_prompts(classes, data.template)
+        write_prompts(self.prompts_file, prompts)
+
+    def imagine(self) -> None:
+        """imagine/: the drawn pictures and their vectors."""
+        library = self._open(self.library)
+        imagine(
+            self.drawn_file.parent, self._prompts(), self._generator(library), self.encoder, seeds=self.recipe.imagine.seeds,
+            sizes=Sizes(picture=self.recipe.data.picture_size), real=library.embeddings, progress=self.in_time,
+        )  # fmt: skip
+        facts = json.loads((self.drawn_file.parent / "imagine.json").read_bytes())
+        self.say(f"{facts['generator']['name']}: real-versus-drawn AUC {facts.get('real_versus_drawn_auc', 'unknown')}")
+
+    def mine(self) -> None:
+        """negatives.safetensors, and hard-negatives.safetensors for the arm that needs no generator."""
+        for arm in ("reflective", "hard"):
+            if arm in self.recipe.evaluate.arms:
+                config = replace(self.recipe.mine, kind=arm)
+                drawn = self.drawn_file if arm == "reflective" else None
+                found = mine_file(
+                    self.library, self.prompts_file, self._negatives(arm), config, drawn_file=drawn, encoder=self.encoder,
+                    device=self.device, progress=self.in_time,
+                )  # fmt: skip
+                if arm == "reflective":
+                    self.say(f"the generator's first photo was of the true class for {found.facts['known_share']:.1%}")
+
+    def fit(self) -> None:
+        """heads/ARM-SEED/head.safetensors of every trained arm."""
+        for arm in self.recipe.evaluate.arms:
+            for seed in range(self.recipe.evaluate.seeds) if arm != "zero" else ():
+                self.in_time()
+                left = (self.until - time.monotonic()) / 60
+                head = fit_file(
+                    self.library, self._head(arm, seed), replace(self.recipe.fit, seed=self.recipe.fit.seed + seed),
+                    replace(self.recipe.loss, kind=arm), prompts_file=self.prompts_file,
+                    negatives_file=None if arm == "normal" else self._negatives(arm),
+                    drawn_file=self.drawn_file if arm == "reflective" else None, encoder=self.encoder, device=self.device,
+                    keeping=Keeping(max_minutes=0 if left == float("inf") else max(left, 1e-6)),
+                )  # fmt: skip
+                if head is None:
+                    raise OutOfTime(
+                        "Stopped while fitting; the checkpoint is kept. Run the same command again to go on."
+                    )
+
+    def index(self) -> None:
+        """retriever/: the library with the shipped arm's head, ready for models/realrag."""
+        arm = self.recipe.evaluate.ship
+        head = None if arm == "zero" else self._head(arm, 0)
+        if (self.retriever / MANIFEST).is_file():
+            manifest, library = Bundle(self.retriever, default_cache()).manifest, self._open(self.library).manifest
+            mine = {file.sha256 for file in manifest.files if file.role != "head"}
+            theirs = {file.sha256 for file in library.files if file.role != "head"}
+            heads = {file.sha256 for file in manifest.of("head")}
+            if mine == theirs and heads == ({sha256_file(head)} if head else set()):
+                return
+        partial = self.folder / "retriever.part"
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(self.library, partial)
+        if head:
+            captions = Path(self.recipe.data.captions) if self.recipe.data.captions else None
+            build(Path(self.recipe.data.photos), partial, self.encoder, captions=captions, head=head)
+        shutil.rmtree(self.retriever, ignore_errors=True)
+        partial.rename(self.retriever)
+
+    def evaluate(self) -> None:
+        """evaluate.json and report.html; the table goes on the screen."""
+        from .report import write_html
+
+        gallery, prompts = self._open(self.gallery), self._prompts()
+        material = load_material(gallery, self.encoder, prompts)
+        drawn, made = read_drawn(self.drawn_file, self.encoder.fingerprint)
+        siblings = self._siblings(material, drawn, json.loads(made["generator"]))
+        asked = Questions(
+            material.queries, material.photos, material.query_classes, material.photo_classes, siblings
+        )  # fmt: skip
+        asked = replace(asked, drawn=drawn_photos(asked, drawn))
+        dim, arms = material.photos.shape[1], {}
+        for arm in self.recipe.evaluate.arms:
+            heads = [
+                load_head(self._head(arm, seed), dim) for seed in range(self.recipe.evaluate.seeds) if arm != "zero"
+            ]
+            arms[arm] = heads or [None]
+        self.in_time()
+        report = evaluate(asked, arms)
+        shipped = arms[self.recipe.evaluate.ship][0]
+        report["ann_loss"] = ann_loss(
+            material.queries, head_vectors(material.photos, shipped), self.folder / "ann", gallery.id[:32]
+        )
+        report["facts"] = {
+            "generator": json.loads(made["generator"]), "encoder": self.encoder.name, "encoder_fingerprint": self.encoder.fingerprint,
+            "library": self._open(self.library).id, "gallery": gallery.id, "gallery_photos": len(material.photos),
+            "prompts": len(prompts), "drawings_a_prompt": int(drawn.shape[1]),
+            "imagine": json.loads((self.drawn_file.parent / "imagine.json").read_bytes()).get("real_versus_drawn_auc"),
+            "mining": {a: read_negatives(self._negatives(a))[0].facts for a in ("reflective", "hard") if a in arms},
+        }  # fmt: skip
+        write_report(self.folder / "evaluate.json", report)
+        write_html(self.folder / "report.html", report, asked, arms, gallery, prompts, self._histories())
+        for line in (table(report), f"{self.folder / 'report.html'}: the same with curves and contact sheets"):
+            self.say(line)
+
+    # What the stages share
+
+    def _open(self, folder: Path) -> Bundle:
+        if not (folder / MANIFEST).is_file():
+            raise RealRAGError(f"{folder} is not there yet. Run the stage `embed` first.")
+        return Bundle(folder, default_cache())
+
+    def _prompts(self):
+        if not self.prompts_file.is_file():
+            raise RealRAGError(f"{self.prompts_file} is not there yet. Run the stage `embed` first.")
+        return read_prompts(self.prompts_file)
+
+    def _negatives(self, arm: str) -> Path:
+        return self.folder / ("negatives.safetensors" if arm == "reflective" else "hard-negatives.safetensors")
+
+    def _head(self, arm: str, seed: int) -> Path:
+        return self.folder / "heads" / f"{arm}-{seed}" / "head.safetensors"
+
+    def _histories(self) -> dict[str, list[dict]]:
+        files = {arm: self._head(arm, 0).with_name("fit.json") for arm in self.recipe.evaluate.arms if arm != "zero"}
+        return {arm: json.loads(file.read_bytes())["history"] for arm, file in files.items() if file.is_file()}
+
+    def _generator(self, library: Bundle) -> Generator:
+        return make_generator(self.recipe, library, self._prompts(), self.encoder, self.device)
+
+    def _siblings(self, material: Material, drawn: np.ndarray, generator: dict) -> np.ndarray:
+        return drawn_instead(self._prompts(), material, drawn, generator)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", metavar="RECIPE", help="a TOML file, or paper, recommended, tiny-cpu")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="everything is written here")
+    parser.add_argument(
+        "--photos", default="", metavar="FOLDER", help="the library's photos, where the recipe has none"
+    )
+    parser.add_argument("--captions", default="", metavar="FILE", help="CSV or JSONL with file, class, caption")
+    parser.add_argument("--test-photos", default="", metavar="FOLDER", help="photos to measure on, never trained on")
+    parser.add_argument("--groups", default="", metavar="FILE", help="CSV with class, coarse_class (for the stand-in)")
+    parser.add_argument("--encoder", default="", metavar="NAME", help="as `realrag index` takes it")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for torch's own choice")
+    parser.add_argument(
+        "--max-minutes", type=float, default=0, help="stop in time; the same command goes on (0: never)"
+    )
+
+
+def run(arguments: argparse.Namespace, say: Say = lambda line: print(line, flush=True), only: str = "") -> None:
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    given = {name: getattr(arguments, name) for name in ("photos", "captions", "test_photos", "groups", "encoder")}
+    recipe = read_recipe(find_recipe(arguments.recipe), given)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    write_atomic(arguments.out / "recipe.json", recipe.as_json().encode())
+    work = Run(recipe, arguments.out, device=arguments.device, max_minutes=arguments.max_minutes, say=say)
+    try:
+        for stage in (only,) if only else STAGES:
+            work.stage(stage)
+    except OutOfTime as stopped:
+        say(str(stopped))
+        raise SystemExit(STOPPED) from None
