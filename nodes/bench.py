@@ -11,12 +11,11 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-POOLED = 768
 
 
 def start(folder: str, device: str) -> None:
-    """Put ComfyUI on the path and let it read its arguments."""
-    sys.path.insert(0, folder)
+    """Put ComfyUI on the path, in the place of this script's folder, and let it read its arguments."""
+    sys.path[0] = folder
     import comfy.options
 
     sys.argv = [sys.argv[0]] + (["--cpu"] if device == "cpu" else [])
@@ -34,43 +33,24 @@ def plugin(name: str):
     return importlib.import_module(f"{own}.{name}")
 
 
-def flux(job: dict, dtype):
-    """A Flux of the given size with random weights, as a ModelPatcher."""
-    import comfy.model_management as management
-    import comfy.model_patcher
-    import comfy.supported_models
-    import torch
-    from comfy.ldm.flux.model import FluxParams
-
-    config = dict(
-        in_channels=16, out_channels=16, vec_in_dim=POOLED, context_in_dim=4096 if job["width"] > 1000 else 64,
-        hidden_size=job["width"], mlp_ratio=4.0, num_heads=job["width"] // 128, depth=job["double"],
-        depth_single_blocks=job["single"], axes_dim=[16, 56, 56], theta=10000, patch_size=2, qkv_bias=True,
-        guidance_embed=True,
-    )  # fmt: skip
-    if "txt_ids_dims" in FluxParams.__dataclass_fields__:
-        config["txt_ids_dims"] = []
-    settings = comfy.supported_models.Flux({"image_model": "flux", **config})
-    settings.set_inference_dtype(dtype, None)
-    built = settings.get_model({}, "", device=management.get_torch_device())
-    torch.manual_seed(0)
-    for name, weight in built.diffusion_model.named_parameters():
-        weight.normal_(1.0 if "norm" in name else 0.0, 0.02)
-    return comfy.model_patcher.ModelPatcher(
-        built, management.get_torch_device(), management.unet_offload_device()
-    ), config["context_in_dim"]
-
-
 def steered(model, job: dict):
-    """The model with baked keys and values of the adapter's size; random ones cost what real ones cost."""
+    """The model with references through an adapter of the family's published size."""
     import torch
 
     base = plugin("nodes.base_model").base_of(model)
-    family = plugin("nodes.packs").BAKED[job["family"]]
-    blocks = base.double + (base.single if family.uses_single else 0)
-    shape = (1, base.heads, job["references"] * job["tokens"], base.width // base.heads)
-    baked = [torch.randn(shape) for _ in range(2 * blocks)]
-    injection = family(base, baked, job["references"], strength=0.7, start_percent=0.0, end_percent=1.0)
+    dials = dict(strength=0.7, start_percent=0.0, end_percent=1.0)
+    if job["family"].startswith("sd35"):
+        dtype = next(model.model.diffusion_model.parameters()).dtype
+        weights = plugin("nodes.bench_models").instantx_weights(base.width, base.double, dtype)
+        managed = plugin("nodes.load_adapter").ManagedAdapter.of(plugin("realrag.adapters").build_adapter(weights))
+        features = [torch.randn(1, 729, managed.adapter.spec.encoder_dim) for _ in range(job["references"])]
+        injection = plugin("nodes.branches").InstantXInjection(base, managed, features, **dials)
+    else:
+        family = plugin("nodes.packs").BAKED[job["family"]]
+        blocks = base.double + (base.single if family.uses_single else 0)
+        shape = (1, base.heads, job["references"] * job["tokens"], base.width // base.heads)
+        baked = [torch.randn(shape) for _ in range(2 * blocks)]
+        injection = family(base, baked, job["references"], **dials)
     return plugin("nodes.patch").attach(model, injection)
 
 
@@ -82,34 +62,48 @@ def main(job: dict) -> dict:
 
     torch.set_num_threads(1 if job["device"] == "cpu" else torch.get_num_threads())
     dtype = torch.float32 if job["device"] == "cpu" else torch.bfloat16
-    model, context_width = flux(job, dtype)
-    ways = {"without_ms": model, "with_ms": steered(model, job)}
+    model, text_width, pooled_width = plugin("nodes.bench_models").generator(job, dtype)
     device, rows = management.get_torch_device(), job["batch"]
     x = torch.randn(rows, 16, job["side"] // 8, job["side"] // 8, device=device, dtype=dtype)
-    context = torch.randn(rows, job["text"], context_width, device=device, dtype=dtype)
-    pooled, guidance = torch.randn(rows, POOLED, device=device, dtype=dtype), torch.full((rows,), 3.5, device=device)
+    given = dict(
+        c_crossattn=torch.randn(rows, job["text"], text_width, device=device, dtype=dtype),
+        y=torch.randn(rows, pooled_width, device=device, dtype=dtype),
+    )
+    if job["family"].startswith("flux"):
+        given["guidance"] = torch.full((rows,), 3.5, device=device)
     sigma = torch.full((rows,), 0.7, device=device)
 
-    def step(way) -> float:
+    def step(way) -> tuple[float, torch.Tensor]:
+        """Milliseconds and what came out of one model call, made as ComfyUI's sampler makes it."""
+        management.load_models_gpu([way, *way.get_nested_additional_models()])
+        way.pre_run()
         options = comfy.patcher_extension.copy_nested_dicts(way.model_options["transformer_options"])
         options |= dict(cond_or_uncond=[0], sigmas=sigma[:1], wrappers=way.wrappers)
+        sent = {**given, "transformer_options": options}
+        wrapped = way.model_options.get("model_function_wrapper")
         started = time.perf_counter()
-        out = way.model.apply_model(
-            x, sigma, c_crossattn=context, transformer_options=options, y=pooled, guidance=guidance
-        )
+        if wrapped is None:
+            out = way.model.apply_model(x, sigma, **sent)
+        else:
+            out = wrapped(way.model.apply_model, {"input": x, "timestep": sigma, "c": sent, "cond_or_uncond": [0]})
         out.flatten()[0].item()  # waits for the device
-        return 1000 * (time.perf_counter() - started)
+        return 1000 * (time.perf_counter() - started), out
 
+    ways, facts = {"without_ms": model, "with_ms": steered(model, job)}, {}
+    if job["other"] is not None:
+        before = step(model)[1]
+        ways["other_ms"] = plugin("nodes.bench_other").apply(job["other"], model.clone())
+        facts["other_at_work"] = not torch.equal(step(ways["other_ms"])[1], before)
+        facts["other_leaves_model_clean"] = torch.equal(step(model)[1], before)
     times = {name: [] for name in ways}
     for number in range(job["rounds"] + 2):  # the first two warm up
         for name, way in ways.items():
-            management.load_models_gpu([way])
-            took = step(way)
+            took = step(way)[0]
             if number > 1:
                 times[name].append(took)
     version = getattr(importlib.import_module("comfyui_version"), "__version__", "")
-    found = {name: statistics.median(values) for name, values in times.items()}
-    return {**found, "device": job["device"], "dtype": str(dtype).removeprefix("torch."), "comfyui": version}
+    facts |= {name: statistics.median(values) for name, values in times.items()}
+    return {**facts, "device": job["device"], "dtype": str(dtype).removeprefix("torch."), "comfyui": version}
 
 
 if __name__ == "__main__":

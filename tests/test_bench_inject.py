@@ -56,6 +56,18 @@ def test_the_extra_operations_are_those_of_attention_to_the_references(family, t
     assert counted(extra) == extra_operations(SMALL, family, 3)
 
 
+def test_sd35_instantx_attends_to_the_pictures_own_keys_once_more():
+    shape = Shape(width=8, double=2, single=0, text=5, image=7)
+
+    def extra():
+        for _ in range(shape.double):
+            attention(shape.image, shape.image + 2 * 64, shape.width)
+
+    assert counted(extra) == extra_operations(shape, "sd35-instantx", 2)
+    full = shape_of("full", 1024, "sd35-instantx")
+    assert 0.2 < extra_operations(full, "sd35-instantx", 1) / operations(full) < 0.22
+
+
 def test_at_full_size_an_xlabs_reference_is_a_tiny_share_of_a_step():
     shape = shape_of("full", 1024)
     assert shape.image == 4096 and 0 < extra_operations(shape, "flux-xlabs", 1) / operations(shape) < 0.001
@@ -74,6 +86,22 @@ def test_numbers_that_mean_nothing_are_refused(monkeypatch, capsys, tmp_path):
     for wrong in (["--references", "0"], ["--side", "100"], ["--rounds", "0"]):
         assert main(["bench", "inject", *wrong]) == 1
         assert "1 or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        (["--other-pack", "x"], "belong together"),
+        (["--other-node", "X"], "belong together"),
+        (["--other-inputs", "{"], "not JSON"),
+        (["--other-inputs", "[1]"], "must be an object"),
+    ],
+)
+def test_another_pack_is_named_by_folder_node_and_an_object_of_inputs(monkeypatch, capsys, tmp_path, wrong, said):
+    (tmp_path / "comfy").mkdir()
+    monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
+    assert main(["bench", "inject", *wrong]) == 1
+    assert said in capsys.readouterr().err
 
 
 def test_a_comfyui_that_does_not_start_is_said_in_one_line(monkeypatch, capsys, tmp_path):
