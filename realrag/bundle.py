@@ -13,7 +13,7 @@ import numpy as np
 from .errors import BundleError, EncoderError
 from .files import Verdicts, safe_join, sha256_bytes
 from .photos import decode
-from .records import Record, RecordTable, _is_count, _is_hex, strict_json
+from .records import Record, RecordTable, is_count, is_hex, strict_json
 
 FORMAT, VERSION = "realrag-bundle", 1
 MANIFEST = "manifest.json"
@@ -99,18 +99,18 @@ def _check(content: dict, id: str) -> Manifest:
 
     encoder, head, listed = content["encoder"], content["head"], content["files"]
     need(isinstance(encoder, dict) and isinstance(encoder["name"], str) and len(encoder["name"]) <= 200, "encoder.name")
-    need(_is_hex(encoder["fingerprint"], 64) and _is_hex(encoder["weights_sha256"], 64), "encoder hashes")
+    need(is_hex(encoder["fingerprint"], 64) and is_hex(encoder["weights_sha256"], 64), "encoder hashes")
     need(head is None or isinstance(head, dict), "head")
-    need(_is_count(content["count"]) and content["count"] > 0, "count")
-    need(_is_count(content["dim"], MAX_DIM) and content["dim"] > 0 and encoder["dim"] == content["dim"], "dim")
-    need(all(_is_count(content[key], 1 << 14) and content[key] for key in ("picture_longest", "thumbnail_longest")), "sizes")
+    need(is_count(content["count"]) and content["count"] > 0, "count")
+    need(is_count(content["dim"], MAX_DIM) and content["dim"] > 0 and encoder["dim"] == content["dim"], "dim")
+    need(all(is_count(content[key], 1 << 14) and content[key] for key in ("picture_longest", "thumbnail_longest")), "sizes")
     licences = content["licences"]
-    need(isinstance(licences, dict) and len(licences) <= 10_000 and all(map(_is_count, licences.values())), "licences")
+    need(isinstance(licences, dict) and len(licences) <= 10_000 and all(map(is_count, licences.values())), "licences")
     need(isinstance(listed, list) and 0 < len(listed) <= MAX_FILES, "files")
     files = []
     for entry in listed:
         need(isinstance(entry, dict) and set(entry) == {"path", "bytes", "sha256", "role"}, "a file's fields")
-        need(isinstance(entry["path"], str) and _is_count(entry["bytes"]) and _is_hex(entry["sha256"], 64), "a file's values")
+        need(isinstance(entry["path"], str) and is_count(entry["bytes"]) and is_hex(entry["sha256"], 64), "a file's values")
         need(entry["role"] in ROLES, f"the role {str(entry['role'])[:40]!r}")
         suffixes = ROLES[entry["role"]][1]
         need(entry["role"] != "encoder" or entry["path"].startswith(ENCODER + "/"), f"{entry['path'][:80]!r} outside {ENCODER}/")

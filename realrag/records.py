@@ -79,11 +79,11 @@ def strict_json(data: bytes):
         raise ValueError("nested too deeply") from None
 
 
-def _is_hex(value: object, length: int) -> bool:
+def is_hex(value: object, length: int) -> bool:
     return isinstance(value, str) and len(value) == length and not value.strip("0123456789abcdef")
 
 
-def _is_count(value: object, high: int = 1 << 62) -> bool:
+def is_count(value: object, high: int = 1 << 62) -> bool:
     return type(value) is int and 0 <= value <= high
 
 
@@ -102,14 +102,14 @@ def parse_record(line: bytes, number: int) -> Record:
     for key in _TEXTS:
         if not isinstance(row[key], str) or len(row[key]) > MAX_FIELD:
             raise bad(f"{key!r} is not a text of at most {MAX_FIELD} characters")
-    if not _is_hex(row["sha256"], 64) or row["id"] != record_id(row["sha256"]):
+    if not is_hex(row["sha256"], 64) or row["id"] != record_id(row["sha256"]):
         raise bad("'sha256' or 'id' is not a content hash and its first 16 digits")
-    if not all(_is_count(row[key], 1 << 20) and row[key] for key in ("width", "height")):
+    if not all(is_count(row[key], 1 << 20) and row[key] for key in ("width", "height")):
         raise bad("'width' or 'height' is not a number of pixels")
     for key in ("picture", "thumbnail"):
         if key == "thumbnail" and row[key] is None:
             continue
-        if not (isinstance(row[key], list) and len(row[key]) == 3 and all(map(_is_count, row[key]))):
+        if not (isinstance(row[key], list) and len(row[key]) == 3 and all(map(is_count, row[key]))):
             raise bad(f"{key!r} is not [part, offset, bytes]")
         row[key] = tuple(row[key])
     row["class_name"] = row.pop("class")
@@ -118,6 +118,8 @@ def parse_record(line: bytes, number: int) -> Record:
 
 class RecordTable:
     """The rows of a `records` file, read through a list of line offsets, with columns for filters.
+
+    classes: names of the classes; class_codes (N,) int32: of each row, its place in `classes`.
 
     Parsing every line takes a few seconds per million; the columns are kept in `cache` so that this happens once.
     """
@@ -128,7 +130,7 @@ class RecordTable:
         if columns is None:
             columns = self._parse()
             self._keep(cache, columns)
-        self._offsets, self._ids, self._class_codes, self._licence_codes, self.classes, self.licences = columns
+        self._offsets, self._ids, self.class_codes, self._licence_codes, self.classes, self.licences = columns
 
     def _parse(self):
         offsets, ids, classes, licences, at = [0], [], {}, {}, 0
@@ -212,7 +214,7 @@ class RecordTable:
 
     def row_of(self, id: str) -> int | None:
         """The row of a photo's id (or full content hash), or None."""
-        if not (_is_hex(id, 16) or _is_hex(id, 64)) or not self.count:
+        if not (is_hex(id, 16) or is_hex(id, 64)) or not self.count:
             return None
         key = np.uint64(int(id[:16], 16))
         at = int(np.searchsorted(self._ids, key, sorter=self._order))
@@ -225,7 +227,7 @@ class RecordTable:
             return None, ""
         allowed, unknown = np.ones(self.count, bool), []
         for wanted, names, codes in (
-            (filters.classes, self.classes, self._class_codes),
+            (filters.classes, self.classes, self.class_codes),
             (filters.licences, self.licences, self._licence_codes),
         ):
             if wanted:
@@ -247,5 +249,5 @@ class RecordTable:
         return {name or "not stated": int(count) for name, count in zip(self.licences, counts)}
 
     def class_counts(self) -> dict[str, int]:
-        counts = np.bincount(self._class_codes, minlength=len(self.classes))
+        counts = np.bincount(self.class_codes, minlength=len(self.classes))
         return {name or "not stated": int(count) for name, count in zip(self.classes, counts)}

@@ -59,7 +59,7 @@ class Retriever:
         Raises BundleError, EncoderError.
         """
         bundle = Bundle(path, cache, progress)
-        encoder = encoder or _own_encoder(bundle, device)
+        encoder = encoder or own_encoder(bundle, device)
         made_with = bundle.manifest.encoder
         if encoder.fingerprint != made_with["fingerprint"]:
             raise EncoderError(
@@ -169,7 +169,7 @@ class Retriever:
         return References(text, self.bundle_id, tuple(items), note)
 
 
-def _own_encoder(bundle: Bundle, device) -> Encoder:
+def own_encoder(bundle: Bundle, device) -> Encoder:
     """The encoder a bundle asks for: its own weights, the shipped one, or a known open_clip tag. The name comes from a
     stranger, so a path in it is never followed."""
     name, folder = bundle.manifest.encoder["name"], bundle.encoder_folder

@@ -321,7 +321,7 @@ def test_negatives_of_another_kind_bundle_or_prompts_are_refused(run_folder):
 
 
 def test_the_command_fits_stops_in_time_and_goes_on(run_folder, monkeypatch, capsys):
-    monkeypatch.setattr(fitting_files, "_own_encoder", lambda bundle, device: ColourEncoder())
+    monkeypatch.setattr(fitting_files, "own_encoder", lambda bundle, device: ColourEncoder())
     command = ["fit", str(run_folder / "bundle"), "--negatives", str(run_folder / "negatives.safetensors"),
                "--out", str(run_folder / "head.safetensors"), "--batch", "4", "--symmetric", "--no-reflect-tau"]  # fmt: skip
     with pytest.raises(SystemExit) as stopped:

@@ -249,7 +249,7 @@ def test_classes_match_as_filters_do_and_an_unnamed_class_matches_nothing(run_fo
 
 
 def test_the_command_mines_and_says_how_much_the_generator_knows(run_folder, monkeypatch, capsys):
-    monkeypatch.setattr(mine_files, "_own_encoder", lambda bundle, device: ColourEncoder())
+    monkeypatch.setattr(mine_files, "own_encoder", lambda bundle, device: ColourEncoder())
     main(["mine", str(run_folder / "bundle"), "--prompts", str(run_folder / "prompts.jsonl"), "--drawn",
           str(run_folder / "drawn.safetensors"), "--out", str(run_folder / "n.safetensors")])  # fmt: skip
     assert "33.3%" in capsys.readouterr().out and (run_folder / "n.safetensors").is_file()

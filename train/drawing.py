@@ -24,7 +24,7 @@ ALTERED = 60  # photos a class that the stand-in chooses from
 
 def photo_classes(bundle: Bundle) -> list[str]:
     """The class name of each row."""
-    return [bundle.records.classes[code] for code in bundle.records._class_codes]
+    return [bundle.records.classes[code] for code in bundle.records.class_codes]
 
 
 def make_generator(

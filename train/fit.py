@@ -22,7 +22,7 @@ from realrag.bundle import Bundle
 from realrag.errors import RealRAGError
 from realrag.files import canonical_json, default_cache, sha256_bytes, sweep_temporaries, write_atomic
 from realrag.head import ReflectiveHead, load_head, save_head
-from realrag.retriever import _own_encoder
+from realrag.retriever import own_encoder
 
 from .fitting import FitConfig, Fitting
 from .loss import KINDS, LossConfig
@@ -89,7 +89,7 @@ def fit_file(
         checkpoint.unlink(missing_ok=True)
         return kept
     mining = MineConfig(**mined["config"]) if mined else MineConfig()
-    material = load_material(bundle, encoder or _own_encoder(bundle, device), prompts)
+    material = load_material(bundle, encoder or own_encoder(bundle, device), prompts)
     rows = None if negatives is None else negatives.rows
     fitting = Fitting(material, rows, config, loss, drawn=drawn, mining=mining, device=device)
     out.parent.mkdir(parents=True, exist_ok=True)

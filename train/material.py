@@ -69,7 +69,7 @@ def class_codes(bundle: Bundle, prompts: list[Prompt]) -> tuple[np.ndarray, np.n
 
     of_name = np.array([code(name, UNKNOWN_PHOTO) for name in bundle.records.classes], np.int64)
     asked = np.array([code(prompt.class_name, UNKNOWN_PROMPT) for prompt in prompts], np.int64)
-    return of_name[np.asarray(bundle.records._class_codes, np.int64)], asked
+    return of_name[np.asarray(bundle.records.class_codes, np.int64)], asked
 
 
 def load_material(bundle: Bundle, encoder: Encoder, prompts: list[Prompt], batch: int = 256) -> Material:

@@ -24,7 +24,7 @@ from realrag.files import (
     write_atomic,
 )
 from realrag.head import load_head
-from realrag.retriever import _own_encoder
+from realrag.retriever import own_encoder
 
 from .material import load_material, prompts_hash, read_prompts
 from .mining import MineConfig, MiningState, Negatives, mine
@@ -116,7 +116,7 @@ def mine_file(
         except RealRAGError:
             log.info("%s cannot be read and is made again", out)
     head = load_head(head_file, bundle.manifest.dim) if head_file else None
-    material = load_material(bundle, encoder or _own_encoder(bundle, device), prompts)
+    material = load_material(bundle, encoder or own_encoder(bundle, device), prompts)
     part = Path(out).with_suffix(".part.safetensors")
     sweep_temporaries(part.parent)
     kept_at = time.monotonic()
