@@ -13,11 +13,12 @@ from . import control_inputs, packs, see
 from .base_model import Base, base_of
 from .conditioning import windowed
 from .controls import Controls
+from .initial_latents import first_latent
 from .load_adapter import AdapterSocket, ManagedAdapter
 from .native_references import kind
 from .patch import Injection, attach
 from .pack_nodes import PackSocket
-from .paths import ADAPTER, AUTO, PATHS, choose
+from .paths import ADAPTER, AUTO, INITIAL, PATHS, choose
 from .retrieve import ReferencesSocket
 from .share import SharedInjection
 from .through_prompt import goes_through_prompt, through_prompt
@@ -25,17 +26,20 @@ from .through_prompt import goes_through_prompt, through_prompt
 
 def inject(
     model, images: list[Tensor], adapter: ManagedAdapter | None, clip_vision, vae, conditioning: list | None = None,
-    path: str = AUTO, downsampling: int = 3, pack: ReferencePack | None = None, **dials,
-) -> tuple[object, str, list | None]:  # fmt: skip
-    """The patched clone, a report in words and the CONDITIONING; the very same ones where there is nothing to do."""
+    path: str = AUTO, downsampling: int = 3, pack: ReferencePack | None = None,
+    latent: dict | None = None, **dials,
+) -> tuple[object, str, list | None, dict | None]:  # fmt: skip
+    """The patched clone, a report, the CONDITIONING and the LATENT; the very same ones where there is nothing to do."""
     if reason := idle(len(images) if pack is None else len(pack), **dials):
-        return model, f"The model passes through unchanged: {reason}", conditioning
-    parts = dict(adapter=adapter, clip_vision=clip_vision, vae=vae, conditioning=conditioning)
+        return model, f"The model passes through unchanged: {reason}", conditioning, latent
+    parts = dict(adapter=adapter, clip_vision=clip_vision, vae=vae, conditioning=conditioning, latent=latent)
     way, why = choose(path, model, **parts) if pack is None else ("reference pack", "one is connected")
+    path_taken = f"Path: {way}, because {why}."
+    if way == INITIAL:
+        latent, report = first_latent(vae, images, dials["controls"], latent)
+        return model, f"{path_taken}\n{report}", conditioning, latent
     if goes_through_prompt(way, adapter):
-        changed, report = through_prompt(
-            way, model, images, dials["controls"], parts, dials["strength"], downsampling
-        )
+        changed, report = through_prompt(way, model, images, dials["controls"], parts, dials["strength"], downsampling)
         conditioning, name = windowed(conditioning, changed, dials["start_percent"], dials["end_percent"]), kind(model)
     else:
         base = base_of(model)
@@ -47,8 +51,8 @@ def inject(
             injection, report = without_adapter(model, base, images, vae, dials)
         model, name = attach(model, injection), base.name
     window = f"{dials['start_percent']:.0%} to {dials['end_percent']:.0%}"
-    path_taken = f"Path: {way}, because {why}."
-    return model, f"{path_taken}\n{report}\nBase: {name}. Strength {dials['strength']:g}, steps {window}.", conditioning
+    report += f"\nBase: {name}. Strength {dials['strength']:g}, steps {window}."
+    return model, f"{path_taken}\n{report}", conditioning, latent
 
 
 def idle(count: int, strength: float, start_percent: float, end_percent: float, controls: Controls) -> str:
@@ -69,7 +73,10 @@ def with_adapter(base: Base, images, managed: ManagedAdapter, clip_vision, dials
     spec.check_base(base.family, base.name, base.width, base.double + base.single * spec.single_blocks)
     features = see.features(spec, clip_vision, images, managed.head)
     injection = packs.injected(base, spec.family, packs.bake(base, managed, features), len(images), managed, dials)
-    return injection, f"Adapter: {spec.label}. {counted(images)}, {len(images) * spec.tokens} tokens."
+    report = f"Adapter: {spec.label}. {counted(images)}, {len(images) * spec.tokens} tokens."
+    if (spec.family, spec.tokens) == ("flux-xlabs", 4):
+        report += " Warning: XLabs v1 was made for true CFG: set cfg to about 4 in the sampler, with a negative prompt."
+    return injection, report
 
 
 def counted(images: list[Tensor]) -> str:
@@ -90,11 +97,11 @@ def without_adapter(model, base: Base, images, vae, dials) -> tuple[Injection, s
     )
 
 
-def no_prompt():
-    """Stops what hangs on the conditioning output, with a sentence; nothing else."""
+def missing(sentence: str):
+    """Stops what hangs on an output that has no input, with a sentence; nothing else."""
     from comfy_execution.graph_utils import ExecutionBlocker
 
-    return ExecutionBlocker("Inject References: connect the positive prompt to conditioning as well.")
+    return ExecutionBlocker(f"Inject References: {sentence}")
 
 
 class InjectReferences(io.ComfyNode):
@@ -175,12 +182,23 @@ class InjectReferences(io.ComfyNode):
                     tooltip="From Load Reference Pack, in the place of references: no photos, no CLIP Vision and, for "
                     "Flux, no adapter are needed.",
                 ),
+                io.Latent.Input(
+                    "latent",
+                    optional=True,
+                    tooltip="Only for initial latents: an empty latent of the picture's size. Taken by auto where the "
+                    "model's own code lets no references in.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The steered model, for a sampler."),
                 io.String.Output(display_name="report", tooltip="Which way the references went in, and why."),
                 io.Conditioning.Output(
                     display_name="conditioning", tooltip="The positive prompt with the references, for a sampler."
+                ),
+                io.Latent.Output(
+                    display_name="latent",
+                    tooltip="With initial latents the first photo, for a sampler with a denoise of 0.6 to 0.85; "
+                    "otherwise as it came in.",
                 ),
             ],
         )
@@ -190,7 +208,8 @@ class InjectReferences(io.ComfyNode):
         cls, model, strength: float, start_percent: float, end_percent: float,
         references=None, image: Tensor | None = None, adapter: ManagedAdapter | None = None, clip_vision=None, vae=None,
         conditioning: list | None = None, path: str = AUTO, downsampling: int = 3,
-        preset: str = AS_SET, pack: ReferencePack | None = None, **controls,
+        preset: str = AS_SET, pack: ReferencePack | None = None, latent: dict | None = None,
+        **controls,
     ) -> io.NodeOutput:  # fmt: skip
         dials = dict(strength=strength, start_percent=start_percent, end_percent=end_percent)
         if pack is not None and (references is not None or image is not None):
@@ -202,10 +221,12 @@ class InjectReferences(io.ComfyNode):
         shown = references if pack is None else pack
         count = len(pictures) if pack is None else len(pack)
         dials["controls"] = control_inputs.read(shown, count, profile=profile, **controls)
-        model, report, conditioning = inject(
-            model, pictures, adapter, clip_vision, vae, conditioning, path, downsampling, pack, **dials
+        model, report, conditioning, latent = inject(
+            model, pictures, adapter, clip_vision, vae, conditioning, path, downsampling, pack, latent, **dials
         )
         if conditioning is None:
-            conditioning = no_prompt()
+            conditioning = missing("connect the positive prompt to conditioning as well.")
+        if latent is None:
+            latent = missing("connect an empty latent to latent as well.")
         lines = [report, *control_inputs.words(dials["controls"]), getattr(references, "note", "")]
-        return io.NodeOutput(model, "\n".join(filter(None, lines)), conditioning)
+        return io.NodeOutput(model, "\n".join(filter(None, lines)), conditioning, latent)

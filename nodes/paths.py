@@ -5,27 +5,31 @@ from __future__ import annotations
 from ..realrag.errors import AdapterError
 from .image_embeddings import KNOWN as EMBEDDINGS
 from .native_references import PERHAPS, TRAINED, kind
+from .watchdog import home
 
-AUTO, ADAPTER, LATENTS, EMBEDS, SHARED = (
+AUTO, ADAPTER, LATENTS, EMBEDS, SHARED, INITIAL = (
     "auto",
     "adapter",
     "reference latents",
     "image embeddings",
     "shared attention",
+    "initial latents",
 )
-PATHS = [AUTO, ADAPTER, LATENTS, EMBEDS, SHARED]
+PATHS = [AUTO, ADAPTER, LATENTS, EMBEDS, SHARED, INITIAL]
 # path -> the inputs it needs beside the model, as they are called on the node
 NEEDS = {
     ADAPTER: ("adapter", "clip_vision"),
     LATENTS: ("vae", "conditioning"),
     EMBEDS: ("clip_vision", "conditioning"),
     SHARED: ("vae",),
+    INITIAL: ("vae", "latent"),
 }
 NODES = {
     "adapter": "Load Reference Adapter",
     "clip_vision": "Load CLIP Vision",
     "vae": "Load VAE",
     "conditioning": "the positive prompt",
+    "latent": "an empty latent of the picture's size",
 }
 
 
@@ -39,6 +43,8 @@ def choose(path: str, model, **connected) -> tuple[str, str]:
             wanted = " and ".join(f"{name} ({NODES[name]})" for name in missing)
             raise AdapterError(f"The path {path!r} needs {wanted} connected to Inject References, or set path to auto.")
         return path, "you chose it"
+    if (foreign := home(getattr(model.model, "diffusion_model", None))) is not None:
+        return without_hooks(model, foreign, connected)
     if connected["adapter"] is not None:
         return ADAPTER, "an adapter is connected"
     for way, bases in ((LATENTS, TRAINED), (EMBEDS, EMBEDDINGS)):
@@ -58,6 +64,22 @@ def choose(path: str, model, **connected) -> tuple[str, str]:
             "CLIP Vision model, or connect the VAE of this model to let the references in without an adapter file."
         )
     return SHARED, "no adapter is connected" + hint(model)
+
+
+def without_hooks(model, foreign: str, connected: dict) -> tuple[str, str]:
+    """The best way that leaves the network alone, where it is not ComfyUI's own."""
+    adapter = connected["adapter"]
+    redux = adapter is not None and adapter.adapter.spec.family == "flux-redux"
+    ways = [ADAPTER] * redux + [LATENTS] * (kind(model) in TRAINED) + [EMBEDS] * (kind(model) in EMBEDDINGS) + [INITIAL]
+    for way in ways:
+        needs = (*NEEDS[way], "conditioning") if way == ADAPTER else NEEDS[way]
+        if all(connected.get(name) is not None for name in needs):
+            return way, f"the model runs code of its own ({foreign}), which has no hooks, and this way needs none"
+    raise AdapterError(
+        f"This model runs code of its own ({foreign}), which has no hooks for references. Load it with ComfyUI's own "
+        f"loader; or connect vae and latent ({NODES['latent']}) to Inject References to start from a photo; or, for "
+        "Flux, connect a Redux adapter, its clip_vision and conditioning."
+    )
 
 
 def hint(model) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import comfy.model_base
 from torch import Tensor
 
 from ..realrag.errors import AdapterError
-from .base_model import base_of
 from .controls import Controls
 from .image_embeddings import with_embeddings
 from .native_references import with_latents
@@ -34,7 +34,7 @@ def through_prompt(
         changed = with_embeddings(model, parts["clip_vision"], pictures, amounts, conditioning)
         report = f"{counted} in the place of the prompt's pooled text."
     else:
-        if conditioning is None or base_of(model).family != "flux":
+        if conditioning is None or not isinstance(model.model, comfy.model_base.Flux):
             raise AdapterError(
                 "Flux Redux turns references into words for Flux: connect a Flux model, and the positive prompt to "
                 "conditioning."

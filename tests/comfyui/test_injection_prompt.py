@@ -17,7 +17,7 @@ TIGHT = 1e-5
 def inject(world, model, images=TWO, prompt=None, **inputs):
     prompt = conditioning(0) if prompt is None else prompt
     out = world.inject.InjectReferences.execute(model, image=images, conditioning=prompt, **{**DIALS, **inputs})
-    return out.result
+    return out.result[:3]
 
 
 def redux_parts(world):
