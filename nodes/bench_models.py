@@ -12,7 +12,7 @@ TOKENS, HIDDEN, ENCODER, TIME = 64, 1280, 1152, 320  # the published SD3.5 Insta
 
 
 def generator(job: dict, dtype: torch.dtype):
-    """A Flux, or an SD3.5 of Large's layout, of the given size -> ModelPatcher, width of the text, of the pooled text."""
+    """A Flux, or an SD3.5 of Large's layout, of the given size -> ModelPatcher, widths of text and pooled text."""
     text = 4096 if job["width"] > 1000 else 64
     family, config, pooled = sd35(job, text) if job["family"].startswith("sd35") else flux(job, text)
     settings = family(config)

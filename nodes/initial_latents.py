@@ -33,6 +33,7 @@ def first_latent(vae, images: list[Tensor], controls: Controls, latent: dict) ->
     rest = "" if len(images) == 1 else " Other references have no say."
     return {**latent, "samples": samples}, (
         f"Reference {shown[0] + 1} is what sampling starts from, {width} x {height} pixels, batch of {old.shape[0]}."
-        f"{rest} Connect the latent output to the sampler and set its denoise to 0.6 to 0.85: less keeps more of the photo. "
+        f"{rest} Connect the latent output to the sampler and set its denoise to 0.6 to 0.85: less keeps more of the "
+        "photo. "
         "Strength and window have no say here."
     )
