@@ -152,7 +152,7 @@ def build(
         report.indexed = len(library.candidates) - len(refused)
         report.total = len(wanted)
         report.bundle_id = _assemble(out, wanted, known, old, shards, encoder, sizes, head, with_encoder)
-    _clean(out)
+        _clean(out)
     return report
 
 
@@ -266,6 +266,9 @@ def _assemble(out, wanted, known, old, shards, encoder, sizes, head, with_encode
 
 
 def _entry(out: Path, path: Path, role: str) -> dict:
+    """The manifest's entry of a file that another library wrote, made sure to be on the disk."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
     return {
         "path": path.relative_to(out).as_posix(), "bytes": path.stat().st_size, "sha256": sha256_file(path), "role": role
     }  # fmt: skip

@@ -188,4 +188,6 @@ class FolderLock:
         raise BusyError(f"Cannot take the lock {self._path}. Is another run starting? Try again.")
 
     def __exit__(self, *_exc) -> None:
-        self._path.unlink(missing_ok=True)
+        # The lock may have gone with its folder, and another builder may already hold a new one there.
+        if self._path.is_file() and self._path.read_text(errors="replace").strip() == str(os.getpid()):
+            self._path.unlink(missing_ok=True)
