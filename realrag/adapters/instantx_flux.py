@@ -12,9 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import AdapterError
 from .attention import attend, layer_norm, linear, merge_heads, split_heads
-from .spec import AdapterSpec, Shapes, check_shapes, count_blocks, dimension, encoder_name
+from .spec import AdapterSpec, Shapes, check_shapes, count_blocks, dimension, encoder_name, whole_tokens
 
 FAMILY = "flux-instantx"
 LABEL = "Flux InstantX"
@@ -45,12 +44,7 @@ def inspect(shapes: Shapes) -> AdapterSpec:
     context = dimension(shapes, "norm.weight", 0, 1, label)
     width = dimension(shapes, "blocks.0.k.weight", 0, 2, label)
     n_blocks = count_blocks(shapes, "blocks.")
-    tokens, rest = divmod(out, context)
-    if rest or not tokens:
-        raise AdapterError(
-            f"This looks like {label}, but its projector gives {out} numbers, which is no whole number of tokens of "
-            f"width {context}. The file is damaged: download it again."
-        )
+    tokens = whole_tokens(out, context, label)
     expected = {
         "proj.0.weight": (hidden, encoder_dim),
         "proj.0.bias": (hidden,),

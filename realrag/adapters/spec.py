@@ -65,6 +65,17 @@ def dimension(shapes: Shapes, key: str, axis: int, ndim: int, label: str) -> int
     return shape[axis]
 
 
+def whole_tokens(out: int, context: int, label: str) -> int:
+    """How many tokens of width `context` a projector with `out` outputs makes; AdapterError where they do not come out even."""
+    tokens, rest = divmod(out, context)
+    if rest or not tokens:
+        raise AdapterError(
+            f"This looks like {label}, but its projector gives {out} numbers, which is no whole number of tokens of "
+            f"width {context}. The file is damaged: download it again."
+        )
+    return tokens
+
+
 def count_blocks(shapes: Shapes, prefix: str) -> int:
     """1 + the highest block number after `prefix`; a gap shows later as a missing key."""
     numbers = [key[len(prefix) :].split(".")[0] for key in shapes if key.startswith(prefix)]
