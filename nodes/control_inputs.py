@@ -119,11 +119,5 @@ def words(controls: Controls) -> list[str]:
         for i, own in enumerate(controls.settings, 1)
         if own.mask is not None and not own.mask.any()
     ]
-    plain = Controls()
-    dials = {
-        "combine": controls.combine, "profile": controls.profile, "apply to": controls.apply_to,
-        "batch": controls.batch, "balance": controls.balance, "text rows": controls.text_rows,
-    }  # fmt: skip
-    usual = (plain.combine, plain.profile, plain.apply_to, plain.batch, plain.balance, plain.text_rows)
-    changed = [f"{name} {value}" for (name, value), own in zip(dials.items(), usual, strict=True) if value != own]
+    changed = [f"{name} {value}" for name, value in controls.turned().items()]
     return lines + ([f"Set: {', '.join(changed)}."] if changed else [])

@@ -12,7 +12,7 @@ from ..realrag.combine import MODES, Mixer
 from ..realrag.errors import AdapterError
 from ..realrag.profiles import FLAT
 from ..realrag.reference_settings import ReferenceSettings
-from ..realrag.token_grid import token_mask
+from ..realrag.token_grid import Cut, token_mask
 
 POSITIVE, BOTH = "positive", "both"
 ALL, ONE, CYCLE = "all", "one per latent", "cycle"
@@ -47,6 +47,15 @@ class Controls:
         """The references that go with a prompt, where there are no rows to choose: not the negative, not weight 0."""
         return [i for i in range(count) if self.of(i).weight > 0 and not self.of(i).negative]
 
+    def turned(self) -> dict[str, object]:
+        """The dials that are not at their defaults, by their names in words."""
+        named = {
+            "combine": "combine", "profile": "profile", "apply to": "apply_to", "batch": "batch", "balance": "balance",
+            "text rows": "text_rows",
+        }  # fmt: skip
+        usual = Controls()
+        return {word: getattr(self, name) for word, name in named.items() if getattr(self, name) != getattr(usual, name)}
+
     @property
     def plain(self) -> bool:
         """Does every reference act equally, everywhere, at any time, on the positive prompt alone?"""
@@ -79,7 +88,7 @@ def groups(injection, call, count: int, blanks: bool = False) -> list[Group]:
     settings = [controls.of(i) for i in range(count)]
     wanted = [i for i in range(count) if not settings[i].negative]
     unwanted = [i for i in range(count) if settings[i].negative]
-    for positive, rows in call.chunks:
+    for positive, rows, cut in call.chunks:
         side = wanted if positive or controls.apply_to == BOTH else []
         side = side + unwanted if not positive else side
         blank = blanks and not side
@@ -90,7 +99,7 @@ def groups(injection, call, count: int, blanks: bool = False) -> list[Group]:
                 if settings[i].weight > 0 and in_window(settings[i].start, settings[i].end, call.sigma, sampling)
             )
             if live:
-                masks = injection.token_masks(live, call)
+                masks = injection.token_masks(live, call, cut)
                 weights = [settings[i].weight for i in live]
                 found.append(Group(part, live, Mixer(controls.combine, weights, masks, call.x.device), blank))
     return found
@@ -113,12 +122,12 @@ def in_window(start: float, end: float, sigma: float, sampling) -> bool:
     return begun and (end >= 1 or sigma >= float(sampling.percent_to_sigma(end)))
 
 
-def on_grid(own: ReferenceSettings, latent_shape, patch: int) -> Tensor:
+def on_grid(own: ReferenceSettings, latent_shape, patch: int, cut: Cut | None = None) -> Tensor:
     """(L,) of one reference on the grid of image tokens."""
     height, width = latent_shape[-2:]
     if own.mask is None:
         return torch.ones(-(-height // patch) * -(-width // patch))
-    return token_mask(own.mask, height, width, patch)
+    return token_mask(own.mask, height, width, patch, cut)
 
 
 def pick(stacked: Tensor, picks: tuple[int, ...] | list[int], count: int) -> Tensor:

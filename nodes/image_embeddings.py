@@ -6,7 +6,7 @@ import comfy.model_management as management
 from torch import Tensor
 
 from ..realrag.errors import AdapterError
-from .conditioning import with_values
+from .conditioning import Put, with_values
 
 # ComfyUI's class of the model -> its name and the vision model that it was trained with.
 KNOWN = {
@@ -16,8 +16,8 @@ KNOWN = {
 }
 
 
-def with_embeddings(model, clip_vision, images: list[Tensor], amounts: list[float], conditioning: list) -> list:
-    """The CONDITIONING with each reference's embedding. Core adds them up, so each gets its share of its amount."""
+def image_embeddings(model, clip_vision, images: dict[int, Tensor], amounts: dict[int, float]) -> Put:
+    """How to put references, by their numbers, into a prompt. Core adds them up, so each gets its share of its amount."""
     known = KNOWN.get(type(model.model).__name__)
     if known is None:
         raise AdapterError(
@@ -25,16 +25,20 @@ def with_embeddings(model, clip_vision, images: list[Tensor], amounts: list[floa
             "SD2.1 do. Set path to auto."
         )
     name, encoder = known
-    width = model.model.noise_augmentor.time_embed.dim
-    values = []
-    for image, amount in zip(images, amounts, strict=True):
+    width, seen = model.model.noise_augmentor.time_embed.dim, {}
+    for i, image in images.items():
         management.throw_exception_if_processing_interrupted()
-        output = clip_vision.encode_image(image[None], crop=True)
-        if output.image_embeds.ndim != 2 or output.image_embeds.shape[-1] != width:
+        seen[i] = clip_vision.encode_image(image[None], crop=True)
+        if seen[i].image_embeds.ndim != 2 or seen[i].image_embeds.shape[-1] != width:
             raise AdapterError(
                 f"{name} takes image embeddings of width {width}, but the connected CLIP Vision model gives width "
-                f"{output.image_embeds.shape[-1]}. Load {encoder} with Load CLIP Vision."
+                f"{seen[i].image_embeds.shape[-1]}. Load {encoder} with Load CLIP Vision."
             )
-        share = amount / len(images)
-        values.append({"clip_vision_output": output, "strength": share, "noise_augmentation": 0.0})
-    return with_values(conditioning, "unclip_conditioning", values)
+
+    def put(conditioning: list, numbers: list[int]) -> list:
+        values = [
+            {"clip_vision_output": seen[i], "strength": amounts[i] / len(numbers), "noise_augmentation": 0.0} for i in numbers
+        ]
+        return with_values(conditioning, "unclip_conditioning", values)
+
+    return put

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -11,7 +13,6 @@ from ..realrag.reference_pack import ReferencePack
 from ..realrag.shared_attention import content_seed
 from . import control_inputs, packs, see
 from .base_model import Base, base_of
-from .conditioning import windowed
 from .controls import Controls
 from .initial_latents import first_latent
 from .load_adapter import AdapterSocket, ManagedAdapter
@@ -24,23 +25,34 @@ from .share import SharedInjection
 from .through_prompt import goes_through_prompt, through_prompt
 
 
+class Injected(NamedTuple):
+    """What Inject References gives: the very parts that came in where there is nothing to do."""
+
+    model: object  # with references, a patched clone
+    report: str
+    conditioning: list | None
+    latent: dict | None
+    negative: list | None
+
+
 def inject(
     model, images: list[Tensor], adapter: ManagedAdapter | None, clip_vision, vae, conditioning: list | None = None,
     path: str = AUTO, downsampling: int = 3, pack: ReferencePack | None = None,
-    latent: dict | None = None, **dials,
-) -> tuple[object, str, list | None, dict | None]:  # fmt: skip
-    """The patched clone, a report, the CONDITIONING and the LATENT; the very same ones where there is nothing to do."""
+    latent: dict | None = None, negative: list | None = None, **dials,
+) -> Injected:  # fmt: skip
     if reason := idle(len(images) if pack is None else len(pack), **dials):
-        return model, f"The model passes through unchanged: {reason}", conditioning, latent
-    parts = dict(adapter=adapter, clip_vision=clip_vision, vae=vae, conditioning=conditioning, latent=latent)
+        return Injected(model, f"The model passes through unchanged: {reason}", conditioning, latent, negative)
+    parts = dict(
+        adapter=adapter, clip_vision=clip_vision, vae=vae, conditioning=conditioning, latent=latent, negative=negative
+    )
     way, why = choose(path, model, **parts) if pack is None else ("reference pack", "one is connected")
     path_taken = f"Path: {way}, because {why}."
     if way == INITIAL:
         latent, report = first_latent(vae, images, dials["controls"], latent)
-        return model, f"{path_taken}\n{report}", conditioning, latent
+        return Injected(model, f"{path_taken}\n{report}", conditioning, latent, negative)
     if goes_through_prompt(way, adapter):
-        changed, report = through_prompt(way, model, images, dials["controls"], parts, dials["strength"], downsampling)
-        conditioning, name = windowed(conditioning, changed, dials["start_percent"], dials["end_percent"]), kind(model)
+        conditioning, negative, report = through_prompt(way, model, images, parts, downsampling=downsampling, **dials)
+        name = kind(model)
     else:
         base = base_of(model)
         if pack is not None:
@@ -52,7 +64,7 @@ def inject(
         model, name = attach(model, injection), base.name
     window = f"{dials['start_percent']:.0%} to {dials['end_percent']:.0%}"
     report += f"\nBase: {name}. Strength {dials['strength']:g}, steps {window}."
-    return model, f"{path_taken}\n{report}", conditioning, latent
+    return Injected(model, f"{path_taken}\n{report}", conditioning, latent, negative)
 
 
 def idle(count: int, strength: float, start_percent: float, end_percent: float, controls: Controls) -> str:
@@ -97,11 +109,11 @@ def without_adapter(model, base: Base, images, vae, dials) -> tuple[Injection, s
     )
 
 
-def missing(sentence: str):
-    """Stops what hangs on an output that has no input, with a sentence; nothing else."""
+def or_missing(part, sentence: str):
+    """The part; or, where an input has none, what stops all that hangs on the output with a sentence, and nothing else."""
     from comfy_execution.graph_utils import ExecutionBlocker
 
-    return ExecutionBlocker(f"Inject References: {sentence}")
+    return part if part is not None else ExecutionBlocker(f"Inject References: {sentence}")
 
 
 class InjectReferences(io.ComfyNode):
@@ -188,6 +200,12 @@ class InjectReferences(io.ComfyNode):
                     tooltip="Only for initial latents: an empty latent of the picture's size. Taken by auto where the "
                     "model's own code lets no references in.",
                 ),
+                io.Conditioning.Input(
+                    "negative",
+                    optional=True,
+                    tooltip="The negative prompt. Needed where references go in through the prompt and some of them are "
+                    "negative, or apply_to is both.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The steered model, for a sampler."),
@@ -200,6 +218,10 @@ class InjectReferences(io.ComfyNode):
                     tooltip="With initial latents the first photo, for a sampler with a denoise of 0.6 to 0.85; "
                     "otherwise as it came in.",
                 ),
+                io.Conditioning.Output(
+                    display_name="negative",
+                    tooltip="The negative prompt with the negative references, for a sampler; otherwise as it came in.",
+                ),
             ],
         )
 
@@ -209,7 +231,7 @@ class InjectReferences(io.ComfyNode):
         references=None, image: Tensor | None = None, adapter: ManagedAdapter | None = None, clip_vision=None, vae=None,
         conditioning: list | None = None, path: str = AUTO, downsampling: int = 3,
         preset: str = AS_SET, pack: ReferencePack | None = None, latent: dict | None = None,
-        **controls,
+        negative: list | None = None, **controls,
     ) -> io.NodeOutput:  # fmt: skip
         dials = dict(strength=strength, start_percent=start_percent, end_percent=end_percent)
         if pack is not None and (references is not None or image is not None):
@@ -221,12 +243,14 @@ class InjectReferences(io.ComfyNode):
         shown = references if pack is None else pack
         count = len(pictures) if pack is None else len(pack)
         dials["controls"] = control_inputs.read(shown, count, profile=profile, **controls)
-        model, report, conditioning, latent = inject(
-            model, pictures, adapter, clip_vision, vae, conditioning, path, downsampling, pack, latent, **dials
+        made = inject(
+            model, pictures, adapter, clip_vision, vae, conditioning, path, downsampling, pack, latent, negative, **dials
         )
-        if conditioning is None:
-            conditioning = missing("connect the positive prompt to conditioning as well.")
-        if latent is None:
-            latent = missing("connect an empty latent to latent as well.")
-        lines = [report, *control_inputs.words(dials["controls"]), getattr(references, "note", "")]
-        return io.NodeOutput(model, "\n".join(filter(None, lines)), conditioning, latent)
+        lines = [made.report, *control_inputs.words(dials["controls"]), getattr(references, "note", "")]
+        return io.NodeOutput(
+            made.model,
+            "\n".join(filter(None, lines)),
+            or_missing(made.conditioning, "connect the positive prompt to conditioning as well."),
+            or_missing(made.latent, "connect an empty latent to latent as well."),
+            or_missing(made.negative, "connect the negative prompt to negative as well."),
+        )

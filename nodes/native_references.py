@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..realrag.errors import AdapterError
 from ..realrag.shared_attention import fit
-from .conditioning import with_values
+from .conditioning import Put, with_values
 
 # ComfyUI's class of the model -> its name. Trained: every such model was. Perhaps: the class also serves models that
 # were not (FLUX.1 dev, plain Qwen-Image), and nothing in the weights tells them apart, so an artist has to say so.
@@ -21,18 +21,22 @@ def kind(model) -> str:
     return type(model.model).__name__
 
 
-def with_latents(model, vae, images: list[Tensor], conditioning: list) -> tuple[list, int]:
-    """-> the CONDITIONING with every reference's latent, each scaled to its share of the budget, and the tokens."""
+def reference_latents(model, vae, images: dict[int, Tensor]) -> tuple[Put, int]:
+    """How to put references, by their numbers, into a prompt, each scaled to its share of the budget; and all tokens."""
     if kind(model) not in {**TRAINED, **PERHAPS}:
         raise AdapterError(
             f"This model ({kind(model)}) was not made to look at reference latents; "
             f"{', '.join([*PERHAPS.values(), *TRAINED.values()])} were. Set path to auto."
         )
-    latents, tokens = [], 0
-    for image in images:
+    latents, tokens = {}, 0
+    for i, image in images.items():
         management.throw_exception_if_processing_interrupted()
         width, height = fit(image.shape[1], image.shape[0], max(1, TOKEN_BUDGET // len(images)), TOKEN_BUDGET)
         resized = comfy.utils.common_upscale(image.movedim(-1, 0)[None], width, height, "area", "disabled")
-        latents.append(vae.encode(resized.movedim(1, -1).clamp(0, 1)))
+        latents[i] = vae.encode(resized.movedim(1, -1).clamp(0, 1))
         tokens += width * height // 256
-    return with_values(conditioning, "reference_latents", latents), tokens
+
+    def put(conditioning: list, numbers: list[int]) -> list:
+        return with_values(conditioning, "reference_latents", [latents[i] for i in numbers])
+
+    return put, tokens

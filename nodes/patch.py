@@ -1,7 +1,8 @@
 """How references get into a running model: nothing of it is replaced, and nothing stays on it.
 
 `attach` puts two things on a clone of the MODEL: an immutable Injection in a patch list of our own (where ComfyUI finds
-the tensors to move and the models to load), and one wrapper round each model call. The wrapper works out what holds for
+the tensors to move and the models to load), and one wrapper round each model call (and one round each step's prompts, which
+only tells the call their areas). The wrapper works out what holds for
 the whole call, then lays its blocks round the model's blocks (and round whatever other plugins laid there) in a copy of
 the call's options. So the order of nodes does not matter, and clones and deep copies carry everything along.
 """
@@ -9,7 +10,7 @@ the call's options. So the order of nodes does not matter, and clones and deep c
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from comfy.patcher_extension import WrappersMP
@@ -18,12 +19,22 @@ from torch import Tensor
 from ..realrag.adapters.attention import split_heads
 from ..realrag.combine import balance
 from ..realrag.profiles import factors
+from ..realrag.token_grid import Cut
+from .areas import cuts_of, tell_areas
 from .base_model import Base
 from .controls import Controls, Group, groups, in_window, on_grid
 from .watchdog import judge_call, judge_windows
 
 KEY = "realrag"
 OVERRIDE = "optimized_attention_override"
+
+
+class Chunk(NamedTuple):
+    """The rows of a model call that belong to one prompt."""
+
+    positive: bool
+    rows: slice
+    cut: Cut | None = None  # its part of the latent, None for all of it
 
 
 @dataclass
@@ -39,7 +50,7 @@ class ModelCall:
     context: Tensor | None
     kwargs: dict
     options: dict
-    chunks: list[tuple[bool, slice]]  # (positive?, rows)
+    chunks: list[Chunk]
     n_image: int
     sampling: object = None  # the model's schedule, for windows in percent
     n_text: int = 0  # learnt from the first block
@@ -47,9 +58,6 @@ class ModelCall:
     reached: int = 0  # attention calls that came by
     replacements: list = field(default_factory=list)  # other plugins' hooks that we lie round
 
-    @property
-    def positive(self) -> list[slice]:
-        return [rows for is_positive, rows in self.chunks if is_positive]
 
 
 class Active(Protocol):
@@ -102,14 +110,14 @@ class Injection:
         added = self.amount(place.block.kind, place.block.index) * added
         return balance(added, own, self.controls.balance) if self.controls.balance > 0 else added
 
-    def token_masks(self, picks: tuple[int, ...], call: ModelCall) -> Tensor | None:
+    def token_masks(self, picks: tuple[int, ...], call: ModelCall, cut: Cut | None) -> Tensor | None:
         """(len(picks), L) on this call's grid of image tokens, or None where no picked reference has a mask."""
         settings = [self.controls.of(i) for i in picks]
         if all(own.mask is None for own in settings):
             return None
-        key = picks, tuple(call.x.shape[-2:]), call.x.device
+        key = picks, tuple(call.x.shape[-2:]), cut, call.x.device
         if key not in self._grids:
-            rows = [on_grid(own, call.x.shape, self.base.patch) for own in settings]
+            rows = [on_grid(own, call.x.shape, self.base.patch, cut) for own in settings]
             self._grids[key] = torch.stack(rows).to(call.x.device)
         return self._grids[key]
 
@@ -142,6 +150,7 @@ def attach(model, injection: Injection):
     patched.set_model_patch(injection, KEY)
     if not patched.get_wrappers(WrappersMP.APPLY_MODEL, KEY):
         patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, run_with_references)
+        patched.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, tell_areas)
     return patched
 
 
@@ -160,7 +169,7 @@ def run_with_references(
     call = ModelCall(
         base=asked[0].base, net=executor.class_obj.diffusion_model, run=executor.original, x=x, t=t, sigma=sigma,
         context=c_crossattn, kwargs=kwargs, options=options,
-        chunks=chunks_of(options.get("cond_or_uncond", [0]), x.shape[0]), n_image=asked[0].base.image_tokens(x.shape),
+        chunks=chunks_of(options, x.shape[0]), n_image=asked[0].base.image_tokens(x.shape),
         sampling=executor.class_obj.model_sampling,
     )  # fmt: skip
     actives = [active for injection in asked if (active := injection.start(call)) is not None]
@@ -171,10 +180,12 @@ def run_with_references(
     return output
 
 
-def chunks_of(cond_or_uncond: list[int], rows: int) -> list[tuple[bool, slice]]:
-    """[1, 0] and 4 rows -> negative rows 0-1, positive rows 2-3."""
-    size = rows // len(cond_or_uncond)
-    return [(kind == 0, slice(i * size, (i + 1) * size)) for i, kind in enumerate(cond_or_uncond)]
+def chunks_of(options: dict, rows: int) -> list[Chunk]:
+    """cond_or_uncond [1, 0] and 4 rows -> negative rows 0-1, positive rows 2-3."""
+    kinds = options.get("cond_or_uncond", [0])
+    size = rows // len(kinds)
+    places = enumerate(zip(kinds, cuts_of(options), strict=True))
+    return [Chunk(kind == 0, slice(i * size, (i + 1) * size), cut) for i, (kind, cut) in places]
 
 
 def with_blocks(options: dict, call: ModelCall, actives: list[Active]) -> dict:

@@ -8,20 +8,24 @@ from torch import Tensor
 
 from ..realrag.errors import AdapterError
 from . import see
-from .conditioning import with_tokens
+from .conditioning import Put, with_tokens
 
 
-def with_redux(managed, clip_vision, images: list[Tensor], amounts: list[float], conditioning: list, downsampling: int):
-    """-> the CONDITIONING with every reference's tokens, times its amount, behind the text, and how many there are."""
+def redux(managed, clip_vision, images: dict[int, Tensor], amounts: dict[int, float], downsampling: int) -> tuple[Put, int]:
+    """How to put references, by their numbers, behind a prompt's text, and how many tokens they are all together."""
     spec = managed.adapter.spec
-    for text, _ in conditioning:
-        if text.shape[-1] != spec.width:
-            raise AdapterError(
-                f"{spec.label} gives tokens of width {spec.width}, but this prompt has width {text.shape[-1]}. Encode "
-                "the prompt with Flux's text encoders (T5-XXL and CLIP-L)."
-            )
-    features = see.features(spec, clip_vision, images)
+    features = see.features(spec, clip_vision, list(images.values()))
     management.load_models_gpu([managed.patcher])
-    seen = zip(amounts, see.on_device(features), strict=True)
-    tokens = torch.cat([amount * managed.adapter.tokens(hidden, downsampling) for amount, hidden in seen], 1)
-    return with_tokens(conditioning, tokens), tokens.shape[1]
+    seen = zip(images, see.on_device(features), strict=True)
+    tokens = {i: amounts[i] * managed.adapter.tokens(hidden, downsampling) for i, hidden in seen}
+
+    def put(conditioning: list, numbers: list[int]) -> list:
+        for text, _ in conditioning:
+            if text.shape[-1] != spec.width:
+                raise AdapterError(
+                    f"{spec.label} gives tokens of width {spec.width}, but this prompt has width {text.shape[-1]}. "
+                    "Encode the prompt with Flux's text encoders (T5-XXL and CLIP-L)."
+                )
+        return with_tokens(conditioning, torch.cat([tokens[i] for i in numbers], 1))
+
+    return put, sum(own.shape[1] for own in tokens.values())

@@ -21,7 +21,7 @@ from ..realrag.shared_attention import (
 )
 from .base_model import Base
 from .controls import Group
-from .patch import Held, Injection, ModelCall, Place, with_blocks
+from .patch import Chunk, Held, Injection, ModelCall, Place, with_blocks
 
 # Conditioning that does not depend on the picture's size, so it holds for a reference of another size too.
 SIZELESS = ("y", "guidance")
@@ -45,7 +45,7 @@ class SharedInjection(Injection):
         acting = self.groups(call, half)
         if not acting:
             return None
-        prompts = [rows for _, rows in call.chunks if any(within(group.rows, rows) for group in acting)]
+        prompts = [chunk.rows for chunk in call.chunks if any(within(group.rows, chunk.rows) for group in acting)]
         seen = sorted({i for group in acting for i in group.picks})
         scale = frequency_scale(self.base.axes).to(call.x.device) if self.base.axes else None
         recorder = Recorder(scale, lambda kind, index: self.amount(kind, index) > 0)
@@ -74,7 +74,7 @@ def see_reference(call: ModelCall, prompts: list[slice], x: Tensor, recorder: Re
     own = ModelCall(
         base=call.base, net=call.net, run=call.run, x=x, t=call.t[first_rows], sigma=call.sigma,
         context=pick(call.context), kwargs=kwargs, options=options,
-        chunks=[(True, slice(i, i + 1)) for i in range(batch)], n_image=call.base.image_tokens(x.shape),
+        chunks=[Chunk(True, slice(i, i + 1)) for i in range(batch)], n_image=call.base.image_tokens(x.shape),
     )  # fmt: skip
     call.run(x, own.t, None, own.context, None, with_blocks(options, own, [recorder]), **kwargs)
 

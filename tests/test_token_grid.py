@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from realrag.token_grid import token_mask
+from realrag.token_grid import Cut, token_mask
 
 
 @pytest.mark.parametrize("height, width", [(4, 6), (5, 9), (1, 1), (7, 2), (64, 63)])
@@ -34,3 +34,16 @@ def test_a_straight_edge_stays_where_it_was_drawn_with_odd_sides():
 
 def test_values_outside_0_to_1_are_clamped():
     assert token_mask(torch.tensor([[-1.0, 3.0]]), 2, 4).tolist() == [0, 1]
+
+
+def test_a_part_of_the_latent_gets_its_part_of_the_mask():
+    mask = torch.rand(30, 22, generator=torch.Generator().manual_seed(2))
+    whole = token_mask(mask, 12, 8).reshape(6, 4)
+    part = token_mask(mask, 6, 4, cut=Cut((12, 8), (4, 2)))
+    torch.testing.assert_close(part.reshape(3, 2), whole[2:5, 1:3])
+    torch.testing.assert_close(token_mask(mask, 12, 8, cut=Cut((12, 8), (0, 0))), whole.flatten())
+
+
+def test_a_part_that_begins_between_two_tokens_has_a_grid_of_its_own():
+    mask = torch.arange(9.0)[None] / 8  # one pixel for each column of the latent
+    assert token_mask(mask, 1, 4, cut=Cut((1, 9), (0, 3))).tolist() == pytest.approx([3.5 / 8, 5.5 / 8])

@@ -24,7 +24,7 @@ def foreign(world):
 
 def execute(world, model, **inputs):
     inputs = {"image": photo(1), **DIALS, **inputs}
-    return world.inject.InjectReferences.execute(model, **inputs).result
+    return world.inject.InjectReferences.execute(model, **inputs).result[:4]
 
 
 def photos_latent(image=None):
