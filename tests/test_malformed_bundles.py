@@ -115,7 +115,7 @@ def top(**fields):
 
 MANIFESTS = {
     "another format": top(format="zip"),
-    "a later version": top(version=2),
+    "a later version": top(version=3),
     "version as text": top(version="1"),
     "count of zero": top(count=0),
     "negative count": top(count=-4),
