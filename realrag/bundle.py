@@ -11,7 +11,7 @@ from typing import Callable
 import numpy as np
 
 from .errors import BundleError
-from .files import Verdicts, safe_join, sha256_bytes
+from .files import Verdicts, safe_join, sha256_bytes, sha256_file
 from .heads import AUTO, MAX_HEADS, PLAIN, BundleFile, BundleHead, read_heads
 from .photos import decode
 from .records import Record, RecordTable, is_count, is_hex, strict_json
@@ -247,7 +247,10 @@ class Bundle:
 
         if (chosen := self.manifest.head(name)) is None:
             return None
-        return load_head(self.folder / chosen.file.path, self.manifest.dim, self.manifest.encoder["fingerprint"])
+        path = self.folder / chosen.file.path
+        if sha256_file(path) != chosen.file.sha256:  # again, as a head may be asked for long after the bundle was opened
+            raise BundleError(f"{path} has changed since the bundle was opened. {AGAIN}")
+        return load_head(path, self.manifest.dim, self.manifest.encoder["fingerprint"])
 
     def verify(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Read everything: every record, vector and picture. Raises BundleError at the first fault."""
