@@ -43,13 +43,13 @@ def generator_of(facts: dict) -> str:
         try:
             generator = strict_json(generator.encode(errors="replace")).get("name")
         except ValueError:
-            pass
+            return ""
     return generator if isinstance(generator, str) and generator != PLAIN else ""
 
 
 def own_name(facts: dict) -> str:
     """The name a head has where nobody gives it one: its generator's, in plain characters, or "head"."""
-    words = re.sub(r"[^A-Za-z0-9._+]+", "-", generator_of(facts).rpartition("/")[2]).strip("-._+")[:64]
+    words = re.sub(r"[^A-Za-z0-9._+]+", "-", generator_of(facts).rpartition("/")[2])[:64].strip("-._+")
     return words if is_head_name(words) else "head"
 
 
