@@ -34,7 +34,7 @@ def bundles() -> dict[str, Path]:
 
 
 def head_names() -> list[str]:
-    """The names of all heads in all bundles that can be read. A list in a node is filled before its bundle is chosen."""
+    """The names of the heads in all bundles that can be read: a list in a node is filled before its bundle is chosen."""
     names: dict[str, None] = {}
     for folder in bundles().values():
         try:

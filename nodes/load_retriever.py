@@ -78,7 +78,7 @@ def open_retriever(folder: Path, head: str = AUTO) -> ManagedRetriever:
 
 
 def head_of(value: str | None) -> str:
-    """What the list says -> the name of a head, "auto" or "none". A workflow from before there was a choice has no value."""
+    """What the list says -> a head's name, "auto" or "none". A workflow from before there was a choice has no value."""
     return AUTO if value is None else PLAIN if value == PLAIN_ENCODER else value
 
 
@@ -103,8 +103,9 @@ class LoadReflectiveRetriever(io.ComfyNode):
                     options=[AUTO, PLAIN_ENCODER, *head_names()],
                     default=AUTO,
                     optional=True,
-                    tooltip="A head that was trained for one generator ranks photos by what that generator lacks. auto: the "
-                    "library's first, or the plain encoder where it has none. The list shows the heads of all your libraries.",
+                    tooltip="A head that was trained for one generator ranks photos by what that generator lacks. "
+                    "auto: the library's first, or the plain encoder where it has none. "
+                    "The list shows the heads of all your libraries.",
                 ),
             ],
             outputs=[

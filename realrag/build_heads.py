@@ -22,7 +22,7 @@ def heads_by_name(given: Sequence[str], dim: int) -> dict[str, Path]:
         if not sign or Path(text).is_file():
             name, file = own_name(load_head(Path(text), dim).facts), text
         if name in named:
-            raise BundleError(f"Two heads are called {name!r} ({named[name]} and {file}). Give each a name of its own: NAME=FILE.")
+            raise BundleError(f"Two heads are called {name!r} ({named[name]}, {file}). Give each a name of its own: NAME=FILE.")
         named[name] = Path(file)
     return named
 
@@ -60,7 +60,9 @@ def change_heads(folder: Path, add: Mapping[str, Path], remove: Sequence[str] = 
     return read_manifest(folder)
 
 
-def heads_to_be(folder: Path, old: Manifest | None, given: Path | Mapping[str, Path] | None, encoder: dict) -> list[BundleHead]:
+def heads_to_be(
+    folder: Path, old: Manifest | None, given: Path | Mapping[str, Path] | None, encoder: dict
+) -> list[BundleHead]:
     """The heads of a bundle that is being built: those it had, and the `given`, whose files are written into `folder`. A
     file without a name takes the place of the only head there was. encoder: the manifest's entry."""
     heads = list(old.heads) if old else []
@@ -86,14 +88,14 @@ def put_heads(folder: Path, heads: Sequence[BundleHead], add: Mapping[str, Path]
         at = next((at for at, head in enumerate(heads) if head.name == name), len(heads))
         for head in heads[:at] + heads[at + 1 :]:
             if head.name.casefold() == name.casefold():
-                raise BundleError(f"The names {head.name!r} and {name!r} differ in capitals only. Choose another, or write it the same.")
+                raise BundleError(f"The names {head.name!r} and {name!r} differ in capitals only. Choose another.")
             if head.file.sha256 == digest:
-                raise BundleError(f"{path} is in the bundle already, as {head.name!r}. Remove that one first to give it another name.")
+                raise BundleError(f"{path} is in the bundle already, as {head.name!r}. To rename it, remove that one first.")
         file = BundleFile(f"head-{digest[:12]}.safetensors", len(data), digest, "head")
         heads[at : at + 1] = [BundleHead(name, file, facts)]
         written[file.path] = data
     if len(heads) > MAX_HEADS:
-        raise BundleError(f"A bundle holds at most {MAX_HEADS} heads, these are {len(heads)}. Remove some with `realrag heads`.")
+        raise BundleError(f"A bundle holds at most {MAX_HEADS} heads, these are {len(heads)}. Remove some of them.")
     for name, data in written.items():
         write_atomic(Path(folder) / name, data)
     return heads

@@ -59,8 +59,8 @@ class Manifest:
                 return head
         there = f"its heads are {', '.join(head.name for head in self.heads)}" if self.heads else "it has none"
         raise BundleError(
-            f"This bundle has no head {str(name)[:80]!r}: {there}. Choose one that it has, {AUTO!r} or {PLAIN!r}, or put one in "
-            "with `realrag heads BUNDLE --add NAME=FILE`."
+            f"This bundle has no head {str(name)[:80]!r}: {there}. Choose one that it has, {AUTO!r} or {PLAIN!r}, or put one "
+            "in with `realrag heads BUNDLE --add NAME=FILE`."
         )
 
     def head(self, name: str | None = AUTO) -> BundleHead | None:
@@ -74,7 +74,7 @@ def manifest_bytes(content: dict) -> bytes:
     """manifest.json of what `heads_content` and the other keys say. BundleError where it would be too large to be read."""
     data = json.dumps({"format": FORMAT, **content}, indent=1, sort_keys=True, ensure_ascii=False).encode()
     if len(data) > MAX_MANIFEST:
-        raise BundleError(f"The manifest would have {len(data)} bytes, and at most {MAX_MANIFEST} are read. Use fewer files or heads.")
+        raise BundleError(f"The manifest would have {len(data)} bytes; at most {MAX_MANIFEST} are read. Use fewer heads.")
     return data
 
 

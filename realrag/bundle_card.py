@@ -1,4 +1,4 @@
-"""The card of a bundle on a model hub: what photos, under which licences, which heads, what was measured, and how to pull it."""
+"""The card of a bundle on a model hub: its photos, licences and heads, what was measured, and how to pull exactly it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from .bundle import Bundle
 from .errors import HubError
 from .heads import BundleHead, generator_of
 
-# Names of licences as bundles hold them -> as the hub files them; anything else is filed as "other".
+# The licences that the hub has a name for, which are their SPDX names in small letters; others are filed as "other".
 HUB_LICENCES = {
-    name: name for name in ("apache-2.0", "mit", "cc0-1.0", "cc-by-4.0", "cc-by-3.0", "cc-by-2.0", "cc-by-sa-4.0", "cc-by-sa-3.0",
-                            "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nd-4.0")
+    "apache-2.0", "mit", "cc0-1.0", "cc-by-2.0", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-4.0",
+    "cc-by-nc-sa-4.0", "cc-by-nd-4.0",
 }  # fmt: skip
 MEASURES = ("R@1", "P@10", "mAP", "sibling margin", "reflective hits")
 LONGEST_LIST = 20
@@ -70,6 +70,8 @@ def card(bundle: Bundle, repo: str, commit: str, evaluation: dict | None = None)
     manifest, records = bundle.manifest, bundle.records
     rows = sorted(records.licence_counts().items(), key=lambda pair: (-pair[1], pair[0]))
     classes = sorted(records.class_counts().items(), key=lambda pair: (-pair[1], pair[0]))
+    heads = [_head(at, head) for at, head in enumerate(manifest.heads)]
+    measured = None if evaluation is None else _measured(evaluation, manifest.encoder["fingerprint"])
     return TEXT.format(
         licence=_hub_licence(manifest.licences), title=plain(repo.partition("/")[2]), repo=repo, name=repo.partition("/")[2],
         commit=commit, id=bundle.id, count=manifest.count, longest=manifest.picture_longest,
@@ -77,8 +79,8 @@ def card(bundle: Bundle, repo: str, commit: str, evaluation: dict | None = None)
         carried=", its weights included" if bundle.encoder_folder else "", fingerprint=manifest.encoder["fingerprint"],
         megabytes=f"{sum(file.bytes for file in manifest.files) / 1e6:.1f}",
         licences="\n".join(f"| {plain(name or 'not stated')} | {count} |" for name, count in rows),
-        heads="\n\n".join(_head(at, head) for at, head in enumerate(manifest.heads)) or "None: photos are ranked by the plain encoder.",
-        measured=_measured(evaluation, manifest.encoder["fingerprint"]) if evaluation else "Nothing was measured on these photos.",
+        heads="\n\n".join(heads) or "None: photos are ranked by the plain encoder.",
+        measured=measured or "Nothing was measured on these photos.",
     )  # fmt: skip
 
 
@@ -90,7 +92,7 @@ def plain(text: str) -> str:
 def _hub_licence(licences: dict[str, int]) -> str:
     """The hub's name where all photos have one licence that it knows."""
     (only,) = licences if len(licences) == 1 else ("",)
-    return "unknown" if only == "not stated" else HUB_LICENCES.get(only.lower(), "other")
+    return "unknown" if only == "not stated" else only.lower() if only.lower() in HUB_LICENCES else "other"
 
 
 def _listed(counts: list[tuple[str, int]]) -> str:
@@ -115,23 +117,24 @@ def _measured(report: dict, fingerprint: str) -> str:
     try:
         facts = report["facts"]
         if facts["encoder_fingerprint"] != fingerprint:
-            raise HubError("This evaluate.json was measured with another encoder than the bundle's. Give the one of its own run.")
+            raise HubError("This evaluate.json is of another encoder than the bundle's. Give the one of its own run.")
         generator, lines = str(facts["generator"]["name"]), []
         lines.append(
-            f"On {int(facts['gallery_photos'])} photos and {int(facts['prompts'])} prompts, for {plain(generator)}. Means with 95 % "
-            "intervals over classes; an interval of a difference with 0 in it resolves nothing."
+            f"On {int(facts['gallery_photos'])} photos and {int(facts['prompts'])} prompts, for {plain(generator)}. Means with "
+            "95 % intervals over classes; an interval of a difference with 0 in it resolves nothing."
         )
         if generator.startswith("stand-in"):
-            lines.append("**No generator drew anything here.** A stand-in altered photos; this says nothing about a real generator.")
-        measures = [m for m in MEASURES if any(m in split for arm in report["arms"].values() for split in arm["splits"].values())]
+            lines.append("**No generator drew anything here.** A stand-in altered photos; it says nothing of a real generator.")
+        splits = [split for arm in report["arms"].values() for split in arm["splits"].values()]
+        measures = [measure for measure in MEASURES if any(measure in split for split in splits)]
         lines += ["", f"| arm | prompts | {' | '.join(measures)} |", "|---" * (len(measures) + 2) + "|"]
         for arm, values in report["arms"].items():
             for split, row in values["splits"].items():
                 cells = [_interval(row[m], "") if m in row else "-" for m in measures]
                 lines.append(f"| {plain(arm)} | {plain(split)} | {' | '.join(cells)} |")
         lines += ["", f"| difference | prompts | {' | '.join(measures)} |", "|---" * (len(measures) + 2) + "|"]
-        for pair, splits in report["differences"].items():
-            for split, row in splits.items():
+        for pair, values in report["differences"].items():
+            for split, row in values.items():
                 cells = [_interval(row[m], "+") if m in row else "-" for m in measures]
                 lines.append(f"| {plain(pair)} | {plain(split)} | {' | '.join(cells)} |")
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:

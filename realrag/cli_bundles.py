@@ -35,7 +35,8 @@ def heads(args) -> int:
     if args.add or args.remove or args.first:
         manifest = change_heads(args.bundle, heads_by_name(args.add, manifest.dim), args.remove, args.first)
     if args.json:
-        print(json.dumps({"id": manifest.id, "heads": {head.name: head.facts for head in manifest.heads}}, ensure_ascii=False))
+        facts = {"id": manifest.id, "heads": {head.name: head.facts for head in manifest.heads}}
+        print(json.dumps(facts, ensure_ascii=False))
         return 0
     for number, head in enumerate(manifest.heads):
         made_for = generator_of(head.facts) or "a generator it does not name"
@@ -50,7 +51,8 @@ def pull(args) -> int:
 
     with bar("fetching", "byte") as progress:
         manifest = run(args.repo, args.revision, args.out, largest=int(args.max_gb * 1e9), progress=progress)
-    print(f"{args.out}: {manifest.count} photos, encoder {manifest.encoder['name']}, bundle {manifest.id[:12]}, every file right.")
+    encoder = manifest.encoder["name"]
+    print(f"{args.out}: {manifest.count} photos, encoder {encoder}, bundle {manifest.id[:12]}, every file right.")
     return 0
 
 
@@ -69,7 +71,8 @@ def push(args) -> int:
     with bar("checking", "byte") as progress:
         bundle = Bundle(args.bundle, default_cache(), progress)
     made = run(bundle, args.repo, public=args.public, evaluation=evaluation)
-    print(f"{made.url}: {bundle.manifest.count} photos, {'private' if made.private else 'public'}. Others get exactly this bundle with")
+    who = "private" if made.private else "public"
+    print(f"{made.url}: {bundle.manifest.count} photos, {who}. Who may read it gets exactly this bundle with")
     print(f"  realrag pull {args.repo} --revision {made.commit} --out ComfyUI/models/realrag/{args.repo.partition('/')[2]}")
     return 0
 

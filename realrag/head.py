@@ -70,7 +70,7 @@ def load_head(path: Path, dim: int, fingerprint: str = "") -> ReflectiveHead:
     made_for = head.facts.get("encoder_fingerprint")
     if fingerprint and made_for and made_for != fingerprint:
         raise EncoderError(
-            f"{path} was trained for another encoder ({str(made_for)[:12]}, not {fingerprint[:12]}). Train it again for this one."
+            f"{path} was trained for another encoder ({str(made_for)[:12]}, not {fingerprint[:12]}). Train one for this."
         )
     head.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     return head.eval()

@@ -1,4 +1,4 @@
-"""The reflective heads in a bundle, one for each generator over one library: their names and their part of manifest.json."""
+"""The reflective heads of a bundle, one for each generator over one library: their names, their part of the manifest."""
 
 from __future__ import annotations
 

@@ -27,7 +27,8 @@ def hub():
     try:
         from huggingface_hub import HfApi
     except Exception as error:  # a broken wheel fails in many ways
-        raise HubError(f"huggingface_hub does not import here ({type(error).__name__}: {error}). Install it with pip.") from error
+        told = f"huggingface_hub does not import here ({type(error).__name__}: {error}). Install it with pip."
+        raise HubError(told) from error
     return HfApi(endpoint=os.environ.get("HF_ENDPOINT", "").rstrip("/") or None, library_name="realrag")
 
 
@@ -53,13 +54,14 @@ def in_words(api, repo: str, commit: str, offline: str) -> Iterator[None]:
         elif "RevisionNotFoundError" in kinds:
             told = f"{repo} has no commit {commit}. Look it up at {api.endpoint}/{repo}/commits/main."
         elif "RepositoryNotFoundError" in kinds:
-            told = f"{repo} is not there, or is private and not yours to read. Check the name at {api.endpoint}/{repo}. {LOG_IN}"
+            told = f"{repo} is not there, or is private and not yours to read. See {api.endpoint}/{repo}. {LOG_IN}"
         elif status in (401, 403):
             told = f"The hub does not let this account do that ({status}) with {repo}. {LOG_IN}"
         elif status and status < 500 and status not in (408, 429):
             told = f"The hub refuses ({status}): {_first_line(causes[-1])}"
         else:
-            told = f"The hub cannot be reached ({type(causes[-1]).__name__}: {_first_line(causes[-1])}). {offline.replace('{url}', url)}"
+            why = f"{type(causes[-1]).__name__}: {_first_line(causes[-1])}"
+            told = f"The hub cannot be reached ({why}). {offline.replace('{url}', url)}"
         raise HubError(told) from error
 
 

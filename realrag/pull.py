@@ -60,9 +60,8 @@ def _unpinned(api, repo: str, revision: str, out: Path) -> str:
     with in_words(api, repo, revision or "main", _offline(out)):
         commit = api.repo_info(repo, revision=revision or None).sha
     asked = f"{revision[:80]!r} can change" if revision else "No revision is given, and what a repository holds can change"
-    return (
-        f"{asked}, so a bundle is pulled by its commit. {revision or 'main'} is {commit} now: run again with --revision {commit}"
-    )
+    now = f"{revision[:80] or 'main'} is {commit} now"
+    return f"{asked}, so a bundle is pulled by its commit. {now}: run again with --revision {commit}"
 
 
 def _manifest(api, repo: str, commit: str, out: Path, largest: int) -> tuple[Manifest, bytes]:
@@ -83,7 +82,7 @@ def _manifest(api, repo: str, commit: str, out: Path, largest: int) -> tuple[Man
             if sizes.get(file.path) != file.bytes:
                 found = f"has {sizes[file.path]} bytes" if file.path in sizes else "is missing"
                 raise BundleError(
-                    f"{repo} at {commit}: {file.path} {found}, the manifest says {file.bytes} bytes. Tell the bundle's author."
+                    f"{repo} at {commit}: {file.path} {found}, the manifest says {file.bytes}. Tell the bundle's author."
                 )
     if (total := sum(file.bytes for file in manifest.files)) > largest:
         raise HubError(f"The bundle has {total / 1e9:.1f} GB, more than {largest / 1e9:.1f}. Ask for more with --max-gb.")
@@ -93,8 +92,8 @@ def _manifest(api, repo: str, commit: str, out: Path, largest: int) -> tuple[Man
 def _the_same(out: Path, manifest: Manifest) -> None:
     if Bundle(out).id != manifest.id:
         raise HubError(
-            f"{out} holds another bundle, or another version of this one. A bundle is not changed under the workflows that use it: "
-            "give --out a new folder, and remove the old one when nothing needs it."
+            f"{out} holds another bundle, or another version of this one. A bundle is not changed under the workflows that "
+            "use it: give --out a new folder, and remove the old one when nothing needs it."
         )
 
 
@@ -116,8 +115,8 @@ def _fetch_files(api, repo: str, commit: str, manifest: Manifest, folder: Path, 
         if (digest := verdicts.sha256(path)) != file.sha256:
             path.unlink()
             raise BundleError(
-                f"{file.path} came with the sha256 {digest[:12]}..., the manifest says {file.sha256[:12]}.... Pull again; where "
-                "that does not help, tell the bundle's author."
+                f"{file.path} came with the sha256 {digest[:12]}..., the manifest says {file.sha256[:12]}.... Pull again; "
+                "where that does not help, tell the bundle's author."
             )
         done += file.bytes
     progress(total, total)

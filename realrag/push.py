@@ -38,8 +38,8 @@ def push(bundle: Bundle, repo: str, *, public: bool = False, evaluation: dict | 
     unstated = manifest.licences.get("not stated", 0)
     if public and unstated:
         raise HubError(
-            f"{unstated} of {manifest.count} photos state no licence, and a public repository passes them on to everyone. Give "
-            "licences when indexing (--licence, --captions), take those photos out, or push without --public."
+            f"{unstated} of {manifest.count} photos state no licence, and a public repository passes them on to everyone. "
+            "Give licences when indexing (--licence, --captions), take those photos out, or push without --public."
         )
     with in_words(api, repo, "main", "Run the same command again; what has arrived is not sent twice."):
         api.create_repo(repo, private=not public, exist_ok=True)
@@ -54,13 +54,15 @@ def push(bundle: Bundle, repo: str, *, public: bool = False, evaluation: dict | 
         text = card(bundle, repo, commit, evaluation)
         # Where nothing was new the hub names its latest commit, which may be that of this very card.
         if commit != info.sha or CARD not in there or _unpinned(_card_there(api, repo, commit)) != _unpinned(text):
-            api.create_commit(repo, [CommitOperationAdd(CARD, text.encode())], commit_message=f"Card of bundle {bundle.id[:12]}")
+            operations = [CommitOperationAdd(CARD, text.encode())]
+            api.create_commit(repo, operations, commit_message=f"Card of bundle {bundle.id[:12]}")
     return Pushed(commit, f"{api.endpoint}/{repo}", bool(info.private))
 
 
 def _card_there(api, repo: str, commit: str) -> str:
     with TemporaryDirectory() as folder:
-        return Path(api.hf_hub_download(repo, CARD, revision=commit, local_dir=folder)).read_text(encoding="utf-8", errors="replace")
+        path = api.hf_hub_download(repo, CARD, revision=commit, local_dir=folder)
+        return Path(path).read_text(encoding="utf-8", errors="replace")
 
 
 def _unpinned(text: str) -> str:

@@ -53,7 +53,8 @@ class FakeHub:
 
     def fetched(self) -> list[str]:
         """The paths of files whose content was asked for, in order."""
-        return [path.split("/resolve/")[1].split("/", 1)[1] for verb, path, _ in self.asked if verb == "GET" and "/resolve/" in path]
+        paths = [path for verb, path, _ in self.asked if verb == "GET" and "/resolve/" in path]
+        return [path.split("/resolve/")[1].split("/", 1)[1] for path in paths]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -154,7 +155,8 @@ class Handler(BaseHTTPRequestHandler):
             self.hub.blobs[match[1]] = body
             return self._send(200, b"", {})
         if match := re.fullmatch(r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", path):
-            return self._json(200, {"transfer": "basic", "objects": [self._wanted(each) for each in json.loads(body)["objects"]]})
+            objects = [self._wanted(each) for each in json.loads(body)["objects"]]
+            return self._json(200, {"transfer": "basic", "objects": objects})
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/(preupload|commit)/main", path):
             if (repository := self._repository(match[1])) is None:
                 return
@@ -173,7 +175,8 @@ class Handler(BaseHTTPRequestHandler):
             oid = None
             if (data := there.get(file["path"])) is not None:
                 oid = hashlib.sha256(data).hexdigest() if lfs else hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-            answers.append({"path": file["path"], "uploadMode": "lfs" if lfs else "regular", "shouldIgnore": False, "oid": oid})
+            mode = "lfs" if lfs else "regular"
+            answers.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid})
         self._json(200, {"files": answers})
 
     def _commit(self, name: str, repository: Repository, body: bytes) -> None:

@@ -114,11 +114,15 @@ def test_a_commit_that_is_not_whole_or_not_there_is_refused(hub, commit, tmp_pat
     assert not hub.fetched() and list(tmp_path.glob(".out*")) == []
 
 
-@pytest.mark.parametrize("repo", ["cars", "", "a/b/c", "../etc", "ann/..", "ann/x--y", "https://x.org/a", "ann/ca rs", "ann/cars\n", "-a/b"])
+@pytest.mark.parametrize(
+    "repo", ["cars", "", "a/b/c", "../etc", "ann/..", "ann/x--y", "https://x.org/a", "ann/ca rs", "ann/cars\n", "-a/b"]
+)
 def test_what_is_no_name_of_a_repository_is_refused_before_anyone_is_asked(hub, tmp_path, bundle, repo):
-    for action in (lambda: pull(repo, "0" * 40, tmp_path / "out"), lambda: pull(repo, "main", tmp_path / "out"), lambda: push(bundle, repo)):
+    for revision in ("0" * 40, "main"):
         with pytest.raises(HubError, match="OWNER/NAME"):
-            action()
+            pull(repo, revision, tmp_path / "out")
+    with pytest.raises(HubError, match="OWNER/NAME"):
+        push(bundle, repo)
     assert not [path for _, path, _ in hub.asked if "agent" not in path]
 
 
@@ -293,9 +297,9 @@ def test_photos_are_not_made_public_by_mistake(hub, bundle, tmp_path, photos, en
     with pytest.raises(HubError, match="is public already"):
         push(bundle, REPO)
     assert len(hub.repositories[REPO].commits) == 1
-    (photos / "captions.jsonl").write_text(
-        "".join(json.dumps({"file": p.relative_to(photos).as_posix(), "licence": "CC0-1.0"}) + "\n" for p in photos.rglob("*.jpg"))
-    )
+    names = [path.relative_to(photos).as_posix() for path in photos.rglob("*.jpg")]
+    rows = "".join(json.dumps({"file": name, "licence": "CC0-1.0"}) + "\n" for name in names)
+    (photos / "captions.jsonl").write_text(rows)
     build(photos, bundle.folder, encoder)
     assert push(Bundle(bundle.folder), REPO, public=True).private is False
 
