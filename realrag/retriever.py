@@ -15,7 +15,7 @@ from .encoder import Encoder, load_encoder, weights_sha256
 from .errors import EncoderError, QueryError
 from .files import Verdicts, write_atomic
 from .heads import AUTO, PLAIN
-from .index import EXACT_LIMIT, Index, open_index
+from .index import EXACT_LIMIT, open_index
 from .library import Progress
 from .records import Filters
 from .references import Reference, References

@@ -16,6 +16,7 @@ from realrag_train.recipe import CONFIGS, find_recipe, read_recipe
 from realrag_train.run import STAGES, OutOfTime, Run
 
 from realrag.bundle import Bundle
+from realrag.bundle_card import card
 from realrag.errors import RealRAGError
 from realrag.retriever import Retriever
 
@@ -76,6 +77,8 @@ def test_a_recipe_ends_in_a_bundle_that_answers_and_a_report_that_stands_alone(w
     assert not re.search(r"(src|href)=\"(?!data:)", page) and "<script" not in page
 
     bundle = Retriever.open(tmp_path / "out" / "retriever", encoder=ColourEncoder())
+    text = card(bundle.bundle, "ann/colours", "0" * 40, report)
+    assert "| reflective | all |" in text and "| reflective - normal | unseen |" in text and "No generator drew" in text
     assert bundle.head is not None and bundle.head.facts["loss"] == "reflective"
     assert "stand-in" in bundle.head.facts["generator"]
     assert bundle.search("a red thing", k=1).items[0].class_name == "red"
