@@ -12,21 +12,22 @@ import os
 import shutil
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from .build_heads import WORK, heads_to_be
 from .bundle import ENCODER, MANIFEST, Bundle, manifest_bytes, matrix_header
 from .captions import Credit
 from .embeddings import Item, Sizes, encode_all, read_shard, shard_words
 from .encoder import Encoder
 from .errors import BundleError, EncoderError, RealRAGError
 from .files import FolderLock, fsync_folder, sha256_file, sweep_temporaries, write_atomic
+from .heads import heads_content
 from .library import Candidate, Library, Progress, Rejected, scan
 from .records import Record, record_id
 
-WORK = ".building"
 PART_BYTES = 1 << 30  # pack files stay under 2 GiB, which every file system and hub takes
 
 
@@ -107,7 +108,7 @@ def build(
     captions: Path | None = None,
     default: Credit = Credit(),
     sizes: Sizes | None = None,
-    head: Path | None = None,
+    head: Path | Mapping[str, Path] | None = None,
     with_encoder: bool = False,
     batch: int = 32,
     workers: int = 4,
@@ -117,8 +118,9 @@ def build(
     """Make or update the bundle `out` from the folder `photos`.
 
     mode: "sync" (the bundle shall hold what the folder holds), "add" (and keep the rest) or "remove" (take these photos
-    out). A photo is known by its content, so renaming one or rewriting its caption encodes nothing. A run that was
-    stopped goes on where it was. Raises RealRAGError; the bundle that was there stays as it was until the very end.
+    out). head: a head's file, which takes the place of the only one there was; or files by name, added or in the place of
+    those of the same name. A photo is known by its content, so renaming one or rewriting its caption encodes nothing. A
+    run that was stopped goes on where it was. Raises RealRAGError; the bundle that was there stays as it was until the very end.
     """
     out = Path(out)
     fresh = not out.exists() or not any(name for name in os.listdir(out) if name != ".DS_Store")
@@ -242,16 +244,17 @@ def _assemble(out, wanted, known, old, shards, encoder, sizes, head, with_encode
     pictures.close()
     thumbnails.close()
     files = [embeddings.close(), records.close(), *pictures.entries, *thumbnails.entries]
-    head_files, trained = _head_entry(out, old, head, encoder.dim)
-    files += head_files
+    described = encoder.describe()
+    heads = heads_to_be(out, old.manifest if old else None, head, described)
+    files += [vars(each.file) for each in heads]
     carried = [file for file in old.manifest.files if file.role == "encoder"] if old else []
     if (with_encoder or not encoder.portable) and not carried:
         for path in encoder.save_pretrained(out / ENCODER):
             files.append(_entry(out, path, "encoder"))
     files += [vars(file) for file in carried]
     content = {
-        "encoder": encoder.describe(),
-        "head": trained,
+        "encoder": described,
+        **heads_content(heads),
         "count": len(wanted),
         "dim": encoder.dim,
         "picture_longest": sizes.picture,
@@ -272,20 +275,6 @@ def _entry(out: Path, path: Path, role: str) -> dict:
     return {
         "path": path.relative_to(out).as_posix(), "bytes": path.stat().st_size, "sha256": sha256_file(path), "role": role
     }  # fmt: skip
-
-
-def _head_entry(out: Path, old: Bundle | None, head: Path | None, dim: int) -> tuple[list[dict], dict | None]:
-    """The head's file entry and what it says of itself (generator, encoder, configuration); a new head replaces the old."""
-    from .head import load_head
-
-    if head is not None:
-        trained = load_head(head, dim).facts
-        writer = _Writer(out, "head", ".safetensors", "head")
-        writer.write(Path(head).read_bytes())
-        return [writer.close()], trained
-    if old and (files := old.manifest.of("head")):
-        return [vars(file) for file in files], old.manifest.head
-    return [], None
 
 
 def _clean(out: Path) -> None:

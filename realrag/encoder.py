@@ -17,6 +17,17 @@ from .preprocess import Preprocess
 SMALL_FILE = Path(__file__).parent / "assets" / "small_encoder.safetensors"
 
 
+def weights_sha256(module: torch.nn.Module) -> str:
+    """Hash of the weights themselves (name, shape and fp32 bytes of each tensor), whatever file they came in."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        tensor = tensor.detach().to("cpu").contiguous()
+        tensor = tensor.float() if tensor.is_floating_point() else tensor
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(memoryview(tensor.reshape(-1).numpy()).cast("B"))
+    return digest.hexdigest()
+
+
 class Encoder(torch.nn.Module):
     """Two towers and their preprocessing. A Module, so that ComfyUI's model management can hold and move it.
 
@@ -32,14 +43,8 @@ class Encoder(torch.nn.Module):
 
     @cached_property
     def weights_sha256(self) -> str:
-        """Hash of the weights themselves (name, shape and fp32 bytes of each tensor), whatever file they came in."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.state_dict().items()):
-            tensor = tensor.detach().to("cpu").contiguous()
-            tensor = tensor.float() if tensor.is_floating_point() else tensor
-            digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
-            digest.update(memoryview(tensor.reshape(-1).numpy()).cast("B"))
-        return digest.hexdigest()
+        """Taken once, of the weights as they were loaded: a host may round them to half precision later."""
+        return weights_sha256(self)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from realrag.build import build
+from realrag.build_heads import change_heads
 from realrag.bundle import MANIFEST, Bundle
 from realrag.captions import Credit
 from realrag.embeddings import Sizes
@@ -24,6 +25,7 @@ from realrag.encoder import Encoder, load_encoder
 from realrag.errors import RealRAGError
 from realrag.files import default_cache, sha256_file, write_atomic
 from realrag.head import load_head
+from realrag.heads import own_name
 
 from .drawing import drawn_instead, make_generator, photo_classes
 from .evaluate import Questions, ann_loss, drawn_photos, evaluate, head_vectors, table, write_report
@@ -145,24 +147,39 @@ class Run:
                     )
 
     def index(self) -> None:
-        """retriever/: the library with the shipped arm's head, ready for models/realrag."""
-        arm = self.recipe.evaluate.ship
-        head = None if arm == "zero" else self._head(arm, 0)
+        """retriever/: the library with the shipped arm's head and those of other runs, ready for models/realrag."""
+        library, heads = self._open(self.library), self._heads()
         if (self.retriever / MANIFEST).is_file():
-            manifest, library = Bundle(self.retriever, default_cache()).manifest, self._open(self.library).manifest
-            mine = {file.sha256 for file in manifest.files if file.role != "head"}
-            theirs = {file.sha256 for file in library.files if file.role != "head"}
-            heads = {file.sha256 for file in manifest.of("head")}
-            if mine == theirs and heads == ({sha256_file(head)} if head else set()):
+            there = Bundle(self.retriever, default_cache()).manifest
+            photos = [{file.sha256 for file in each.files if file.role != "head"} for each in (there, library.manifest)]
+            found = [(head.name, head.file.sha256) for head in there.heads]
+            if photos[0] == photos[1] and found == [(name, sha256_file(path)) for name, path in heads.items()]:
                 return
         partial = self.folder / "retriever.part"
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(self.library, partial)
-        if head:
-            captions = Path(self.recipe.data.captions) if self.recipe.data.captions else None
-            build(Path(self.recipe.data.photos), partial, self.encoder, captions=captions, head=head)
+        change_heads(partial, heads)
         shutil.rmtree(self.retriever, ignore_errors=True)
         partial.rename(self.retriever)
+
+    def _heads(self) -> dict[str, Path]:
+        """The heads of the bundle by name: this run's first, so that it is the default."""
+        heads, options = {}, self.recipe.index
+        if (arm := self.recipe.evaluate.ship) != "zero":
+            own = self._head(arm, 0)
+            heads[options.name or own_name(load_head(own, self.encoder.dim).facts)] = own
+        for folder in map(Path, options.others):
+            if not (folder / "retriever" / MANIFEST).is_file():
+                raise RealRAGError(f"{folder} has no retriever yet. Run its stage `index` first, or leave it out of `others`.")
+            other = Bundle(folder / "retriever", default_cache())
+            for head in other.manifest.heads:
+                if head.name in heads:
+                    raise RealRAGError(
+                        f"{folder} has a head {head.name!r}, and so has this bundle already. Give one of the two runs a `name` of "
+                        "its own in the section [index], and run its stage `index` again."
+                    )
+                heads[head.name] = other.folder / head.file.path
+        return heads
 
     def evaluate(self) -> None:
         """evaluate.json and report.html; the table goes on the screen."""
