@@ -58,7 +58,8 @@ class Encoder(torch.nn.Module):
         }
 
     @property
-    def _place(self) -> tuple[torch.device, torch.dtype]:
+    def place(self) -> tuple[torch.device, torch.dtype]:
+        """Where the weights are, and as what."""
         parameter = next(self.parameters())
         return parameter.device, parameter.dtype
 
@@ -69,7 +70,7 @@ class Encoder(torch.nn.Module):
     @torch.inference_mode()
     def encode_images(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) uint8 -> (B, D) float32 on the CPU, as the image tower gives them (not of unit length)."""
-        device, dtype = self._place
+        device, dtype = self.place
         return self._images(self.preprocess.normalise(pixels.to(device, non_blocking=True), dtype)).float().cpu()
 
     @torch.inference_mode()
@@ -107,7 +108,7 @@ class SmallEncoder(Encoder):
         return self.towers.image_tower(x)
 
     def _texts(self, texts: list[str]) -> Tensor:
-        return self.towers.text_tower(self.towers.tokenize(texts).to(self._place[0]))
+        return self.towers.text_tower(self.towers.tokenize(texts).to(self.place[0]))
 
     def save_pretrained(self, folder: Path) -> list[Path]:
         from .small_encoder import save_small_encoder
