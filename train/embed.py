@@ -18,6 +18,7 @@ from realrag.files import default_cache
 from .drawing import photo_classes
 from .imagine import class_prompts, write_prompts
 from .material import Prompt, read_prompts
+from .pace import Pace
 from .recipe import Data
 
 
@@ -39,10 +40,12 @@ def embed(
     """
     if not data.photos:
         raise RealRAGError("Which photos? Give --photos FOLDER, or `photos` in the recipe's section [data].")
+    looking = Pace(say, "looking at the photos")
 
     def looked(done: int, total: int) -> None:
+        looking(done, total)
         if done % 256 == 0:
-            progress(done, total)
+            progress(0, 0)  # nothing to tell, but it may be time to stop
 
     for photos, out in ((data.photos, library), (data.test_photos, gallery)):
         if photos:
