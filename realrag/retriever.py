@@ -55,7 +55,8 @@ class Retriever:
         progress: Progress | None = None,
     ) -> Retriever:
         """Open a bundle for questions. `encoder` must be the one the bundle was made with; None loads it, never from the
-        network. cache: folder for derived files, None keeps none. kind: "auto", "exact" or "ivf" search.
+        network. cache: folder for derived files, None keeps none. kind: "auto", "exact" or "ivf" search. device: where the
+        encoder is loaded and a large library's index is built; search is on the CPU.
         Raises BundleError, EncoderError.
         """
         bundle = Bundle(path, cache, progress)
@@ -68,7 +69,7 @@ class Retriever:
             )
         head = bundle.head()
         vectors = unit_vectors(bundle, head)
-        index = open_index(vectors, bundle.cache, bundle.id[:32], kind=kind, progress=progress)
+        index = open_index(vectors, bundle.cache, bundle.id[:32], kind=kind, device=device, progress=progress)
         return cls(bundle, encoder, index, vectors, head)
 
     def query(self, texts: list[str], image=None, image_weight: float = 0.5) -> np.ndarray:
