@@ -129,7 +129,7 @@ def load_encoder(
 
     name: "realrag-small"; "ARCH:TAG" or "ARCH:FILE" of open_clip; a folder in open_clip's layout; or a small-encoder
         file. folder: where the weights lie when the name alone does not say (a bundle's `encoder` folder).
-    device: fp32 on a CPU, bf16 (fp16 on cards without it) on a GPU. offline: never open a connection.
+    device: see `on_device`. offline: never open a connection.
     Raises EncoderError.
     """
     from .open_clip_encoder import OpenClipEncoder
@@ -145,6 +145,11 @@ def load_encoder(
         encoder = SmallEncoder(SMALL_FILE)
     else:
         encoder = OpenClipEncoder(name, offline=offline)
+    return on_device(encoder, device)
+
+
+def on_device(encoder: Encoder, device: str | torch.device) -> Encoder:
+    """The encoder, moved: fp32 on a CPU, bf16 (fp16 on cards without it) on a GPU."""
     device = torch.device(device)
     if device.type != "cpu":
         half = torch.bfloat16 if device.type != "cuda" or torch.cuda.is_bf16_supported() else torch.float16
