@@ -120,7 +120,8 @@ def format_report(result: dict) -> str:
     return "\n".join(
         (
             f"{result['encoder']} ({result['weights']} weights) on {result['device']}, {result['threads']} threads, "
-            f"batch {result['batch']}, {result['workers']} decoding threads, {result['photos']} photos of up to {result['longest_side']} px",
+            f"batch {result['batch']}, {result['workers']} decoding threads, {result['photos']} photos of up to "
+            f"{result['longest_side']} px",
             f"  encode alone, pixels ready   {rate['synthetic']:9.2f} photos/s",
             f"  decode alone, one thread     {rate['decode_one_thread']:9.2f} photos/s",
             f"  photos end to end            {rate['end_to_end']:9.2f} photos/s",

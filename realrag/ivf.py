@@ -69,7 +69,8 @@ def open_lists(
 ) -> faiss.IndexIVF:
     """The lists of `embeddings` (N, D): mapped from `folder` where they are there and right, else built and kept there.
 
-    device: as `build_lists` takes it; a kept file is good whichever it was built on. Raises BusyError while another process builds them. A folder that cannot be written costs a new build next time.
+    device: as `build_lists` takes it; a kept file is good whichever it was built on. Raises BusyError while another
+    process builds them. A folder that cannot be written costs a new build next time.
     """
     if folder is None:
         return build_lists(embeddings, progress, device)
