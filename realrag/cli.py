@@ -206,8 +206,8 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     one.add_argument("--with-encoder", action="store_true", help="put the encoder's weights into the bundle")
     one.add_argument("--picture-size", type=int, help="longest side of the kept pictures in pixels (default 768)")
-    one.add_argument("--batch", type=int, default=32, help="photos a step of the encoder")
-    one.add_argument("--workers", type=int, default=4, help="decoding threads")
+    one.add_argument("--batch", type=int, default=0, help="photos a step of the encoder (0: 32 on a CPU, what fits on a GPU)")
+    one.add_argument("--workers", type=int, default=0, help="decoding threads (0: 4 beside a CPU encoder, all cores for a GPU)")
     one.add_argument("--max-rejected", type=float, default=10, metavar="PERCENT", help="exit with 3 above this share")
 
     one = command("search", search, "Ask a bundle for real photos.", 'realrag search my-photos "a 1994 Audi 100" -k 5')

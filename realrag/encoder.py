@@ -63,7 +63,8 @@ class Encoder(torch.nn.Module):
         }
 
     @property
-    def _place(self) -> tuple[torch.device, torch.dtype]:
+    def place(self) -> tuple[torch.device, torch.dtype]:
+        """Where the weights are, and as what."""
         parameter = next(self.parameters())
         return parameter.device, parameter.dtype
 
@@ -74,7 +75,7 @@ class Encoder(torch.nn.Module):
     @torch.inference_mode()
     def encode_images(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) uint8 -> (B, D) float32 on the CPU, as the image tower gives them (not of unit length)."""
-        device, dtype = self._place
+        device, dtype = self.place
         return self._images(self.preprocess.normalise(pixels.to(device, non_blocking=True), dtype)).float().cpu()
 
     @torch.inference_mode()
@@ -112,7 +113,7 @@ class SmallEncoder(Encoder):
         return self.towers.image_tower(x)
 
     def _texts(self, texts: list[str]) -> Tensor:
-        return self.towers.text_tower(self.towers.tokenize(texts).to(self._place[0]))
+        return self.towers.text_tower(self.towers.tokenize(texts).to(self.place[0]))
 
     def save_pretrained(self, folder: Path) -> list[Path]:
         from .small_encoder import save_small_encoder
@@ -133,7 +134,7 @@ def load_encoder(
 
     name: "realrag-small"; "ARCH:TAG" or "ARCH:FILE" of open_clip; a folder in open_clip's layout; or a small-encoder
         file. folder: where the weights lie when the name alone does not say (a bundle's `encoder` folder).
-    device: fp32 on a CPU, bf16 (fp16 on cards without it) on a GPU. offline: never open a connection.
+    device: see `on_device`. offline: never open a connection.
     Raises EncoderError.
     """
     from .open_clip_encoder import OpenClipEncoder
@@ -149,6 +150,11 @@ def load_encoder(
         encoder = SmallEncoder(SMALL_FILE)
     else:
         encoder = OpenClipEncoder(name, offline=offline)
+    return on_device(encoder, device)
+
+
+def on_device(encoder: Encoder, device: str | torch.device) -> Encoder:
+    """The encoder, moved: fp32 on a CPU, bf16 (fp16 on cards without it) on a GPU."""
     device = torch.device(device)
     if device.type != "cpu":
         half = torch.bfloat16 if device.type != "cuda" or torch.cuda.is_bf16_supported() else torch.float16

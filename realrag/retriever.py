@@ -41,19 +41,21 @@ class Retriever:
     """
 
     def __init__(
-        self, bundle: Bundle, encoder: Encoder, head: str | None = AUTO, kind: str = "auto", progress: Progress | None = None
-    ):
-        self.bundle, self.encoder, self._kind = bundle, encoder, kind
+        self, bundle: Bundle, encoder: Encoder, head: str | None = AUTO, kind: str = "auto",
+        device: str | torch.device = "cpu", progress: Progress | None = None,
+    ):  # fmt: skip
+        self.bundle, self.encoder, self._kind, self._device = bundle, encoder, kind, device
         self.bundle_id = bundle.id
         chosen = bundle.manifest.head(head)
         self.head_name = chosen.name if chosen else ""
         self.head = bundle.head(head)
         self._vectors = unit_vectors(bundle, self.head)
-        self.index = open_index(self._vectors, bundle.cache, vectors_key(self.head), kind=kind, progress=progress)
+        key = vectors_key(self.head)
+        self.index = open_index(self._vectors, bundle.cache, key, kind=kind, device=device, progress=progress)
 
     def with_head(self, head: str | None, progress: Progress | None = None) -> Retriever:
         """The same library and encoder, asked through another of its heads. Raises BundleError, EncoderError."""
-        return Retriever(self.bundle, self.encoder, head, self._kind, progress)
+        return Retriever(self.bundle, self.encoder, head, self._kind, self._device, progress)
 
     @classmethod
     def open(
@@ -69,7 +71,8 @@ class Retriever:
     ) -> Retriever:
         """Open a bundle for questions. `encoder` must be the one the bundle was made with; None loads it, never from the
         network. head: the name of one of its reflective heads; "auto" for its first, or the plain encoder where it has none;
-        None or "none" for the plain encoder. cache: folder for derived files, None keeps none. kind: "auto", "exact" or "ivf" search.
+        None or "none" for the plain encoder. cache: folder for derived files, None keeps none. kind: "auto", "exact" or
+        "ivf" search. device: where the encoder is loaded and a large library's index is built; search is on the CPU.
         Raises BundleError, EncoderError.
         """
         bundle = Bundle(path, cache, progress)
@@ -81,7 +84,7 @@ class Retriever:
                 f"{path} was made with the encoder {made_with['name']} ({made_with['fingerprint'][:12]}), loaded is "
                 f"{encoder.name} ({encoder.fingerprint[:12]}): the answers would be noise. Load the first, or index again."
             )
-        return cls(bundle, encoder, head, kind, progress)
+        return cls(bundle, encoder, head, kind, device, progress)
 
     def query(self, texts: list[str], image=None, image_weight: float = 0.5) -> np.ndarray:
         """(B, D) float32 unit query vectors: of the text, of the picture (through the head, like the photos), or of both
