@@ -112,8 +112,10 @@ def jackknifed(
     parts = _kernel_sums(x, x_groups, y, y_groups, groups)
     fids, kids = [], []
     for group in range(groups) if groups > 1 else ():
-        fids.append(fid(x[x_groups != group], y[y_groups != group]))
-        kids.append(_mmd2(*parts, np.arange(groups) != group))
+        in_x, in_y = x_groups != group, y_groups != group
+        enough = min(in_x.sum(), in_y.sum()) > 1
+        fids.append(fid(x[in_x], y[in_y]) if enough else np.nan)
+        kids.append(_mmd2(*parts, np.arange(groups) != group) if enough else np.nan)
     return Jackknifed(fid(x, y), np.array(fids)), Jackknifed(float(_mmd2(*parts)), np.array(kids))
 
 

@@ -65,12 +65,14 @@ def write_html(
         '<span style="color:#dc8214">what the generator draws already</span>, grey: another class.</p>',
     ]
     parts += _sheets(_shown_first(report, asked)[:SHOWN_PROMPTS], asked, arms, gallery, prompts)
+    write_atomic(path, page("RealRAG report", parts))
+
+
+def page(title: str, parts: Sequence[str]) -> bytes:
+    """A page that loads nothing and runs nothing."""
     safe = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    head = f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{safe}"><title>RealRAG report</title>'
-    write_atomic(
-        path,
-        f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>".encode(),
-    )
+    head = f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{safe}"><title>{title}</title>'
+    return f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>".encode()
 
 
 def picture(image, text: str, kind: str = "PNG") -> str:
