@@ -33,6 +33,7 @@ from .run import OutOfTime
 HELP = "measure painted pictures, arm by arm: CLIP-I, CLIP-T, FID, KID, class, copying, variety"
 MEASURES = ("CLIP-I", "CLIP-T", "accuracy (linear)", "accuracy (means)", "accuracy (names)", "copied", "diversity", "FID", "KID",
             "to references", "references copied")  # fmt: skip
+TOLD = ("CLIP-I", "accuracy (linear)", "copied", "FID", "KID")  # differences on the screen; all are in the files
 
 
 @dataclass(frozen=True)
@@ -162,14 +163,16 @@ def table(report: dict) -> str:
     own = " (the retriever's own: it is no independent judge)" if facts["retrievers_own"] else ""
     measures = [m for m in MEASURES if any(m in row for row in report["arms"].values())]
     lines = [f"{facts['encoder']}{own}: {facts['pictures']} pictures an arm, {facts['classes']} classes"]
-    lines.append(f"{'arm':<14}" + "".join(f"{m:>19}" for m in measures))
+    wide = {m: max(len(m), 7) + 2 for m in measures}
+    lines.append(f"{'arm':<12}" + "".join(f"{m:>{wide[m]}}" for m in measures))
     for name, row in {"real photos": report["real"], **report["arms"]}.items():
-        lines.append(f"{name:<14}" + "".join(f"{row[m][0]:>19.4f}" if m in row else f"{'-':>19}" for m in measures))
+        cells = (f"{row[m][0]:>{wide[m]}.4f}" if m in row else f"{'-':>{wide[m]}}" for m in measures)
+        lines.append(f"{name:<12}" + "".join(cells))
     lines += notes(report)
     if report["differences"]:
         lines += ["", "differences, with 95 % intervals over classes (not resolved where 0 lies inside)"]
     for pair, row in report["differences"].items():
-        lines.append(f"{pair:<24}" + ", ".join(f"{m} {signed(row[m])}" for m in measures if m in row))
+        lines.append(f"{pair:<24}" + ", ".join(f"{m} {signed(row[m])}" for m in TOLD if m in row))
     return "\n".join(lines) + ("" if distances else "\nFID and KID need four real photos or more.")
 
 

@@ -51,14 +51,18 @@ def _differences(report: dict) -> str:
     measures = _measures(report)
     rows = ["<tr><th>pair</th>" + "".join(f"<th>{m}</th>" for m in measures) + "</tr>"]
     for pair, row in report["differences"].items():
-        cells = []
-        for m in measures:
-            _, low, high = row.get(m, (0, None, None))
-            text = signed(row[m]) if m in row else ""
-            cells.append(f"<td>{f'<b>{text}</b>' if low is not None and (low > 0 or high < 0) else text}</td>")
+        cells = (_difference(row[m]) if m in row else "<td></td>" for m in measures)
         rows.append(f"<tr><td>{html.escape(pair)}</td>{''.join(cells)}</tr>")
     return (f'<table>{"".join(rows)}</table><p class="s">Paired by prompt and seed, classes resampled; bold where 0 lies '
             "outside. Many are looked at and none is corrected for that.</p>")  # fmt: skip
+
+
+def _difference(row: Sequence[float | None]) -> str:
+    mean, low, high = row
+    if low is None:
+        return f"<td>{mean:+.3f}</td>"
+    kind = "b" if low > 0 or high < 0 else "span"
+    return f'<td style="white-space:nowrap"><{kind}>{mean:+.3f}</{kind}><br><span class="s">{low:+.3f} to {high:+.3f}</span></td>'
 
 
 def _sheets(arms: dict[str, list[Picture]], real: Bundle) -> list[str]:

@@ -14,7 +14,7 @@ from realrag.photos import decode, encode_jpeg, read_bytes, shrink
 STYLE = """*{box-sizing:border-box}body{font:17px/1.45 system-ui,sans-serif;margin:0 auto;max-width:1300px;padding:1em;color:#222;background:#f7f7f5}
 h1{font-size:1.15em;margin:.2em 0}#prompt{font-size:1.5em;margin:.4em 0}.row{display:flex;gap:14px;justify-content:center;align-items:flex-start}
 figure{margin:0;flex:1 1 0;max-width:512px;text-align:center}figure.real{flex:0 1 230px;color:#666;font-size:.85em}
-img{width:100%;border-radius:6px;background:#ddd;display:block}button{font:inherit;padding:.55em 1.1em;margin:.7em .2em;border:1px solid #999;border-radius:8px;background:#fff;cursor:pointer}
+img{width:100%;border-radius:6px;background:#ddd;display:block}#left,#right{max-height:62vh;object-fit:contain}button{font:inherit;padding:.55em 1.1em;margin:.7em .2em;border:1px solid #999;border-radius:8px;background:#fff;cursor:pointer}
 button:hover,button:focus-visible{background:#e8eefc;border-color:#36c}.keys,#count{color:#666;font-size:.85em}.bar{height:6px;background:#ddd;border-radius:3px}
 .bar div{height:6px;background:#36c;border-radius:3px;width:0}[hidden]{display:none!important}input{font:inherit;padding:.45em}"""
 
