@@ -112,8 +112,8 @@ def test_the_jackknife_of_a_mean_is_its_students_interval():
 
 
 def test_the_interval_of_a_difference_holds_the_truth_about_as_often_as_it_says():
-    """Two arms at equal distance from the real photos, 20 classes as clusters: 0 lies inside in 95 of 100 worlds, more or
-    less; a far worse arm is told apart in all of them."""
+    """Two arms at equal distance from the real photos, 20 classes as clusters: 0 lies inside in 95 of 100 worlds, more
+    or less; a far worse arm is told apart in all of them."""
     inside = apart = 0
     for world in range(60):
         dice = np.random.default_rng(world)

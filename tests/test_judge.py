@@ -1,4 +1,5 @@
-"""Painted pictures, judged: each figure against a slow twin, the judges against their definitions, the command whole."""
+"""Painted pictures, judged: each figure against a slow twin, the judges against their definitions, the command
+whole."""
 
 import json
 import shutil
@@ -38,7 +39,10 @@ def bench(dim=6, seed=0, classes=4):
         unit(centres.repeat(each, 0) + 0.3 * dice.normal(size=(classes * each, dim))), np.arange(classes).repeat(each)
     )
     real, library, taught, asked = photos(7), photos(9), photos(8), np.arange(classes).repeat(3)
-    judges = {"linear": linear_judge(taught.vectors, taught.classes)[0], "means": mean_judge(taught.vectors, taught.classes)}
+    judges = {
+        "linear": linear_judge(taught.vectors, taught.classes)[0],
+        "means": mean_judge(taught.vectors, taught.classes),
+    }
     return Bench(real, np.ones(7 * classes, bool), library, judges, asked, centres[asked], centres[real.classes], 0.97)
 
 
@@ -132,7 +136,8 @@ def test_judges_name_what_they_were_taught_and_nothing_of_classes_they_never_saw
 
 @pytest.fixture
 def world(tmp_path, encoder, monkeypatch):
-    """library and gallery bundles of four colours, and three painted arms: the right colours, the wrong ones, and copies."""
+    """library and gallery bundles of four colours, and three painted arms: the right colours, the wrong ones, and
+    copies."""
     for part, first in (("library", 0), ("gallery", 100)):
         for name, colour in COLOURS.items():
             (tmp_path / part / name).mkdir(parents=True)
@@ -154,7 +159,17 @@ def world(tmp_path, encoder, monkeypatch):
 def command(world, *extra, arms=("oracle", "none", "copy")):
     given = [word for arm in arms for word in ("--arm", f"{arm}={world / arm}")]
     run = world / "run"
-    return ["judge", *given, "--real", str(run / "gallery"), "--library", str(run / "library"), "--out", str(world / "out"), *extra]
+    return [
+        "judge",
+        *given,
+        "--real",
+        str(run / "gallery"),
+        "--library",
+        str(run / "library"),
+        "--out",
+        str(world / "out"),
+        *extra,
+    ]
 
 
 def test_the_command_tells_right_wrong_and_copied_pictures_apart(world, capsys):
@@ -205,7 +220,9 @@ def test_pictures_that_are_equal_to_photos_have_their_vectors(world, encoder):
     pictures = read_arm(world / "copy", PROMPTS)
     vectors = unit_rows(picture_vectors(pictures, encoder, 768, world / "kept"))
     for picture, vector in zip(pictures, vectors):
-        row = next(i for i, record in enumerate(library.records) if record.file == f"{picture.class_name}/{picture.seed}.jpg")
+        row = next(
+            i for i, record in enumerate(library.records) if record.file == f"{picture.class_name}/{picture.seed}.jpg"
+        )
         assert vector @ unit_rows(library.embeddings)[row] > 0.9999
     (world / "copy" / "red" / "0.jpg").write_bytes(b"no picture")
     with pytest.raises(PhotoError, match="0.jpg"):
@@ -214,7 +231,9 @@ def test_pictures_that_are_equal_to_photos_have_their_vectors(world, encoder):
 
 def test_a_table_says_the_same_as_folders_and_may_name_the_references(world):
     folder = read_arm(world / "oracle", PROMPTS)
-    rows = [{"file": f"oracle/{p.class_name}/{p.seed}.jpg", "prompt": p.prompt, "references": ["a" * 16]} for p in folder]
+    rows = [
+        {"file": f"oracle/{p.class_name}/{p.seed}.jpg", "prompt": p.prompt, "references": ["a" * 16]} for p in folder
+    ]
     (world / "arm.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     lines = [f"{row['file']},{row['prompt']},{'a' * 16} {'b' * 16}" for row in rows]
     (world / "arm.csv").write_text("file,prompt,references\n" + "\n".join(lines))
@@ -281,7 +300,11 @@ def test_choices_come_back_as_the_references_that_pictures_were_shown(world, cap
     assert zero == normal  # an untrained head is the plain encoder
     assert main(command(world, "--choices", str(world / "choices"))) == 0
     arms = json.loads((world / "out" / "judge.json").read_text())["encoders"]["realrag-small"]["arms"]
-    assert arms["oracle"]["to references"][0] > 0.9 and "to references" not in arms["none"] and "to references" not in arms["copy"]
+    assert (
+        arms["oracle"]["to references"][0] > 0.9
+        and "to references" not in arms["none"]
+        and "to references" not in arms["copy"]
+    )
 
 
 def test_choices_that_are_none_are_refused(tmp_path, world):

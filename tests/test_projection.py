@@ -33,7 +33,9 @@ def test_the_axes_are_the_covariance_s_first_eigenvectors():
 def test_a_class_and_what_is_drawn_in_its_place_are_shown_first_and_each_class_once():
     asked = questions()
     assert shown_prompts(asked, [0, 5, 1, 2, 3, 4]) == [5, 2, 0, 1, 3, 4]
-    twice = Questions(asked.queries, asked.photos, np.array([0, 0, 1, 1, 2, 2, 3, 3]), asked.photo_classes, np.full(8, -1))
+    twice = Questions(
+        asked.queries, asked.photos, np.array([0, 0, 1, 1, 2, 2, 3, 3]), asked.photo_classes, np.full(8, -1)
+    )
     assert shown_prompts(twice, range(8)) == [0, 2, 4, 6]
 
 
@@ -59,7 +61,9 @@ def test_points_lie_where_they_should_with_one_scale_both_ways():
     group = ("a", np.array([[-1.0, -1], [1, 1]]), np.array([[1.0, -1]]))
     pixels = np.asarray(scatter([group], "title", (np.array([-1.0, -1]), np.array([1.0, 1]))))[34:354]
     rows, columns = np.nonzero((pixels == PALETTE[0]).all(2))
-    assert columns.max() - columns.min() == pytest.approx(rows.max() - rows.min(), abs=12)  # the diamond is larger than a dot
+    assert columns.max() - columns.min() == pytest.approx(
+        rows.max() - rows.min(), abs=12
+    )  # the diamond is larger than a dot
     right = columns > columns.mean()
     assert rows[right].min() == rows.min() and rows[~right].max() > rows.mean()
     assert beside([scatter([group], "t", ([0, 0], [1, 1]))] * 3, 2).size == (1000, 800)

@@ -11,7 +11,8 @@ from made_photos import COLOURS, photo_bytes
 from realrag_train.__main__ import main
 from realrag_train.arms import Picture
 from realrag_train.bradley_terry import PRIOR, Votes, read_votes_as_strengths, strengths, win_table
-from realrag_train.votes import make_pairs, read_key, read_page
+from realrag_train.votes_make import make_pairs
+from realrag_train.votes_read import read_key, read_page
 
 from realrag.build import build
 from realrag.errors import RealRAGError
@@ -52,7 +53,9 @@ def test_strengths_maximise_the_likelihood():
 def test_two_arms_differ_by_the_logarithm_of_their_odds():
     s = strengths(np.array([[0, 30.0], [12, 0]]))
     assert s[0] - s[1] == pytest.approx(np.log(30 / 12))
-    votes = Votes(("a", "b"), np.zeros(42, int), np.ones(42, int), (np.arange(42) < 30).astype(float), np.arange(42), np.zeros(42))
+    votes = Votes(
+        ("a", "b"), np.zeros(42, int), np.ones(42, int), (np.arange(42) < 30).astype(float), np.arange(42), np.zeros(42)
+    )
     row = read_votes_as_strengths(votes, resamples=500)["pairs"]["a - b"]
     assert row["apart"][0] == pytest.approx(np.log((30 + PRIOR) / (12 + PRIOR)), abs=1e-4)
     assert (row["wins"], row["ties"], row["losses"], row["share"][0]) == (30, 0, 12, pytest.approx(30 / 42, abs=1e-4))
@@ -62,7 +65,9 @@ def test_two_arms_differ_by_the_logarithm_of_their_odds():
 
 
 def test_a_tie_is_half_a_win_for_either_and_the_side_does_not_matter():
-    votes = Votes(("a", "b"), np.array([0, 1, 0]), np.array([1, 0, 1]), np.array([1.0, 0.0, 0.5]), np.arange(3), np.zeros(3))
+    votes = Votes(
+        ("a", "b"), np.array([0, 1, 0]), np.array([1, 0, 1]), np.array([1.0, 0.0, 0.5]), np.arange(3), np.zeros(3)
+    )
     np.testing.assert_allclose(win_table(votes, np.ones((1, 3)))[0], [[0, 2.5], [0.5, 0]])
 
 
@@ -86,9 +91,18 @@ def test_equal_arms_are_not_told_apart_more_often_than_the_interval_says():
 
 
 def test_one_hard_prompt_widens_the_interval_more_than_as_many_prompts():
-    same = Votes(("a", "b"), np.zeros(60, int), np.ones(60, int), (np.arange(60) % 3 > 0).astype(float), np.arange(60), np.zeros(60))
+    same = Votes(
+        ("a", "b"),
+        np.zeros(60, int),
+        np.ones(60, int),
+        (np.arange(60) % 3 > 0).astype(float),
+        np.arange(60),
+        np.zeros(60),
+    )
     clustered = Votes(("a", "b"), same.first, same.second, np.sort(same.score), np.arange(60) // 10, same.voters)
-    wide = [np.diff(read_votes_as_strengths(v, resamples=500)["pairs"]["a - b"]["share"][1:])[0] for v in (same, clustered)]
+    wide = [
+        np.diff(read_votes_as_strengths(v, resamples=500)["pairs"]["a - b"]["share"][1:])[0] for v in (same, clustered)
+    ]
     assert wide[1] > 2 * wide[0]
 
 
@@ -104,7 +118,11 @@ def test_an_arm_that_never_lost_has_a_finite_strength_and_islands_are_refused():
 
 
 def pictures(arm, prompts=10, seeds=2):
-    return [Picture(Path(f"{arm}/{p}/{s}.jpg"), f"prompt {p}", f"class {p}", s) for p in range(prompts) for s in range(seeds)]
+    return [
+        Picture(Path(f"{arm}/{p}/{s}.jpg"), f"prompt {p}", f"class {p}", s)
+        for p in range(prompts)
+        for s in range(seeds)
+    ]
 
 
 def test_pairs_are_balanced_in_arms_sides_and_prompts():
@@ -173,7 +191,10 @@ def test_votes_go_through_the_key_and_come_out_by_arm(voted, tmp_path, capsys):
     page, vote = voted
     fan = vote("fan", lambda pair: "left" if pair["left"] == "reflective" else "right")
     unsure = vote("unsure", lambda pair: "tie")
-    assert main(["votes", "read", str(page / "key.json"), str(fan), str(unsure), "--out", str(tmp_path / "read.json")]) == 0
+    assert (
+        main(["votes", "read", str(page / "key.json"), str(fan), str(unsure), "--out", str(tmp_path / "read.json")])
+        == 0
+    )
     said = capsys.readouterr().out
     assert "12 votes of 2 voters on 3 prompts, 6 ties" in said and "reflective - none: 6, 6, 0; 75.0%" in said
     report = json.loads((tmp_path / "read.json").read_text())
@@ -185,7 +206,8 @@ def test_votes_go_through_the_key_and_come_out_by_arm(voted, tmp_path, capsys):
 @pytest.mark.parametrize(
     "change, told",
     [({"page": "0" * 16}, "is of the page"), ({"votes": [{"pair": "x", "choice": "left"}]}, "each names a pair"),
-     ({"votes": [3]}, "each names a pair"), ({"version": 2}, "does not say format"), ({"voter": 3}, "'voter'"), ({"votes": []}, "no vote")],
+     ({"votes": [3]}, "each names a pair"), ({"version": 2}, "does not say format"), ({"voter": 3}, "'voter'"),
+     ({"votes": []}, "no vote")],
 )  # fmt: skip
 def test_a_file_that_holds_no_votes_of_this_page_is_refused(voted, tmp_path, change, told):
     page, vote = voted

@@ -1,4 +1,5 @@
-"""The pictures that a generator painted under each arm (none, random, normal, reflective, oracle ...), and their vectors."""
+"""The pictures that a generator painted under each arm (none, random, normal, reflective, oracle ...), and their
+vectors."""
 
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Picture:
-    """One painted picture. seed: its number among those of its prompt, equal between arms where the noise was. references:
-    ids of the library photos that it was shown, None where that is not known."""
+    """One painted picture. seed: its number among those of its prompt, equal between arms where the noise was.
+    references: ids of the library photos that it was shown, None where that is not known."""
 
     file: Path
     prompt: str
@@ -59,9 +60,13 @@ def read_arm(path: Path, prompts: Sequence[Prompt]) -> list[Picture]:
     elif path.suffix.lower() in (".csv", ".jsonl"):
         pictures = _from_table(path, {p.prompt: p.class_name for p in prompts})
     else:
-        raise RealRAGError(f"{path} is no folder of pictures and no .csv or .jsonl table of them. Give one or the other.")
+        raise RealRAGError(
+            f"{path} is no folder of pictures and no .csv or .jsonl table of them. Give one or the other."
+        )
     if not pictures:
-        raise RealRAGError(f"There is no picture in {path}. Put each into a sub-folder called like its prompt or class.")
+        raise RealRAGError(
+            f"There is no picture in {path}. Put each into a sub-folder called like its prompt or class."
+        )
     pictures.sort(key=lambda picture: picture.key)
     for one, next_one in zip(pictures, pictures[1:]):
         if one.key == next_one.key:
@@ -83,7 +88,9 @@ def _from_folder(folder: Path, prompts: Sequence[Prompt]) -> list[Picture]:
         meant = said.get(class_key(name), [])
         if len(meant) != 1:
             how = f"the class of {len(meant)} prompts" if meant else "no prompt and no class of one"
-            raise RealRAGError(f"The folder {name!r} in {folder} is called like {how}. Call it like one of the prompts.")
+            raise RealRAGError(
+                f"The folder {name!r} in {folder} is called like {how}. Call it like one of the prompts."
+            )
         pictures += [Picture(f, meant[0].prompt, meant[0].class_name, seed) for seed, f in enumerate(sorted(found))]
     return pictures
 
@@ -96,7 +103,9 @@ def _from_table(path: Path, classes: dict[str, str]) -> list[Picture]:
         else:
             rows = [json.loads(line) for line in text.splitlines() if line.strip()]
     except (OSError, ValueError, csv.Error) as error:
-        raise RealRAGError(f"The table {path} cannot be read ({error}). Save it as UTF-8, one picture a line.") from None
+        raise RealRAGError(
+            f"The table {path} cannot be read ({error}). Save it as UTF-8, one picture a line."
+        ) from None
     pictures, seen = [], {}
     for number, row in enumerate(rows, 1):
         try:
@@ -125,10 +134,14 @@ def with_references(pictures: Sequence[Picture], choices: dict[str, tuple[str, .
 
 
 def picture_vectors(
-    pictures: Sequence[Picture], encoder: Encoder, longest: int, folder: Path, progress: Progress = lambda done, total: None
+    pictures: Sequence[Picture],
+    encoder: Encoder,
+    longest: int,
+    folder: Path,
+    progress: Progress = lambda done, total: None,
 ) -> np.ndarray:
-    """(N, D) float32 raw. Each picture is shrunk and written as a JPEG as a bundle's photos are, so that neither size nor
-    file traces tell them from real ones. PhotoError names a picture that cannot be read."""
+    """(N, D) float32 raw. Each picture is shrunk and written as a JPEG as a bundle's photos are, so that neither size
+    nor file traces tell them from real ones. PhotoError names a picture that cannot be read."""
     sources = [lambda p=p: encode_jpeg(shrink(decode(read_bytes(p.file), p.file.name), longest)) for p in pictures]
     stats = [p.file.stat() if p.file.is_file() else None for p in pictures]
     names = [[longest, str(p.file.resolve()), s and [s.st_size, s.st_mtime_ns]] for p, s in zip(pictures, stats)]
@@ -156,7 +169,10 @@ def _vectors(sources: Sequence[Callable[[], bytes]], names: list, encoder: Encod
     for start in range(0, len(sources), KEPT):
         path = folder / f"{key}-{start}.safetensors"
         if not path.is_file():
-            rows = [_encode(sources[at : at + BATCH], encoder) for at in range(start, min(start + KEPT, len(sources)), BATCH)]
+            rows = [
+                _encode(sources[at : at + BATCH], encoder)
+                for at in range(start, min(start + KEPT, len(sources)), BATCH)
+            ]
             # Raw vectors of photos are fp16 in bundles; those of pictures are rounded alike.
             write_atomic(path, save({"vectors": np.concatenate(rows).astype(np.float16)}))
         parts.append(load_file(path)["vectors"][: len(sources) - start].astype(np.float32))

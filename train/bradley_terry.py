@@ -1,7 +1,8 @@
-"""Votes between pairs of arms -> one strength an arm (Bradley & Terry 1952): P(a is preferred to b) = 1 / (1 + exp(s_b - s_a)).
+"""Votes between pairs of arms -> one strength an arm (Bradley & Terry 1952): P(a is preferred to b) = 1 / (1 + exp(s_b
+- s_a)).
 
-A tie is half a win for either. Each compared pair gets half a win either way on top, so that an arm that never lost has a
-finite strength; with two arms the difference is then log((wins + 1/2) / (losses + 1/2))."""
+A tie is half a win for either. Each compared pair gets half a win either way on top, so that an arm that never lost has
+a finite strength; with two arms the difference is then log((wins + 1/2) / (losses + 1/2))."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ AT_ONCE = 250  # resamples held in memory
 
 @dataclass(frozen=True)
 class Votes:
-    """n votes. arms: names. first, second (n,): numbers of the arms shown. score (n,): 1 where the first was preferred, 0
-    the second, 1/2 a tie. prompts, voters (n,): numbers of what was shown and of who voted."""
+    """n votes. arms: names. first, second (n,): numbers of the arms shown. score (n,): 1 where the first was preferred,
+    0 the second, 1/2 a tie. prompts, voters (n,): numbers of what was shown and of who voted."""
 
     arms: tuple[str, ...]
     first: np.ndarray
@@ -116,4 +117,6 @@ def _refuse_islands(arms: tuple[str, ...], compared: np.ndarray) -> None:
         reached |= set(new)
     if len(reached) < len(arms):
         apart = next(arms[i] for i in range(len(arms)) if i not in reached)
-        raise RealRAGError(f"No vote compares {arms[0]} with {apart}, nor through other arms. Collect votes between them.")
+        raise RealRAGError(
+            f"No vote compares {arms[0]} with {apart}, nor through other arms. Collect votes between them."
+        )

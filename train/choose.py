@@ -1,5 +1,5 @@
-"""Which references each arm would use for each prompt, written down with their pictures, so that any generator can paint
-them: none, random, oracle, and the retriever with each head of a run."""
+"""Which references each arm would use for each prompt, written down with their pictures, so that any generator can
+paint them: none, random, oracle, and the retriever with each head of a run."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ ROWS = 4096
 
 
 def kept_apart(library: Bundle, gallery: Bundle | None) -> np.ndarray:
-    """(N,) bools: library photos that an arm may show. Photos of the gallery, by which pictures are judged, are not among
-    them; nor is, where one encoder made both, the same shot saved again."""
+    """(N,) bools: library photos that an arm may show. Photos of the gallery, by which pictures are judged, are not
+    among them; nor is, where one encoder made both, the same shot saved again."""
     allowed = np.ones(len(library.records), bool)
     if gallery is None:
         return allowed
@@ -57,12 +57,15 @@ def choose(
 ) -> list[dict]:
     """Lines of {arm, prompt, class, references: [{id, file, class, score}]}, best first.
 
-    none: no reference. random: k photos by chance. oracle: k photos of the prompt's class by chance, and not those that an
-    encoder likes best; none where the library has none. A head's arm (None for `zero`): what the node would retrieve.
+    none: no reference. random: k photos by chance. oracle: k photos of the prompt's class by chance, and not those that
+    an encoder likes best; none where the library has none. A head's arm (None for `zero`): what the node would
+    retrieve.
     """
     allowed = kept_apart(library, gallery)
     if not allowed.any():
-        raise RealRAGError(f"Every photo of {library.folder} is among those to judge by. Take two separate sets of photos.")
+        raise RealRAGError(
+            f"Every photo of {library.folder} is among those to judge by. Take two separate sets of photos."
+        )
     photo_classes, asked = class_codes(library, list(prompts))
     lines = []
     for arm in controls:
@@ -94,7 +97,10 @@ def write_choices(folder: Path, lines: Sequence[dict], library: Bundle) -> None:
         path = folder / "photos" / f"{id}.jpg"
         if not path.is_file():
             write_atomic(path, library.jpeg(library.records[library.records.row_of(id)]))
-    shown = [{**line, "references": [{**r, "picture": f"photos/{r['id']}.jpg"} for r in line["references"]]} for line in lines]
+    shown = [
+        {**line, "references": [{**r, "picture": f"photos/{r['id']}.jpg"} for r in line["references"]]}
+        for line in lines
+    ]
     write_atomic(folder / CHOICES, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in shown).encode())
 
 
@@ -110,7 +116,9 @@ def read_choices(path: Path) -> dict[str, dict[str, tuple[str, ...]]]:
     except OSError as error:
         raise RealRAGError(f"The choices cannot be read ({error}). Make them with `choose`.") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise RealRAGError(f"{path}, line {number}: {type(error).__name__} {error}. Make it again with `choose`.") from None
+        raise RealRAGError(
+            f"{path}, line {number}: {type(error).__name__} {error}. Make it again with `choose`."
+        ) from None
     return found
 
 
@@ -120,18 +128,26 @@ def summary(lines: Sequence[dict]) -> str:
     for arm in dict.fromkeys(line["arm"] for line in lines):
         right = [r["class"] == line["class"] for line in lines if line["arm"] == arm for r in line["references"]]
         empty = sum(not line["references"] for line in lines if line["arm"] == arm)
-        share = f"{np.mean(right):.1%} of {len(right)} references are of the prompt's class" if right else "no reference"
+        share = (
+            f"{np.mean(right):.1%} of {len(right)} references are of the prompt's class" if right else "no reference"
+        )
         said.append(f"{arm:<12}{share}" + (f"; {empty} prompts without one" if empty and right else ""))
     return "\n".join(said)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="RUN", help="the --out of `run`: its library, gallery, prompts and heads")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help=f"{CHOICES} and photos/ are written here")
+    parser.add_argument(
+        "folder", type=Path, metavar="RUN", help="the --out of `run`: its library, gallery, prompts and heads"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help=f"{CHOICES} and photos/ are written here"
+    )
     parser.add_argument("--k", type=int, default=3, help="references a prompt (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the random and the oracle arm")
     parser.add_argument("--head-seed", type=int, default=0, metavar="N", help="which of the heads of each arm")
-    parser.add_argument("--prompts", type=Path, metavar="FILE", help="other prompts than the run's: lines of {prompt, class}")
+    parser.add_argument(
+        "--prompts", type=Path, metavar="FILE", help="other prompts than the run's: lines of {prompt, class}"
+    )
     parser.add_argument("--device", default="cpu")
 
 

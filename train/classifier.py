@@ -1,7 +1,7 @@
 """The judges that name the class of a picture: linear, nearest class mean, and (with a text tower) nearest class name.
 
-The first two are trained on real photos alone. None is the retriever, but a judge on the retriever's own encoder shares its
-blind spots: name another."""
+The first two are trained on real photos alone. None is the retriever, but a judge on the retriever's own encoder shares
+its blind spots: name another."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def linear_judge(vectors: np.ndarray, classes: np.ndarray) -> tuple[Judge, dict]
     rightly by the regression without them (exact leave-one-out; the stronger of equals), on these photos alone."""
     known, code = np.unique(classes, return_inverse=True)
     if len(known) < 2:
-        raise RealRAGError(f"The judge is taught {len(known)} class; it needs two or more. Give photos of more classes.")
+        raise RealRAGError(
+            f"The judge is taught {len(known)} class; it needs two or more. Give photos of more classes."
+        )
     x, y = np.asarray(vectors, np.float64), np.eye(len(known))[code]
     x_mean, y_mean = x.mean(0), y.mean(0)
     x, y = x - x_mean, y - y_mean
@@ -64,6 +66,7 @@ def mean_judge(vectors: np.ndarray, classes: np.ndarray) -> Judge:
 
 
 def name_judge(said: np.ndarray, classes: np.ndarray) -> Judge:
-    """The class whose prompt is nearest by cosine (zero-shot, as the paper's accuracy): said (C, D) unit, one a class."""
+    """The class whose prompt is nearest by cosine (zero-shot, as the paper's accuracy): said (C, D) unit, one a
+    class."""
     order = np.argsort(classes)
     return Judge(np.asarray(classes)[order], said[order].T)

@@ -31,7 +31,8 @@ class Gaussian:
 def frechet(a: Gaussian, b: Gaussian) -> float:
     """|mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^1/2) (Heusel et al., arXiv 1706.08500).
 
-    With C = R.T R the eigenvalues of C_a C_b are the squared singular values of R_a R_b.T, so no root of a matrix is taken.
+    With C = R.T R the eigenvalues of C_a C_b are the squared singular values of R_a R_b.T, so no root of a matrix is
+    taken.
     """
     apart = ((a.mean - b.mean) ** 2).sum()
     shared = np.linalg.svd(a.root @ b.root.T, compute_uv=False).sum()
@@ -44,14 +45,16 @@ def fid(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def kid(x: np.ndarray, y: np.ndarray) -> float:
-    """Unbiased squared MMD of x (N, D) and y (M, D) with the kernel (x.y / D + 1)^3 (Binkowski et al., arXiv 1801.01401),
-    over all pairs and not a mean over random blocks: the same expectation with less noise. May be below 0."""
+    """Unbiased squared MMD of x (N, D) and y (M, D) with the kernel (x.y / D + 1)^3 (Binkowski et al., arXiv
+    1801.01401), over all pairs and not a mean over random blocks: the same expectation with less noise. May be below
+    0."""
     one = np.zeros(len(x), int), np.zeros(len(y), int)
     return float(_mmd2(*_kernel_sums(x, one[0], y, one[1], 1)))
 
 
 def _kernel_sums(x, x_groups, y, y_groups, groups: int) -> tuple[np.ndarray, ...]:
-    """Sums of the kernel without its diagonal, (G, G) by group of rows and columns, for xx, yy and xy; and the counts."""
+    """Sums of the kernel without its diagonal, (G, G) by group of rows and columns, for xx, yy and xy; and the
+    counts."""
 
     def sums(a, a_groups, b, b_groups, same: bool) -> np.ndarray:
         members, total = np.eye(groups)[b_groups], np.zeros((groups, groups))
@@ -91,8 +94,8 @@ class Jackknifed:
         return Jackknifed(self.value - other.value, self.without - other.without)
 
     def interval(self) -> list[float]:
-        """[value, low, high]: 95 %, by the delete-a-group jackknife over classes. A bootstrap would draw pictures twice, and
-        both figures take that for a lack of variety. NaN bounds where there are fewer than three groups."""
+        """[value, low, high]: 95 %, by the delete-a-group jackknife over classes. A bootstrap would draw pictures
+        twice, and both figures take that for a lack of variety. NaN bounds where there are fewer than three groups."""
         groups = len(self.without)
         if groups < 3:
             return [self.value, float("nan"), float("nan")]
@@ -120,8 +123,8 @@ def jackknifed(
 
 
 def t_975(freedom: int) -> float:
-    """The 97.5 % point of Student's t, by its series about the normal's (Abramowitz & Stegun 26.7.5); within 0.5 % for 3
-    degrees of freedom or more."""
+    """The 97.5 % point of Student's t, by its series about the normal's (Abramowitz & Stegun 26.7.5); within 0.5 % for
+    3 degrees of freedom or more."""
     z = 1.959963984540054
     terms = (
         (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
@@ -143,7 +146,9 @@ def real_floor(real: np.ndarray, count: int, splits: int = 5, seed: int = 0) -> 
         order = dice.permutation(len(real))
         found.append((fid(real[order[:count]], real[order[count:]]), kid(real[order[:count]], real[order[count:]])))
     values = np.array(found)
-    return {name: [float(values[:, i].mean()), float(values[:, i].std(ddof=1))] for i, name in enumerate(("FID", "KID"))}
+    return {
+        name: [float(values[:, i].mean()), float(values[:, i].std(ddof=1))] for i, name in enumerate(("FID", "KID"))
+    }
 
 
 def reference_rows(count: int, wanted: Sequence[int], seed: int = 0) -> tuple[np.ndarray, int]:

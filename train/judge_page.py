@@ -13,7 +13,7 @@ from realrag.references import letterbox
 
 from .arms import Picture, class_key
 from .drawing import photo_classes
-from .judge import MEASURES, notes, signed
+from .judge_table import MEASURES, notes, signed
 from .judging import ordered
 from .report import page, picture
 
@@ -42,7 +42,9 @@ def _figures(report: dict) -> str:
     measures = _measures(report)
     rows = ["<tr><th>arm</th>" + "".join(f"<th>{m}</th>" for m in measures) + "</tr>"]
     for name, row in {"real photos": report["real"], **report["arms"]}.items():
-        cells = "".join(f'<td title="{signed(row[m])}">{row[m][0]:.3f}</td>' if m in row else "<td></td>" for m in measures)
+        cells = "".join(
+            f'<td title="{signed(row[m])}">{row[m][0]:.3f}</td>' if m in row else "<td></td>" for m in measures
+        )
         rows.append(f"<tr><td>{html.escape(name)}</td>{cells}</tr>")
     return f'<table>{"".join(rows)}</table><p class="s">Point at a figure for its 95 % interval over classes.</p>'
 

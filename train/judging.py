@@ -30,8 +30,8 @@ class Photos:
 
 @dataclass(frozen=True)
 class Arm:
-    """N pictures as one encoder sees them: (N, D) float32 unit vectors. references: for each the library rows that it was
-    shown, None where that is not known."""
+    """N pictures as one encoder sees them: (N, D) float32 unit vectors. references: for each the library rows that it
+    was shown, None where that is not known."""
 
     vectors: np.ndarray
     references: tuple[tuple[int, ...] | None, ...]
@@ -39,10 +39,10 @@ class Arm:
 
 @dataclass(frozen=True)
 class Bench:
-    """What pictures are held against. real: photos that no arm was shown and no judge was taught, of the classes asked for;
-    held: (M,) bools, those of `real` that are left for the judges' ceiling. classes (N,): of the pictures, in the same
-    order in each arm. said (N, D): unit vectors of their prompts, None without a text tower. real_said (M, D): for each
-    real photo the mean vector of its class's prompts. threshold: cosine from which a picture counts as copied."""
+    """What pictures are held against. real: photos that no arm was shown and no judge was taught, of the classes asked
+    for; held: (M,) bools, those of `real` that are left for the judges' ceiling. classes (N,): of the pictures, in the
+    same order in each arm. said (N, D): unit vectors of their prompts, None without a text tower. real_said (M, D): for
+    each real photo the mean vector of its class's prompts. threshold: cosine from which a picture counts as copied."""
 
     real: Photos
     held: np.ndarray
@@ -75,9 +75,10 @@ def diversity(vectors: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def picture_figures(arm: Arm, bench: Bench) -> dict[str, np.ndarray]:
-    """(N,) values a picture, NaN where one has none. CLIP-I: mean cosine to the real photos of its class. CLIP-T: cosine to
-    its prompt. accuracy: whether a judge names its class. copied: whether it is as near to any library photo as
-    `threshold`. to references: cosine to the nearest photo it was shown; references copied: whether that is a copy."""
+    """(N,) values a picture, NaN where one has none. CLIP-I: mean cosine to the real photos of its class. CLIP-T:
+    cosine to its prompt. accuracy: whether a judge names its class. copied: whether it is as near to any library photo
+    as `threshold`. to references: cosine to the nearest photo it was shown; references copied: whether that is a
+    copy."""
     means = class_means(bench.real)
     values = {"CLIP-I": np.einsum("nd,nd->n", arm.vectors, np.stack([means[int(c)] for c in bench.classes]))}
     if bench.said is not None:
@@ -92,9 +93,12 @@ def picture_figures(arm: Arm, bench: Bench) -> dict[str, np.ndarray]:
 
 
 def real_figures(bench: Bench) -> dict[str, np.ndarray]:
-    """The same of the real photos themselves, (M,): what a picture that is a photo would get. CLIP-I is to the others of
-    its class; accuracy is of the photos that the judges were not taught."""
-    real, sums = bench.real, {c: bench.real.vectors[bench.real.classes == c].sum(0) for c in np.unique(bench.real.classes)}
+    """The same of the real photos themselves, (M,): what a picture that is a photo would get. CLIP-I is to the others
+    of its class; accuracy is of the photos that the judges were not taught."""
+    real, sums = (
+        bench.real,
+        {c: bench.real.vectors[bench.real.classes == c].sum(0) for c in np.unique(bench.real.classes)},
+    )
     count = np.array([(real.classes == c).sum() for c in real.classes])
     with np.errstate(divide="ignore", invalid="ignore"):
         others = np.einsum("nd,nd->n", real.vectors, np.stack([sums[c] for c in real.classes])) - 1
@@ -118,7 +122,9 @@ def judge_arms(arms: dict[str, Arm], bench: Bench, seed: int = 0) -> dict:
     {"a - b": ...}, "distances": how FID and KID were taken}. Intervals are 95 %, over classes."""
     values = {name: picture_figures(arms[name], bench) for name in ordered(arms)}
     varied = {name: diversity(arms[name].vectors, bench.classes) for name in values}
-    report = {"real": _intervals(real_figures(bench), bench.real.classes, diversity(bench.real.vectors, bench.real.classes))}
+    report = {
+        "real": _intervals(real_figures(bench), bench.real.classes, diversity(bench.real.vectors, bench.real.classes))
+    }
     report["arms"] = {name: _intervals(each, bench.classes, varied[name]) for name, each in values.items()}
     report["differences"] = {}
     pairs = [(a, b) for at, a in enumerate(values) for b in list(values)[at + 1 :]]

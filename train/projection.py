@@ -16,8 +16,8 @@ SHOWN_CLASSES, SHOWN_PHOTOS = 6, 60
 
 
 def principal_axes(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(N, D) -> mean (D,), the first two principal axes (2, D), and the share of the variance along each (2,). The largest
-    part of an axis is positive, so that it does not turn about between runs."""
+    """(N, D) -> mean (D,), the first two principal axes (2, D), and the share of the variance along each (2,). The
+    largest part of an axis is positive, so that it does not turn about between runs."""
     rows = np.asarray(rows, np.float64)
     mean = rows.mean(0)
     _, spread, axes = np.linalg.svd(rows - mean, full_matrices=False)

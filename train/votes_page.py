@@ -11,6 +11,7 @@ from pathlib import Path
 
 from realrag.photos import decode, encode_jpeg, read_bytes, shrink
 
+FORMAT, VERSION = "realrag-votes", 1
 STYLE = """*{box-sizing:border-box}body{font:17px/1.45 system-ui,sans-serif;margin:0 auto;max-width:1300px;padding:1em;color:#222;background:#f7f7f5}
 h1{font-size:1.15em;margin:.2em 0}#prompt{font-size:1.5em;margin:.4em 0}.row{display:flex;gap:14px;justify-content:center;align-items:flex-start}
 figure{margin:0;flex:1 1 0;max-width:512px;text-align:center}figure.real{flex:0 1 230px;color:#666;font-size:.85em}
@@ -64,7 +65,7 @@ function vote(choice) {
 }
 function undo() { state.votes.pop(); keep(); show(); }
 function download() {
-  const file = {format: 'realrag-votes', version: 1, page: data.page, voter: state.voter, votes: state.votes};
+  const file = {format: data.format, version: data.version, page: data.page, voter: state.voter, votes: state.votes};
   const link = document.createElement('a');
   link.href = URL.createObjectURL(new Blob([JSON.stringify(file, null, 1)], {type: 'application/json'}));
   link.download = 'votes-' + data.page + '-' + state.voter.replace(/[^A-Za-z0-9]+/g, '_') + '.json';
@@ -98,7 +99,8 @@ def jpeg_url(picture, longest: int) -> str:
 
 def html_page(page: str, question: str, pairs: Sequence[dict]) -> bytes:
     """pairs: {id, prompt, left, right, real?}. The one script that may run is named by its hash."""
-    data = json.dumps({"page": page, "question": question, "pairs": list(pairs)}, ensure_ascii=False).replace("<", "\\u003c")
+    content = {"format": FORMAT, "version": VERSION, "page": page, "question": question, "pairs": list(pairs)}
+    data = json.dumps(content, ensure_ascii=False).replace("<", "\\u003c")
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     safe = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     head = (
