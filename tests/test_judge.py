@@ -245,8 +245,10 @@ def test_a_table_says_the_same_as_folders_and_may_name_the_references(world):
 
 @pytest.mark.parametrize(
     "text, told",
-    [("file,prompt\na.png,", "empty"), ("file\na.png", "KeyError"), ("prompt,file,seed\na photo of a red,a.png,x", "ValueError"),
-     ("file,prompt,seed\na.png,a photo of a red,1\nb.png,a photo of a red,1", "two pictures"), ("file,prompt", "no picture")],
+    [("file,prompt\na.png,", "empty"), ("file\na.png", "KeyError"),
+     ("prompt,file,seed\na photo of a red,a.png,x", "ValueError"),
+     ("file,prompt,seed\na.png,a photo of a red,1\nb.png,a photo of a red,1", "two pictures"),
+     ("file,prompt", "no picture")],
 )  # fmt: skip
 def test_a_wrong_table_is_refused_with_its_place(tmp_path, text, told):
     (tmp_path / "arm.csv").write_text(text)
@@ -305,6 +307,9 @@ def test_choices_come_back_as_the_references_that_pictures_were_shown(world, cap
         and "to references" not in arms["none"]
         and "to references" not in arms["copy"]
     )
+    write_prompts(world / "other.jsonl", class_prompts(sorted(COLOURS), "one {}"))
+    assert main(command(world, "--choices", str(world / "choices"), "--prompts", str(world / "other.jsonl"))) == 1
+    assert "no references for 'one blue'" in capsys.readouterr().err
 
 
 def test_choices_that_are_none_are_refused(tmp_path, world):

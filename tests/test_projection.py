@@ -53,8 +53,8 @@ def test_an_untrained_head_moves_no_photo_and_a_trained_one_does():
 
     np.testing.assert_array_equal(*panels(ReflectiveHead(6, 4)))
     assert (panels(moved)[0] != panels(moved)[1]).any()
-    assert projection(Questions(asked.queries, asked.photos[:2], asked.query_classes, asked.photo_classes[:2], asked.siblings),
-                      {"zero": [None]}, prompts, range(8)) is None  # fmt: skip
+    two = Questions(asked.queries, asked.photos[:2], asked.query_classes, asked.photo_classes[:2], asked.siblings)
+    assert projection(two, {"zero": [None]}, prompts, range(8)) is None
 
 
 def test_points_lie_where_they_should_with_one_scale_both_ways():

@@ -118,8 +118,10 @@ def _from_table(path: Path, classes: dict[str, str]) -> list[Picture]:
             given = given.split() if isinstance(given, str) else given
             references = None if given is None else tuple(str(id) for id in given)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise RealRAGError(f"{path}, picture {number}: {type(error).__name__} {error}. Each needs file and prompt; and "
-                               "class, unless the prompts say it.") from None  # fmt: skip
+            raise RealRAGError(
+                f"{path}, picture {number}: {type(error).__name__} {error}. Each needs file and prompt, and class unless "
+                "the prompts say it."
+            ) from None
         seen[prompt] = seed + 1
         pictures.append(Picture(path.parent / file, prompt, class_name, seed, references))
     return pictures

@@ -85,6 +85,13 @@ def read_arms(arguments: argparse.Namespace, prompts: Sequence[Prompt]) -> dict[
     """The arms of a command line, aligned, with the references of --choices where there are any."""
     choices = read_choices(arguments.choices) if getattr(arguments, "choices", None) else {}
     arms = {name: read_arm(path, prompts) for name, path in named_paths(arguments.arm).items()}
+    for name in arms.keys() & choices.keys():
+        if not {p.prompt for p in arms[name]} & choices[name].keys():
+            asked = arms[name][0].prompt
+            raise RealRAGError(
+                f"{arguments.choices} has no references for {asked!r}, nor for any other prompt of the arm {name}. "
+                "Give --prompts, the file that the references were chosen for."
+            )
     return aligned({name: with_references(pictures, choices.get(name, {})) for name, pictures in arms.items()})
 
 

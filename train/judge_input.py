@@ -123,8 +123,10 @@ def _rows(pictures: Sequence[Picture], library: Bundle) -> tuple[tuple[int, ...]
     for picture in pictures:
         rows = [library.records.row_of(id) for id in picture.references or ()]
         if None in rows:
-            raise RealRAGError(f"{picture.file} was shown the photo {picture.references[rows.index(None)]!r}, which is not in "
-                               f"{library.folder}. Give the library that the references came from.")  # fmt: skip
+            raise RealRAGError(
+                f"{picture.file} was shown the photo {picture.references[rows.index(None)]!r}, which is not in the library "
+                f"{library.folder}. Give the one that the references came from."
+            )
         found.append(None if picture.references is None else tuple(rows))
     return tuple(found)
 

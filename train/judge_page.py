@@ -55,8 +55,8 @@ def _differences(report: dict) -> str:
     for pair, row in report["differences"].items():
         cells = (_difference(row[m]) if m in row else "<td></td>" for m in measures)
         rows.append(f"<tr><td>{html.escape(pair)}</td>{''.join(cells)}</tr>")
-    return (f'<table>{"".join(rows)}</table><p class="s">Paired by prompt and seed, classes resampled; bold where 0 lies '
-            "outside. Many are looked at and none is corrected for that.</p>")  # fmt: skip
+    said = "Paired by prompt and seed, classes resampled; bold where 0 lies outside. None is corrected for their number."
+    return f'<table>{"".join(rows)}</table><p class="s">{said}</p>'
 
 
 def _difference(row: Sequence[float | None]) -> str:
@@ -64,7 +64,8 @@ def _difference(row: Sequence[float | None]) -> str:
     if low is None:
         return f"<td>{mean:+.3f}</td>"
     kind = "b" if low > 0 or high < 0 else "span"
-    return f'<td style="white-space:nowrap"><{kind}>{mean:+.3f}</{kind}><br><span class="s">{low:+.3f} to {high:+.3f}</span></td>'
+    bounds = f'<span class="s">{low:+.3f} to {high:+.3f}</span>'
+    return f'<td style="white-space:nowrap"><{kind}>{mean:+.3f}</{kind}><br>{bounds}</td>'
 
 
 def _sheets(arms: dict[str, list[Picture]], real: Bundle) -> list[str]:

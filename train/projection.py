@@ -61,6 +61,6 @@ def projection(
         groups = [(marks[p] + prompts[p].class_name, place(each[p]), said[p]) for p in chosen]
         panels.append(scatter(groups, "zero: the plain encoder" if arm == "zero" else arm, bounds))
     return beside(panels, 2), (
-        f"The plane holds {share.sum():.0%} of the variance of these photos. Dots: photos; diamonds: prompts, which no head "
-        "moves. * the generator draws something else, (*) which it draws in its place. Nearness in a plane is a hint only."
+        f"The plane holds {share.sum():.0%} of the variance of these photos. Dots: photos; diamonds: prompts, which no "
+        "head moves. * the generator draws something else, (*) what it draws in its place. Nearness in a plane is a hint."
     )

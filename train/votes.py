@@ -54,6 +54,6 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
     page = write_votes_page(arguments.out, pairs, arguments.question, real, arguments.size)
     megabytes = (arguments.out / "vote.html").stat().st_size / 1e6
     say(
-        f"{len(pairs)} pairs, page {page}: send {arguments.out / 'vote.html'} ({megabytes:.1f} MB) to the voters, and keep "
-        "key.json from them"
+        f"{len(pairs)} pairs, page {page}: send {arguments.out / 'vote.html'} ({megabytes:.1f} MB) to the voters, "
+        "and keep key.json from them"
     )
