@@ -25,7 +25,6 @@ from .material import Prompt, class_codes, read_prompts
 HELP = "write which references each arm shows the generator for each prompt, controls included"
 CHOICES = "choices.jsonl"
 CONTROLS = ("none", "random", "oracle")
-HEADS = ("zero", "normal", "hard", "reflective")
 ROWS = 4096
 
 
@@ -158,10 +157,8 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
     library = Bundle(folder / "library", default_cache())
     gallery = Bundle(folder / "gallery", default_cache()) if (folder / "gallery" / MANIFEST).is_file() else None
     heads: dict[str, ReflectiveHead | None] = {"zero": None}
-    for arm in HEADS[1:]:
-        path = folder / "heads" / f"{arm}-{arguments.head_seed}" / "head.safetensors"
-        if path.is_file():
-            heads[arm] = load_head(path, library.manifest.dim)
+    for path in sorted((folder / "heads").glob(f"*-{arguments.head_seed}/head.safetensors")):
+        heads[path.parent.name.rpartition("-")[0]] = load_head(path, library.manifest.dim)
     prompts = read_prompts(arguments.prompts or folder / "prompts.jsonl")
     lines = choose(library, own_encoder(library, arguments.device), prompts, heads, gallery=gallery, k=arguments.k,
                    seed=arguments.seed)  # fmt: skip

@@ -39,6 +39,11 @@ def shown_prompts(asked: Questions, order: Sequence[int]) -> list[int]:
     return (chosen + [p for p in first.values() if p not in chosen])[:SHOWN_CLASSES]
 
 
+def arm_vectors(asked: Questions, arm: ReflectiveHead | None, prompt: int, rows: np.ndarray):
+    """What an arm makes of some gallery photos (M, D), and of a prompt (1, D)."""
+    return head_vectors(asked.photos[rows], arm), asked.queries[prompt][None]
+
+
 def projection(
     asked: Questions, arms: dict[str, Sequence[ReflectiveHead | None]], prompts: Sequence[Prompt], order: Sequence[int]
 ):
@@ -48,17 +53,21 @@ def projection(
     rows = {p: np.flatnonzero(asked.photo_classes == asked.query_classes[p])[:SHOWN_PHOTOS] for p in chosen}
     if sum(map(len, rows.values())) < 3 or asked.photos.shape[1] < 2:
         return None
-    vectors = {arm: {p: head_vectors(asked.photos[rows[p]], heads[0]) for p in chosen} for arm, heads in arms.items()}
-    mean, axes, share = principal_axes(np.concatenate([v for each in vectors.values() for v in each.values()]))
+    seen = {arm: {p: arm_vectors(asked, heads[0], p, rows[p]) for p in chosen} for arm, heads in arms.items()}
+    mean, axes, share = principal_axes(
+        np.concatenate([photos for each in seen.values() for photos, _ in each.values()])
+    )
     place = lambda v: (np.asarray(v, np.float64) - mean) @ axes.T  # noqa: E731
-    said = {p: place(asked.queries[p][None]) for p in chosen}
-    everything = np.concatenate([*said.values(), *(place(v) for each in vectors.values() for v in each.values())])
+    placed = {
+        arm: {p: (place(photos), place(said)) for p, (photos, said) in each.items()} for arm, each in seen.items()
+    }
+    everything = np.concatenate([points for each in placed.values() for pair in each.values() for points in pair])
     bounds = everything.min(0), everything.max(0)
     drawn = {int(asked.siblings[p]) for p in chosen if asked.siblings[p] >= 0}
     marks = {p: "* " if asked.siblings[p] >= 0 else "(*) " if asked.query_classes[p] in drawn else "" for p in chosen}
     panels = []
-    for arm, each in vectors.items():
-        groups = [(marks[p] + prompts[p].class_name, place(each[p]), said[p]) for p in chosen]
+    for arm, each in placed.items():
+        groups = [(marks[p] + prompts[p].class_name, *each[p]) for p in chosen]
         panels.append(scatter(groups, "zero: the plain encoder" if arm == "zero" else arm, bounds))
     return beside(panels, 2), (
         f"The plane holds {share.sum():.0%} of the variance of these photos. Dots: photos; diamonds: prompts, which no "
