@@ -66,7 +66,7 @@ def test_a_recipe_ends_in_a_bundle_that_answers_and_a_report_that_stands_alone(w
     assert [line.split(":")[0] for line in said if ": done" in line] == list(STAGES)
 
     report = json.loads((tmp_path / "out" / "evaluate.json").read_text())
-    assert set(report["arms"]) == {"zero", "normal", "hard", "reflective", "random"}
+    assert set(report["arms"]) == {"zero", "normal", "hard", "reflective", "random", "oracle"}
     assert report["arms"]["reflective"]["seeds"] == 2 and report["facts"]["gallery_photos"] == 20
     assert report["splits"]["all"] == 4 and report["splits"]["unseen"] == 1
     assert "known_share" in report["facts"]["mining"]["reflective"]
