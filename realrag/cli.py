@@ -61,7 +61,8 @@ def index(args) -> int:
     with bar("reading") as on_scan, bar("encoding") as progress:
         report = build(
             args.photos, args.out, encoder, mode=mode, captions=args.captions, default=default, sizes=sizes, head=args.head,
-            with_encoder=args.with_encoder, batch=args.batch, workers=args.workers, on_scan=on_scan, progress=progress,
+            reuse=args.reuse, with_encoder=args.with_encoder, batch=args.batch, workers=args.workers, on_scan=on_scan,
+            progress=progress,
         )  # fmt: skip
     if args.json:
         facts = {**vars(report), "rejected": [vars(item) for item in report.rejected]}
@@ -210,6 +211,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--licence", default="", help="licence of photos that name none, such as CC-BY-4.0")
     one.add_argument("--source", default="", help="source of photos that name none")
     one.add_argument("--head", type=Path, help="a reflective head to put into the bundle")
+    one.add_argument("--reuse", type=Path, metavar="BUNDLE", help="take over its vectors, where --encoder differs in its words alone")
     one.add_argument("--with-encoder", action="store_true", help="put the encoder's weights into the bundle")
     one.add_argument("--picture-size", type=int, help="longest side of the kept pictures in pixels (default 768)")
     one.add_argument("--batch", type=int, default=32, help="photos a step of the encoder")

@@ -61,12 +61,15 @@ class Retriever:
         bundle = Bundle(path, cache, progress)
         encoder = encoder or own_encoder(bundle, device)
         made_with = bundle.manifest.encoder
-        if encoder.fingerprint != made_with["fingerprint"]:
+        if not encoder.reads(made_with):
             raise EncoderError(
                 f"{path} was made with the encoder {made_with['name']} ({made_with['fingerprint'][:12]}), loaded is "
                 f"{encoder.name} ({encoder.fingerprint[:12]}): the answers would be noise. Load the first, or index again."
             )
         head = bundle.head()
+        if head is not None and encoder.fingerprint != made_with["fingerprint"]:
+            raise EncoderError(f"The head of {path} was trained for the text tower of {made_with['name']}, loaded is "
+                               f"{encoder.name}. Load the first, or fit a head to the second.")  # fmt: skip
         vectors = unit_vectors(bundle, head)
         index = open_index(vectors, bundle.cache, bundle.id[:32], kind=kind, progress=progress)
         return cls(bundle, encoder, index, vectors, head)
