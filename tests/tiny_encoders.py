@@ -36,5 +36,8 @@ def write_tiny_clip(folder):
 def write_tiny_small(folder):
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
-    save_small_encoder(SmallDualEncoder(SMALL), folder / "small_encoder.safetensors")
+    model = SmallDualEncoder(SMALL)
+    for name, weight in model.mobilenet.named_parameters():  # torch's own start shrinks every layer, and photos come out alike
+        torch.nn.init.zeros_(weight) if name.endswith("bias") else torch.nn.init.kaiming_normal_(weight, nonlinearity="relu")
+    save_small_encoder(model, folder / "small_encoder.safetensors")
     return folder
