@@ -244,6 +244,17 @@ def test_pictures_are_plain_unless_asked_and_altered_ones_depend_on_seed_and_epo
     assert torch.equal(model.inputs(rows, 0)[0], inputs)
 
 
+def test_pictures_of_the_next_step_are_opened_once_and_ahead(worlds, monkeypatch):
+    fitting, _ = fitting_in(worlds["small"], "full", loss=LossConfig("normal"))
+    opened, plain = [], VisionModel._pixels
+    monkeypatch.setattr(VisionModel, "_pixels", lambda self, row, epoch: opened.append(row) or plain(self, row, epoch))
+    for step in range(fitting.steps_each_epoch):
+        fitting.advance()
+        ready = [future.result() for future in fitting.model._waiting.values()]
+        assert len(ready) == (0 if step == fitting.steps_each_epoch - 1 else fitting.batch)
+    assert sorted(opened) == list(range(12))  # every photo of the epoch, each once
+
+
 # LoRA
 
 
@@ -460,11 +471,12 @@ def test_the_rate_warms_up_and_falls_as_a_cosine_from_the_modes_own_height(world
 
 
 def test_the_log_holds_the_parts_of_the_loss_the_margin_and_the_held_out_figure(worlds, tmp_path):
-    fit_in(worlds["small"], "text", tmp_path / "tuned", held_out=0.3)
+    fit_in(worlds["small"], "text", tmp_path / "tuned", held_out=0.3, loss=LossConfig(learned_tau=True))
     with open(tmp_path / "tuned.fit.csv", newline="") as file:
         rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
     assert all(abs(row["normal"] + row["negatives"] - row["loss"]) < 1e-6 and row["utility"] == 0 for row in rows)
     assert any(row["negatives"] > 0 for row in rows) and len({row["margin"] for row in rows}) == len(rows)
+    assert len({row["tau"] for row in rows}) > 1  # learned
     steps = len(rows) // 2
     assert [at for at, row in enumerate(rows, 1) if "held_out_r1" in row] == [steps, 2 * steps]
     story = json.loads((tmp_path / "tuned.fit.json").read_text())["history"]

@@ -103,7 +103,7 @@ def test_held_out_photos_are_no_candidates_and_beta_follows_the_measurements():
     fitting = Fitting(toy.material, None, FitConfig(batch=48, held_out=0.3), LossConfig("utility"), utility=toy.utility)
     assert not np.isin(fitting.tried.numpy(), fitting.held_out).any() and (fitting.tried == -1).any()
     there = toy.utility.utility - toy.utility.utility.mean(1, keepdims=True)
-    assert fitting.beta == pytest.approx(there.std(), rel=1e-4)
+    assert fitting.objective.beta == pytest.approx(there.std(), rel=1e-4)
     assert Utility(toy.tried, np.zeros(toy.tried.shape, np.float32), {}).spread == 1.0
     with pytest.raises(RealRAGError, match="--utility"):
         Fitting(toy.material, None, FitConfig(), LossConfig("utility"))

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,29 +18,15 @@ from realrag.files import write_atomic
 from realrag.head import ReflectiveHead
 
 from .fit_config import FitConfig
-from .loss import LossConfig, cached_backward, contrastive_loss, utility_loss
+from .loss import LossConfig, cached_backward
 from .material import Material
 from .mining import MineConfig, mine
-from .models import PLAIN, HeadModel, Model
+from .models import PLAIN, HeadModel, Model, VisionModel
+from .objective import Objective, Seen
+from .pairing import Pairing
 from .utility import Utility
 
-SPLIT_SEED = 0  # of the held-out photos: the same for every seed and every arm
 MAX_SCALE = 100.0  # 1 / tau, as CLIP bounds it
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a step's loss is taken over: unit vectors zq, zp (B, D) and, where there are any, negatives (B, K, D) and tried
-    candidates (B, C, D) with their measured utility (B, C); `present` and `measured` say which of them are there."""
-
-    queries: Tensor
-    photos: Tensor
-    classes: Tensor
-    negatives: Tensor | None
-    present: Tensor | None
-    candidates: Tensor | None
-    utility: Tensor | None
-    measured: Tensor | None
 
 
 class Fitting:
@@ -75,14 +60,15 @@ class Fitting:
             raise RealRAGError("Mining again needs the drawings. Give --drawn FILE, or set refresh to 0.")
         if model is None and config.mode != "head":
             raise RealRAGError(f"The mode {config.mode!r} trains a tower: give the model that holds it.")
-        self._pair_up()
+        self.pairing = Pairing(material, config.held_out)
+        self.pairs, self.held_out = self.pairing.pairs, self.pairing.held_out
         self.photos = torch.from_numpy(material.photos).to(self.device)
         self.queries = torch.from_numpy(material.queries).to(self.device)
         self.classes = torch.from_numpy(material.query_classes).to(self.device)
         self.negatives = self._without_held_out(negatives, "negatives") if loss.uses_negatives else None
         self.tried = self._without_held_out(utility.rows, "candidates tried") if loss.uses_utility else None
         self.utility = torch.from_numpy(utility.utility).to(self.device) if loss.uses_utility else None
-        self.beta = loss.beta or (utility.spread if loss.uses_utility else 1.0)
+        self.objective = Objective(loss, loss.beta or (utility.spread if loss.uses_utility else 1.0))
         if model is None:
             dim = material.photos.shape[1]
             torch.manual_seed(config.seed)
@@ -109,23 +95,6 @@ class Fitting:
         self.best: dict[str, Tensor] | None = None
         self._plan: tuple[int, Tensor, Tensor] | None = None
 
-    def _pair_up(self) -> None:
-        """`pairs`: rows of photos that have a prompt; `held_out`: those kept aside; and each class's run of prompts."""
-        classes, asked = self.material.photo_classes, self.material.query_classes
-        self._by_class = np.argsort(asked, kind="stable")
-        self._sorted_classes = asked[self._by_class]
-        rows = np.flatnonzero(np.isin(classes, asked) & (classes >= 0))
-        if not len(rows):
-            raise RealRAGError("No prompt is about a class of the bundle's photos. Give prompts with the bundle's class names.")
-        aside = np.zeros(len(classes), bool)
-        mixed = np.random.default_rng(SPLIT_SEED).permutation(rows)
-        for code in np.unique(classes[rows]) if self.config.held_out else ():
-            own = mixed[classes[mixed] == code]
-            aside[own[: int(len(own) * self.config.held_out)]] = True
-        self.pairs, self.held_out = rows[~aside[rows]], np.flatnonzero(aside)
-        if self.config.held_out and not len(self.held_out):
-            raise RealRAGError(f"held_out {self.config.held_out} leaves no photo aside: the classes are too small for it.")
-
     def _without_held_out(self, rows: np.ndarray, what: str) -> Tensor:
         """What is kept out to measure must not teach, as a negative or a candidate either."""
         if rows.ndim != 2 or len(rows) != len(self.material.queries):
@@ -139,16 +108,21 @@ class Fitting:
     def tau(self) -> Tensor:
         return torch.exp(-self.scale.clamp(max=math.log(MAX_SCALE)))
 
-    def _rows(self) -> tuple[Tensor, Tensor]:
-        """(B,) rows of photos and of prompts of this step and rank: an epoch's order is drawn once, a step is a slice."""
-        epoch, place = divmod(self.step, self.steps_each_epoch)
+    def _others(self, prompts: Tensor) -> list[Tensor | None]:
+        """(B, K) rows of the prompts' negatives and (B, C) of their candidates; None where the loss has none."""
+        return [None if named is None else named[prompts] for named in (self.negatives, self.tried)]
+
+    def _asked(self, rows: Tensor, prompts: Tensor, others: list[Tensor | None]) -> Tensor:
+        """All rows of a step that the trained side turns into vectors: prompts; or photos, then negatives, then candidates."""
+        if self.model.side == "prompts":
+            return prompts
+        return torch.cat([rows, *(named.clamp_min(0).flatten() for named in others if named is not None)])
+
+    def _rows(self, step: int | None = None) -> tuple[Tensor, Tensor]:
+        """(B,) rows of photos and of prompts of a step (the next one) and this rank."""
+        epoch, place = divmod(self.step if step is None else step, self.steps_each_epoch)
         if self._plan is None or self._plan[0] != epoch:
-            dice = np.random.default_rng((self.config.seed, epoch))
-            photos = dice.permutation(self.pairs)
-            codes = self.material.photo_classes[photos]
-            first, last = (np.searchsorted(self._sorted_classes, codes, side) for side in ("left", "right"))
-            prompts = self._by_class[first + (dice.random(len(photos)) * (last - first)).astype(np.int64)]
-            self._plan = epoch, torch.from_numpy(photos).to(self.device), torch.from_numpy(prompts).to(self.device)
+            self._plan = epoch, *(torch.from_numpy(rows).to(self.device) for rows in self.pairing.order(self.config.seed, epoch))
         share = self.batch // self.world
         start = place * self.batch + self.rank * share
         return self._plan[1][start : start + share], self._plan[2][start : start + share]
@@ -156,16 +130,16 @@ class Fitting:
     def advance(self) -> None:
         """One step. With a head, nothing is read back from the device."""
         config, (rows, prompts) = self.config, self._rows()
-        others = [None if named is None else named[prompts] for named in (self.negatives, self.tried)]
-        asked = prompts
-        if self.model.side == "photos":
-            asked = torch.cat([rows, *(named.clamp_min(0).flatten() for named in others if named is not None)])
-        inputs, place = self.model.inputs(asked, self.step // self.steps_each_epoch)
+        others, epoch = self._others(prompts), self.step // self.steps_each_epoch
+        inputs, place = self.model.inputs(self._asked(rows, prompts, others), epoch)
+        if isinstance(self.model, VisionModel) and (self.step + 1) % self.steps_each_epoch:
+            soon, then = self._rows(self.step + 1)
+            self.model.ahead(self._asked(soon, then, self._others(then)), epoch)
 
         def loss_of(out: Tensor) -> Tensor:
             seen = self._seen(out[place], rows, prompts, *others)
-            loss = self._loss(seen)
-            self._last = loss.detach(), Seen(*(None if value is None else value.detach() for value in vars(seen).values()))
+            loss = self.objective(seen)
+            self._last = loss.detach(), seen.detached()
             return loss
 
         done = self.step / self.steps
@@ -198,28 +172,8 @@ class Fitting:
         stacked = [None if n is None else part.view(*n.shape, -1) for n, part in zip((chosen, tried), parts[1:])]
         present, measured = (None if named is None else named >= 0 for named in (chosen, tried))
         utility = None if tried is None else self.utility[prompts]
-        return Seen(queries, parts[0], self.classes[prompts], stacked[0], present, stacked[1], utility, measured)
-
-    def _loss(self, seen: Seen) -> Tensor:
-        loss = torch.zeros((), device=self.device)
-        if self.loss.kind != "utility":
-            loss = self._contrastive(seen, seen.negatives)
-        return loss + self._worth(seen) if self.loss.uses_utility else loss
-
-    def _contrastive(self, seen: Seen, negatives: Tensor | None) -> Tensor:
-        return contrastive_loss(
-            seen.queries, seen.photos, self.loss, classes=seen.classes, negatives=negatives, present=seen.present,
-            tau=self._tau,
-        )  # fmt: skip
-
-    def _worth(self, seen: Seen) -> Tensor:
-        """The utility term with its weight, which is one where it stands alone."""
-        weight = self.loss.lambda_utility if self.loss.kind != "utility" else 1.0
-        return weight * utility_loss(seen.queries, seen.candidates, seen.utility, seen.measured, self._tau, self.beta)
-
-    @property
-    def _tau(self) -> Tensor | float:
-        return self.tau if self.loss.learned_tau else self.loss.tau
+        tau = self.tau if self.loss.learned_tau else self.loss.tau
+        return Seen(queries, parts[0], self.classes[prompts], tau, stacked[0], present, stacked[1], utility, measured)
 
     def _average(self, gradients: list[Tensor]) -> None:
         if self.world > 1:
@@ -229,23 +183,11 @@ class Fitting:
             for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients])):
                 gradient.copy_(mean.view_as(gradient))
 
-    @torch.no_grad()
     def figures(self) -> dict[str, float]:
-        """Of the last step, over all ranks, which must all ask: its loss; the parts `normal` (eq. 8 without D_ref),
-        `negatives` (what D_ref adds) and `utility`; and the margin, mean s(prompt, its photo) less s(prompt, the others),
-        where the others are its negatives or, without any, the batch's photos of other classes."""
-        (loss, seen), none = self._last, torch.zeros((), device=self.device)
-        normal = none if self.loss.kind == "utility" else self._contrastive(seen, None)
-        whole = normal if seen.negatives is None else self._contrastive(seen, seen.negatives)
-        utility = self._worth(seen) if self.loss.uses_utility else none
-        scores, there = seen.queries @ seen.photos.T, seen.classes[:, None] != seen.classes[None, :]
-        if seen.negatives is not None:
-            scores, there = torch.einsum("bd,bkd->bk", seen.queries, seen.negatives), seen.present
-        others = (scores * there).sum() / there.sum().clamp_min(1)
-        margin = (seen.queries * seen.photos).sum(1).mean() - others
-        values = torch.stack([loss, normal, whole - normal, utility, margin])
-        self._average([values])
-        return dict(zip(("loss", "normal", "negatives", "utility", "margin"), values.tolist()))
+        """The last step's loss, its parts and the margin (`Objective.figures`) over all ranks, which must all ask."""
+        figures = self.objective.figures(*self._last)
+        self._average([values := torch.stack(list(figures.values()))])
+        return dict(zip(figures, values.tolist()))
 
     @torch.no_grad()
     def _end_epoch(self) -> None:
@@ -291,8 +233,7 @@ class Fitting:
     def gap(self) -> float:
         """Mean of s(prompt, its photo) - s(prompt, its negative) over some pairs: what the reflective term widens."""
         rows = torch.from_numpy(self.pairs[:: max(1, len(self.pairs) // self.model.watched)]).to(self.device)
-        codes = self.material.photo_classes[rows.cpu().numpy()]
-        prompts = torch.from_numpy(self._by_class[np.searchsorted(self._sorted_classes, codes)]).to(self.device)
+        prompts = torch.from_numpy(self.pairing.first_prompts(rows.cpu().numpy())).to(self.device)
         queries, chosen = self.vectors("prompts", prompts), self.negatives[prompts]
         fits = (queries * self.vectors("photos", rows)).sum(1, keepdim=True)
         other = torch.einsum("bd,bkd->bk", queries, self.vectors("photos", chosen.clamp_min(0)))

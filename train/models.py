@@ -4,8 +4,10 @@ of vectors that stays. Towers stay in evaluation mode: no dropout, and batch nor
 from __future__ import annotations
 
 import copy
+import os
 import random
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 import torch
@@ -16,12 +18,11 @@ from realrag.bundle import Bundle
 from realrag.encoder import Encoder
 from realrag.errors import EncoderError
 from realrag.head import ReflectiveHead
-from realrag.library import in_order
 
 from .fit_config import FitConfig
 from .lora import add_lora
 
-DECODERS = 4  # threads that open pictures
+DECODERS = min(16, os.cpu_count() or 4)  # threads that open pictures
 PLAIN = -1  # the epoch of a picture as it is
 
 
@@ -117,6 +118,7 @@ class VisionModel(_Tower):
     def __init__(self, encoder: Encoder, bundle: Bundle, config: FitConfig, device: torch.device):
         super().__init__(encoder, device)
         self.bundle, self.augment, self.seed = bundle, config.augment, config.seed
+        self._pool, self._waiting = ThreadPoolExecutor(DECODERS), {}
         if config.mode == "lora":
             self.encoder.requires_grad_(False)
             weights = add_lora(self.encoder, encoder.image_side, config.lora_rank, config.lora_alpha) if encoder.image_side else {}
@@ -130,10 +132,18 @@ class VisionModel(_Tower):
         self._train_only(weights)
 
     def inputs(self, rows: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
-        """A photo that comes twice is opened and encoded once."""
+        """A photo that comes twice is opened and encoded once; those of the next step are opened while this one is computed."""
         rows, place = torch.unique(rows, return_inverse=True)
-        opened = in_order(rows.tolist(), lambda row: self._pixels(row, epoch), DECODERS, 2 * DECODERS)
-        return torch.stack(list(opened)), place
+        opened = [self._opening(row, epoch) for row in rows.tolist()]
+        self._waiting = {}
+        return torch.stack([future.result() for future in opened]), place
+
+    def ahead(self, rows: Tensor, epoch: int) -> None:
+        """Begin to open the pictures that `inputs` will be asked for next."""
+        self._waiting = {(row, epoch): self._opening(row, epoch) for row in torch.unique(rows).tolist()}
+
+    def _opening(self, row: int, epoch: int) -> Future[Tensor]:
+        return self._waiting.get((row, epoch)) or self._pool.submit(self._pixels, row, epoch)
 
     def _pixels(self, row: int, epoch: int) -> Tensor:
         record = self.bundle.records[row]
