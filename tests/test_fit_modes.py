@@ -1,8 +1,11 @@
 """Training a tower: what moves and what stays, step 0, stopping and going on, and the tuned encoder in a bundle."""
 
 import csv
+import dataclasses
+import inspect
 import json
 import os
+import re
 import shutil
 import signal
 
@@ -323,6 +326,14 @@ def test_lora_is_refused_where_nothing_is_linear():
 def test_settings_that_do_not_go_with_a_mode_are_refused(changes, cure):
     with pytest.raises(RealRAGError, match=cure):
         FitConfig(**changes)
+
+
+@pytest.mark.parametrize("config", [FitConfig, LossConfig, MineConfig])
+def test_every_default_says_whether_it_is_the_papers_or_ours(config):
+    source = inspect.getsource(config).splitlines()
+    for field in dataclasses.fields(config):
+        (line,) = (line for line in source if re.match(rf"    {field.name}: \w+ = ", line))
+        assert re.search(r"# (paper|our choice)", line), line
 
 
 def test_another_encoder_than_the_bundles_is_refused(worlds, tmp_path):

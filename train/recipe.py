@@ -114,7 +114,7 @@ def read_recipe(path: Path, given: dict[str, str] | None = None) -> Recipe:
         try:
             import tomli as tomllib
         except ImportError:
-            raise RealRAGError("Reading a recipe needs Python 3.11, or `pip install tomli`.") from None
+            raise RealRAGError("Reading a recipe needs Python 3.11, or `pip install realrag[train]`.") from None
     try:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

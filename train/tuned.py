@@ -78,7 +78,8 @@ def finished(out: Path, key: str) -> Encoder | None:
         encoder = load_encoder(str(out)) if is_encoder(out) else None
     except RealRAGError:
         return None
-    return encoder if encoder and encoder.tuned.get("facts", {}).get("key") == key else None
+    facts = encoder.tuned.get("facts") if encoder else None
+    return encoder if isinstance(facts, dict) and facts.get("key") == key else None
 
 
 def whole_encoder(model: _Tower) -> Encoder:
