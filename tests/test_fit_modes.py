@@ -26,7 +26,7 @@ from realrag_train.material import load_material, read_prompts
 from realrag_train.mine import mine_file, read_negatives
 from realrag_train.mining import MineConfig
 from realrag_train.models import PLAIN, TextModel, VisionModel
-from realrag_train.tuned import mix, tuned_vectors, write_tuned
+from realrag_train.tuned import mix, tuned_vectors, words_of, write_tuned
 from safetensors.numpy import save_file
 from tiny_encoders import write_tiny_clip, write_tiny_small
 from torch import nn
@@ -198,7 +198,7 @@ def test_the_same_inputs_touch_nothing_and_what_is_no_tuned_encoder_is_not_repla
     assert os.stat(out / "small_encoder.safetensors").st_mtime_ns != before
     base = shutil.copytree(folder / "tiny", tmp_path / "precious")
     with pytest.raises(RealRAGError, match="holds other things"):
-        fit_in(folder, "text", base)
+        fit_in(folder, "text", base, progress=lambda done, total: pytest.fail("trained before it was refused"))
     assert load_encoder(str(base)).fingerprint == load_encoder(str(folder / "tiny")).fingerprint
 
 
@@ -411,6 +411,7 @@ def test_a_claim_on_photo_vectors_is_believed_only_with_the_image_tower_it_was_m
     with pytest.raises(EncoderError, match="changed while it was written"):
         write_tuned(forged, tmp_path / "again")
     assert not (tmp_path / "again").exists()
+    assert words_of(forged, "text", {})["photos_of"] == [forged.fingerprint]  # a false claim is not handed on
 
 
 def test_text_towers_tuned_one_after_the_other_leave_the_first_bundle_valid(worlds, tuned_text, tmp_path):

@@ -28,7 +28,7 @@ from .material import Prompt, load_material, prompts_hash, read_prompts
 from .mine import read_drawn, read_negatives
 from .mining import MineConfig
 from .models import Model, TextModel, VisionModel
-from .tuned import finished, whole_encoder, words_of, write_tuned
+from .tuned import finished, refuse_to_replace, whole_encoder, words_of, write_tuned
 from .utility import Utility, read_utility
 from .watch import Keeping, Watch
 
@@ -86,6 +86,8 @@ def fit_file(
     if (kept := _finished(out, bundle.manifest.dim, key) if head else finished(out, key)) is not None:
         checkpoint.unlink(missing_ok=True)
         return kept
+    if not head:
+        refuse_to_replace(out, fingerprint)  # now, and not when hours of work are done
     mining = MineConfig(**mined["config"]) if mined else MineConfig()
     if encoder is None or not head and encoder._place[1] != torch.float32:
         encoder = own_encoder(bundle, device if head else "cpu")  # a tower is trained in fp32, not as a GPU reads it

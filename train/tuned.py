@@ -39,7 +39,8 @@ def words_of(base: Encoder, mode: str, facts: dict) -> dict:
     """What a tuned encoder says of itself. `photos_of`: the encoders, by fingerprint, whose photo vectors it still gives."""
     words = {"mode": mode, "base": base.fingerprint, "base_name": base.name, "facts": facts, "photos_of": []}
     if mode == "text":
-        words["photos_of"] = [*base.tuned.get("photos_of", []), base.fingerprint]
+        earlier = [fingerprint for fingerprint in base.tuned.get("photos_of", []) if base.reads({"fingerprint": fingerprint})]
+        words["photos_of"] = [*earlier, base.fingerprint]
         words["image_fingerprint"] = base.image_fingerprint
     return words
 
@@ -48,10 +49,7 @@ def write_tuned(encoder: Encoder, out: Path) -> Encoder:
     """Write `encoder`, with what it says of itself (`words_of`) as its `tuned`, as the folder `out`, whole or not at all, and
     give it back as `load_encoder` reads it from there."""
     out, words = Path(out), encoder.tuned
-    if out.exists():
-        there = load_encoder(str(out)) if is_encoder(out) else None
-        if there is None or not there.tuned or there.fingerprint == words["base"]:
-            raise RealRAGError(f"{out} is there and holds other things. Give --out a new folder for the tuned encoder.")
+    refuse_to_replace(out, words["base"])
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     for path in encoder.save_pretrained(part):
@@ -66,6 +64,14 @@ def write_tuned(encoder: Encoder, out: Path) -> Encoder:
     os.replace(part, out)
     fsync_folder(out.parent)
     return load_encoder(str(out))
+
+
+def refuse_to_replace(out: Path, base: str) -> None:
+    """Only another tuned encoder is replaced, and never the one, by fingerprint, that training began from."""
+    if out.exists():
+        there = load_encoder(str(out)) if is_encoder(out) else None
+        if there is None or not there.tuned or there.fingerprint == base:
+            raise RealRAGError(f"{out} is there and holds other things. Give --out a new folder for the tuned encoder.")
 
 
 def is_encoder(folder: Path) -> bool:
