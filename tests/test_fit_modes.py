@@ -16,6 +16,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from fake_encoder import ColourEncoder
 from made_photos import COLOURS, photo_bytes
+from realrag_train import tuned as tuned_files
 from realrag_train.__main__ import main
 from realrag_train.fit import Keeping, fit_file
 from realrag_train.fit_config import RATES, FitConfig
@@ -175,6 +176,31 @@ def test_sigterm_keeps_a_tower_and_the_same_call_goes_on(worlds, tmp_path):
     fit_in(folder, "lora", tmp_path / "a" / "tuned", progress=lambda done, total: steps.append(done))
     fit_in(folder, "lora", tmp_path / "b" / "tuned")
     assert steps[0] == 4 and products(tmp_path / "a" / "tuned") == products(tmp_path / "b" / "tuned")
+
+
+def test_an_encoder_that_was_being_written_is_written_again_from_the_checkpoint(worlds, tmp_path, monkeypatch):
+    folder, out = worlds["clip"], tmp_path / "a" / "tuned"
+
+    def end(folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tuned_files, "fsync_folder", end)
+    with pytest.raises(KeyboardInterrupt):
+        fit_in(folder, "lora", out)
+    monkeypatch.undo()
+    assert not out.exists() and out.with_name("tuned.part").is_dir() and out.with_name("tuned.fit.checkpoint.safetensors").is_file()
+    fit_in(folder, "lora", out)
+    fit_in(folder, "lora", tmp_path / "b" / "tuned")
+    assert products(out) == products(tmp_path / "b" / "tuned") and not out.with_name("tuned.part").exists()
+
+
+def test_a_run_of_slow_steps_is_kept_by_the_clock_too(worlds, tmp_path):
+    seen, checkpoint = [], tmp_path / "tuned.fit.checkpoint.safetensors"
+    for minutes in (0.0, 60.0):
+        keeping = Keeping(every=10**6, every_minutes=minutes, log_every=1)
+        fit_in(worlds["small"], "text", tmp_path / "tuned", keeping=keeping, seed=int(minutes),
+               progress=lambda done, total: seen.append(checkpoint.exists()))  # fmt: skip
+    assert seen == [False, True, True, True, True, True] + [False] * 6
 
 
 def test_a_checkpoint_of_lora_holds_the_thin_matrices_alone(worlds, tmp_path):

@@ -23,10 +23,11 @@ COLUMNS = ("step", "epoch", "loss", "normal", "negatives", "utility", "margin", 
 
 @dataclass(frozen=True)
 class Keeping:
-    """How often a run is kept and told of, in steps, and after how many minutes it stops of itself (0: never).
-    tensorboard: write its event files beside the CSV log."""
+    """How often a run is kept, in steps and at least in minutes, and told of, in steps; and after how many minutes it stops of
+    itself (0: never). tensorboard: write its event files beside the CSV log."""
 
     every: int = 500
+    every_minutes: float = 5.0  # a step of a tower takes seconds, and 500 of them may be an hour
     log_every: int = 50
     max_minutes: float = 0.0
     tensorboard: bool = False
@@ -39,6 +40,7 @@ class Watch:
         self.keeping, self.csv_path, self.checkpoint, self.key = keeping, csv_path, checkpoint, key
         self.fitting, self.progress, self.asked = fitting, progress, False
         self.until = time.monotonic() + 60 * keeping.max_minutes if keeping.max_minutes else float("inf")
+        self.kept_at = time.monotonic()
         self.lines = self._earlier()
         self.board = None
         if keeping.tensorboard and fitting.rank == 0:
@@ -69,8 +71,10 @@ class Watch:
         measured = epoch_ends and "held_out_r1" in fitting.history[-1]
         if fitting.step % self.keeping.log_every == 0 or fitting.done or measured:
             self._log(fitting, measured)
-        if fitting.step % self.keeping.every == 0 and not fitting.done:
+        due = time.monotonic() - self.kept_at >= 60 * self.keeping.every_minutes
+        if (due or fitting.step % self.keeping.every == 0) and not fitting.done:
             self.flush(save=True)
+            self.kept_at = time.monotonic()
         return not self._stop()
 
     def _log(self, fitting: Fitting, measured: bool) -> None:
