@@ -178,6 +178,24 @@ def test_sigterm_keeps_a_tower_and_the_same_call_goes_on(worlds, tmp_path):
     assert steps[0] == 4 and products(tmp_path / "a" / "tuned") == products(tmp_path / "b" / "tuned")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without asking it")
+def test_sigterm_in_the_middle_of_a_long_step_leaves_it_undone(worlds, tmp_path, monkeypatch):
+    folder, chunks, encode, steps = worlds["small"], [], VisionModel.encode, []
+
+    def encode_and_ask(self, inputs):
+        chunks.append(len(inputs))
+        if len(chunks) == 12:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return encode(self, inputs)
+
+    monkeypatch.setattr(VisionModel, "encode", encode_and_ask)
+    assert fit_in(folder, "lora", tmp_path / "a" / "tuned", grad_chunk=2) is None and len(chunks) == 12
+    monkeypatch.undo()
+    fit_in(folder, "lora", tmp_path / "a" / "tuned", grad_chunk=2, progress=lambda done, total: steps.append(done))
+    fit_in(folder, "lora", tmp_path / "b" / "tuned", grad_chunk=2)
+    assert steps[0] > 1 and products(tmp_path / "a" / "tuned") == products(tmp_path / "b" / "tuned")
+
+
 def test_an_encoder_that_was_being_written_is_written_again_from_the_checkpoint(worlds, tmp_path, monkeypatch):
     folder, out = worlds["clip"], tmp_path / "a" / "tuned"
 

@@ -29,6 +29,10 @@ from .utility import Utility
 MAX_SCALE = 100.0  # 1 / tau, as CLIP bounds it
 
 
+class Abandoned(Exception):
+    """A step was asked to end before it had changed anything."""
+
+
 class Fitting:
     """A model, its optimiser and the number of the next step: what a checkpoint holds.
 
@@ -90,6 +94,7 @@ class Fitting:
         self.steps = config.epochs * self.steps_each_epoch
         self.step, self.done = 0, False
         self.lost = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.hurry: Callable[[], bool] = lambda: False  # whether to leave a step half-way
         self._last: tuple[Tensor, Seen] | None = None  # of the last step, for the log
         self.history: list[dict] = []
         self.best: dict[str, Tensor] | None = None
@@ -148,9 +153,9 @@ class Fitting:
             group["lr"] = config.highest_rate * group["pace"] * pace
         self.optimiser.zero_grad(set_to_none=True)
         if config.grad_chunk:
-            loss = cached_backward(self.model.encode, inputs, loss_of, config.grad_chunk)
+            loss = cached_backward(self._encode, inputs, loss_of, config.grad_chunk)
         else:
-            loss = loss_of(self.model.encode(inputs))
+            loss = loss_of(self._encode(inputs))
             loss.backward()
         weights = [w for group in self.optimiser.param_groups for w in group["params"]]
         self._average([w.grad for w in weights])
@@ -160,6 +165,11 @@ class Fitting:
         self.step += 1
         if self.step % self.steps_each_epoch == 0:
             self._end_epoch()
+
+    def _encode(self, inputs: Tensor) -> Tensor:
+        if self.world == 1 and self.hurry():
+            raise Abandoned  # a step of a tower may take longer than whoever ends the process will wait
+        return self.model.encode(inputs)
 
     def _seen(self, out: Tensor, rows: Tensor, prompts: Tensor, chosen: Tensor | None, tried: Tensor | None) -> Seen:
         """out: the trained side's vectors, in the order in which `advance` asked for them."""
@@ -291,7 +301,10 @@ class Fitting:
     def run(self, after_step: Callable[[Fitting], bool] = lambda fitting: True) -> bool:
         """Train to the end; True when there. `after_step` is asked after each step and stops the run by False."""
         while not self.done:
-            self.advance()
+            try:
+                self.advance()
+            except Abandoned:
+                return False
             if not after_step(self) and not self.done:
                 return False
         return True

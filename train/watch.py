@@ -58,6 +58,7 @@ class Watch:
         self._before = None
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "asked", True))
+        self.fitting.hurry = lambda: self.asked
         return self
 
     def __exit__(self, *_exc) -> None:
