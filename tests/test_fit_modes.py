@@ -34,8 +34,9 @@ from torch import nn
 
 from realrag.build import build
 from realrag.bundle import Bundle
+from realrag.embeddings import Sizes
 from realrag.encoder import load_encoder
-from realrag.errors import EncoderError, RealRAGError
+from realrag.errors import BundleError, EncoderError, RealRAGError
 from realrag.head import ReflectiveHead, save_head
 from realrag.retriever import Retriever
 
@@ -439,6 +440,9 @@ def test_vectors_of_another_image_tower_are_not_taken_over(worlds, tmp_path):
         build(worlds["clip"] / "photos", tmp_path / "new", tuned, reuse=worlds["clip"] / "bundle")
     with pytest.raises(EncoderError, match="answers would be noise"):
         Retriever.open(worlds["clip"] / "bundle", encoder=tuned)
+    with pytest.raises(BundleError, match="keeps pictures of 768 px"):
+        build(worlds["clip"] / "photos", tmp_path / "new", load_encoder(str(worlds["clip"] / "tiny")), sizes=Sizes(picture=100),
+              reuse=worlds["clip"] / "bundle")  # fmt: skip
     report = build(worlds["clip"] / "photos", tmp_path / "new", tuned)
     assert report.encoded == 12 and Retriever.open(tmp_path / "new").search("a red", k=1).items
 
