@@ -47,6 +47,12 @@ class Retriever:
         self.bundle, self.encoder, self._kind, self._device = bundle, encoder, kind, device
         self.bundle_id = bundle.id
         chosen = bundle.manifest.head(head)
+        if chosen and encoder.fingerprint != bundle.manifest.encoder["fingerprint"]:
+            raise EncoderError(
+                f"The head {chosen.name!r} of {bundle.folder} was trained for the text tower of "
+                f"{bundle.manifest.encoder['name']}, loaded is {encoder.name}. Ask without a head (--head none), or fit one to "
+                "this encoder."
+            )
         self.head_name = chosen.name if chosen else ""
         self.head = bundle.head(head)
         self._vectors = unit_vectors(bundle, self.head)
@@ -79,7 +85,7 @@ class Retriever:
         bundle.manifest.head(head)  # a wrong name is told before an encoder is loaded
         encoder = encoder or own_encoder(bundle, device)
         made_with = bundle.manifest.encoder
-        if encoder.fingerprint != made_with["fingerprint"]:
+        if not encoder.reads(made_with):
             raise EncoderError(
                 f"{path} was made with the encoder {made_with['name']} ({made_with['fingerprint'][:12]}), loaded is "
                 f"{encoder.name} ({encoder.fingerprint[:12]}): the answers would be noise. Load the first, or index again."

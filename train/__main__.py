@@ -10,7 +10,7 @@ from importlib import import_module
 from realrag.errors import RealRAGError
 
 COMMANDS = {"encoder": "encoder", "convert-mobilenet": "convert_mobilenet", "model-card": "model_card",
-            "mine": "mine", "fit": "fit", "bench-fit": "bench_fit",
+            "mine": "mine", "fit": "fit", "mix": "tuned", "bench-fit": "bench_fit",
             "run": "run", "choose": "choose", "judge": "judge", "votes": "votes"}  # fmt: skip
 
 

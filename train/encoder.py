@@ -10,7 +10,7 @@ import json
 import math
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from realrag.errors import RealRAGError
 from realrag.small_encoder import SmallDualEncoder, save_small_encoder
 
 from .convert_mobilenet import load_mobilenet
@@ -212,15 +213,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scratch", type=Path, metavar="DIR", help="cached features and the checkpoint (default: beside --out)"
     )
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--recipe", metavar="RECIPE", help="a TOML file whose section [encoder] holds settings, or small-encoder"
+    )
     for field in fields(EncoderConfig):
         flag = "--" + field.name.replace("_", "-")
         kind = {"type": int, "choices": (0, 1)} if isinstance(field.default, bool) else {"type": type(field.default)}
-        parser.add_argument(flag, default=field.default, help=f"default {field.default}", **kind)
+        parser.add_argument(flag, help=f"default {field.default}, or the recipe's", **kind)
+
+
+def chosen_config(arguments: argparse.Namespace) -> EncoderConfig:
+    """The recipe's settings, or the defaults, with what the command line gives in their place."""
+    from .recipe import find_recipe, read_recipe
+
+    config = read_recipe(find_recipe(arguments.recipe)).encoder if arguments.recipe else EncoderConfig()
+    if config is None:
+        raise RealRAGError(f"{arguments.recipe} has no section [encoder]: it is a recipe for `python -m train run`.")
+    given = {field.name: getattr(arguments, field.name) for field in fields(EncoderConfig)}
+    return replace(config, **{name: type(getattr(config, name))(value) for name, value in given.items() if value is not None})
 
 
 def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
     torch.set_num_threads(arguments.threads)
-    config = EncoderConfig(**{f.name: type(f.default)(getattr(arguments, f.name)) for f in fields(EncoderConfig)})
+    config = chosen_config(arguments)
     names = choose_left_out(arguments.grocery, config.left_out, config.left_out_seed)
     everything = read_train(arguments.grocery, arguments.clothing, arguments.subjects)
     data, val = (

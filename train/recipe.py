@@ -10,11 +10,12 @@ from typing import Any
 from realrag import DEFAULT_ENCODER
 from realrag.errors import RealRAGError
 
-from .fitting import FitConfig
+from .encoder import EncoderConfig
+from .fit_config import FitConfig
 from .loss import LossConfig
 from .mine import MineConfig
 
-ARMS = ("zero", "normal", "hard", "reflective")
+ARMS = ("zero", "normal", "hard", "reflective", "utility")
 CONFIGS = Path(__file__).parent / "configs"
 
 
@@ -27,12 +28,13 @@ class Data:
     test_photos: str = ""  # the gallery of the evaluation; without it the library itself
     groups: str = ""  # CSV with class, coarse_class: which classes are siblings (only the stand-in asks)
     prompts: str = ""  # lines of {prompt, class}; without it one prompt a class
+    utility: str = ""  # what references were worth, for the arm `utility` and for lambda_utility
     template: str = "a photo of a {}"  # paper, sec. 3.1
     encoder: str = DEFAULT_ENCODER  # the paper does not say which CLIP
     picture_size: int = 768
     max_rejected: float = 10.0  # per cent of unusable photos that stop the run
 
-    paths = ("photos", "captions", "test_photos", "groups", "prompts")
+    paths = ("photos", "captions", "test_photos", "groups", "prompts", "utility")
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,9 @@ class Imagine:
 
 @dataclass(frozen=True)
 class Evaluate:
-    arms: tuple[str, ...] = ARMS  # paper: zero, normal and reflective; `hard` is our control
+    arms: tuple[str, ...] = ARMS[:4]  # paper: zero, normal and reflective; `hard` is our control, `utility` goes beyond
     seeds: int = 5  # our choice; the paper shows one
-    ship: str = "reflective"  # the arm whose head of the first seed goes into the bundle
+    ship: str = "reflective"  # the arm whose head or encoder of the first seed goes into the bundle
 
     def __post_init__(self) -> None:
         strange = sorted(set(self.arms) - set(ARMS))
@@ -95,6 +97,7 @@ class Recipe:
     loss: LossConfig = LossConfig()
     evaluate: Evaluate = field(default_factory=Evaluate)
     index: Index = Index()
+    encoder: EncoderConfig | None = None  # of `train encoder` alone
 
     def as_json(self) -> str:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
@@ -120,7 +123,7 @@ def read_recipe(path: Path, given: dict[str, str] | None = None) -> Recipe:
         try:
             import tomli as tomllib
         except ImportError:
-            raise RealRAGError("Reading a recipe needs Python 3.11, or `pip install tomli`.") from None
+            raise RealRAGError("Reading a recipe needs Python 3.11, or `pip install realrag[train]`.") from None
     try:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -128,13 +131,17 @@ def read_recipe(path: Path, given: dict[str, str] | None = None) -> Recipe:
     sections = {
         each.name: type(each.default if each.default is not MISSING else each.default_factory())
         for each in fields(Recipe)
-    }
+    } | {"encoder": EncoderConfig}
     if strange := sorted(content.keys() - sections.keys()):
         raise RealRAGError(
             f"{path} has the section [{strange[0]}]; sections are {', '.join(f'[{s}]' for s in sections)}."
         )
     return Recipe(
-        **{name: _section(path, name, kind, content.get(name, {}), given or {}) for name, kind in sections.items()}
+        **{
+            name: _section(path, name, kind, content.get(name, {}), given or {})
+            for name, kind in sections.items()
+            if name != "encoder" or name in content
+        }
     )
 
 
