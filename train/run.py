@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from realrag.build import build
 from realrag.build_heads import change_heads
 from realrag.bundle import MANIFEST, Bundle
 from realrag.embeddings import Sizes
