@@ -9,7 +9,7 @@ from importlib import import_module
 
 from realrag.errors import RealRAGError
 
-COMMANDS = {"encoder": "encoder", "convert-mobilenet": "convert_mobilenet", "model-card": "model_card",
+COMMANDS = {"encoder": "encoder", "convert-mobilenet": "convert_mobilenet", "model-card": "model_card", "split": "split",
             "mine": "mine", "fit": "fit", "bench-fit": "bench_fit",
             "run": "run"}  # fmt: skip
 

@@ -21,14 +21,20 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from realrag.errors import RealRAGError
 from realrag.small_encoder import SmallDualEncoder, save_small_encoder
 
 from .convert_mobilenet import load_mobilenet
 from .measure import figures, ranked_relevance
-from .pairs import QUERY, PhotoSet, choose_left_out, every_text, is_true, read_grocery, read_train, sample_text
+from .pairs import (
+    QUERY, PhotoSet, choose_left_out, every_text, is_true, read_captioned, read_grocery, read_train, sample_text, told,
+    with_noise,
+)  # fmt: skip
 from .views import FrontCache, to_features
 
-HELP = "train the small dual encoder on grocery, clothing and subjects"
+HELP = "train the small dual encoder on captioned photos, or on what realrag-small learnt from"
+Say = Callable[[str], None]
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class EncoderConfig:
     seed: int = 0
     left_out: int = 0  # grocery classes kept out of training, to measure unseen names
     left_out_seed: int = 7
+    noise: float = 0.0  # share of photos whose caption names a wrong class, for an encoder that leaves headroom
+    noise_seed: int = 7
     size: int = 192  # a quarter cheaper than 224, and MobileNet finds as many val photos with it
     cut: int = 6  # first trained block: the five of 512 channels and the two of 1024
     views: int = 10  # augmented views a photo; view 0, the plain one, is for measuring
@@ -203,9 +211,72 @@ def validate(
     return report | ({"mAP of names left out": float(parts["mAP"][unseen].mean())} if unseen.any() else {})
 
 
+def train_encoder(
+    config: EncoderConfig,
+    data: PhotoSet,
+    val: PhotoSet,
+    mobilenet: Path,
+    out: Path,
+    *,
+    cached: PhotoSet | None = None,
+    names: tuple[str, ...] = (),
+    about: dict[str, Any] | None = None,
+    scratch: Path | None = None,
+    say: Say = lambda line: None,
+    progress: Progress = lambda done, total: None,
+) -> dict[str, float]:
+    """Trains on `data`, writes `out`, and returns its figures on `val`; stopped, it goes on after the last whole epoch.
+
+    cached: the photos whose features are cached, when they are more than those of `data`. names: groups left out, measured
+    apart. about: joins what the file tells of its training. progress(done, total): after each cached view and each epoch.
+    """
+    torch.manual_seed(config.seed)
+    start, source = load_mobilenet(mobilenet)
+    model = SmallDualEncoder(config.model_config(source["mean"], source["std"])).to(memory_format=torch.channels_last)
+    model.mobilenet.load_state_dict(start)
+
+    everything, scratch = cached or data, scratch or out.parent
+    settings = dict(size=config.size, seed=config.seed, mean=source["mean"], std=source["std"], bf16=config.bf16)
+    caches = [
+        FrontCache(scratch / "front", model.mobilenet, config.cut, photos, **settings)
+        for photos in (everything.photos, val.photos)
+    ]
+    views = caches[0].views(config.views + 1, progress)[1:]
+    rows = np.flatnonzero(np.isin([str(p.path) for p in everything.photos], [str(p.path) for p in data.photos]))
+    views = views if len(rows) == len(everything.photos) else [Rows(view, rows) for view in views]
+    front = caches[1].view(0)
+
+    training = Training(model, config, with_noise(data, config.noise, config.noise_seed), views)
+    checkpoint = scratch / (out.stem + ".checkpoint.safetensors")
+    if checkpoint.exists():
+        training.resume(checkpoint)
+        say(f"resumed after step {training.step} of {training.steps}")
+    say(f"{len(data.photos)} photos, {len(data.groups)} groups, {training.steps} steps; left out: {', '.join(names) or 'nothing'}")
+    for epoch, loss in training.run():
+        training.save(checkpoint)
+        report = validate(training.averaged(), config.cut, front, val, list(names)) if epoch % 3 == 0 else {}
+        say(f"epoch {epoch}: loss {loss:.3f}" + "".join(f", val {name} {value:.3f}" for name, value in report.items()))
+        progress(epoch, config.epochs)
+    model = training.averaged()
+    report = validate(model, config.cut, front, val, list(names))
+    about = {"config": asdict(config), "start": source["source"], "validation": report, **(about or {})}
+    part = out.with_suffix(".part")
+    save_small_encoder(model, part, about)
+    part.replace(out)
+    say(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)" + "".join(f", val {n} {v:.3f}" for n, v in report.items()))
+    return report
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--photos", type=Path, metavar="DIR", help="any photos: folders are classes, or see --captions")
+    parser.add_argument("--captions", type=Path, metavar="FILE", help="CSV or JSONL with file, class, caption")
+    parser.add_argument("--validation", type=Path, metavar="DIR", help="other photos of the same classes, to measure on")
+    parser.add_argument(
+        "--headroom", type=float, nargs=2, metavar=("LEAST", "MOST"),
+        help="tune --noise until R@1 on the validation photos lies between these, for example 0.45 0.7",
+    )  # fmt: skip
     for name in ("grocery", "clothing", "subjects"):
-        parser.add_argument(f"--{name}", type=Path, required=True, metavar="DIR")
+        parser.add_argument(f"--{name}", type=Path, metavar="DIR", help="without --photos: what realrag-small learnt from")
     parser.add_argument("--mobilenet", type=Path, required=True, metavar="FILE", help="made by convert-mobilenet")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="safetensors to write")
     parser.add_argument(
@@ -218,65 +289,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(flag, default=field.default, help=f"default {field.default}", **kind)
 
 
-def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
+def run(arguments: argparse.Namespace, say: Say = lambda line: print(line, flush=True)) -> None:
     torch.set_num_threads(arguments.threads)
     config = EncoderConfig(**{f.name: type(f.default)(getattr(arguments, f.name)) for f in fields(EncoderConfig)})
-    names = choose_left_out(arguments.grocery, config.left_out, config.left_out_seed)
-    everything = read_train(arguments.grocery, arguments.clothing, arguments.subjects)
-    data, val = (
-        read_train(arguments.grocery, arguments.clothing, arguments.subjects, names),
-        read_grocery(arguments.grocery, "val"),
-    )
-
-    torch.manual_seed(config.seed)
-    start, about = load_mobilenet(arguments.mobilenet)
-    model = SmallDualEncoder(config.model_config(about["mean"], about["std"])).to(memory_format=torch.channels_last)
-    model.mobilenet.load_state_dict(start)
-
-    scratch = arguments.scratch or arguments.out.parent
-    settings = dict(size=config.size, seed=config.seed, mean=about["mean"], std=about["std"], bf16=config.bf16)
-    # The cache holds the left-out photos too, so that both encoders share it; training never sees their rows.
-    caches = [
-        FrontCache(scratch / "front", model.mobilenet, config.cut, photos, **settings)
-        for photos in (everything.photos, val.photos)
-    ]
-    views = caches[0].views(config.views + 1, lambda done, total: say(f"cached view {done} of {total}"))[1:]
-    rows = np.flatnonzero(np.isin([str(p.path) for p in everything.photos], [str(p.path) for p in data.photos]))
-    views = views if len(rows) == len(everything.photos) else [Rows(view, rows) for view in views]
-    front = caches[1].view(0)
-
-    training = Training(model, config, data, views)
-    checkpoint = scratch / (arguments.out.stem + ".checkpoint.safetensors")
-    if checkpoint.exists():
-        training.resume(checkpoint)
-        say(f"resumed after step {training.step} of {training.steps}")
-    say(
-        f"{len(data.photos)} photos, {len(data.groups)} groups, {training.steps} steps; "
-        f"left out: {', '.join(names) or 'nothing'}"
-    )
+    three = [arguments.grocery, arguments.clothing, arguments.subjects]
+    options: dict[str, Any] = dict(scratch=arguments.scratch, say=say)
+    if arguments.photos and arguments.validation and not any(three):
+        data, val = (read_captioned(folder, arguments.captions) for folder in (arguments.photos, arguments.validation))
+        options["about"] = {"data": told(data, arguments.photos), "validated_on": told(val, arguments.validation)}
+    elif all(three) and not (arguments.photos or arguments.headroom):
+        names = choose_left_out(arguments.grocery, config.left_out, config.left_out_seed)
+        data, val = read_train(*three, names), read_grocery(arguments.grocery, "val")
+        about = {"left_out": names, "data": ["grocery train", "clothing", "subjects"]}
+        # The cache holds the left-out photos too, so that both encoders share it; training never sees their rows.
+        options |= dict(cached=read_train(*three), names=names, about=about)
+    else:
+        raise RealRAGError("Give --photos and --validation, or --grocery, --clothing and --subjects (without --headroom).")
     try:
-        for epoch, loss in training.run():
-            training.save(checkpoint)
-            report = (
-                validate(training.averaged(), config.cut, front, val, list(names))
-                if epoch % 3 == 0 or epoch == config.epochs
-                else {}
-            )
-            say(
-                f"epoch {epoch}: loss {loss:.3f}"
-                + "".join(f", val {name} {value:.3f}" for name, value in report.items())
-            )
+        if arguments.headroom:
+            from .headroom import find_headroom
+
+            find_headroom(config, data, val, arguments.mobilenet, arguments.out, tuple(arguments.headroom), **options)
+        else:
+            train_encoder(config, data, val, arguments.mobilenet, arguments.out, **options)
     except KeyboardInterrupt:
-        say(f"stopped; the same command goes on from {checkpoint}")
-        return
-    about = {
-        "config": asdict(config),
-        "left_out": names,
-        "start": about["source"],
-        "data": ["grocery train", "clothing", "subjects"],
-    }
-    save_small_encoder(training.averaged(), arguments.out, about)
-    say(f"wrote {arguments.out} ({arguments.out.stat().st_size / 1e6:.1f} MB)")
+        say(f"stopped; the same command goes on where it was: {arguments.scratch or arguments.out.parent} holds what is done")
 
 
 class Rows:
