@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     stages = import_module(".run", __package__)
-    for name in ("embed", "imagine", "index", "evaluate"):  # mine and fit, above, also work without a recipe
+    for name in ("start", "embed", "imagine", "index", "evaluate"):  # mine and fit, above, also work without a recipe
         command = commands.add_parser(name, help=f"only this stage of a recipe: {getattr(stages.Run, name).__doc__}")
         stages.add_arguments(command)
         command.set_defaults(run=partial(stages.run, only=name))

@@ -33,9 +33,11 @@ from .imagine import DRAWN, class_prompts, imagine, write_prompts
 from .material import Material, load_material, read_prompts
 from .mine import mine_file, read_drawn, read_negatives
 from .recipe import Recipe, find_recipe, read_recipe
+from .start import start, started
 
-HELP = "do all stages of a recipe: embed, imagine, mine, fit, index, evaluate"
-STAGES = ("embed", "imagine", "mine", "fit", "index", "evaluate")
+HELP = "do all stages of a recipe: start, embed, imagine, mine, fit, index, evaluate"
+STAGES = ("start", "embed", "imagine", "mine", "fit", "index", "evaluate")
+GIVEN = ("photos", "captions", "test_photos", "groups", "encoder", "mobilenet", "validation")
 log = logging.getLogger(__name__)
 Say = Callable[[str], None]
 
@@ -50,10 +52,11 @@ class Run:
     def __init__(
         self, recipe: Recipe, folder: Path, *, device: str = "cpu", max_minutes: float = 0, say: Say = log.info
     ):
-        self.recipe, self.folder, self.device, self.say = recipe, Path(folder), device, say
+        self.given, self.recipe = recipe, started(recipe, Path(folder))
+        self.folder, self.device, self.say = Path(folder), device, say
         self.until = time.monotonic() + 60 * max_minutes if max_minutes else float("inf")
         self.library, self.retriever = self.folder / "library", self.folder / "retriever"
-        self.gallery = self.folder / "gallery" if recipe.data.test_photos else self.library
+        self.gallery = self.folder / "gallery" if self.recipe.data.test_photos else self.library
         self.prompts_file, self.drawn_file = self.folder / "prompts.jsonl", self.folder / "imagine" / DRAWN
 
     @cached_property
@@ -71,6 +74,11 @@ class Run:
         self.say(f"{name}: done in {time.monotonic() - began:.1f} s")
 
     # Stages
+
+    def start(self) -> None:
+        """split/ and start/encoder.safetensors, where the recipe wants a starting encoder of its own."""
+        if self.given.start.mobilenet:
+            start(self.given, self.folder, self.say, self.in_time)
 
     def embed(self) -> None:
         """library/, and gallery/ where test photos are given: bundles without a head."""
@@ -239,6 +247,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--test-photos", default="", metavar="FOLDER", help="photos to measure on, never trained on")
     parser.add_argument("--groups", default="", metavar="FILE", help="CSV with class, coarse_class (for the stand-in)")
     parser.add_argument("--encoder", default="", metavar="NAME", help="as `realrag index` takes it")
+    parser.add_argument("--mobilenet", default="", metavar="FILE", help="for recipes that train a starting encoder")
+    parser.add_argument("--validation", default="", metavar="FOLDER", help="photos on which its noise is tuned")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for torch's own choice")
     parser.add_argument(
@@ -249,7 +259,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, say: Say = lambda line: print(line, flush=True), only: str = "") -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    given = {name: getattr(arguments, name) for name in ("photos", "captions", "test_photos", "groups", "encoder")}
+    given = {name: getattr(arguments, name) for name in GIVEN}
     recipe = read_recipe(find_recipe(arguments.recipe), given)
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_atomic(arguments.out / "recipe.json", recipe.as_json().encode())
