@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from made_photos import COLOURS, photo_bytes
@@ -110,12 +109,10 @@ def test_noise_hangs_on_its_seed_and_more_of_it_keeps_what_was_wrong():
 # The search
 
 
-def test_the_search_stops_at_the_first_noise_within_the_bounds():
-    asked = []
-    assert tune(lambda noise: asked.append(noise) or 1 - noise, 0.45, 0.70) == [(0.5, 0.5)] and asked == [0.5]
-    assert [noise for noise, _ in tune(lambda noise: 1 - noise**4, 0.45, 0.70)] == [0.5, 0.75, 0.875][:3][: len(
-        tune(lambda noise: 1 - noise**4, 0.45, 0.70))]
-    assert tune(lambda noise: 0.6 * (1 - noise), 0.45, 0.70)[-1][0] == 0.25 / 2
+def test_the_search_halves_its_way_into_the_bounds_and_stops_there():
+    assert tune(lambda noise: 1 - noise, 0.45, 0.70) == [(0.5, 0.5)]
+    assert [noise for noise, _ in tune(lambda noise: 1 - noise**4, 0.45, 0.70)] == [0.5, 0.75]
+    assert [noise for noise, _ in tune(lambda noise: 0.65 * (1 - noise), 0.45, 0.70)] == [0.5, 0.25]
 
 
 def test_where_no_noise_is_small_enough_the_last_trial_is_without_any_and_says_what_can_be_had():
@@ -125,3 +122,150 @@ def test_where_no_noise_is_small_enough_the_last_trial_is_without_any_and_says_w
 
 def test_of_trials_outside_the_bounds_the_nearest_is_chosen():
     assert chosen([(0.5, 0.1), (0.25, 0.8), (0.375, 0.42)], 0.45, 0.70) == (0.375, 0.42)
+
+
+@pytest.fixture(scope="module")
+def mobilenet(tmp_path_factory):
+    """A MobileNet of random weights in the file that the trainer starts from."""
+    torch.manual_seed(0)
+    file = tmp_path_factory.mktemp("start") / "mobilenet.safetensors"
+    save_file(MobileNet().state_dict(), file, {"mean": "0.5", "std": "0.5", "source": "random"})
+    return file
+
+
+CONFIG = EncoderConfig(size=32, cut=12, views=1, epochs=2, batch=8, dim=16, buckets=512, text_width=8, bf16=False)
+
+
+@pytest.fixture
+def sets(tmp_path):
+    """Folders of photos to learn from and others to measure on, read."""
+    for part, first in (("learn", 0), ("measure", 100)):
+        for name, colour in COLOURS.items():
+            (tmp_path / part / f"{name}-thing").mkdir(parents=True)
+            for seed in range(4):
+                (tmp_path / part / f"{name}-thing" / f"{seed}.jpg").write_bytes(photo_bytes(colour, first + seed, size=(32, 24)))
+    return read_captioned(tmp_path / "learn"), read_captioned(tmp_path / "measure")
+
+
+def test_photos_are_grouped_by_class_and_without_one_by_their_caption(tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}.jpg").write_bytes(photo_bytes((9, 9, 9), number))
+    rows = "file,class,caption\n0.jpg,Red-Car,my car\n1.jpg,red car,\n2.jpg,,A Blue boat\n"
+    (tmp_path / "captions.csv").write_text(rows)
+    found = read_captioned(tmp_path)
+    assert [(group.key, group.name) for group in found.groups] == [("a blue boat", "a blue boat"), ("red car", "red car")]
+    assert [photo.group for photo in found.photos] == ["red car", "red car", "a blue boat"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RealRAGError, match="no photo with a class"):
+        read_captioned(tmp_path / "empty")
+
+
+def test_the_encoder_found_opens_as_any_other_and_says_how_it_was_found(sets, mobilenet, tmp_path):
+    found = find_headroom(CONFIG, *sets, mobilenet, tmp_path / "e" / "found.safetensors", (0.0, 1.0), about={"data": "made"})
+    assert found["within"] and [noise for noise, _ in found["trials"]] == [0.5]
+    encoder = load_encoder(str(tmp_path / "e" / "found.safetensors"))
+    assert encoder.encode_texts(["a red thing"]).shape == (1, 16)
+    says = training_of(tmp_path / "e" / "found.safetensors")
+    assert says["search"] == found and says["config"]["noise"] == 0.5 and says["data"] == "made"
+    assert says["validation"]["R@1"] == found["trials"][0][1]
+
+
+def test_a_finished_trial_is_not_trained_again_and_other_photos_are(sets, mobilenet, tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(search, "train_encoder", lambda config, *rest, **kw: trained.append(config.noise) or train_encoder(
+        config, *rest, **kw))  # fmt: skip
+    go = lambda about: find_headroom(  # noqa: E731
+        replace(CONFIG, epochs=1), *sets, mobilenet, tmp_path / "found.safetensors", (0.99, 1.0), trials=2, about=about
+    )
+    first = go({"data": "these"})
+    made = (tmp_path / "found.safetensors").read_bytes()
+    assert go({"data": "these"}) == first and len(trained) == 2
+    assert (tmp_path / "found.safetensors").read_bytes() == made
+    go({"data": "others"})
+    assert len(trained) == 4
+
+
+def test_training_stopped_between_epochs_ends_as_if_it_had_not_been(sets, mobilenet, tmp_path):
+    def stop(done, total):
+        if (done, total) == (1, CONFIG.epochs) and (tmp_path / "b" / "e.checkpoint.safetensors").exists():
+            raise KeyboardInterrupt
+
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    noisy = replace(CONFIG, noise=0.4, views=3)
+    whole = train_encoder(noisy, *sets, mobilenet, tmp_path / "a" / "e.safetensors")
+    with pytest.raises(KeyboardInterrupt):
+        train_encoder(noisy, *sets, mobilenet, tmp_path / "b" / "e.safetensors", progress=stop)
+    assert not (tmp_path / "b" / "e.safetensors").exists()
+    assert train_encoder(noisy, *sets, mobilenet, tmp_path / "b" / "e.safetensors") == whole
+    assert (tmp_path / "a" / "e.safetensors").read_bytes() == (tmp_path / "b" / "e.safetensors").read_bytes()
+
+
+def test_the_command_takes_any_folder_and_refuses_half_of_what_it_needs(sets, mobilenet, tmp_path, capsys):
+    common = ["encoder", "--mobilenet", str(mobilenet), "--out", str(tmp_path / "e.safetensors"), "--threads", "1"]
+    small = [f"--{name}={getattr(CONFIG, name)}" for name in ("size", "cut", "views", "epochs", "batch", "dim")]
+    assert main([*common, "--photos", str(tmp_path / "learn")]) == 1 and "--validation" in capsys.readouterr().err
+    folders = ["--photos", str(tmp_path / "learn"), "--validation", str(tmp_path / "measure")]
+    assert main([*common, *small, *folders, "--headroom", "0.9", "0.2"]) == 1 and "LEAST" in capsys.readouterr().err
+    assert main([*common, *small, *folders, "--noise", "0.25"]) == 0
+    says = training_of(tmp_path / "e.safetensors")
+    assert says["config"]["noise"] == 0.25 and says["data"]["photos"] == 12 and says["data"]["folder"] == "learn"
+
+
+# In a recipe
+
+RECIPE = """
+[data]
+group_words = 1
+[start]
+parts = [0.5, 0.2, 0.3]
+least = 0.0
+most = 1.0
+size = 32
+cut = 12
+views = 1
+epochs = 1
+[imagine]
+generator = "stand-in"
+seeds = 1
+unknown = 1
+[fit]
+epochs = 1
+batch = 8
+hidden = 8
+[evaluate]
+seeds = 1
+"""
+
+
+def test_one_command_goes_from_one_folder_to_a_report_with_an_encoder_of_its_own(mobilenet, tmp_path):
+    photos = numbered(tmp_path / "photos", each=10)
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    arguments = ["run", str(tmp_path / "recipe.toml"), "--photos", str(photos), "--captions", str(photos / "labels.csv"),
+                 "--mobilenet", str(mobilenet), "--out", str(tmp_path / "out"), "--threads", "1"]  # fmt: skip
+    assert main(arguments) == 0
+    report = json.loads((tmp_path / "out" / "evaluate.json").read_text())
+    assert report["facts"]["gallery_photos"] == 9 and report["splits"]["unseen"] == 1
+    assert report["facts"]["encoder"] == "encoder" and (tmp_path / "out" / "start" / "encoder.safetensors").is_file()
+    drawn_as = report["facts"]["generator"]["drawn_as"]
+    assert len(drawn_as) == 1 and all(a != b for a, b in drawn_as.items())
+    first = (tmp_path / "out" / "start" / "encoder.safetensors").read_bytes()
+    assert main(arguments) == 0
+    assert (tmp_path / "out" / "start" / "encoder.safetensors").read_bytes() == first
+
+
+def test_a_recipe_without_a_mobilenet_is_as_it_was_and_one_without_photos_to_tune_on_is_refused(mobilenet, tmp_path):
+    (tmp_path / "recipe.toml").write_text(RECIPE.replace("parts", "# parts"))
+    recipe = read_recipe(tmp_path / "recipe.toml", {"photos": str(tmp_path)})
+    assert started(recipe, tmp_path / "out") == recipe
+    Run(recipe, tmp_path / "out").stage("start")
+    assert not (tmp_path / "out").exists()
+    recipe = read_recipe(tmp_path / "recipe.toml", {"photos": str(tmp_path), "mobilenet": str(mobilenet)})
+    with pytest.raises(RealRAGError, match="--validation"):
+        Run(recipe, tmp_path / "out").stage("start")
+
+
+def test_classes_are_siblings_by_the_first_words_of_their_names():
+    names = ["Audi-100 Sedan 1994", "audi TT Coupe", "BMW M3", "Aston Martin DB9"]
+    assert _groups("", 1, names) == ["audi", "audi", "bmw", "aston"]
+    assert _groups("", 2, names)[:2] == ["audi 100", "audi tt"] and _groups("", 0, names) is None
