@@ -212,6 +212,24 @@ def test_the_command_takes_any_folder_and_refuses_half_of_what_it_needs(sets, mo
     assert says["config"]["noise"] == 0.25 and says["data"]["photos"] == 12 and says["data"]["folder"] == "learn"
 
 
+def test_a_checkpoint_and_features_of_other_photos_are_not_taken_for_these(sets, mobilenet, tmp_path):
+    def stop(done, total):
+        if (done, total) == (1, 3):
+            raise KeyboardInterrupt
+
+    out = tmp_path / "e.safetensors"
+    three = replace(CONFIG, epochs=3)
+    with pytest.raises(KeyboardInterrupt):
+        train_encoder(three, *sets, mobilenet, out, progress=stop)
+    learn, measure = sets
+    with pytest.raises(SystemExit, match="other photos or captions"):
+        train_encoder(three, PhotoSet(learn.groups, learn.photos[1:]), measure, mobilenet, out)
+    caches = set((tmp_path / "front").iterdir())
+    learn.photos[0].path.write_bytes(photo_bytes((200, 0, 200), 9, size=(32, 24)))
+    train_encoder(three, *sets, mobilenet, out)
+    assert len(set((tmp_path / "front").iterdir()) - caches) == 1
+
+
 # In a recipe
 
 RECIPE = """
@@ -246,12 +264,12 @@ def test_one_command_goes_from_one_folder_to_a_report_with_an_encoder_of_its_own
     assert main(arguments) == 0
     report = json.loads((tmp_path / "out" / "evaluate.json").read_text())
     assert report["facts"]["gallery_photos"] == 9 and report["splits"]["unseen"] == 1
-    assert report["facts"]["encoder"] == "encoder" and (tmp_path / "out" / "start" / "encoder.safetensors").is_file()
+    assert report["facts"]["encoder"] == "starting-encoder" and (tmp_path / "out" / "start" / "starting-encoder.safetensors").is_file()
     drawn_as = report["facts"]["generator"]["drawn_as"]
     assert len(drawn_as) == 1 and all(a != b for a, b in drawn_as.items())
-    first = (tmp_path / "out" / "start" / "encoder.safetensors").read_bytes()
+    first = (tmp_path / "out" / "start" / "starting-encoder.safetensors").read_bytes()
     assert main(arguments) == 0
-    assert (tmp_path / "out" / "start" / "encoder.safetensors").read_bytes() == first
+    assert (tmp_path / "out" / "start" / "starting-encoder.safetensors").read_bytes() == first
 
 
 def test_a_recipe_without_a_mobilenet_is_as_it_was_and_one_without_photos_to_tune_on_is_refused(mobilenet, tmp_path):

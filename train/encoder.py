@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from realrag.errors import RealRAGError
+from realrag.files import canonical_json, sha256_bytes
 from realrag.small_encoder import SmallDualEncoder, save_small_encoder
 
 from .convert_mobilenet import load_mobilenet
@@ -101,6 +102,7 @@ class Training:
 
     def __init__(self, model: SmallDualEncoder, config: EncoderConfig, data: PhotoSet, views: list[np.ndarray]):
         self.model, self.config, self.data, self.views = model, config, data, views
+        self.photos_sha256 = sha256_bytes(canonical_json([[p.path.name, p.group] for p in data.photos]))
         self.step, self.steps_each_epoch = 0, math.ceil(len(data.photos) / config.batch)
         self.steps = config.epochs * self.steps_each_epoch
         self.rows, self.heard = torch.tensor(data.group_rows()), model.tokenize(every_text(data.groups)).unique()
@@ -166,7 +168,8 @@ class Training:
         for row, values in self.optimiser.state_dict()["state"].items():
             state |= {f"adam.{row}.{name}": value.contiguous() for name, value in values.items()}
         part = path.with_suffix(".part")
-        save_file(state, part, {"step": str(self.step), "config": json.dumps(asdict(self.config))})
+        about = {"step": str(self.step), "config": json.dumps(asdict(self.config)), "photos": self.photos_sha256}
+        save_file(state, part, about)
         part.replace(path)
 
     def resume(self, path: Path) -> None:
@@ -175,6 +178,8 @@ class Training:
             state = {name: file.get_tensor(name) for name in file.keys()}
         if (saved := json.loads(metadata["config"])) != asdict(self.config):
             raise SystemExit(f"{path} was made with other settings ({saved}). Delete it to begin anew.")
+        if metadata.get("photos") != self.photos_sha256:
+            raise SystemExit(f"{path} was made with other photos or captions. Delete it to begin anew.")
         pick = lambda prefix: {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}  # noqa: E731
         self.model.load_state_dict(pick("model."))
         self.average = pick("average.")
@@ -294,6 +299,8 @@ def run(arguments: argparse.Namespace, say: Say = lambda line: print(line, flush
     config = EncoderConfig(**{f.name: type(f.default)(getattr(arguments, f.name)) for f in fields(EncoderConfig)})
     three = [arguments.grocery, arguments.clothing, arguments.subjects]
     options: dict[str, Any] = dict(scratch=arguments.scratch, say=say)
+    if arguments.photos and config.left_out:
+        raise RealRAGError("--left-out counts grocery classes. With --photos, leave classes out of the folder instead.")
     if arguments.photos and arguments.validation and not any(three):
         data, val = (read_captioned(folder, arguments.captions) for folder in (arguments.photos, arguments.validation))
         options["about"] = {"data": told(data, arguments.photos), "validated_on": told(val, arguments.validation)}

@@ -72,6 +72,7 @@ def find_headroom(
             facts = {"validation": train_encoder(
                 asked, data, val, mobilenet, path, about=about, scratch=scratch, say=say, **options
             )}  # fmt: skip
+        path.with_suffix(".checkpoint.safetensors").unlink(missing_ok=True)
         return facts["validation"][MEASURE]
 
     tried = tune(trial, least, most, trials)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from .pairs import read_captioned, told
 from .recipe import Recipe
 from .split import NAMES, split
 
-SPLIT, ENCODER = "split", Path("start") / "encoder.safetensors"
+SPLIT, ENCODER = "split", Path("start") / "starting-encoder.safetensors"
 
 
 def started(recipe: Recipe, folder: Path) -> Recipe:
@@ -53,3 +54,4 @@ def start(recipe: Recipe, folder: Path, say: Callable[[str], None], progress: Ca
         config, data, val, Path(begin.mobilenet), folder / ENCODER, (begin.least, begin.most), trials=begin.trials,
         about={"data": told(data, library), "validated_on": told(val, validation)}, say=say, progress=progress,
     )  # fmt: skip
+    shutil.rmtree((folder / ENCODER).parent / "front", ignore_errors=True)  # cached features: gigabytes, and no longer asked
