@@ -77,6 +77,17 @@ def test_a_split_that_is_there_is_left_as_it_is_and_another_one_is_refused(tmp_p
     assert not (tmp_path / "new").exists()
 
 
+def test_a_column_of_the_table_can_say_which_photo_is_where(tmp_path, capsys):
+    photos = numbered(tmp_path / "photos", each=3)
+    rows = (photos / "labels.csv").read_text().splitlines()
+    said = ["split", *(("train", "val", "test", "unused")[number % 4] for number in range(9))]
+    (photos / "labels.csv").write_text("".join(f"{row},{word}\n" for row, word in zip(rows, said)))
+    arguments = ["split", str(photos), "--captions", str(photos / "labels.csv"), "--out", str(tmp_path / "out"), "--column"]
+    assert main([*arguments, "splitt"]) == 1 and "'splitt'" in capsys.readouterr().err
+    assert main([*arguments, "split"]) == 0 and "3 library, 2 validation, 2 gallery" in capsys.readouterr().out
+    assert [photo.file for photo in scan(tmp_path / "out" / "validation").candidates] == ["all/001.jpg", "all/005.jpg"]
+
+
 # Noise
 
 

@@ -13,12 +13,14 @@ from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 
+from realrag.captions import COLUMNS
 from realrag.errors import RealRAGError
 from realrag.files import canonical_json, sha256_bytes, write_atomic
 from realrag.library import Candidate, scan
 
 HELP = "part captioned photos by class into library, validation and gallery"
 NAMES = ("library", "validation", "gallery")
+VALUES = {"train": "library", "val": "validation", "test": "gallery", **{name: name for name in NAMES}}  # of a column
 FACTS = "split.json"
 
 
@@ -40,20 +42,39 @@ def part_photos(photos: Sequence[Candidate], shares: Sequence[float], seed: int)
     return parts
 
 
-def split(photos: Path, captions: Path | None, out: Path, shares: Sequence[float], seed: int) -> dict:
+def part_by_column(photos: Sequence[Candidate], captions: Path, column: str, folder: Path) -> list[list[Candidate]]:
+    """As `column` of a CSV says: train, val and test, or the names of the parts. A photo of another value is in none."""
+    part_of: dict[str, str] = {}
+    with open(captions, encoding="utf-8-sig", newline="") as file:
+        for row in csv.DictReader(file):
+            name = next((row[key] for key in COLUMNS["file"] if row.get(key)), "")
+            for home in (captions.parent, folder):  # a table names photos from where it lies, or from their folder
+                part_of.setdefault(os.path.abspath(home / name), VALUES.get((row.get(column) or "").strip().lower(), ""))
+    parts = [[photo for photo in photos if part_of.get(os.path.abspath(photo.path)) == name] for name in NAMES]
+    if not any(parts):
+        raise RealRAGError(f"No photo of {captions} has one of {', '.join(VALUES)} in a column {column!r}. Name the right one.")
+    return parts
+
+
+def split(
+    photos: Path, captions: Path | None, out: Path, shares: Sequence[float], seed: int, column: str = ""
+) -> dict:
     """Writes OUT/library, OUT/validation and OUT/gallery, each with a captions.csv, and OUT/split.json, which it returns.
 
     The photos are links to the same files where the disk allows it, else copies. What is there already is left as it is;
     RealRAGError when it was made of other photos or with other settings."""
     candidates = scan(photos, captions).candidates
     listed = sorted([photo.sha256, photo.credit.class_name, photo.credit.caption] for photo in candidates)
-    asked = {"seed": seed, "shares": list(shares), "photos_sha256": sha256_bytes(canonical_json(listed))}
+    how = {"column": column} if column else {"seed": seed, "shares": list(shares)}
+    asked = {**how, "photos_sha256": sha256_bytes(canonical_json(listed))}
     if (out / FACTS).is_file():
         facts = json.loads((out / FACTS).read_bytes())
         if {name: facts.get(name) for name in asked} != asked:
             raise RealRAGError(f"{out} holds another split ({facts}). Delete it, or name another folder.")
         return facts
-    parts = part_photos(candidates, shares, seed)
+    if column and not captions:
+        raise RealRAGError(f"The column {column!r} of which table? Give --captions FILE, a CSV.")
+    parts = part_by_column(candidates, captions, column, photos) if column else part_photos(candidates, shares, seed)
     made = out.with_name(out.name + ".part")
     shutil.rmtree(made, ignore_errors=True)
     for name, members in zip(NAMES, parts):
@@ -92,8 +113,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help=f"gets {', '.join(NAMES)}")
     parser.add_argument("--parts", type=float, nargs=3, default=[0.6, 0.15, 0.25], metavar="SHARE", help="of each class")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--column", default="", metavar="NAME", help="of the CSV: train, val or test; in place of shares and seed")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    facts = split(arguments.photos, arguments.captions, arguments.out, arguments.parts, arguments.seed)
+    facts = split(arguments.photos, arguments.captions, arguments.out, arguments.parts, arguments.seed, arguments.column)
     print(f"{arguments.out}: " + ", ".join(f"{count} {name}" for name, count in facts["photos"].items()))
