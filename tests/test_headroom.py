@@ -12,7 +12,7 @@ from made_photos import COLOURS, photo_bytes
 from realrag_train import headroom as search
 from realrag_train.__main__ import main
 from realrag_train.drawing import _groups
-from realrag_train.encoder import EncoderConfig, train_encoder
+from realrag_train.encoder import EncoderConfig
 from realrag_train.headroom import chosen, find_headroom, tune
 from realrag_train.model_card import training_of
 from realrag_train.pairs import Group, Photo, PhotoSet, read_captioned, with_noise
@@ -20,6 +20,7 @@ from realrag_train.recipe import read_recipe
 from realrag_train.run import Run
 from realrag_train.split import NAMES, part_photos, split
 from realrag_train.start import started
+from realrag_train.train_encoder import train_encoder
 from safetensors.torch import save_file
 
 from realrag.encoder import load_encoder

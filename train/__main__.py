@@ -9,7 +9,8 @@ from importlib import import_module
 
 from realrag.errors import RealRAGError
 
-COMMANDS = {"encoder": "encoder", "convert-mobilenet": "convert_mobilenet", "model-card": "model_card", "split": "split",
+COMMANDS = {"encoder": "train_encoder", "split": "split", "convert-mobilenet": "convert_mobilenet",
+            "model-card": "model_card",
             "mine": "mine", "fit": "fit", "bench-fit": "bench_fit",
             "run": "run"}  # fmt: skip
 

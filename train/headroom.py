@@ -12,9 +12,10 @@ from typing import Any
 from realrag.errors import RealRAGError
 from realrag.small_encoder import load_small_encoder, save_small_encoder
 
-from .encoder import EncoderConfig, Say, train_encoder
+from .encoder import EncoderConfig
 from .model_card import training_of
 from .pairs import PhotoSet
+from .train_encoder import Say, train_encoder
 
 MEASURE = "R@1"
 TRIALS = 6  # the last step is then 1/64 of noise
