@@ -16,7 +16,7 @@ from realrag_train.encoder import EncoderConfig
 from realrag_train.headroom import chosen, find_headroom, tune
 from realrag_train.model_card import training_of
 from realrag_train.pairs import Group, Photo, PhotoSet, read_captioned, with_noise
-from realrag_train.recipe import read_recipe
+from realrag_train.recipe import find_recipe, read_recipe
 from realrag_train.run import Run
 from realrag_train.split import NAMES, part_photos, split
 from realrag_train.start import started
@@ -284,15 +284,27 @@ def test_one_command_goes_from_one_folder_to_a_report_with_an_encoder_of_its_own
     assert (tmp_path / "out" / "start" / "starting-encoder.safetensors").read_bytes() == first
 
 
-def test_a_recipe_without_a_mobilenet_is_as_it_was_and_one_without_photos_to_tune_on_is_refused(mobilenet, tmp_path):
-    (tmp_path / "recipe.toml").write_text(RECIPE.replace("parts", "# parts"))
-    recipe = read_recipe(tmp_path / "recipe.toml", {"photos": str(tmp_path)})
+def test_a_recipe_without_the_section_is_as_it_was_and_one_without_a_start_or_photos_to_tune_on_is_refused(mobilenet, tmp_path):
+    (tmp_path / "plain.toml").write_text('[imagine]\ngenerator = "stand-in"\n')
+    recipe = read_recipe(tmp_path / "plain.toml", {"photos": str(tmp_path)})
     assert started(recipe, tmp_path / "out") == recipe
     Run(recipe, tmp_path / "out").stage("start")
     assert not (tmp_path / "out").exists()
+    (tmp_path / "recipe.toml").write_text(RECIPE.replace("parts", "# parts"))
+    with pytest.raises(RealRAGError, match="--mobilenet"):
+        Run(read_recipe(tmp_path / "recipe.toml", {"photos": str(tmp_path)}), tmp_path / "out")
     recipe = read_recipe(tmp_path / "recipe.toml", {"photos": str(tmp_path), "mobilenet": str(mobilenet)})
     with pytest.raises(RealRAGError, match="--validation"):
         Run(recipe, tmp_path / "out").stage("start")
+
+
+@pytest.mark.parametrize("name", ["cars", "grocery-headroom"])
+def test_the_recipes_that_come_along_ask_for_an_encoder_with_headroom_and_all_arms(name, tmp_path):
+    recipe = read_recipe(find_recipe(name), {"mobilenet": "m.safetensors"})
+    assert 0.45 <= recipe.start.least < recipe.start.most <= 0.70
+    assert recipe.imagine.generator == "stand-in" and recipe.evaluate.seeds == 5
+    assert recipe.evaluate.arms == ("zero", "normal", "hard", "reflective")
+    assert started(recipe, tmp_path).data.encoder.endswith("starting-encoder.safetensors")
 
 
 def test_classes_are_siblings_by_the_first_words_of_their_names():

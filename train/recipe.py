@@ -40,7 +40,7 @@ class Data:
 class Start:
     """A starting encoder of the recipe's own, trained on noisy captions so that it leaves headroom; all are our choices.
 
-    Without `mobilenet` nothing of this happens and [data] names the encoder."""
+    Where the section is left out nothing of this happens, and [data] names the encoder."""
 
     mobilenet: str = ""  # made by convert-mobilenet
     validation: str = ""  # photos on which noise is tuned; with `parts` they are parted off

@@ -10,15 +10,19 @@ from pathlib import Path
 from realrag.errors import RealRAGError
 
 from .pairs import read_captioned, told
-from .recipe import Recipe
+from .recipe import Recipe, Start
 from .split import NAMES, split
 
 SPLIT, ENCODER = "split", Path("start") / "starting-encoder.safetensors"
 
 
 def started(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe with the photos and the encoder that `start` leaves in `folder`; as it is where it wants none."""
+    """The recipe with the photos and the encoder that `start` leaves in `folder`; as it is where it wants none.
+
+    RealRAGError when it wants one and names no MobileNet to start from."""
     data, begin = recipe.data, recipe.start
+    if not begin.mobilenet and begin != Start():
+        raise RealRAGError("This recipe trains a starting encoder of its own: give --mobilenet FILE (see convert-mobilenet).")
     if begin.mobilenet and begin.parts:
         library, validation, gallery = (str(folder / SPLIT / name) for name in NAMES)
         data = replace(data, photos=library, test_photos=gallery, captions="")
