@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fake_encoder import ColourEncoder
 from made_photos import COLOURS, photo_bytes
-from realrag_train import encoder
+from realrag_train import train_encoder
 from realrag_train import run as stages
 from realrag_train.__main__ import main
 from realrag_train.encoder import EncoderConfig
@@ -200,7 +200,7 @@ def test_a_run_that_trains_a_tower_ends_in_a_bundle_that_carries_it(world, tmp_p
     same = np.array_equal(library.embeddings, retriever.bundle.embeddings)
     assert same == (mode == "text")
     report = json.loads((tmp_path / "out" / "evaluate.json").read_text())
-    assert report["facts"]["mode"] == mode and set(report["arms"]) == {"zero", "reflective", "random"}
+    assert report["facts"]["mode"] == mode and set(report["arms"]) == {"zero", "reflective", "random", "oracle"}
     assert report["arms"]["zero"]["by_class"] != report["arms"]["reflective"]["by_class"]
     assert "held-out R@1" in (tmp_path / "out" / "report.html").read_text()
     before = contents(tmp_path / "out" / "retriever")
@@ -233,9 +233,9 @@ def test_an_arm_learns_from_measured_utility_in_a_recipe(world, tmp_path):
 def test_a_recipe_for_an_encoder_drives_its_training_and_no_run(tmp_path, capsys):
     (tmp_path / "mine.toml").write_text("[encoder]\nepochs = 3\nleft_out = 16\nbf16 = false\n")
     parser = argparse.ArgumentParser()
-    encoder.add_arguments(parser)
+    train_encoder.add_arguments(parser)
     sets = [word for name in ("grocery", "clothing", "subjects", "mobilenet", "out") for word in (f"--{name}", "x")]
-    settings = lambda *more: encoder.chosen_config(parser.parse_args([*sets, *more]))  # noqa: E731
+    settings = lambda *more: train_encoder.chosen_config(parser.parse_args([*sets, *more]))  # noqa: E731
     assert settings() == EncoderConfig() == settings("--recipe", "small-encoder")
     chosen = settings("--recipe", str(tmp_path / "mine.toml"), "--epochs", "5")
     assert (chosen.epochs, chosen.left_out, chosen.bf16, chosen.batch) == (5, 16, False, EncoderConfig().batch)

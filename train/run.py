@@ -37,10 +37,12 @@ from .mine import mine_file, read_drawn, read_negatives
 from .pace import Pace
 from .ranks import own_device, share_of_work, sigterm_as_ctrl_c
 from .recipe import Recipe, find_recipe, read_recipe
+from .start import start, started
 from .tuned import TunedVectors, tuned_vectors
 
-HELP = "do all stages of a recipe: embed, imagine, mine, fit, index, evaluate"
-STAGES = ("embed", "imagine", "mine", "fit", "index", "evaluate")
+HELP = "do all stages of a recipe: start, embed, imagine, mine, fit, index, evaluate"
+STAGES = ("start", "embed", "imagine", "mine", "fit", "index", "evaluate")
+GIVEN = ("photos", "captions", "test_photos", "groups", "encoder", "mobilenet", "validation")
 log = logging.getLogger(__name__)
 Say = Callable[[str], None]
 
@@ -56,11 +58,12 @@ class Run:
         self, recipe: Recipe, folder: Path, *, device: str = "cpu", max_minutes: float = 0, tensorboard: bool = False,
         say: Say = log.info, share: tuple[int, int] = (0, 1),
     ):  # fmt: skip
-        self.recipe, self.folder, self.device, self.say, self.share = recipe, Path(folder), device, say, share
+        self.given, self.recipe = recipe, started(recipe, Path(folder))
+        self.folder, self.device, self.say, self.share = Path(folder), device, say, share
         self.tensorboard, self.pace = tensorboard, Pace(say, "")
         self.until = time.monotonic() + 60 * max_minutes if max_minutes else float("inf")
         self.library, self.retriever = self.folder / "library", self.folder / "retriever"
-        self.gallery = self.folder / "gallery" if recipe.data.test_photos else self.library
+        self.gallery = self.folder / "gallery" if self.recipe.data.test_photos else self.library
         self.prompts_file, self.drawn_file = self.folder / "prompts.jsonl", self.folder / "imagine" / DRAWN
 
     @cached_property
@@ -81,6 +84,11 @@ class Run:
         self.say(f"{name}: done in {time.monotonic() - began:.1f} s")
 
     # Stages
+
+    def start(self) -> None:
+        """split/ and start/encoder.safetensors, where the recipe wants a starting encoder of its own."""
+        if self.given.start.mobilenet:
+            start(self.given, self.folder, self.say, self.in_time)
 
     def embed(self) -> None:
         """library/, and gallery/ where test photos are given: bundles without a head."""
@@ -272,6 +280,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--test-photos", default="", metavar="FOLDER", help="photos to measure on, never trained on")
     parser.add_argument("--groups", default="", metavar="FILE", help="CSV with class, coarse_class (for the stand-in)")
     parser.add_argument("--encoder", default="", metavar="NAME", help="as `realrag index` takes it")
+    parser.add_argument("--mobilenet", default="", metavar="FILE", help="for recipes that train a starting encoder")
+    parser.add_argument("--validation", default="", metavar="FOLDER", help="photos on which its noise is tuned")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for torch's own choice")
     parser.add_argument(
@@ -286,7 +296,7 @@ def run(arguments: argparse.Namespace, say: Say = lambda line: print(line, flush
     share = share_of_work()
     if share[1] > 1 and only != "embed":
         raise RealRAGError("torchrun shares the work of `embed` and `fit`. Run this command once, without torchrun.")
-    given = {name: getattr(arguments, name) for name in ("photos", "captions", "test_photos", "groups", "encoder")}
+    given = {name: getattr(arguments, name) for name in GIVEN}
     recipe = read_recipe(find_recipe(arguments.recipe), given)
     if recipe.encoder is not None:
         raise RealRAGError(f"{arguments.recipe} says how to train an encoder: `python -m train encoder --recipe {arguments.recipe}`.")
