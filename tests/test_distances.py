@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from realrag_train.distances import Jackknifed, fid, jackknifed, kid, real_floor, reference_rows, scaled, t_975
+from realrag_train.pictures.distances import Jackknifed, fid, jackknifed, kid, real_floor, reference_rows, scaled, t_975
 
 
 def two_sets(n=60, m=45, dim=7, seed=0):
@@ -55,7 +55,7 @@ def test_fid_of_two_normal_distributions_in_one_dimension_is_known():
 def test_kid_equals_its_formula_however_it_is_cut(monkeypatch):
     x, y = two_sets(23, 17)
     assert kid(x, y) == pytest.approx(slow_kid(x, y), rel=1e-12)
-    monkeypatch.setattr("realrag_train.distances.ROWS", 5)
+    monkeypatch.setattr("realrag_train.pictures.distances.ROWS", 5)
     assert kid(x, y) == pytest.approx(slow_kid(x, y), rel=1e-12)
 
 

@@ -8,16 +8,16 @@ import signal
 
 import numpy as np
 import pytest
-import realrag_train.fit as fitting_files
+import realrag_train.contrastive.fit as fitting_files
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from fake_encoder import ColourEncoder
 from fit_in_a_process import KEEPING, fit_here, start
 from realrag_train.__main__ import main
-from realrag_train.fit import STOPPED, Keeping
-from realrag_train.fitting import FitConfig, Fitting
-from realrag_train.loss import LossConfig
+from realrag_train.contrastive.fit import STOPPED, Keeping
+from realrag_train.contrastive.fitting import FitConfig, Fitting
+from realrag_train.contrastive.loss import LossConfig
 from realrag_train.material import Material
 from realrag_train.mine import mine_file, read_negatives, write_negatives
 from realrag_train.mining import MineConfig, mine

@@ -16,18 +16,18 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from fake_encoder import ColourEncoder
 from made_photos import COLOURS, photo_bytes
-from realrag_train import tuned as tuned_files
+from realrag_train.contrastive import tuned as tuned_files
 from realrag_train.__main__ import main
-from realrag_train.fit import Keeping, fit_file
-from realrag_train.fit_config import RATES, FitConfig
-from realrag_train.fitting import Fitting
-from realrag_train.lora import LowRank, add_lora, merge_lora
-from realrag_train.loss import LossConfig
+from realrag_train.contrastive.fit import Keeping, fit_file
+from realrag_train.contrastive.fit_config import RATES, FitConfig
+from realrag_train.contrastive.fitting import Fitting
+from realrag_train.contrastive.lora import LowRank, add_lora, merge_lora
+from realrag_train.contrastive.loss import LossConfig
 from realrag_train.material import load_material, read_prompts
 from realrag_train.mine import mine_file, read_negatives
 from realrag_train.mining import MineConfig
-from realrag_train.models import PLAIN, TextModel, VisionModel
-from realrag_train.tuned import mix, tuned_vectors, words_of, write_tuned
+from realrag_train.contrastive.models import PLAIN, TextModel, VisionModel
+from realrag_train.contrastive.tuned import mix, tuned_vectors, words_of, write_tuned
 from safetensors.numpy import save_file
 from tiny_encoders import write_tiny_clip, write_tiny_small
 from torch import nn

@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 from made_photos import COLOURS, photo_bytes
-from realrag_train import headroom as search
+from realrag_train.small_encoder import headroom as search
 from realrag_train.__main__ import main
 from realrag_train.drawing import _groups
-from realrag_train.encoder import EncoderConfig
-from realrag_train.headroom import chosen, find_headroom, tune
-from realrag_train.model_card import training_of
-from realrag_train.pairs import Group, Photo, PhotoSet, read_captioned, with_noise
+from realrag_train.small_encoder.encoder import EncoderConfig
+from realrag_train.small_encoder.headroom import chosen, find_headroom, tune
+from realrag_train.small_encoder.model_card import training_of
+from realrag_train.small_encoder.pairs import Group, Photo, PhotoSet, read_captioned, with_noise
 from realrag_train.recipe import find_recipe, read_recipe
 from realrag_train.run import Run
-from realrag_train.split import NAMES, part_photos, split
-from realrag_train.start import started
-from realrag_train.train_encoder import train_encoder
+from realrag_train.small_encoder.split import NAMES, part_photos, split
+from realrag_train.small_encoder.start import started
+from realrag_train.small_encoder.train_encoder import train_encoder
 from safetensors.torch import save_file
 
 from realrag.encoder import load_encoder

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from fake_encoder import ColourEncoder
 from made_photos import COLOURS, photo_bytes
-from realrag_train import choose as choosing
-from realrag_train import judge as judging_command
+from realrag_train.pictures import choose as choosing
+from realrag_train.pictures import judge as judging_command
 from realrag_train.__main__ import main
-from realrag_train.arms import picture_vectors, read_arm
-from realrag_train.choose import choose, kept_apart, read_choices, write_choices
-from realrag_train.classifier import linear_judge, mean_judge, name_judge
+from realrag_train.pictures.arms import picture_vectors, read_arm
+from realrag_train.pictures.choose import choose, kept_apart, read_choices, write_choices
+from realrag_train.pictures.classifier import linear_judge, mean_judge, name_judge
 from realrag_train.imagine import class_prompts, write_prompts
-from realrag_train.judging import Arm, Bench, Photos, diversity, judge_arms, picture_figures, real_figures
+from realrag_train.pictures.judging import Arm, Bench, Photos, diversity, judge_arms, picture_figures, real_figures
 from realrag_train.material import Prompt
 
 from realrag.build import build
@@ -108,7 +108,7 @@ def test_the_better_of_two_arms_is_told_by_every_figure_and_equal_arms_by_none()
 def test_the_ridges_leave_one_out_is_a_refit_without_each_photo(monkeypatch):
     dice = np.random.default_rng(1)
     x, y = unit(dice.normal(size=(24, 5))) + np.eye(5)[np.arange(24) % 3] * 0.5, np.arange(24) % 3
-    monkeypatch.setattr("realrag_train.classifier.STRENGTHS", (0.1,))
+    monkeypatch.setattr("realrag_train.pictures.classifier.STRENGTHS", (0.1,))
     _, facts = linear_judge(x, y)
     axes = x - x.mean(0)
     ridge, right = 0.1 * np.trace(axes.T @ axes) / 5, 0

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from realrag_train.loss import LossConfig, cached_backward, contrastive_loss, utility_loss
+from realrag_train.contrastive.loss import LossConfig, cached_backward, contrastive_loss, utility_loss
 
 from realrag.errors import RealRAGError
 from realrag.head import ReflectiveHead

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from fake_encoder import ColourEncoder
 from made_photos import COLOURS, photo_bytes
-from realrag_train import train_encoder
+from realrag_train.small_encoder import train_encoder
 from realrag_train import run as stages
 from realrag_train.__main__ import main
-from realrag_train.encoder import EncoderConfig
+from realrag_train.small_encoder.encoder import EncoderConfig
 from realrag_train.generators.errors import GeneratorError
 from realrag_train.plots import bars, lines
 from realrag_train.recipe import CONFIGS, find_recipe, read_recipe
 from realrag_train.run import STAGES, OutOfTime, Run
-from realrag_train.utility import candidates, measure_utility
+from realrag_train.contrastive.utility import candidates, measure_utility
 from tiny_encoders import write_tiny_small
 
 from realrag.bundle import Bundle

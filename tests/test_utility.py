@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from fake_encoder import ColourEncoder
-from realrag_train.fit import Keeping, fit_file
-from realrag_train.fit_config import FitConfig
-from realrag_train.fitting import Fitting
-from realrag_train.loss import LossConfig
+from realrag_train.contrastive.fit import Keeping, fit_file
+from realrag_train.contrastive.fit_config import FitConfig
+from realrag_train.contrastive.fitting import Fitting
+from realrag_train.contrastive.loss import LossConfig
 from realrag_train.material import Material, load_material, read_prompts
-from realrag_train.utility import FACTS, Utility, candidates, measure_utility, read_utility, write_utility
+from realrag_train.contrastive.utility import FACTS, Utility, candidates, measure_utility, read_utility, write_utility
 from safetensors.numpy import save_file
 from sibling_toy import unit
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from made_photos import COLOURS, photo_bytes
 from realrag_train.__main__ import main
-from realrag_train.arms import Picture
-from realrag_train.bradley_terry import PRIOR, Votes, read_votes_as_strengths, strengths, win_table
-from realrag_train.votes_make import make_pairs
-from realrag_train.votes_read import read_key, read_page
+from realrag_train.pictures.arms import Picture
+from realrag_train.pictures.bradley_terry import PRIOR, Votes, read_votes_as_strengths, strengths, win_table
+from realrag_train.pictures.votes_make import make_pairs
+from realrag_train.pictures.votes_read import read_key, read_page
 
 from realrag.build import build
 from realrag.errors import RealRAGError
@@ -180,7 +180,7 @@ def test_the_page_tells_no_arm_loads_nothing_and_runs_only_its_own_script(voted)
 
 
 def test_words_of_a_prompt_cannot_leave_the_page_s_data(tmp_path):
-    from realrag_train.votes_page import html_page
+    from realrag_train.pictures.votes_page import html_page
 
     evil = "</script><script>alert(1)</script>"
     text = html_page("p", evil, [{"id": "a", "prompt": evil, "left": "", "right": ""}]).decode()

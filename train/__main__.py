@@ -9,9 +9,13 @@ from importlib import import_module
 
 from realrag.errors import RealRAGError
 
-COMMANDS = {"encoder": "train_encoder", "split": "split", "convert-mobilenet": "convert_mobilenet",
-            "model-card": "model_card", "mine": "mine", "fit": "fit", "mix": "tuned", "bench-fit": "bench_fit",
-            "run": "run", "choose": "choose", "judge": "judge", "votes": "votes"}  # fmt: skip
+COMMANDS = {
+    "run": "run", "mine": "mine",
+    "fit": "contrastive.fit", "mix": "contrastive.tuned", "bench-fit": "contrastive.bench_fit",
+    "choose": "pictures.choose", "judge": "pictures.judge", "votes": "pictures.votes",
+    "encoder": "small_encoder.train_encoder", "split": "small_encoder.split",
+    "convert-mobilenet": "small_encoder.convert_mobilenet", "model-card": "small_encoder.model_card",
+}  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -17,7 +17,7 @@ from realrag.files import write_atomic
 from realrag.head import ReflectiveHead
 from realrag.retriever import through_head
 
-from .tuned import TunedVectors
+from .contrastive.tuned import TunedVectors
 
 MEASURES = ("R@1", "R@5", "R@10", "P@10", "mAP", "nDCG@10", "MRR")
 # Of what the generator draws in its place: lower is better for "reflective hits" and "sibling@10".

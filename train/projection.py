@@ -11,7 +11,7 @@ from realrag.head import ReflectiveHead
 from .evaluate import Questions, head_vectors
 from .material import Prompt
 from .plots import beside, scatter
-from .tuned import TunedVectors
+from .contrastive.tuned import TunedVectors
 
 SHOWN_CLASSES, SHOWN_PHOTOS = 6, 60
 

@@ -10,9 +10,9 @@ from typing import Any
 from realrag import DEFAULT_ENCODER
 from realrag.errors import RealRAGError
 
-from .encoder import EncoderConfig
-from .fit_config import FitConfig
-from .loss import LossConfig
+from .small_encoder.encoder import EncoderConfig
+from .contrastive.fit_config import FitConfig
+from .contrastive.loss import LossConfig
 from .mine import MineConfig
 
 ARMS = ("zero", "normal", "hard", "reflective", "utility")

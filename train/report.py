@@ -20,7 +20,7 @@ from .evaluate import CONTROLS, MEASURES, REFLECTIVE, Questions, arm_scores, ran
 from .material import Prompt
 from .plots import bars, lines
 from .projection import projection
-from .tuned import TunedVectors
+from .contrastive.tuned import TunedVectors
 
 SHOWN_PROMPTS, SHOWN_PHOTOS, SHOWN_CLASSES, CELL = 8, 6, 30, 96
 RIGHT, DRAWN, OTHER = (30, 150, 60), (220, 130, 20), (190, 190, 190)

@@ -29,7 +29,7 @@ from realrag.heads import own_name
 from .drawing import drawn_instead, make_generator
 from .embed import embed
 from .evaluate import Questions, ann_loss, drawn_photos, evaluate, head_vectors, table, write_report
-from .fit import STOPPED, Keeping, fit_file
+from .contrastive.fit import STOPPED, Keeping, fit_file
 from .generators import Generator
 from .imagine import DRAWN, imagine
 from .material import Material, load_material, read_prompts
@@ -37,8 +37,8 @@ from .mine import mine_file, read_drawn, read_negatives
 from .pace import Pace
 from .ranks import own_device, share_of_work, sigterm_as_ctrl_c
 from .recipe import Recipe, find_recipe, read_recipe
-from .start import start, started
-from .tuned import TunedVectors, tuned_vectors
+from .small_encoder.start import start, started
+from .contrastive.tuned import TunedVectors, tuned_vectors
 
 HELP = "do all stages of a recipe: start, embed, imagine, mine, fit, index, evaluate"
 STAGES = ("start", "embed", "imagine", "mine", "fit", "index", "evaluate")

@@ -10,7 +10,7 @@ from pathlib import Path
 from realrag.errors import RealRAGError
 
 from .pairs import read_captioned, told
-from .recipe import Recipe, Start
+from ..recipe import Recipe, Start
 from .split import NAMES, split
 
 SPLIT, ENCODER = "split", Path("start") / "starting-encoder.safetensors"

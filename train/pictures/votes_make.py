@@ -14,8 +14,8 @@ from realrag.errors import RealRAGError
 from realrag.files import canonical_json, sha256_bytes, write_atomic
 
 from .arms import Picture, class_key
-from .drawing import photo_classes
-from .evaluate import write_report
+from ..drawing import photo_classes
+from ..evaluate import write_report
 from .votes_page import VERSION, html_page, jpeg_url
 
 KEY = "realrag-votes-key"

@@ -20,7 +20,7 @@ from realrag.files import canonical_json, sha256_bytes, sweep_temporaries, write
 from realrag.library import photo_files
 from realrag.photos import decode, encode_jpeg, read_bytes, shrink
 
-from .material import Prompt
+from ..material import Prompt
 
 BATCH, KEPT = 32, 256  # pictures encoded at once, and kept in one file
 Progress = Callable[[int, int], None]

@@ -137,7 +137,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def chosen_config(arguments: argparse.Namespace) -> EncoderConfig:
     """The recipe's settings, or the defaults, with what the command line gives in their place."""
-    from .recipe import find_recipe, read_recipe
+    from ..recipe import find_recipe, read_recipe
 
     config = read_recipe(find_recipe(arguments.recipe)).encoder if arguments.recipe else EncoderConfig()
     if config is None:

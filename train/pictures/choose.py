@@ -18,7 +18,7 @@ from realrag.head import ReflectiveHead, load_head
 from realrag.records import Filters
 from realrag.retriever import NEAR_DUPLICATE, Retriever, own_encoder
 
-from .material import Prompt, class_codes, read_prompts
+from ..material import Prompt, class_codes, read_prompts
 
 HELP = "write which references each arm shows the generator for each prompt, controls included"
 CHOICES = "choices.jsonl"

@@ -23,11 +23,11 @@ from realrag.retriever import own_encoder
 from .fit_config import RATES, FitConfig
 from .fitting import Fitting
 from .loss import KINDS, LossConfig
-from .material import Prompt, load_material, prompts_hash, read_prompts
-from .mine import read_drawn, read_negatives
-from .mining import MineConfig
+from ..material import Prompt, load_material, prompts_hash, read_prompts
+from ..mine import read_drawn, read_negatives
+from ..mining import MineConfig
 from .models import Model, TextModel, VisionModel
-from .pace import Pace
+from ..pace import Pace
 from .tuned import finished, refuse_to_replace, whole_encoder, words_of, write_tuned
 from .utility import Utility, read_utility
 from .watch import Keeping, Watch

@@ -10,7 +10,7 @@ import numpy as np
 
 from .classifier import Judge
 from .distances import jackknifed, real_floor, reference_rows, scaled
-from .evaluate import interval
+from ..evaluate import interval
 
 ORDER = ("oracle", "reflective", "hard", "normal", "zero", "random", "none")
 COPY_QUANTILE = 0.99

@@ -12,10 +12,10 @@ from realrag.photos import decode, read_bytes
 from realrag.references import letterbox
 
 from .arms import Picture, class_key
-from .drawing import photo_classes
+from ..drawing import photo_classes
 from .judge_table import MEASURES, notes, signed
 from .judging import ordered
-from .report import page, picture
+from ..report import page, picture
 
 SHOWN, CELL = 12, 150
 

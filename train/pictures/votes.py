@@ -11,7 +11,7 @@ from pathlib import Path
 from realrag.bundle import Bundle
 from realrag.files import default_cache
 
-from .evaluate import write_report
+from ..evaluate import write_report
 from .judge import prompts_of, read_arms
 from .votes_make import make_pairs, write_votes_page
 from .votes_read import read_key, read_page, table

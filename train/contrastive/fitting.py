@@ -19,8 +19,8 @@ from realrag.head import ReflectiveHead
 
 from .fit_config import FitConfig
 from .loss import LossConfig, cached_backward
-from .material import Material
-from .mining import MineConfig, mine
+from ..material import Material
+from ..mining import MineConfig, mine
 from .models import PLAIN, HeadModel, Model, VisionModel
 from .objective import Objective, Seen
 from .pairing import Pairing

@@ -14,7 +14,7 @@ from realrag.errors import RealRAGError
 
 from .arms import Picture, Progress, class_key, photo_vectors, picture_vectors, text_vectors
 from .classifier import linear_judge, mean_judge, name_judge
-from .drawing import photo_classes
+from ..drawing import photo_classes
 from .judging import COPY_QUANTILE, Arm, Bench, Photos, judge_arms, nearest
 
 
