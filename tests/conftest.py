@@ -29,3 +29,14 @@ def encoder():
 def own_cache(tmp_path, monkeypatch):
     """No test touches the user's cache."""
     monkeypatch.setenv("REALRAG_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Tiny tensors: more threads would only wait for each other, and sums keep their order."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

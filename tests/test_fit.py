@@ -29,16 +29,9 @@ from realrag.errors import RealRAGError
 from realrag.head import load_head
 from realrag.retriever import Retriever
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SEEDS = range(10)
 T_95 = 2.262  # Student's t, 9 degrees of freedom
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -42,15 +42,8 @@ from realrag.retriever import Retriever
 
 TOWERS = ("text", "lora", "full")
 CASES = [(mode, kind) for mode in TOWERS for kind in ("clip", "small")]
+pytestmark = pytest.mark.usefixtures("one_thread")
 WRITERS = {"clip": write_tiny_clip, "small": write_tiny_small}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

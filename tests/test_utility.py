@@ -20,16 +20,9 @@ from realrag.bundle import Bundle
 from realrag.errors import RealRAGError
 from realrag.retriever import Retriever
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SEEDS = range(10)
 HEX = "0123456789abcdef" * 4
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class UsefulToy:

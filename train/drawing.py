@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from realrag.bundle import Bundle
-from realrag.captions import spoken
 from realrag.encoder import Encoder
 from realrag.errors import RealRAGError
 
 from .generators import Generator
 from .generators.stand_in import StandIn, choose_unknown, nearest_known
-from .material import Material, Prompt, load_material
+from .material import Material, Prompt, class_key, load_material
 from .recipe import Recipe
 
 ALTERED = 60  # photos a class that the stand-in chooses from
@@ -65,10 +64,10 @@ def _stand_in(
     order = sorted({name for name in names if name})
     labels = np.array([order.index(name) if name else -1 for name in names])
     groups = _groups(recipe.data.groups, recipe.data.group_words, order)
-    options, keys = recipe.imagine, [_key(name) for name in order]
-    if strange := [name for name in options.unknown_classes if _key(name) not in keys]:
+    options, keys = recipe.imagine, [class_key(name) for name in order]
+    if strange := [name for name in options.unknown_classes if class_key(name) not in keys]:
         raise RealRAGError(f"unknown_classes names {strange[0]!r}, which is no class of the library.")
-    unknown = sorted(keys.index(_key(name)) for name in options.unknown_classes)
+    unknown = sorted(keys.index(class_key(name)) for name in options.unknown_classes)
     unknown = unknown or choose_unknown(options.unknown, len(order), groups, options.unknown_seed)
     drawn_as = nearest_known(material.photos[labels >= 0], labels[labels >= 0], groups, unknown)
     rows = {name: [row for row, other in enumerate(names) if other == name][:ALTERED] for name in order}
@@ -79,29 +78,25 @@ def _stand_in(
 def _groups(file: str, leading: int, classes: list[str]) -> list[str] | None:
     """The group of each class: from the CSV, or the `leading` first words of its name; None without either."""
     if not file:
-        return [" ".join(_key(name).split()[:leading]) for name in classes] if leading else None
+        return [" ".join(class_key(name).split()[:leading]) for name in classes] if leading else None
     with open(file, encoding="utf-8-sig", newline="") as table:
         rows = {
-            _key(row.get("class") or ""): row.get("coarse_class") or row.get("group") or ""
+            class_key(row.get("class") or ""): row.get("coarse_class") or row.get("group") or ""
             for row in csv.DictReader(table)
         }
-    if missing := [name for name in classes if not rows.get(_key(name))]:
+    if missing := [name for name in classes if not rows.get(class_key(name))]:
         raise RealRAGError(f"{file} has no coarse_class for {missing[0]!r}. Add it.")
-    return [rows[_key(name)] for name in classes]
+    return [rows[class_key(name)] for name in classes]
 
 
 def drawn_instead(prompts: Sequence[Prompt], material: Material, drawn: np.ndarray, generator: dict) -> np.ndarray:
     """(P,) class drawn in place of a prompt's own, -1 where none: as a stand-in states it; else, read by the encoder,
     the class of the gallery photo nearest to most of the prompt's drawings."""
-    codes = {_key(p.class_name): int(code) for p, code in zip(prompts, material.query_classes)}
+    codes = {class_key(p.class_name): int(code) for p, code in zip(prompts, material.query_classes)}
     if "drawn_as" in generator:
-        shown = {_key(a): codes.get(_key(b), -1) for a, b in generator["drawn_as"].items()}
-        return np.array([shown.get(_key(p.class_name), -1) for p in prompts])
+        shown = {class_key(a): codes.get(class_key(b), -1) for a, b in generator["drawn_as"].items()}
+        return np.array([shown.get(class_key(p.class_name), -1) for p in prompts])
     unit = drawn.astype(np.float32) / np.linalg.norm(drawn.astype(np.float32), axis=2, keepdims=True)
     nearest = material.photo_classes[np.einsum("psd,nd->psn", unit, material.photos).argmax(2)]
     most = np.array([Counter(row.tolist()).most_common(1)[0][0] for row in nearest])
     return np.where(most == material.query_classes, -1, most)
-
-
-def _key(name: str) -> str:
-    return spoken(name).casefold()

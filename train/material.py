@@ -59,12 +59,17 @@ def prompts_hash(prompts: list[Prompt]) -> str:
     return sha256_bytes(json.dumps([[prompt.prompt, prompt.class_name] for prompt in prompts]).encode())
 
 
+def class_key(name: str) -> str:
+    """What names of classes and prompts are compared by, as the filters do: no case, '-' and '_' as spaces."""
+    return spoken(name).casefold()
+
+
 def class_codes(bundle: Bundle, prompts: list[Prompt]) -> tuple[np.ndarray, np.ndarray]:
-    """Codes of the photos' and of the prompts' classes; names compare as the filters do, without case, '-' and '_'."""
+    """Codes of the photos' and of the prompts' classes."""
     codes: dict[str, int] = {}
 
     def code(name: str, unknown: int) -> int:
-        key = spoken(name).casefold()
+        key = class_key(name)
         return codes.setdefault(key, len(codes)) if key else unknown
 
     of_name = np.array([code(name, UNKNOWN_PHOTO) for name in bundle.records.classes], np.int64)

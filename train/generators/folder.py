@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from realrag.captions import spoken
 from realrag.files import canonical_json, sha256_bytes
 from realrag.library import photo_files
 from realrag.photos import decode, read_bytes
 
+from ..material import class_key
 from .errors import GeneratorError
 
 
@@ -24,20 +24,16 @@ class DrawnFolder:
             raise GeneratorError(f"No folder {folder}. Give the folder that holds the drawn pictures.")
         self._pictures: dict[str, list[str]] = {}
         for file in photo_files(self._folder):
-            self._pictures.setdefault(_key(Path(file).parent.name), []).append(file)
+            self._pictures.setdefault(class_key(Path(file).parent.name), []).append(file)
         seen = [(file, (self._folder / file).stat()) for files in self._pictures.values() for file in files]
         digest = sha256_bytes(canonical_json([[file, stat.st_size, stat.st_mtime_ns] for file, stat in seen]))
         self.facts = {"name": label or f"pictures in {self._folder.name}", "pictures": digest}
 
     def draw(self, prompt: str, seed: int):
-        files = self._pictures.get(_key(prompt)) or self._pictures.get(_key(self._classes.get(prompt, ""))) or []
+        files = self._pictures.get(class_key(prompt)) or self._pictures.get(class_key(self._classes.get(prompt, ""))) or []
         if seed >= len(files):
             raise GeneratorError(
                 f"{self._folder} has {len(files)} pictures for {prompt!r}, seed {seed} needs {seed + 1}. Put them into the "
                 f"sub-folder {self._classes.get(prompt) or prompt!r}, or lower `seeds`."
             )
         return decode(read_bytes(self._folder / files[seed]), files[seed])
-
-
-def _key(name: str) -> str:
-    return spoken(name).casefold()

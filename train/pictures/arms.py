@@ -13,14 +13,13 @@ import numpy as np
 import torch
 
 from realrag.bundle import Bundle, unit_rows
-from realrag.captions import spoken
 from realrag.encoder import Encoder
 from realrag.errors import RealRAGError
 from realrag.files import canonical_json, sha256_bytes, sweep_temporaries, write_atomic
 from realrag.library import photo_files
 from realrag.photos import decode, encode_jpeg, read_bytes, shrink
 
-from ..material import Prompt
+from ..material import Prompt, class_key
 
 BATCH, KEPT = 32, 256  # pictures encoded at once, and kept in one file
 Progress = Callable[[int, int], None]
@@ -40,11 +39,6 @@ class Picture:
     @property
     def key(self) -> tuple[str, int]:
         return self.prompt, self.seed
-
-
-def class_key(name: str) -> str:
-    """What names of classes and prompts are compared by: no case, '-' and '_' as spaces."""
-    return spoken(name).casefold()
 
 
 def read_arm(path: Path, prompts: Sequence[Prompt]) -> list[Picture]:

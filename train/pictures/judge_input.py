@@ -12,7 +12,8 @@ from realrag.bundle import Bundle, unit_rows
 from realrag.encoder import Encoder
 from realrag.errors import RealRAGError
 
-from .arms import Picture, Progress, class_key, photo_vectors, picture_vectors, text_vectors
+from ..material import class_key
+from .arms import Picture, Progress, photo_vectors, picture_vectors, text_vectors
 from .classifier import linear_judge, mean_judge, name_judge
 from ..drawing import photo_classes
 from .judging import COPY_QUANTILE, Arm, Bench, Photos, judge_arms, nearest

@@ -11,7 +11,8 @@ from realrag.files import write_atomic
 from realrag.photos import decode, read_bytes
 from realrag.references import letterbox
 
-from .arms import Picture, class_key
+from ..material import class_key
+from .arms import Picture
 from ..drawing import photo_classes
 from .judge_table import MEASURES, notes, signed
 from .judging import ordered

@@ -13,7 +13,8 @@ from realrag.bundle import Bundle
 from realrag.errors import RealRAGError
 from realrag.files import canonical_json, sha256_bytes, write_atomic
 
-from .arms import Picture, class_key
+from ..material import class_key
+from .arms import Picture
 from ..drawing import photo_classes
 from ..evaluate import write_report
 from .votes_page import VERSION, html_page, jpeg_url
