@@ -8,6 +8,7 @@ from . import folders
 from .edit_references import EditReferences
 from .inject import InjectReferences
 from .load_adapter import LoadReferenceAdapter
+from .load_miniature import LoadMiniature
 from .load_retriever import LoadReflectiveRetriever
 from .pack_nodes import LoadReferencePack, SaveReferencePack
 from .retrieve import RetrieveRealReferences
@@ -25,6 +26,7 @@ class RealRAGExtension(ComfyExtension):
             InjectReferences,
             SaveReferencePack,
             LoadReferencePack,
+            LoadMiniature,
         ]
 
 
