@@ -5,12 +5,10 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..realrag.errors import RealRAGError
-from ..realrag.miniature.files import autoencoder_file, check_there, generator_file
+from ..realrag.miniature.files import NAMES, autoencoder_file, check_there, generator_file
 from .miniature_clip import clip
 from .miniature_model import autoencoder, generator
 from .newer import newer
-
-NAMES = {"SD3 miniature": "sd3", "Flux miniature": "flux"}  # as they are called on nodes -> family
 
 
 class LoadMiniature(io.ComfyNode):

@@ -7,16 +7,16 @@ from pathlib import Path
 from ..errors import RealRAGError
 
 FOLDER = Path(__file__).parent.parent / "assets" / "miniature"
-FAMILIES = ("sd3", "flux")
+NAMES = {"SD3 miniature": "sd3", "Flux miniature": "flux"}  # in words -> family
 
 
 def generator_file(family: str) -> Path:
-    """The generator of one of FAMILIES."""
+    """The generator of a family of NAMES."""
     return FOLDER / f"{family}.safetensors"
 
 
 def adapter_file(family: str) -> Path:
-    """The reference adapter of one of FAMILIES."""
+    """The reference adapter of a family of NAMES."""
     return FOLDER / f"{family}_adapter.safetensors"
 
 

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import controlnet_graphs
+import start_here_graph
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
@@ -160,12 +161,12 @@ def _origin(info: dict) -> dict:
     return {"cnr_id": "realrag", "ver": VERSION} if ours else {"cnr_id": "comfy-core", "ver": "0.3.64"}
 
 
-def retrieval(canvas: Canvas, note: str, top_k: int = 3) -> tuple[dict, dict]:
+def retrieval(canvas: Canvas, note: str, top_k: int = 3, text: str = "") -> tuple[dict, dict]:
     """The part all graphs share: a library, the prompt, the references, their scores and credits."""
     canvas.group("1  Find real photos", (0, 0), (900, HEIGHT), "#3f5159")
     canvas.note((20, 440), (380, 420), "What this graph does", note)
     loader = canvas.node("RealRAG_LoadRetriever", (20, 80), (380, 60))
-    prompt = canvas.node("PrimitiveStringMultiline", (20, 220), (380, 160), title="Prompt", value=PROMPT)
+    prompt = canvas.node("PrimitiveStringMultiline", (20, 220), (380, 160), title="Prompt", value=text or PROMPT)
     found = canvas.node(
         "RealRAG_RetrieveReferences", (440, 80), (440, 760), top_k=top_k,
         links={"retriever": (loader, "retriever"), "prompt": (prompt, "STRING")},
@@ -226,9 +227,14 @@ def injection(canvas: Canvas, model: dict, found: dict, adapter: str, vision: st
     return canvas.node("RealRAG_InjectReferences", (960, 530), (360, 640), strength=strength, links=links)
 
 
-def pictures(canvas: Canvas, plain, patched, positive, negative, latent, vae, settings: dict, prefix: str) -> None:
-    """The picture with references, and the same without them: muted, for comparing."""
-    arms = (("With references", patched, 80, 0, prefix), ("Without references", plain, 700, 2, f"{prefix}_plain"))
+def pictures(
+    canvas: Canvas, plain, patched, positive, negative, latent, vae, settings: dict, prefix: str, plain_mode: int = 2
+) -> None:  # fmt: skip
+    """The picture with references, and the same without them: muted (mode 2) where it would cost an artist time."""
+    arms = (
+        ("With references", patched, 80, 0, prefix),
+        ("Without references", plain, 700, plain_mode, f"{prefix}_plain"),
+    )
     for title, model, y, mode, name in arms:
         links = {
             "model": (model, "MODEL"),
@@ -271,7 +277,14 @@ def controlnet(object_info: dict, base: str) -> dict:
     return canvas.json(f"realrag_controlnet_{base}")
 
 
-WORKFLOWS = {"realrag_flux": flux, "realrag_sd35": sd35}
+def start_here(object_info: dict) -> dict:
+    canvas = Canvas(object_info)
+    found = retrieval(canvas, start_here_graph.NOTE, top_k=start_here_graph.TOP_K, text=start_here_graph.PROMPT)
+    start_here_graph.draw(canvas, *found, pictures)
+    return canvas.json("realrag_start_here")
+
+
+WORKFLOWS = {"realrag_start_here": start_here, "realrag_flux": flux, "realrag_sd35": sd35}
 WORKFLOWS |= {f"realrag_controlnet_{base}": partial(controlnet, base=base) for base in controlnet_graphs.CONTROLNETS}
 
 

@@ -40,7 +40,7 @@ def write(folder: Path) -> None:
 
 
 def pack_with_random_miniatures(pack: Path) -> None:
-    """This pack by links, file for file, but with miniatures of random weights."""
+    """This pack by links, file for file, but with generators and an autoencoder of random weights."""
     miniatures = Path("realrag/assets/miniature")
     for folder in (Path("."), *(path for path in reversed(miniatures.parents) if path.name)):
         (pack / folder).mkdir(parents=True, exist_ok=True)
@@ -48,6 +48,8 @@ def pack_with_random_miniatures(pack: Path) -> None:
             if folder / item.name not in (miniatures, *miniatures.parents) and item.name[0] != ".":
                 (pack / folder / item.name).symlink_to(item)
     write(pack / miniatures)
+    for adapter in (ROOT / miniatures).glob("*_adapter.safetensors"):
+        (pack / miniatures / adapter.name).symlink_to(adapter)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,108 @@
+"""The miniatures in a real ComfyUI server: the node is in the menu, and the graph to start with runs as it ships."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+
+import pytest
+from comfy_server import PYTHON, ROOT, Graph, Refused, Server
+
+START = ROOT / "workflows" / "realrag_start_here.json"
+FRONTEND_ONLY = {"MarkdownNote"}
+
+
+@pytest.fixture(scope="module")
+def server(comfyui, tmp_path_factory):
+    """A server whose pack holds miniatures of random weights, whatever ships."""
+    base = tmp_path_factory.mktemp("comfyui-miniature")
+    maker = ROOT / "tests" / "comfyui" / "miniature_files.py"
+    environment = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
+    subprocess.run([PYTHON, str(maker), str(comfyui), str(base / "pack")], check=True, env=environment)
+    server = Server(base, pack=base / "pack")
+    yield server
+    server.stop()
+
+
+def as_prompt(workflow: dict, object_info: dict) -> Graph:
+    """A graph as the frontend queues it: widgets in their order under their names, links by node and slot."""
+    links = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
+    graph = Graph()
+    for node in workflow["nodes"]:
+        if node["type"] in FRONTEND_ONLY or node["mode"] != 0:
+            continue
+        linked = {socket["name"]: links[socket["link"]] for socket in node["inputs"] if socket["link"] is not None}
+        values, inputs = iter(node["widgets_values"]), {}
+        described = object_info[node["type"]]["input"]
+        for name, (kind, *options) in {**described.get("required", {}), **described.get("optional", {})}.items():
+            options = options[0] if options else {}
+            if isinstance(kind, list) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"):
+                if not options.get("forceInput"):
+                    inputs[name] = next(values)
+                    if options.get("control_after_generate"):
+                        next(values)
+        graph[str(node["id"])] = {"class_type": node["type"], "inputs": {**inputs, **linked}}
+    return graph
+
+
+def loaded(graph: Graph, family: str) -> str:
+    """Load Miniature -> prompt -> KSampler -> VAE Decode -> Save Image; returns the last."""
+    mini = graph.add("RealRAG_LoadMiniature", family=family)
+    said = [graph.add("CLIPTextEncode", clip=[mini, 1], text=text) for text in ("a (red:1.2) apple", "")]
+    latent = graph.add("EmptySD3LatentImage", width=128, height=128, batch_size=2)
+    sampled = graph.add(
+        "KSampler", model=[mini, 0], positive=[said[0], 0], negative=[said[1], 0], latent_image=[latent, 0], seed=7,
+        steps=2, cfg=2.0, sampler_name="euler", scheduler="simple", denoise=1.0,
+    )  # fmt: skip
+    decoded = graph.add("VAEDecode", samples=[sampled, 0], vae=[mini, 2])
+    return graph.add("SaveImage", images=[decoded, 0], filename_prefix="miniature")
+
+
+def test_the_node_is_in_the_menu_with_words_on_everything_and_a_help_page(server: Server):
+    info = server.json("/object_info/RealRAG_LoadMiniature")["RealRAG_LoadMiniature"]
+    assert info["category"] == "RealRAG" and info["description"] and info["display_name"] == "Load Miniature"
+    assert info["output"] == ["MODEL", "CLIP", "VAE"] and all(info["output_tooltips"])
+    (family,) = info["input"]["required"].values()
+    assert family[1]["tooltip"] and family[1]["options"] == ["SD3 miniature", "Flux miniature"]
+    assert b"# Load Miniature" in server.get("/extensions/realrag/docs/RealRAG_LoadMiniature.md")
+
+
+def test_the_miniatures_are_in_no_list_of_the_artists_own_models(server: Server):
+    for folder in server.json("/models"):
+        assert not {"sd3.safetensors", "flux.safetensors", "autoencoder.safetensors"} & set(server.json(f"/models/{folder}"))
+
+
+@pytest.mark.parametrize("family", ["SD3 miniature", "Flux miniature"])
+def test_a_prompt_ends_as_saved_pictures_and_memory_comes_back(server: Server, family: str):
+    graph = Graph()
+    saved = loaded(graph, family)
+    pictures = [server.picture(image) for image in server.run(graph).outputs[saved]["images"]]
+    assert len(pictures) == 2 and all(picture.shape == (128, 128, 3) and picture.std() > 0 for picture in pictures)
+    server.forget()
+    again = server.run(graph)
+    assert not again.cached
+    for picture, image in zip(pictures, again.outputs[saved]["images"]):
+        assert (server.picture(image) == picture).all()
+
+
+@pytest.mark.parametrize("family", ["", "sd3", "../../sd3", "SD3 miniature/..", "SD3\0miniature"])
+def test_an_unknown_family_is_refused_before_anything_runs(server: Server, family: str):
+    graph = Graph()
+    loaded(graph, family)
+    with pytest.raises(Refused) as refusal:
+        server.queue(graph)
+    assert refusal.value.code == 400 and "No miniature is called" in str(refusal.value)
+
+
+def test_the_graph_to_start_with_runs_as_it_ships_and_its_two_pictures_differ(server: Server):
+    graph = as_prompt(json.loads(START.read_text()), server.json("/object_info"))
+    for node in graph.values():
+        if node["class_type"] == "KSampler":
+            node["inputs"]["steps"] = 2
+    run = server.run(graph)
+    saved = [node for node, inner in graph.items() if inner["class_type"] == "SaveImage"]
+    steered, plain = (server.picture(run.outputs[node]["images"][0]) for node in saved)
+    assert steered.shape == plain.shape == (128, 128, 3) and (steered != plain).any()
+    found = next(node for node, inner in graph.items() if inner["class_type"] == "RealRAG_RetrieveReferences")
+    assert run.outputs[found]["images"]
