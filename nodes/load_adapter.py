@@ -53,7 +53,7 @@ class LoadReferenceAdapter(io.ComfyNode):
             category="RealRAG",
             description="Loads a reference adapter (IP-Adapter) for Flux or SD3.5 from models/realrag_adapters. "
             "What kind it is, is told by the file's content. Known: Flux XLabs v1 and v2, Flux InstantX, "
-            "Flux Redux, SD3.5-Large InstantX.",
+            "Flux Redux, SD3.5-Large InstantX, and the files that realrag-train adapter makes for Flux and SD3.",
             inputs=[
                 io.Combo.Input(
                     "adapter",
