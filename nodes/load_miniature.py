@@ -19,7 +19,7 @@ class LoadMiniature(io.ComfyNode):
             display_name="Load Miniature",
             category="RealRAG",
             description="Loads a miniature SD3 or Flux that comes with RealRAG, so that the whole way from prompt to "
-            "picture works with no download. It paints groceries, 128 x 128 pixels, with ComfyUI's own nodes.",
+            "picture works with no download. It paints groceries and a few other things at 128 x 128 pixels.",
             inputs=[
                 io.Combo.Input(
                     "family",

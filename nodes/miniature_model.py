@@ -9,27 +9,20 @@ import comfy.model_management as management
 import comfy.model_patcher
 import comfy.sd
 import comfy.utils
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from ..realrag.errors import RealRAGError
-
-
-def read(path: Path) -> dict[str, Tensor]:
-    """A shipped file's tensors; RealRAGError where it is missing or damaged."""
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise RealRAGError(
-            f"{path} cannot be read ({error}). It comes with RealRAG: fetch the pack again, or `git checkout` this file."
-        ) from error
+from ..realrag.miniature.autoencoder import load_autoencoder
 
 
 def generator(path: Path):
     """A generator's file -> ModelPatcher, with the latent format, shift and precision of its family."""
-    weights = read(path)
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RealRAGError(f"{path} cannot be read ({error}). It comes with RealRAG: fetch the pack again.") from error
     config = detection.detect_unet_config(weights, "")
     sizes = flux_sizes(weights)
     if config is None or all(config[key] == size for key, size in sizes.items()):
@@ -72,12 +65,8 @@ def whole(model, path: Path):
 
 
 def autoencoder(path: Path, latent_format) -> comfy.sd.VAE:
-    """The autoencoder as the VAE of a family. Its own latents are what the generators were trained on, and `latent_format`
-    says how ComfyUI scales a family's latents on the way to the generator, so the VAE does the opposite."""
-    weights = read(path)
-    weights["vae_scale"] = torch.tensor(float(latent_format.scale_factor))
-    weights["vae_shift"] = torch.tensor(float(latent_format.shift_factor))
-    vae = comfy.sd.VAE(sd=weights)
-    if vae.first_stage_model is None:
-        raise RealRAGError(f"This version of ComfyUI does not recognise {path.name} as an autoencoder. Update ComfyUI.")
+    """The autoencoder as the VAE of a family: `latent_format` says how ComfyUI scales a family's latents on their way to the
+    generator, and the VAE does the opposite, so that the generator sees the autoencoder's own."""
+    vae = comfy.sd.VAE(sd=load_autoencoder(path).state_for(latent_format.scale_factor, latent_format.shift_factor))
+    vae.throw_exception_if_invalid()
     return vae

@@ -228,12 +228,12 @@ def injection(canvas: Canvas, model: dict, found: dict, adapter: str, vision: st
 
 
 def pictures(
-    canvas: Canvas, plain, patched, positive, negative, latent, vae, settings: dict, prefix: str, plain_mode: int = 2
+    canvas: Canvas, plain, patched, positive, negative, latent, vae, settings: dict, prefix: str, small: bool = False
 ) -> None:  # fmt: skip
-    """The picture with references, and the same without them: muted (mode 2) where it would cost an artist time."""
+    """The picture with references, and the same without them: muted, for comparing. Of a small model both, enlarged."""
     arms = (
         ("With references", patched, 80, 0, prefix),
-        ("Without references", plain, 700, plain_mode, f"{prefix}_plain"),
+        ("Without references", plain, 700, 0 if small else 2, f"{prefix}_plain"),
     )
     for title, model, y, mode, name in arms:
         links = {
@@ -245,6 +245,10 @@ def pictures(
         sampled = canvas.node("KSampler", (1800, y), (300, 270), title=title, mode=mode, links=links, **settings)
         links = {"samples": (sampled, "LATENT"), "vae": (vae, "VAE")}
         decoded = canvas.node("VAEDecode", (1800, y + 340), (300, 50), mode=mode, links=links)
+        if small:
+            links = {"image": (decoded, "IMAGE")}
+            enlarged = {"upscale_method": "lanczos", "scale_by": 3.0}
+            decoded = canvas.node("ImageScaleBy", (1800, y + 450), (300, 80), links=links, **enlarged)
         links = {"images": (decoded, "IMAGE")}
         canvas.node("SaveImage", (2140, y), (380, 520), mode=mode, filename_prefix=name, links=links)
 

@@ -1,45 +1,43 @@
-"""Miniatures of random weights, in the layouts and under the names of those that ship.
+"""Miniatures of random weights, in the layouts and under the names of those that ship."""
 
-As a script: python miniature_files.py COMFYUI_FOLDER PACK_FOLDER puts a copy of this pack there that holds them.
-"""
+from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-import tiny_models
 import torch
 from comfy_server import ROOT
+from safetensors.torch import save_file
+from torch import nn
 
-STATE, POOLED = 96, 256  # widths of the text tower's states and of its answer
-FLUX = {
-    **tiny_models.FLUX, "vec_in_dim": POOLED, "context_in_dim": STATE, "depth": 2, "depth_single_blocks": 4,
-    "guidance_embed": False,
-}  # fmt: skip
-SD3 = {
-    **tiny_models.SD3, "depth": 4, "adm_in_channels": POOLED, "num_patches": 8 * 8, "pos_embed_max_size": 8,
-    "context_embedder_config": {"target": "torch.nn.Linear", "params": {"in_features": STATE, "out_features": 256}},
-}  # fmt: skip
+from realrag.miniature.autoencoder import FORMAT, VERSION, Autoencoder
+from realrag.miniature.flux import Flux
+from realrag.miniature.generator import save_generator
+from realrag.miniature.sd3 import SD3
 
 
 def write(folder: Path) -> None:
     """{sd3,flux,autoencoder}.safetensors, in fp16 as shipped."""
-    from comfy.ldm.flux.model import Flux
-    from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper as MMDiT
-    from safetensors.torch import save_file
-
-    flux = {**FLUX, **{key: value for key, value in tiny_models.flux_config().items() if key not in FLUX}}
-    nets = {
-        "sd3": tiny_models.weights_of(MMDiT, SD3),
-        "flux": {k.replace("_norm.weight", "_norm.scale"): v for k, v in tiny_models.weights_of(Flux, flux).items()},
-        "autoencoder": {k: v for k, v in tiny_models.autoencoder().state_dict().items() if k.startswith("taesd_")},
-    }
     folder.mkdir(parents=True, exist_ok=True)
-    for name, weights in nets.items():
-        half = {key: value.to(torch.float16).contiguous() for key, value in weights.items()}
-        save_file(half, folder / f"{name}.safetensors")
+    for net in (SD3, Flux):
+        model = shaken(net())
+        save_generator(folder / f"{model.family}.safetensors", model, model.state_dict(), {"random": True})
+    autoencoder = shaken(Autoencoder())
+    nn.init.constant_(autoencoder.taesd_decoder[-1].bias, 0.5)  # grey: a picture at its bounds would hide a difference
+    half = {key: value.detach().half().contiguous() for key, value in autoencoder.state_dict().items()}
+    save_file(half, folder / "autoencoder.safetensors", {"format": FORMAT, "version": VERSION})
 
 
-def pack_with_random_miniatures(pack: Path) -> None:
+@torch.no_grad()
+def shaken(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Every weight moved at random, those too that start as zero, so that each one matters to the picture."""
+    generator = torch.Generator().manual_seed(seed)
+    for weight in model.parameters():
+        spread = 0.5 / max(1, weight[0].numel()) ** 0.5 if weight.ndim > 1 else 0.1
+        weight.add_(torch.randn(weight.shape, generator=generator) * spread)
+    return model
+
+
+def pack_with_random_miniatures(pack: Path) -> Path:
     """This pack by links, file for file, but with generators and an autoencoder of random weights."""
     miniatures = Path("realrag/assets/miniature")
     for folder in (Path("."), *(path for path in reversed(miniatures.parents) if path.name)):
@@ -50,8 +48,4 @@ def pack_with_random_miniatures(pack: Path) -> None:
     write(pack / miniatures)
     for adapter in (ROOT / miniatures).glob("*_adapter.safetensors"):
         (pack / miniatures / adapter.name).symlink_to(adapter)
-
-
-if __name__ == "__main__":
-    tiny_models.import_comfyui(sys.argv[1])
-    pack_with_random_miniatures(Path(sys.argv[2]))
+    return pack

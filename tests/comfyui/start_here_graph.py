@@ -13,12 +13,12 @@ Your prompt looks through a library of **real photos** and finds those that fit 
 References*, best first. *Inject References* lets a **miniature** Stable Diffusion 3 see them while it paints; below it, the
 same seed without them.
 
-1. Ask for other groceries, or change `seed`.
+1. Ask for another fruit, vegetable or carton, or change `seed`.
 2. Effect too strong or too weak: change `strength`. 0 is the picture without references.
 3. To try Flux, choose *Flux miniature* in both loaders.
 
-The miniature paints 128 x 128 pixels and has seen groceries only. With a real model the graph is the same: see
-*realrag_sd35* and *realrag_flux*.
+The miniature paints 128 x 128 pixels, enlarged here to three times that, and has seen little but groceries. With a real
+model the graph is the same: see *realrag_sd35* and *realrag_flux*.
 """
 SAMPLING = {"seed": 7, "steps": 25, "cfg": 4.0, "sampler_name": "euler", "scheduler": "simple"}
 
@@ -32,7 +32,7 @@ def draw(canvas, prompt: dict, found: dict, pictures) -> None:
     positive = canvas.node("CLIPTextEncode", (1400, 80), (360, 100), links={**clip, "text": (prompt, "STRING")})
     negative = canvas.node("CLIPTextEncode", (1400, 250), (360, 140), title="Negative", text="", links=clip)
     latent = canvas.node("EmptySD3LatentImage", (1400, 460), (360, 110), width=128, height=128)
-    pictures(canvas, mini, inject, positive, negative, latent, mini, SAMPLING, "realrag_start_here", plain_mode=0)
+    pictures(canvas, mini, inject, positive, negative, latent, mini, SAMPLING, "realrag_start_here", small=True)
 
 
 def injection(canvas, mini: dict, found: dict) -> dict:

@@ -66,12 +66,33 @@ def test_every_weight_of_the_file_is_in_the_model_and_nothing_is_missing(load, f
 
     model, _, vae = load(name)
     weights = load_file(folder / f"{FAMILIES[name]}.safetensors")
-    found = {key.replace("_norm.weight", "_norm.scale"): value for key, value in model.model.diffusion_model.state_dict().items()}
+    state = model.model.diffusion_model.state_dict()
+    found = {key.replace("_norm.weight", "_norm.scale"): value for key, value in state.items()}
     assert set(found) == set(weights)
     assert all(torch.equal(found[key].float(), value.float()) for key, value in weights.items())
     kept = vae.first_stage_model.state_dict()
     for key, value in load_file(folder / "autoencoder.safetensors").items():
         assert torch.equal(kept[key].float(), value.float())
+
+
+@each_family
+def test_a_picture_is_the_one_that_plain_torch_samples_from_the_same_noise(plugin, load, folder, name):
+    """So that a picture made while training or in the demo can be made again in ComfyUI."""
+    import comfy.sample
+
+    model, clip, vae = load(name)
+    latent = sample(model, prompt(clip, "a (red:1.0) apple"), prompt(clip, "milk"), steps=4, cfg=3.0, seed=5)["samples"]
+    noise = comfy.sample.prepare_noise(torch.zeros(1, 16, 16, 16), 5)
+    sampling = plugin("realrag.miniature.sampling")
+    net = plugin("realrag.miniature.generator").load_generator(folder / f"{FAMILIES[name]}.safetensors")
+    encode = plugin("realrag.miniature.text").encode_prompts
+    tower = plugin("realrag.small_encoder").load_small_encoder(plugin("realrag.encoder").SMALL_FILE).text
+    texts = (encode(tower, [text]) for text in ("a red apple", "milk"))
+    ours = sampling.sample(net, noise, *texts, steps=4, cfg=3.0)
+    family = sampling.FAMILIES[FAMILIES[name]]
+    assert torch.allclose(latent, ours / family.latent_scale + family.latent_shift, rtol=1e-3, atol=1e-3 * latent.std())
+    decoded = plugin("realrag.miniature.autoencoder").load_autoencoder(folder / "autoencoder.safetensors").decode(ours)
+    assert torch.allclose(vae.decode(latent), decoded.movedim(1, -1), atol=1e-3) and decoded.std() > 0.01
 
 
 @each_family

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 
 import pytest
-from comfy_server import PYTHON, ROOT, Graph, Refused, Server
+from comfy_server import ROOT, Graph, Refused, Server
+from miniature_files import pack_with_random_miniatures
 
 START = ROOT / "workflows" / "realrag_start_here.json"
 FRONTEND_ONLY = {"MarkdownNote"}
@@ -17,10 +16,7 @@ FRONTEND_ONLY = {"MarkdownNote"}
 def server(comfyui, tmp_path_factory):
     """A server whose pack holds miniatures of random weights, whatever ships."""
     base = tmp_path_factory.mktemp("comfyui-miniature")
-    maker = ROOT / "tests" / "comfyui" / "miniature_files.py"
-    environment = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
-    subprocess.run([PYTHON, str(maker), str(comfyui), str(base / "pack")], check=True, env=environment)
-    server = Server(base, pack=base / "pack")
+    server = Server(base, pack=pack_with_random_miniatures(base / "pack"))
     yield server
     server.stop()
 
@@ -103,6 +99,6 @@ def test_the_graph_to_start_with_runs_as_it_ships_and_its_two_pictures_differ(se
     run = server.run(graph)
     saved = [node for node, inner in graph.items() if inner["class_type"] == "SaveImage"]
     steered, plain = (server.picture(run.outputs[node]["images"][0]) for node in saved)
-    assert steered.shape == plain.shape == (128, 128, 3) and (steered != plain).any()
+    assert steered.shape == plain.shape == (384, 384, 3) and (steered != plain).any()
     found = next(node for node, inner in graph.items() if inner["class_type"] == "RealRAG_RetrieveReferences")
     assert run.outputs[found]["images"]
