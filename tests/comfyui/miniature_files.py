@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import synthetic_adapters
 import torch
 from comfy_server import ROOT
 from safetensors.torch import save_file
 from torch import nn
 
+from realrag.adapters import reading
+from realrag.encoder import load_encoder
 from realrag.miniature.autoencoder import FORMAT, VERSION, Autoencoder
 from realrag.miniature.flux import Flux
 from realrag.miniature.generator import save_generator
@@ -16,7 +19,7 @@ from realrag.miniature.sd3 import SD3
 
 
 def write(folder: Path) -> None:
-    """{sd3,flux,autoencoder}.safetensors, in fp16 as shipped."""
+    """{sd3,flux,autoencoder}.safetensors in fp16 as shipped, and {sd3,flux}_adapter.safetensors for the shipped encoder."""
     folder.mkdir(parents=True, exist_ok=True)
     for net in (SD3, Flux):
         model = shaken(net())
@@ -25,6 +28,12 @@ def write(folder: Path) -> None:
     nn.init.constant_(autoencoder.taesd_decoder[-1].bias, 0.5)  # grey: a picture at its bounds would hide a difference
     half = {key: value.detach().half().contiguous() for key, value in autoencoder.state_dict().items()}
     save_file(half, folder / "autoencoder.safetensors", {"format": FORMAT, "version": VERSION})
+    instantx = synthetic_adapters.instantx(width=256, blocks=4, encoder=1024, tokens=18, own_keys=False)
+    xlabs = synthetic_adapters.xlabs(width=256, blocks=2, encoder=1024, tokens=36, spatial=True)
+    for family, layout, weights in (("sd3", "sd35-instantx", instantx), ("flux", "flux-xlabs", xlabs)):
+        about = dict(format=reading.FORMAT, version=reading.VERSION, base=f"a {family} of random weights", family=layout)
+        about |= dict(encoder="realrag-small", encoder_sha256=load_encoder().weights_sha256)
+        save_file(weights, folder / f"{family}_adapter.safetensors", about)
 
 
 @torch.no_grad()
@@ -38,7 +47,7 @@ def shaken(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def pack_with_random_miniatures(pack: Path) -> Path:
-    """This pack by links, file for file, but with generators and an autoencoder of random weights."""
+    """This pack by links, file for file, but with miniatures of random weights."""
     miniatures = Path("realrag/assets/miniature")
     for folder in (Path("."), *(path for path in reversed(miniatures.parents) if path.name)):
         (pack / folder).mkdir(parents=True, exist_ok=True)
@@ -46,6 +55,4 @@ def pack_with_random_miniatures(pack: Path) -> Path:
             if folder / item.name not in (miniatures, *miniatures.parents) and item.name[0] != ".":
                 (pack / folder / item.name).symlink_to(item)
     write(pack / miniatures)
-    for adapter in (ROOT / miniatures).glob("*_adapter.safetensors"):
-        (pack / miniatures / adapter.name).symlink_to(adapter)
     return pack
