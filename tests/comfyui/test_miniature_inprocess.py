@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from types import SimpleNamespace
 
 import miniature_files
 import pytest
@@ -219,6 +220,51 @@ def test_the_shipped_adapter_is_offered_last_and_steers_its_own_miniature_only(p
     foreign = load(next(another for another in FAMILIES if another != name))[0]
     with pytest.raises(plugin("realrag.errors").AdapterError, match="was made for"):
         inject(foreign, image=photo(1), strength=1.0, **dials)
+
+
+@each_family
+def test_a_picture_with_a_reference_is_the_one_that_the_trainer_would_sample(plugin, load, folder, name):
+    """Prompt, encoder, adapter, generator and sampler at once: what was trained is what ComfyUI paints."""
+    steering = pytest.importorskip("realrag_train.adapter.steering", reason="the trainer is not installed here")
+    import comfy.sample
+    from PIL import Image
+
+    family, text = FAMILIES[name], ("a lemon", "")
+    model, clip, _ = load(name)
+    (adapter,) = plugin("nodes.load_adapter").LoadReferenceAdapter.execute(f"{name} (shipped)").result
+    library = plugin("nodes.load_retriever").LoadReflectiveRetriever.execute(plugin("nodes.folders").SHIPPED).result
+    steered = plugin("nodes.inject").InjectReferences.execute(
+        model, image=photo(1), strength=1.0, start_percent=0.0, end_percent=1.0, adapter=adapter, clip_vision=library[1]
+    ).result[0]
+    latent = sample(steered, *(prompt(clip, said) for said in text), steps=3, cfg=3.0, seed=5)["samples"]
+
+    encoder = plugin("realrag.encoder").load_encoder()
+    pixels = encoder.prepare(Image.fromarray((photo(1)[0] * 255).round().to(torch.uint8).numpy()))
+    features = encoder.see(pixels[None]).penultimate.expand(2, -1, -1)
+    net = plugin("realrag.miniature.generator").load_generator(folder / f"{family}.safetensors")
+    heads, blocks = {"sd3": (4, 4), "flux": (2, 2)}[family]
+    base = SimpleNamespace(
+        net=net, family=family, name=name, width=256, heads=heads, blocks=blocks, velocity=lambda *parts: net(*parts)
+    )
+    seen = steering.Steered(base, plugin("realrag.adapters").load_adapter(folder / f"{family}_adapter.safetensors"))
+    paint = SimpleVelocity(family, lambda *parts: seen.velocity(*parts, features, torch.tensor([True, False])))
+    sampling, encode = plugin("realrag.miniature.sampling"), plugin("realrag.miniature.text").encode_prompts
+    noise = comfy.sample.prepare_noise(torch.zeros(1, 16, 16, 16), 5)
+    texts = [encode(clip.cond_stage_model.text, [said]) for said in text]
+    scales = sampling.FAMILIES[family]
+    plain, ours = (
+        sampling.sample(each, noise, *texts, steps=3, cfg=3.0) / scales.latent_scale + scales.latent_shift
+        for each in (net, paint)
+    )
+    assert torch.allclose(latent, ours, atol=1e-4) and not torch.allclose(ours, plain, atol=0.1)
+
+
+class SimpleVelocity:
+    def __init__(self, family: str, velocity):
+        self.family, self.velocity = family, velocity
+
+    def __call__(self, x, t, states, pooled, attend):
+        return self.velocity(x, t, states, pooled)
 
 
 @each_family

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+import make_workflows
 import pytest
+import start_here_graph
 from comfy_server import ROOT, Graph, Refused, Server
 from miniature_files import pack_with_random_miniatures
 
@@ -55,13 +57,10 @@ def loaded(graph: Graph, family: str) -> str:
     return graph.add("SaveImage", images=[decoded, 0], filename_prefix="miniature")
 
 
-def test_the_node_is_in_the_menu_with_words_on_everything_and_a_help_page(server: Server):
+def test_the_node_offers_the_families_that_are_there_as_model_clip_and_vae(server: Server):
     info = server.json("/object_info/RealRAG_LoadMiniature")["RealRAG_LoadMiniature"]
-    assert info["category"] == "RealRAG" and info["description"] and info["display_name"] == "Load Miniature"
-    assert info["output"] == ["MODEL", "CLIP", "VAE"] and all(info["output_tooltips"])
-    (family,) = info["input"]["required"].values()
-    assert family[1]["tooltip"] and family[1]["options"] == ["SD3 miniature", "Flux miniature"]
-    assert b"# Load Miniature" in server.get("/extensions/realrag/docs/RealRAG_LoadMiniature.md")
+    assert info["output"] == ["MODEL", "CLIP", "VAE"]
+    assert info["input"]["required"]["family"][1]["options"] == ["SD3 miniature", "Flux miniature"]
 
 
 def test_the_miniatures_are_in_no_list_of_the_artists_own_models(server: Server):
@@ -91,14 +90,30 @@ def test_an_unknown_family_is_refused_before_anything_runs(server: Server, famil
     assert refusal.value.code == 400 and "No miniature is called" in str(refusal.value)
 
 
-def test_the_graph_to_start_with_runs_as_it_ships_and_its_two_pictures_differ(server: Server):
-    graph = as_prompt(json.loads(START.read_text()), server.json("/object_info"))
+def pictures(server: Server, workflow: dict, **changed: str) -> list:
+    """What its Save Image nodes save, after two steps each; `changed`: other values of widgets, by what they were."""
+    graph = as_prompt(workflow, server.json("/object_info"))
     for node in graph.values():
-        if node["class_type"] == "KSampler":
-            node["inputs"]["steps"] = 2
+        inputs = {name: changed.get(value, value) if isinstance(value, str) else value for name, value in node["inputs"].items()}
+        node["inputs"] = inputs | ({"steps": 2} if node["class_type"] == "KSampler" else {})
     run = server.run(graph)
-    saved = [node for node, inner in graph.items() if inner["class_type"] == "SaveImage"]
-    steered, plain = (server.picture(run.outputs[node]["images"][0]) for node in saved)
-    assert steered.shape == plain.shape == (384, 384, 3) and (steered != plain).any()
     found = next(node for node, inner in graph.items() if inner["class_type"] == "RealRAG_RetrieveReferences")
     assert run.outputs[found]["images"]
+    saved = [node for node, inner in graph.items() if inner["class_type"] == "SaveImage"]
+    return [server.picture(run.outputs[node]["images"][0]) for node in saved]
+
+
+def test_the_graph_to_start_with_runs_as_it_ships_and_its_two_pictures_differ(server: Server):
+    steered, plain = pictures(server, json.loads(START.read_text()))
+    assert steered.shape == plain.shape == (384, 384, 3) and (steered != plain).any()
+
+
+@pytest.mark.parametrize("name", ["SD3 miniature", "Flux miniature"])
+@pytest.mark.parametrize("adapter", [True, False])
+def test_it_runs_with_each_family_with_its_adapter_and_without_one(server: Server, monkeypatch, name: str, adapter: bool):
+    monkeypatch.setattr(start_here_graph, "ADAPTER", START if adapter else START.with_suffix(".none"))
+    workflow = make_workflows.start_here(server.json("/object_info"))
+    assert adapter == any(node["type"] == "RealRAG_LoadReferenceAdapter" for node in workflow["nodes"])
+    chosen = {"SD3 miniature": name, "SD3 miniature (shipped)": f"{name} (shipped)"}
+    steered, plain = pictures(server, workflow, **chosen)
+    assert (steered != plain).any()

@@ -68,7 +68,7 @@ def ids(server: Server) -> tuple[str, str]:
 
 NODES = (
     "LoadRetriever", "RetrieveReferences", "EditReferences", "LoadReferenceAdapter", "InjectReferences",
-    "SaveReferencePack", "LoadReferencePack",
+    "SaveReferencePack", "LoadReferencePack", "LoadMiniature",
 )  # fmt: skip
 
 
