@@ -103,6 +103,12 @@ def pictures(server: Server, workflow: dict, **changed: str) -> list:
     return [server.picture(run.outputs[node]["images"][0]) for node in saved]
 
 
+def test_it_asks_for_what_the_miniatures_were_never_shown():
+    unseen = (ROOT / "train" / "miniature" / "held_out.txt").read_text().splitlines()
+    assert {start_here_graph.THING, "lemon", "mango", "red beet"} <= set(unseen)
+    assert not {"conference", "red bell pepper", "pear", "red pepper"} & set(unseen)
+
+
 def test_the_graph_to_start_with_runs_as_it_ships_and_its_two_pictures_differ(server: Server):
     steered, plain = pictures(server, json.loads(START.read_text()))
     assert steered.shape == plain.shape == (384, 384, 3) and (steered != plain).any()
