@@ -11,7 +11,8 @@ from realrag.errors import RealRAGError
 
 COMMANDS = {"encoder": "encoder", "convert-mobilenet": "convert_mobilenet", "model-card": "model_card",
             "mine": "mine", "fit": "fit", "bench-fit": "bench_fit",
-            "run": "run", "miniature-autoencoder": "miniature.autoencoder"}  # fmt: skip
+            "run": "run", "miniature-autoencoder": "miniature.autoencoder",
+            "adapter": "adapter.run"}  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
