@@ -64,7 +64,7 @@ def test_things_are_parted_for_training_and_measuring(config):
 class Flat:
     """Latents are mean colours, states the length of a sentence."""
 
-    key = "flat"
+    key = words_key = "flat"
 
     def __init__(self):
         self.pictures = 0

@@ -32,6 +32,9 @@ def pipeline(tmp_path, monkeypatch):
     def make(kind):
         torch.manual_seed(0)
         built = MAKE[kind]()
+        for part in built.components.values():
+            if isinstance(part, torch.nn.Module):
+                part.eval()
         built.save_pretrained(tmp_path / "tiny")
         return built
 

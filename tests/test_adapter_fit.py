@@ -51,7 +51,7 @@ def made_up(count, part, each=4, places=3, sentences=1):
     latents = colours[list(rows)][:, :, None, None] + 0.1 * torch.randn(len(rows), 16, 4, 4, generator=dice)
     features = colours[list(rows)][:, None] + 0.1 * torch.randn(len(rows), places, 16, generator=dice)
     things = Things(part, tuple(Group(str(i), str(i), "thing") for i in range(count)), photos, rows)
-    states, pooled = torch.zeros(count * sentences + 1, 2, 96), torch.zeros(count * sentences + 1, 256)
+    states, pooled = np.zeros((count * sentences + 1, 2, 96)), np.zeros((count * sentences + 1, 256))
     return Cached(things, [latents.half().numpy()], [features.half().numpy()], states, pooled, sentences)
 
 

@@ -28,15 +28,19 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Cached:
-    """Of one part: latents[look][photo] (C, h, w), features[look][photo] (L, E), both float16; states and pooled of each
-    sentence, sentence j of group i at row i * sentences + j, the empty one last."""
+    """Of one part: latents[look][photo] (C, h, w) and features[look][photo] (L, E); states (S, T, D) and pooled (S, P) of each
+    sentence, sentence j of group i at row i * sentences + j, the empty one last. All float16, mapped from files."""
 
     things: Things
     latents: list[np.ndarray]
     features: list[np.ndarray]
-    states: Tensor
-    pooled: Tensor
+    states: np.ndarray
+    pooled: np.ndarray
     sentences: int
+
+    def said(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """States and pooled of these sentences."""
+        return tuple(torch.from_numpy(np.array(part[rows])).float() for part in (self.states, self.pooled))
 
     def pictures(self, photos: np.ndarray, looks: np.ndarray) -> Tensor:
         return torch.from_numpy(np.stack([self.latents[look][photo] for photo, look in zip(photos, looks)])).float()
@@ -63,10 +67,19 @@ def cached(
 
         features.append(_kept(folder / files[0], views, lambda images: _features(encoder, images), lambda done: told(done, 0.0)))
         latents.append(_kept(folder / files[1], views, lambda images: _latents(inputs, images, config.size), lambda done: told(done, 0.5)))
+    return Cached(things, latents, features, *_said(things, config, inputs, folder), config.sentences)
+
+
+def _said(things: Things, config: DataConfig, inputs: Inputs, folder: Path) -> list[np.ndarray]:
     said = [sentence for own in things.sentences(config.sentences, config.seed) for sentence in own] + [""]
-    told_all = [inputs.texts(said[at : at + CHUNK]) for at in range(0, len(said), CHUNK)]
-    states, pooled = (torch.cat(parts) for parts in zip(*told_all))
-    return Cached(things, latents, features, states, pooled, config.sentences)
+    key = f"{sha256_bytes(canonical_json(said))[:12]}-{inputs.words_key}"
+    files = [folder / f"{name}-{key}.npy" for name in ("states", "pooled")]
+    if not all(file.exists() for file in files):
+        parts = zip(*(inputs.texts(said[at : at + CHUNK]) for at in range(0, len(said), CHUNK)))
+        for file, made in zip(files, parts):
+            whole = torch.cat(made).half().numpy()
+            write_atomic(file, lambda opened, whole=whole: np.save(opened, whole))
+    return [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
 
 
 def _views(things: Things, look: int, seed: int, size: int):

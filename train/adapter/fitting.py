@@ -69,7 +69,7 @@ class AdapterTraining(Training):
             target = cached.pictures(pairs.targets, pairs.looks).to(self.device)
             features = cached.seen(pairs.references, pairs.looks).to(self.device)
             sentences = np.where(pairs.text, pairs.sentences, len(cached.states) - 1)
-            states, pooled = (t[sentences].to(self.device) for t in (cached.states, cached.pooled))
+            states, pooled = (t.to(self.device) for t in cached.said(sentences))
             sigma = self.levels(torch.from_numpy(dice.standard_normal(self.fit.batch)).float()).to(self.device)
             noise = torch.from_numpy(dice.standard_normal(target.shape, np.float32)).to(self.device)
             level = sigma[:, None, None, None]  # (B, 1, 1, 1): each row has a noise level of its own

@@ -52,7 +52,7 @@ def fixed_tuples(cached: Cached, count: int, levels: Callable[[Tensor], Tensor],
     places = torch.from_numpy((dice.permutation(count) + 0.5) / count).float()
     return Tuples(
         targets, cached.seen(pairs.references, looks), cached.seen(wrong, looks),
-        cached.states[pairs.sentences], cached.pooled[pairs.sentences], noise, levels(torch.special.ndtri(places)),
+        *cached.said(pairs.sentences), noise, levels(torch.special.ndtri(places)),
         np.array(cached.things.rows)[pairs.targets],
     )  # fmt: skip
 

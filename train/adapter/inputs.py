@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from realrag.encoder import Encoder
 from realrag.errors import RealRAGError
+from realrag.files import canonical_json, sha256_bytes
 
 from ..miniature.features import weights_key
 from .bases import PRECISIONS
@@ -17,6 +18,7 @@ from .bases import PRECISIONS
 
 class Inputs(Protocol):
     key: str  # equal keys, equal latents
+    words_key: str  # equal keys, equal states
 
     def latents(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) in 0..1 -> (B, C, S/8, S/8) in the space in which the generator works."""
@@ -27,11 +29,13 @@ class Inputs(Protocol):
 
 class MiniatureInputs:
     def __init__(self, autoencoder: nn.Module, encoder: Encoder):
-        self.autoencoder, self.encoder, self.key = autoencoder, encoder, weights_key(autoencoder.taesd_encoder)
+        self.autoencoder, self.encoder = autoencoder, encoder
+        self.key, self.words_key = weights_key(autoencoder.taesd_encoder), encoder.weights_sha256[:12]
 
     @torch.no_grad()
     def latents(self, pixels: Tensor) -> Tensor:
-        return self.autoencoder.encode(pixels)
+        with torch.autocast("cpu", torch.bfloat16):  # as the latents were made that the generator was trained on
+            return self.autoencoder.encode(pixels).float()
 
     def texts(self, sentences: list[str]) -> tuple[Tensor, Tensor]:
         from realrag.miniature.text import encode_prompts
@@ -42,8 +46,8 @@ class MiniatureInputs:
 class DiffusersInputs:
     """The rest of a saved pipeline. Sentences are encoded once, so its large text encoders are needed for minutes only."""
 
-    def __init__(self, pipeline, key: str):
-        self.pipeline, self.key = pipeline, key
+    def __init__(self, pipeline, key: str, words_key: str):
+        self.pipeline, self.key, self.words_key = pipeline, key, words_key
 
     @classmethod
     def load(cls, path: Path, precision: str, device: str) -> DiffusersInputs:
@@ -55,7 +59,10 @@ class DiffusersInputs:
             str(path), transformer=None, torch_dtype=PRECISIONS[precision], local_files_only=True
         )
         pipeline.vae.to(torch.float32)
-        return cls(pipeline.to(device), weights_key(pipeline.vae))
+        # Text encoders have gigabytes, so the names and sizes of their files stand for them.
+        files = [file for part in ("text_encoder*", "tokenizer*") for file in sorted(Path(path).glob(f"{part}/*"))]
+        words = [[file.parent.name, file.name, file.stat().st_size] for file in files]
+        return cls(pipeline.to(device), weights_key(pipeline.vae), sha256_bytes(canonical_json(words))[:12])
 
     @torch.no_grad()
     def latents(self, pixels: Tensor) -> Tensor:
