@@ -9,6 +9,7 @@ from fake_encoder import ColourEncoder
 from PIL import Image
 
 from realrag.errors import RealRAGError
+from realrag_train.adapter import things as things_of
 from realrag_train.adapter.cache import cached
 from realrag_train.adapter.config import DataConfig, read_adapter_recipe
 from realrag_train.adapter.looks import PLAIN, Look, colour_matrix, look_of, with_look
@@ -49,11 +50,13 @@ def config(photos):
     return DataConfig(photos=str(photos), held_out=("green",), aside=0.4, looks=2, sentences=3, size=32)
 
 
-def test_things_are_parted_for_training_and_measuring(config):
+def test_things_are_parted_for_training_and_measuring(config, monkeypatch):
     parts = read_things(config)
     names = {part: sorted({things.groups[row].name for row in things.rows}) for part, things in parts.items()}
     assert names == {TRAIN: ["blue", "red"], SEEN: ["blue", "red"], HELD_OUT: ["green"]}
     assert [len(parts[part].photos) for part in (TRAIN, SEEN, HELD_OUT)] == [6, 4, 5]
+    monkeypatch.setattr(things_of, "MEASURED", 3)
+    assert [len(read_things(config)[part].photos) for part in (TRAIN, SEEN, HELD_OUT)] == [6, 4, 3]
     assert not {p.path for p in parts[TRAIN].photos} & {p.path for p in parts[SEEN].photos}
     with pytest.raises(RealRAGError, match="Nothing is called 'violet'"):
         read_things(DataConfig(photos=config.photos, held_out=("violet",)))
