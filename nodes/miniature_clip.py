@@ -22,7 +22,14 @@ Pairs = list[tuple[str, float]]  # a prompt's words in order, each with its weig
 def clip() -> comfy.sd.CLIP:
     """A CLIP in ComfyUI's care whose states (1, 16, C) and pooled vector (1, D) are those of `encode_prompts`."""
     tower = load_small_encoder(SMALL_FILE).text
-    return comfy.sd.CLIP(ClipTarget(MiniatureTokenizer, partial(MiniatureTextModel, tower)))
+    made = comfy.sd.CLIP(ClipTarget(MiniatureTokenizer, partial(MiniatureTextModel, tower)))
+    made.patcher.cached_patcher_init = (clip_patcher, ())
+    return made
+
+
+def clip_patcher(disable_dynamic: bool = False):
+    """The patcher of a new CLIP, for what newer versions of ComfyUI copy whole."""
+    return clip().patcher
 
 
 class MiniatureTokenizer:
@@ -69,7 +76,7 @@ class MiniatureTextModel(nn.Module):
         return self.load_state_dict(sd, strict=False)
 
     def encode_token_weights(self, tokens: dict[str, list]) -> tuple[Tensor, Tensor]:
-        """States from what was said to T5, the pooled vector from what was said to CLIP; the other where one is silent."""
+        """States of what was said to T5, the pooled vector of what was said to CLIP; or of the other, if one is silent."""
         said = {entry: [pair[:2] for section in tokens.get(entry, ()) for pair in section] for entry in ENTRIES}
         to_clip = said["l"] or said["g"]
         states, _ = encode_prompts(self.text, [sentence(said["t5xxl"] or to_clip)])
@@ -79,8 +86,8 @@ class MiniatureTextModel(nn.Module):
         return states.to(device), pooled.to(device)
 
     def weigh(self, states: Tensor, weights: dict[str, float]) -> None:
-        """Scale each weighted word's state, in place: ComfyUI's rule, where the empty prompt is all zero. The state of the
-        whole sentence and the pooled vector stay, as they do for CLIP."""
+        """Scale each weighted word's state, in place: ComfyUI's rule, where the empty prompt is all zero. The state of
+        the whole sentence and the pooled vector stay, as they do for CLIP."""
         for word, weight in weights.items():
             if weight != 1.0:
                 alone = encode_prompts(self.text, [word])[0][0, 1]  # a word's state is the same in every sentence

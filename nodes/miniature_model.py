@@ -1,4 +1,7 @@
-"""The miniatures' MODEL and VAE, through ComfyUI's own detection, so that they are loaded and moved like any other."""
+"""The miniatures' MODEL and VAE, through ComfyUI's own detection, so that they are loaded and moved like any other.
+
+Each patcher says how it is made anew (`cached_patcher_init`), for what newer versions copy whole: torch.compile, several GPUs.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,10 @@ from torch import Tensor
 
 from ..realrag.errors import RealRAGError
 from ..realrag.miniature.autoencoder import load_autoencoder
+from .newer import newer
 
 
-def generator(path: Path):
+def generator(path: Path, disable_dynamic: bool = False):
     """A generator's file -> ModelPatcher, with the latent format, shift and precision of its family."""
     try:
         weights = load_file(path)
@@ -26,8 +30,14 @@ def generator(path: Path):
     config = detection.detect_unet_config(weights, "")
     sizes = flux_sizes(weights)
     if config is None or all(config[key] == size for key, size in sizes.items()):
-        return whole(comfy.sd.load_diffusion_model_state_dict(weights), path)
-    return whole(sized(weights, {**config, **sizes}), path)
+        load = comfy.sd.load_diffusion_model_state_dict
+        model = load(weights, **newer(load, disable_dynamic=disable_dynamic))
+    else:
+        model = sized(weights, {**config, **sizes})
+    if model is None:
+        raise RealRAGError(f"This version of ComfyUI does not recognise {path.name} as SD3 or Flux. Update ComfyUI.")
+    model.cached_patcher_init = (generator, (path,))
+    return model
 
 
 def flux_sizes(weights: dict[str, Tensor]) -> dict[str, int]:
@@ -57,16 +67,14 @@ def sized(weights: dict[str, Tensor], config: dict):
     return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=offload)
 
 
-def whole(model, path: Path):
-    """The model, if ComfyUI knew what it is."""
-    if model is None:
-        raise RealRAGError(f"This version of ComfyUI does not recognise {path.name} as SD3 or Flux. Update ComfyUI.")
-    return model
-
-
 def autoencoder(path: Path, latent_format) -> comfy.sd.VAE:
-    """The autoencoder as the VAE of a family: `latent_format` says how ComfyUI scales a family's latents on their way to the
-    generator, and the VAE does the opposite, so that the generator sees the autoencoder's own."""
+    """The autoencoder as the VAE of a family: `latent_format` says how ComfyUI scales a family's latents on their way to
+    the generator, and the VAE does the opposite, so that the generator sees the autoencoder's own."""
     vae = comfy.sd.VAE(sd=load_autoencoder(path).state_for(latent_format.scale_factor, latent_format.shift_factor))
     vae.throw_exception_if_invalid()
+    vae.patcher.cached_patcher_init = (autoencoder_patcher, (path, latent_format))
     return vae
+
+
+def autoencoder_patcher(path: Path, latent_format, disable_dynamic: bool = False):
+    return autoencoder(path, latent_format).patcher

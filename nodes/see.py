@@ -27,10 +27,7 @@ def features(spec: AdapterSpec, clip_vision, images: list[Tensor], head=None) ->
     head: SigLIP's pooling head, for adapters that read its output.
     """
     if clip_vision is None:
-        raise AdapterError(
-            f"This adapter ({spec.label}) sees pictures through {spec.encoder}, and nothing is connected to clip_vision. "
-            + spec.cure
-        )
+        raise AdapterError(f"This adapter ({spec.label}) sees pictures through {spec.encoder}. {spec.cure}")
     spec.check_encoder(getattr(clip_vision, "weights_sha256", ""))
     seen = []
     for image in images:

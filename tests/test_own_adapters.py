@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from realrag.adapters import build_adapter, detect, load_adapter
 from realrag.adapters.attention import merge_heads
 from realrag.adapters.reading import FORMAT, VERSION
-from realrag.encoder import load_encoder
+from realrag.encoder import Encoder, load_encoder
 from realrag.errors import AdapterError
 
 ABOUT = dict(format=FORMAT, version=VERSION, base="a small Flux", encoder="some-tower", encoder_sha256="ab" * 32)
@@ -121,6 +121,7 @@ def test_the_small_encoder_gives_its_last_two_grids_and_they_lead_to_its_embeddi
         torch.testing.assert_close(tower.projection(seen.last.mean(1)), seen.embeds, rtol=1e-4, atol=1e-4)
 
 
-def test_another_kind_of_encoder_gives_its_embedding_alone(encoder):
-    seen = encoder.see(torch.zeros(1, 3, encoder.preprocess.size, encoder.preprocess.size, dtype=torch.uint8))
-    assert seen.embeds.shape == (1, encoder.dim) and seen.penultimate is None and seen.last is None
+def test_an_encoder_without_a_grid_gives_its_embedding_alone(encoder):
+    pixels = torch.full((1, 3, 16, 16), 200, dtype=torch.uint8)
+    seen = Encoder.see(type("Plain", (type(encoder),), {"_see": Encoder._see})(), pixels)
+    assert torch.equal(seen.embeds, encoder.encode_images(pixels)) and seen.penultimate is None and seen.last is None

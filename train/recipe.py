@@ -105,6 +105,16 @@ def find_recipe(name: str) -> Path:
 def read_recipe(path: Path, given: dict[str, str] | None = None) -> Recipe:
     """The recipe in a TOML file. given: paths of the command line, which replace those of [data]. RealRAGError names the
     section and field that are wrong."""
+    sections = {
+        each.name: type(each.default if each.default is not MISSING else each.default_factory())
+        for each in fields(Recipe)
+    }
+    return Recipe(**read_sections(path, sections, {"data": given or {}}))
+
+
+def read_sections(path: Path, sections: dict[str, type], given: dict[str, dict] | None = None) -> dict[str, Any]:
+    """Section -> its dataclass, of a TOML file that says what differs from the defaults. given: by section, what replaces
+    what the file says."""
     try:
         import tomllib
     except ImportError:  # Python 3.10
@@ -116,17 +126,12 @@ def read_recipe(path: Path, given: dict[str, str] | None = None) -> Recipe:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RealRAGError(f"The recipe {path} cannot be read: {error}") from None
-    sections = {
-        each.name: type(each.default if each.default is not MISSING else each.default_factory())
-        for each in fields(Recipe)
-    }
     if strange := sorted(content.keys() - sections.keys()):
         raise RealRAGError(
             f"{path} has the section [{strange[0]}]; sections are {', '.join(f'[{s}]' for s in sections)}."
         )
-    return Recipe(
-        **{name: _section(path, name, kind, content.get(name, {}), given or {}) for name, kind in sections.items()}
-    )
+    given = given or {}
+    return {name: _section(path, name, kind, content.get(name, {}), given.get(name, {})) for name, kind in sections.items()}
 
 
 def _section(path: Path, name: str, kind: type, values: Any, given: dict[str, str]):
@@ -146,6 +151,5 @@ def _section(path: Path, name: str, kind: type, values: Any, given: dict[str, st
         chosen[key] = (
             str(near) if key in getattr(kind, "paths", ()) and value and (key != "model" or near.exists()) else value
         )
-    if name == "data":
-        chosen |= {key: value for key, value in given.items() if value}
+    chosen |= {key: value for key, value in given.items() if value}
     return kind(**chosen)

@@ -55,7 +55,7 @@ class AdapterSpec:
         """Where the right image encoder is to be had."""
         if self.encoder_sha256:
             return f"Connect clip_vision of Load Reflective Retriever, with a bundle that was made with {self.encoder}."
-        return f"Load {self.encoder} with Load CLIP Vision."
+        return f"Load {self.encoder} with Load CLIP Vision and connect it to clip_vision."
 
     def check_base(self, family: str, name: str, width: int, n_blocks: int) -> None:
         """Refuse a generator that this adapter was not made for. `family` is "flux" or "sd3"."""

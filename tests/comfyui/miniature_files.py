@@ -19,7 +19,7 @@ from realrag.miniature.sd3 import SD3
 
 
 def write(folder: Path) -> None:
-    """{sd3,flux,autoencoder}.safetensors in fp16 as shipped, and {sd3,flux}_adapter.safetensors for the shipped encoder."""
+    """{sd3,flux,autoencoder}.safetensors in fp16 as shipped, {sd3,flux}_adapter.safetensors for the shipped encoder."""
     folder.mkdir(parents=True, exist_ok=True)
     for net in (SD3, Flux):
         model = shaken(net())

@@ -21,7 +21,7 @@ same seed without them. The miniature was never shown {THING}, so only the photo
 The miniature paints 128 x 128 pixels, enlarged here to three times that, and has seen little but groceries. With a real
 model the graph is the same: see *realrag_sd35* and *realrag_flux*.
 """
-SAMPLING = {"seed": 7, "steps": 25, "cfg": 4.0, "sampler_name": "euler", "scheduler": "simple"}
+SAMPLING = {"seed": 7, "steps": 20, "cfg": 3.0, "sampler_name": "euler", "scheduler": "simple"}
 
 
 def draw(canvas, prompt: dict, found: dict, pictures) -> None:

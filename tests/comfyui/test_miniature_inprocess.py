@@ -286,6 +286,19 @@ def test_unloading_returns_its_memory_and_dropping_it_leaves_nothing(load, name)
     assert not any(reference() for reference in held)
 
 
+@each_family
+def test_each_part_can_be_made_anew_where_comfyui_copies_a_model_whole(load, name):
+    parts = load(name)
+    for patcher in (parts[0], parts[1].patcher, parts[2].patcher):
+        make, arguments = patcher.cached_patcher_init
+        fresh = make(*arguments, disable_dynamic=True)
+        if hasattr(patcher, "deepclone_multigpu"):  # newer versions
+            fresh = patcher.deepclone_multigpu(new_load_device=torch.device("cpu"))
+        ours, theirs = patcher.model.state_dict(), fresh.model.state_dict()
+        assert fresh.model is not patcher.model and ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
 def test_what_is_not_there_or_not_known_is_said_in_a_sentence(plugin, folder, monkeypatch, tmp_path):
     miniature = plugin("nodes.load_miniature").LoadMiniature
     assert miniature.validate_inputs("SD3 miniature") is True

@@ -111,7 +111,7 @@ def test_another_image_encoder_is_refused_by_its_hash(world, vision, encoder, ki
         steered(world, vision, kind, tmp_path, "0" * 64)
     with pytest.raises(world.adapter_error, match="of unknown weights"):
         steered(world, Vision(), kind, tmp_path, encoder.weights_sha256)
-    with pytest.raises(world.adapter_error, match="nothing is connected to clip_vision. Connect clip_vision of Load Refl"):
+    with pytest.raises(world.adapter_error, match="through realrag-small. Connect clip_vision of Load Refl"):
         steered(world, None, kind, tmp_path, encoder.weights_sha256)
 
 

@@ -29,7 +29,7 @@ class AdapterConfig:
     hidden: int = 256
     tokens: int = 32  # SD3 alone: Flux has one a place of the image encoder's grid
     depth: int = 2  # of the resampler, SD3 alone
-    rank: int = 0  # of the keys' and values' projections; 0: whole matrices
+    rank: int = 0  # of what each block has for itself (keys, values, SD3's modulation); 0: whole matrices
 
     def __post_init__(self) -> None:
         if self.hidden < 64 or self.hidden % RESAMPLER_HEAD or min(self.tokens, self.depth) < 1 or self.rank < 0:
@@ -107,9 +107,9 @@ class LowRank(nn.Module):
 
 def _lower_rank(adapter: nn.Module, rank: int, dice: torch.Generator) -> None:
     for block in adapter.blocks:
-        for name in ("k", "v", "to_k_ip", "to_v_ip"):
+        for name in ("k", "v", "to_k_ip", "to_v_ip", "norm_ip"):
             if name in block:
-                block[name] = LowRank(block[name], rank, name in ("v", "to_v_ip"), dice)
+                block[name] = LowRank(block[name], rank, name in ("v", "to_v_ip", "norm_ip"), dice)
 
 
 # Inside the resampler, RealRAG's own names -> the published ones, in which files are written.

@@ -79,7 +79,7 @@ class Training:
         state = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         state |= {f"average.{name}": value for name, value in self.average.items()}
         for row, values in self.optimiser.state_dict()["state"].items():
-            state |= {f"adam.{row}.{name}": value for name, value in values.items()}
+            state |= {f"adam.{row}.{name}": torch.as_tensor(value) for name, value in values.items()}
         words = {"key": key, "step": str(self.step)}
         write_atomic(path, save({name: value.contiguous() for name, value in state.items()}, words))
 
