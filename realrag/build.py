@@ -12,21 +12,23 @@ import os
 import shutil
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from .build_heads import WORK, heads_to_be
 from .bundle import ENCODER, MANIFEST, Bundle, manifest_bytes, matrix_header
 from .captions import Credit
-from .embeddings import Item, Sizes, encode_all, read_shard, shard_words
+from .embeddings import Item, Sizes, encode_all, read_shard, shard_parts, shard_words, suited
 from .encoder import Encoder
 from .errors import BundleError, EncoderError, RealRAGError
-from .files import FolderLock, fsync_folder, sha256_file, sweep_temporaries, write_atomic
+from .files import fsync_folder, sha256_file, sweep_temporaries, write_atomic
+from .heads import heads_content
 from .library import Candidate, Library, Progress, Rejected, scan
 from .records import Record, record_id
+from .share import at_work, checked, wait_for_others
 
-WORK = ".building"
 PART_BYTES = 1 << 30  # pack files stay under 2 GiB, which every file system and hub takes
 
 
@@ -41,7 +43,7 @@ class Report:
     encoded: int = 0  # photos that went through the encoder in this run
     total: int = 0  # photos in the bundle afterwards
     removed: int = 0
-    bundle_id: str = ""
+    bundle_id: str = ""  # empty where another process puts the bundle together
 
 
 class _Writer:
@@ -107,39 +109,50 @@ def build(
     captions: Path | None = None,
     default: Credit = Credit(),
     sizes: Sizes | None = None,
-    head: Path | None = None,
+    head: Path | Mapping[str, Path] | None = None,
     with_encoder: bool = False,
-    batch: int = 32,
-    workers: int = 4,
+    batch: int = 0,
+    workers: int = 0,
+    share: tuple[int, int] = (0, 1),
     on_scan: Progress = lambda done, total: None,
     progress: Progress = lambda done, total: None,
 ) -> Report:
     """Make or update the bundle `out` from the folder `photos`.
 
     mode: "sync" (the bundle shall hold what the folder holds), "add" (and keep the rest) or "remove" (take these photos
-    out). A photo is known by its content, so renaming one or rewriting its caption encodes nothing. A run that was
-    stopped goes on where it was. Raises RealRAGError; the bundle that was there stays as it was until the very end.
+    out). head: a head's file, which takes the place of the only one there was; or files by name, added or in the place of
+    those of the same name. A photo is known by its content, so renaming one or rewriting its caption encodes nothing. A
+    run that was stopped goes on where it was. batch, workers: photos a step of the encoder and decoding threads, 0 for
+    what suits its device. share: (r, w) where w processes with the same arguments do the work, numbered r; the bundle is
+    the same as one process's, and process 0 writes it. Raises RealRAGError; the bundle that was there stays as it was
+    until the end.
     """
-    out = Path(out)
+    out, (rank, world) = Path(out), checked(share)
+    batch, workers = suited(encoder, batch, workers, world)
     fresh = not out.exists() or not any(name for name in os.listdir(out) if name != ".DS_Store")
     if not fresh and not (out / MANIFEST).is_file() and not (out / WORK).is_dir():
         raise RealRAGError(f"{out} holds other things and is not a bundle. Give --out a new or empty folder.")
-    (out / WORK).mkdir(parents=True, exist_ok=True)
-    with FolderLock(out / WORK / "lock"):
-        sweep_temporaries(out / WORK)
-        old = Bundle(out) if (out / MANIFEST).is_file() else None
-        _refuse_mixing(old, out, encoder, sizes)
+    with at_work(out / WORK, rank):
+        for folder in (out, out / WORK):
+            sweep_temporaries(folder)
+        old = None if rank else _open(out, encoder, sizes)  # before the long look at the photos, so as to refuse at once
+        library = scan(photos, captions, default, workers=workers, progress=on_scan)
+        old = _open(out, encoder, sizes) if rank else old  # after it: process 0 may have finished meanwhile
         if old:
             sizes = Sizes(old.manifest.picture_longest, old.manifest.thumbnail_longest)
         sizes = sizes or Sizes()
-        library = scan(photos, captions, default, workers=workers, progress=on_scan)
         report = Report(library.found, duplicates=library.duplicates, rejected=list(library.rejected))
         known = {record.sha256: (row, record) for row, record in enumerate(old.records)} if old else {}
         new = [] if mode == "remove" else [item for item in library.candidates if item.sha256 not in known]
-        shards = []
-        for shard, fresh in encode_all(new, encoder, out / WORK, sizes, batch=batch, workers=workers, progress=progress):
-            shards.append(shard)
-            report.encoded += fresh
+        parts = shard_parts(new, encoder, out / WORK, sizes, batch)
+        how = {"batch": batch, "workers": workers, "progress": progress}
+        report.encoded = encode_all(parts[rank::world], encoder, sizes, **how)
+        if rank:
+            return report
+        if world > 1:
+            wait_for_others(parts, out / WORK, world, progress)
+            report.encoded += encode_all(parts, encoder, sizes, **how)
+        shards = [path for path, _ in parts]
         refused = _rejected_late(shards, library, report)
         wanted = _wanted(library, known, mode, refused)
         if not wanted:
@@ -156,9 +169,22 @@ def build(
     return report
 
 
-def _refuse_mixing(old: Bundle | None, out: Path, encoder: Encoder, sizes: Sizes | None) -> None:
-    if old is None:
-        return
+def _open(out: Path, encoder: Encoder, sizes: Sizes | None) -> Bundle | None:
+    """The bundle in `out`, if there is one, made as the new one shall be; read again where it was replaced just then."""
+    while (out / MANIFEST).is_file():
+        before = (out / MANIFEST).read_bytes()
+        try:
+            old = Bundle(out)
+        except BundleError:
+            if (out / MANIFEST).read_bytes() == before:
+                raise
+            continue
+        _refuse_mixing(old, out, encoder, sizes)
+        return old
+    return None
+
+
+def _refuse_mixing(old: Bundle, out: Path, encoder: Encoder, sizes: Sizes | None) -> None:
     made_with = old.manifest.encoder
     if made_with["fingerprint"] != encoder.fingerprint:
         raise EncoderError(
@@ -242,16 +268,17 @@ def _assemble(out, wanted, known, old, shards, encoder, sizes, head, with_encode
     pictures.close()
     thumbnails.close()
     files = [embeddings.close(), records.close(), *pictures.entries, *thumbnails.entries]
-    head_files, trained = _head_entry(out, old, head, encoder.dim)
-    files += head_files
+    described = encoder.describe()
+    heads = heads_to_be(out, old.manifest if old else None, head, described)
+    files += [vars(each.file) for each in heads]
     carried = [file for file in old.manifest.files if file.role == "encoder"] if old else []
     if (with_encoder or not encoder.portable) and not carried:
         for path in encoder.save_pretrained(out / ENCODER):
             files.append(_entry(out, path, "encoder"))
     files += [vars(file) for file in carried]
     content = {
-        "encoder": encoder.describe(),
-        "head": trained,
+        "encoder": described,
+        **heads_content(heads),
         "count": len(wanted),
         "dim": encoder.dim,
         "picture_longest": sizes.picture,
@@ -272,20 +299,6 @@ def _entry(out: Path, path: Path, role: str) -> dict:
     return {
         "path": path.relative_to(out).as_posix(), "bytes": path.stat().st_size, "sha256": sha256_file(path), "role": role
     }  # fmt: skip
-
-
-def _head_entry(out: Path, old: Bundle | None, head: Path | None, dim: int) -> tuple[list[dict], dict | None]:
-    """The head's file entry and what it says of itself (generator, encoder, configuration); a new head replaces the old."""
-    from .head import load_head
-
-    if head is not None:
-        trained = load_head(head, dim).facts
-        writer = _Writer(out, "head", ".safetensors", "head")
-        writer.write(Path(head).read_bytes())
-        return [writer.close()], trained
-    if old and (files := old.manifest.of("head")):
-        return [vars(file) for file in files], old.manifest.head
-    return [], None
 
 
 def _clean(out: Path) -> None:

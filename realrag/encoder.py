@@ -27,6 +27,17 @@ class Seen(NamedTuple):
     last: Tensor | None = None
 
 
+def weights_sha256(module: torch.nn.Module) -> str:
+    """Hash of the weights themselves (name, shape and fp32 bytes of each tensor), whatever file they came in."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        tensor = tensor.detach().to("cpu").contiguous()
+        tensor = tensor.float() if tensor.is_floating_point() else tensor
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(memoryview(tensor.reshape(-1).numpy()).cast("B"))
+    return digest.hexdigest()
+
+
 class Encoder(torch.nn.Module):
     """Two towers and their preprocessing. A Module, so that ComfyUI's model management can hold and move it.
 
@@ -42,14 +53,8 @@ class Encoder(torch.nn.Module):
 
     @cached_property
     def weights_sha256(self) -> str:
-        """Hash of the weights themselves (name, shape and fp32 bytes of each tensor), whatever file they came in."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.state_dict().items()):
-            tensor = tensor.detach().to("cpu").contiguous()
-            tensor = tensor.float() if tensor.is_floating_point() else tensor
-            digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
-            digest.update(memoryview(tensor.reshape(-1).numpy()).cast("B"))
-        return digest.hexdigest()
+        """Taken once, of the weights as they were loaded: a host may round them to half precision later."""
+        return weights_sha256(self)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -68,7 +73,8 @@ class Encoder(torch.nn.Module):
         }
 
     @property
-    def _place(self) -> tuple[torch.device, torch.dtype]:
+    def place(self) -> tuple[torch.device, torch.dtype]:
+        """Where the weights are, and as what."""
         parameter = next(self.parameters())
         return parameter.device, parameter.dtype
 
@@ -79,13 +85,13 @@ class Encoder(torch.nn.Module):
     @torch.inference_mode()
     def encode_images(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) uint8 -> (B, D) float32 on the CPU, as the image tower gives them (not of unit length)."""
-        device, dtype = self._place
+        device, dtype = self.place
         return self._images(self.preprocess.normalise(pixels.to(device, non_blocking=True), dtype)).float().cpu()
 
     @torch.inference_mode()
     def see(self, pixels: Tensor) -> Seen:
         """(B, 3, S, S) uint8 -> the embeddings of `encode_images`, and what came before them."""
-        device, dtype = self._place
+        device, dtype = self.place
         parts = self._see(self.preprocess.normalise(pixels.to(device, non_blocking=True), dtype))
         return Seen(*(None if part is None else part.float().cpu() for part in parts))
 
@@ -133,7 +139,7 @@ class SmallEncoder(Encoder):
         return Seen(self.towers.pool(last), *(state.flatten(2).transpose(1, 2) for state in (penultimate, last)))
 
     def _texts(self, texts: list[str]) -> Tensor:
-        return self.towers.text_tower(self.towers.tokenize(texts).to(self._place[0]))
+        return self.towers.text_tower(self.towers.tokenize(texts).to(self.place[0]))
 
     def save_pretrained(self, folder: Path) -> list[Path]:
         from .small_encoder import save_small_encoder
@@ -154,7 +160,7 @@ def load_encoder(
 
     name: "realrag-small"; "ARCH:TAG" or "ARCH:FILE" of open_clip; a folder in open_clip's layout; or a small-encoder
         file. folder: where the weights lie when the name alone does not say (a bundle's `encoder` folder).
-    device: fp32 on a CPU, bf16 (fp16 on cards without it) on a GPU. offline: never open a connection.
+    device: see `on_device`. offline: never open a connection.
     Raises EncoderError.
     """
     from .open_clip_encoder import OpenClipEncoder
@@ -170,6 +176,11 @@ def load_encoder(
         encoder = SmallEncoder(SMALL_FILE)
     else:
         encoder = OpenClipEncoder(name, offline=offline)
+    return on_device(encoder, device)
+
+
+def on_device(encoder: Encoder, device: str | torch.device) -> Encoder:
+    """The encoder, moved: fp32 on a CPU, bf16 (fp16 on cards without it) on a GPU."""
     device = torch.device(device)
     if device.type != "cpu":
         half = torch.bfloat16 if device.type != "cuda" or torch.cuda.is_bf16_supported() else torch.float16

@@ -68,7 +68,7 @@ class OpenClipEncoder(Encoder):
         return self.towers.encode_image(x)
 
     def _texts(self, texts: list[str]) -> Tensor:
-        return self.towers.encode_text(self._tokenizer(texts).to(self._place[0]))
+        return self.towers.encode_text(self._tokenizer(texts).to(self.place[0]))
 
     def save_pretrained(self, folder: Path) -> list[Path]:
         from safetensors.torch import save_file

@@ -15,6 +15,8 @@ from realrag_train.plots import bars, lines
 from realrag_train.recipe import CONFIGS, find_recipe, read_recipe
 from realrag_train.run import STAGES, OutOfTime, Run
 
+from realrag.bundle import Bundle
+from realrag.bundle_card import card
 from realrag.errors import RealRAGError
 from realrag.retriever import Retriever
 
@@ -64,7 +66,7 @@ def test_a_recipe_ends_in_a_bundle_that_answers_and_a_report_that_stands_alone(w
     assert [line.split(":")[0] for line in said if ": done" in line] == list(STAGES)
 
     report = json.loads((tmp_path / "out" / "evaluate.json").read_text())
-    assert set(report["arms"]) == {"zero", "normal", "hard", "reflective", "random"}
+    assert set(report["arms"]) == {"zero", "normal", "hard", "reflective", "random", "oracle"}
     assert report["arms"]["reflective"]["seeds"] == 2 and report["facts"]["gallery_photos"] == 20
     assert report["splits"]["all"] == 4 and report["splits"]["unseen"] == 1
     assert "known_share" in report["facts"]["mining"]["reflective"]
@@ -75,10 +77,33 @@ def test_a_recipe_ends_in_a_bundle_that_answers_and_a_report_that_stands_alone(w
     assert not re.search(r"(src|href)=\"(?!data:)", page) and "<script" not in page
 
     bundle = Retriever.open(tmp_path / "out" / "retriever", encoder=ColourEncoder())
+    text = card(bundle.bundle, "ann/colours", "0" * 40, report)
+    assert "| reflective | all |" in text and "| reflective - normal | unseen |" in text and "No generator drew" in text
     assert bundle.head is not None and bundle.head.facts["loss"] == "reflective"
     assert "stand-in" in bundle.head.facts["generator"]
     assert bundle.search("a red thing", k=1).items[0].class_name == "red"
     assert Retriever.open(tmp_path / "out" / "library", encoder=ColourEncoder()).head is None
+
+
+def test_the_heads_of_several_generators_come_into_one_bundle(world, tmp_path):
+    for name, more in (("first", "[mine]"), ("second", '[mine]\nk = 2\n[index]\nname = "other"\nothers = ["first"]')):
+        world[0].write_text(f'{RECIPE}arms = ["reflective"]\n{more}')
+        for stage in STAGES[:-1]:
+            work(world, tmp_path / name).stage(stage)
+    before = contents(tmp_path / "second")
+    work(world, tmp_path / "second").stage("index")
+    assert contents(tmp_path / "second") == before
+    own, taken = Bundle(tmp_path / "second" / "retriever").manifest.heads
+    (alone,) = Bundle(tmp_path / "first" / "retriever").manifest.heads
+    assert own.name == "other" and taken == alone and alone.name == "stand-in-altered-photos-not-a-generator"
+    assert Retriever.open(tmp_path / "second" / "retriever", encoder=ColourEncoder()).head_name == "other"
+
+    world[0].write_text(RECIPE + '[index]\nothers = ["first"]\n')
+    with pytest.raises(RealRAGError, match="Give one of the two runs a `name`"):
+        work(world, tmp_path / "second").stage("index")
+    world[0].write_text(RECIPE + '[index]\nothers = ["nowhere"]')
+    with pytest.raises(RealRAGError, match="has no retriever yet"):
+        work(world, tmp_path / "second").stage("index")
 
 
 def test_a_second_run_does_nothing_again_and_changes_nothing(world, tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ from realrag.retriever import through_head
 MEASURES = ("R@1", "R@5", "R@10", "P@10", "mAP", "nDCG@10", "MRR")
 # Of what the generator draws in its place: lower is better for "reflective hits" and "sibling@10".
 REFLECTIVE = ("reflective hits", "sibling@10", "sibling margin")
+CONTROLS = ("random", "oracle")  # floor and ceiling: chance, and right photos first, then all but the drawn
 DEPTH = 10
 RESAMPLES = 10_000
 
@@ -123,7 +124,7 @@ def interval(values: np.ndarray, classes: np.ndarray, seed: int = 0, resamples: 
     return [float(values.mean()), float(low), float(high)]
 
 
-def evaluate(questions: Questions, arms: dict[str, Sequence[ReflectiveHead | None]], *, random: bool = True) -> dict:
+def evaluate(questions: Questions, arms: dict[str, Sequence[ReflectiveHead | None]], *, controls: bool = True) -> dict:
     """arms: name -> one head a seed ([None] for zero). Returns JSON-able figures:
 
     {"arms": {arm: {"seeds", "splits": {split: {measure: [mean, low, high]}}, "by_class": {measure: [P]}, "by_seed"}},
@@ -135,10 +136,13 @@ def evaluate(questions: Questions, arms: dict[str, Sequence[ReflectiveHead | Non
         name: [figures(questions, head_vectors(questions.photos, head)) for head in heads]
         for name, heads in arms.items()
     }
-    if random:
-        dice = np.random.default_rng(0)
-        shape = len(questions.queries), len(questions.photos)
-        runs["random"] = [figures(questions, scores=dice.random(shape)) for _ in range(5)]
+    if controls:
+        dice, right = np.random.default_rng(0), questions.query_classes[:, None] == questions.photo_classes[None]
+        runs["random"] = [figures(questions, scores=dice.random(right.shape)) for _ in range(5)]
+        worst = questions.siblings[:, None] == questions.photo_classes[None]
+        worst = worst if questions.drawn is None else worst | questions.drawn
+        ideal = figures(questions, scores=right.astype(float) - worst)
+        runs["oracle"] = [{m: v for m, v in ideal.items() if m != "sibling margin"}]  # it ranks; its scores mean nothing
     splits = questions.splits()
     report: dict = {"splits": {name: int(part.sum()) for name, part in splits.items()}, "arms": {}, "differences": {}}
     means = {name: _mean(each) for name, each in runs.items()}

@@ -79,6 +79,14 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Index:
+    name: str = ""  # of this run's head in the bundle; empty: its generator's
+    others: tuple[str, ...] = ()  # folders of other runs with this encoder, whose heads go into the bundle as well
+
+    paths = ("others",)
+
+
+@dataclass(frozen=True)
 class Recipe:
     data: Data = Data()
     imagine: Imagine = Imagine()
@@ -86,6 +94,7 @@ class Recipe:
     fit: FitConfig = FitConfig()
     loss: LossConfig = LossConfig()
     evaluate: Evaluate = field(default_factory=Evaluate)
+    index: Index = Index()
 
     def as_json(self) -> str:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
@@ -146,10 +155,15 @@ def _section(path: Path, name: str, kind: type, values: Any, given: dict[str, st
         value = float(value) if right is float and type(value) is int else value
         if type(value) is not right:
             raise RealRAGError(f"{path}, [{name}]: {key} is {value!r}; it must be like {defaults[key]!r}.")
-        # a hub name such as "someone/model" is no path unless such a folder is there
-        near = Path(path).parent / str(value)
-        chosen[key] = (
-            str(near) if key in getattr(kind, "paths", ()) and value and (key != "model" or near.exists()) else value
-        )
+        if key in getattr(kind, "paths", ()):
+            places = [_near(path, each, key) for each in (value if right is tuple else (value,))]
+            value = tuple(places) if right is tuple else places[0]
+        chosen[key] = value
     chosen |= {key: value for key, value in given.items() if value}
     return kind(**chosen)
+
+
+def _near(recipe: Path, value: str, key: str) -> str:
+    """A path of a recipe, seen from the recipe's folder. A hub name such as "someone/model" is no path unless it is there."""
+    near = Path(recipe).parent / str(value)
+    return str(near) if value and (key != "model" or near.exists()) else value

@@ -17,21 +17,25 @@ import numpy as np
 import torch
 
 from realrag.build import build
+from realrag.build_heads import change_heads
 from realrag.bundle import MANIFEST, Bundle
-from realrag.captions import Credit
 from realrag.embeddings import Sizes
 from realrag.encoder import Encoder, load_encoder
 from realrag.errors import RealRAGError
 from realrag.files import default_cache, sha256_file, write_atomic
 from realrag.head import load_head
+from realrag.heads import own_name
 
-from .drawing import drawn_instead, make_generator, photo_classes
+from .drawing import drawn_instead, make_generator
+from .embed import embed
 from .evaluate import Questions, ann_loss, drawn_photos, evaluate, head_vectors, table, write_report
 from .fit import STOPPED, Keeping, fit_file
 from .generators import Generator
-from .imagine import DRAWN, class_prompts, imagine, write_prompts
+from .imagine import DRAWN, imagine
 from .material import Material, load_material, read_prompts
 from .mine import mine_file, read_drawn, read_negatives
+from .pace import Pace
+from .ranks import own_device, share_of_work, sigterm_as_ctrl_c
 from .recipe import Recipe, find_recipe, read_recipe
 
 HELP = "do all stages of a recipe: embed, imagine, mine, fit, index, evaluate"
@@ -48,9 +52,11 @@ class Run:
     """One recipe in one folder. Each stage reads files of the stages before it and writes its own."""
 
     def __init__(
-        self, recipe: Recipe, folder: Path, *, device: str = "cpu", max_minutes: float = 0, say: Say = log.info
-    ):
-        self.recipe, self.folder, self.device, self.say = recipe, Path(folder), device, say
+        self, recipe: Recipe, folder: Path, *, device: str = "cpu", max_minutes: float = 0, say: Say = log.info,
+        share: tuple[int, int] = (0, 1),
+    ):  # fmt: skip
+        self.recipe, self.folder, self.device, self.say, self.share = recipe, Path(folder), device, say, share
+        self.pace = Pace(say, "")
         self.until = time.monotonic() + 60 * max_minutes if max_minutes else float("inf")
         self.library, self.retriever = self.folder / "library", self.folder / "retriever"
         self.gallery = self.folder / "gallery" if recipe.data.test_photos else self.library
@@ -63,8 +69,11 @@ class Run:
     def in_time(self, done: int = 0, total: int = 0) -> None:
         if time.monotonic() > self.until:
             raise OutOfTime("Time is up; what is finished is kept. Run the same command again to go on.")
+        if total:
+            self.pace(done, total)
 
     def stage(self, name: str) -> None:
+        self.pace = Pace(self.say, name)
         self.in_time()
         began = time.monotonic()
         getattr(self, name)()
@@ -74,34 +83,10 @@ class Run:
 
     def embed(self) -> None:
         """library/, and gallery/ where test photos are given: bundles without a head."""
-        data = self.recipe.data
-        if not data.photos:
-            raise RealRAGError("Which photos? Give --photos FOLDER, or `photos` in the recipe's section [data].")
-        captions = Path(data.captions) if data.captions else None
-        for photos, out in ((data.photos, self.library), (data.test_photos, self.gallery)):
-            if not photos:
-                continue
-            report = build(
-                Path(photos), out, self.encoder, captions=captions, default=Credit(), sizes=Sizes(picture=data.picture_size),
-                progress=self.in_time,
-            )  # fmt: skip
-            share = 100 * len(report.rejected) / max(1, report.found)
-            self.say(f"{photos}: {report.total} photos, {report.encoded} encoded now, {len(report.rejected)} rejected")
-            if share > data.max_rejected:
-                raise RealRAGError(
-                    f"{share:.1f} % of the photos in {photos} cannot be used, more than max_rejected {data.max_rejected:g}. "
-                    f"The first: {report.rejected[0].message}"
-                )
-        if data.prompts:
-            prompts = read_prompts(Path(data.prompts))
-        else:
-            classes = sorted({name for name in photo_classes(self._open(self.library)) if name})
-            if not classes:
-                raise RealRAGError(
-                    f"The photos in {data.photos} have no classes. Sort them into folders, or give captions."
-                )
-            prompts = class_prompts(classes, data.template)
-        write_prompts(self.prompts_file, prompts)
+        embed(
+            self.recipe.data, self.library, self.gallery, self.prompts_file, self.encoder, share=self.share, say=self.say,
+            progress=self.in_time,
+        )  # fmt: skip
 
     def imagine(self) -> None:
         """imagine/: the drawn pictures and their vectors."""
@@ -145,24 +130,39 @@ class Run:
                     )
 
     def index(self) -> None:
-        """retriever/: the library with the shipped arm's head, ready for models/realrag."""
-        arm = self.recipe.evaluate.ship
-        head = None if arm == "zero" else self._head(arm, 0)
+        """retriever/: the library with the shipped arm's head and those of other runs, ready for models/realrag."""
+        library, heads = self._open(self.library), self._heads()
         if (self.retriever / MANIFEST).is_file():
-            manifest, library = Bundle(self.retriever, default_cache()).manifest, self._open(self.library).manifest
-            mine = {file.sha256 for file in manifest.files if file.role != "head"}
-            theirs = {file.sha256 for file in library.files if file.role != "head"}
-            heads = {file.sha256 for file in manifest.of("head")}
-            if mine == theirs and heads == ({sha256_file(head)} if head else set()):
+            there = Bundle(self.retriever, default_cache()).manifest
+            photos = [{file.sha256 for file in each.files if file.role != "head"} for each in (there, library.manifest)]
+            found = [(head.name, head.file.sha256) for head in there.heads]
+            if photos[0] == photos[1] and found == [(name, sha256_file(path)) for name, path in heads.items()]:
                 return
         partial = self.folder / "retriever.part"
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(self.library, partial)
-        if head:
-            captions = Path(self.recipe.data.captions) if self.recipe.data.captions else None
-            build(Path(self.recipe.data.photos), partial, self.encoder, captions=captions, head=head)
+        change_heads(partial, heads)
         shutil.rmtree(self.retriever, ignore_errors=True)
         partial.rename(self.retriever)
+
+    def _heads(self) -> dict[str, Path]:
+        """The heads of the bundle by name: this run's first, so that it is the default."""
+        heads, options = {}, self.recipe.index
+        if (arm := self.recipe.evaluate.ship) != "zero":
+            own = self._head(arm, 0)
+            heads[options.name or own_name(load_head(own, self.encoder.dim).facts)] = own
+        for folder in map(Path, options.others):
+            if not (folder / "retriever" / MANIFEST).is_file():
+                raise RealRAGError(f"{folder} has no retriever yet. Run its stage `index` first, or leave it out of `others`.")
+            other = Bundle(folder / "retriever", default_cache())
+            for head in other.manifest.heads:
+                if head.name in heads:
+                    raise RealRAGError(
+                        f"{folder} has a head {head.name!r}, and so has this bundle already. Give one of the two runs a `name` of "
+                        "its own in the section [index], and run its stage `index` again."
+                    )
+                heads[head.name] = other.folder / head.file.path
+        return heads
 
     def evaluate(self) -> None:
         """evaluate.json and report.html; the table goes on the screen."""
@@ -249,14 +249,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, say: Say = lambda line: print(line, flush=True), only: str = "") -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    share = share_of_work()
+    if share[1] > 1 and only != "embed":
+        raise RealRAGError("torchrun shares the work of `embed` and `fit`. Run this command once, without torchrun.")
     given = {name: getattr(arguments, name) for name in ("photos", "captions", "test_photos", "groups", "encoder")}
     recipe = read_recipe(find_recipe(arguments.recipe), given)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    write_atomic(arguments.out / "recipe.json", recipe.as_json().encode())
-    work = Run(recipe, arguments.out, device=arguments.device, max_minutes=arguments.max_minutes, say=say)
+    if share[0] == 0:
+        write_atomic(arguments.out / "recipe.json", recipe.as_json().encode())
+    tell = say if share[1] == 1 else lambda line: say(f"[{share[0]}] {line}")
+    device = own_device(arguments.device)
+    work = Run(recipe, arguments.out, device=device, max_minutes=arguments.max_minutes, say=tell, share=share)
     try:
-        for stage in (only,) if only else STAGES:
-            work.stage(stage)
+        with sigterm_as_ctrl_c():
+            for stage in (only,) if only else STAGES:
+                work.stage(stage)
     except OutOfTime as stopped:
-        say(str(stopped))
+        tell(str(stopped))
+        raise SystemExit(STOPPED) from None
+    except KeyboardInterrupt:
+        tell("Stopped; what is finished is kept. Run the same command again to go on.")
         raise SystemExit(STOPPED) from None
