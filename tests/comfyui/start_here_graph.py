@@ -47,4 +47,4 @@ def injection(canvas, mini: dict, found: dict) -> dict:
         links |= {"adapter": (adapter, "adapter"), "clip_vision": (library, "clip_vision")}
     else:
         links |= {"vae": (mini, "vae")}
-    return canvas.node("RealRAG_InjectReferences", (960, 420), (360, 640), strength=1.0, links=links)
+    return canvas.node("RealRAG_InjectReferences", (960, 460), (360, 640), strength=1.0, links=links)
