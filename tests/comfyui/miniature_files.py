@@ -21,6 +21,7 @@ from realrag.miniature.sd3 import SD3
 def write(folder: Path) -> None:
     """{sd3,flux,autoencoder}.safetensors in fp16 as shipped, {sd3,flux}_adapter.safetensors for the shipped encoder."""
     folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)  # for what the layers themselves start with
     for net in (SD3, Flux):
         model = shaken(net())
         save_generator(folder / f"{model.family}.safetensors", model, model.state_dict(), {"random": True})
