@@ -110,6 +110,7 @@ def build(
     default: Credit = Credit(),
     sizes: Sizes | None = None,
     head: Path | Mapping[str, Path] | None = None,
+    reuse: Path | None = None,
     with_encoder: bool = False,
     batch: int = 0,
     workers: int = 0,
@@ -121,7 +122,8 @@ def build(
 
     mode: "sync" (the bundle shall hold what the folder holds), "add" (and keep the rest) or "remove" (take these photos
     out). head: a head's file, which takes the place of the only one there was; or files by name, added or in the place of
-    those of the same name. A photo is known by its content, so renaming one or rewriting its caption encodes nothing. A
+    those of the same name. A photo is known by its content, so renaming one or rewriting its caption encodes nothing.
+    reuse: another bundle whose vectors and pictures a new `out` takes over, where `encoder` has the same image tower. A
     run that was stopped goes on where it was. batch, workers: photos a step of the encoder and decoding threads, 0 for
     what suits its device. share: (r, w) where w processes with the same arguments do the work, numbered r; the bundle is
     the same as one process's, and process 0 writes it. Raises RealRAGError; the bundle that was there stays as it was
@@ -136,13 +138,15 @@ def build(
         for folder in (out, out / WORK):
             sweep_temporaries(folder)
         old = None if rank else _open(out, encoder, sizes)  # before the long look at the photos, so as to refuse at once
+        source = old or _source(reuse, encoder, sizes)
         library = scan(photos, captions, default, workers=workers, progress=on_scan)
         old = _open(out, encoder, sizes) if rank else old  # after it: process 0 may have finished meanwhile
-        if old:
-            sizes = Sizes(old.manifest.picture_longest, old.manifest.thumbnail_longest)
+        source = old or source
+        if source:
+            sizes = Sizes(source.manifest.picture_longest, source.manifest.thumbnail_longest)
         sizes = sizes or Sizes()
         report = Report(library.found, duplicates=library.duplicates, rejected=list(library.rejected))
-        known = {record.sha256: (row, record) for row, record in enumerate(old.records)} if old else {}
+        known = {record.sha256: (row, record) for row, record in enumerate(source.records)} if source else {}
         new = [] if mode == "remove" else [item for item in library.candidates if item.sha256 not in known]
         parts = shard_parts(new, encoder, out / WORK, sizes, batch)
         how = {"batch": batch, "workers": workers, "progress": progress}
@@ -160,11 +164,11 @@ def build(
             raise RealRAGError(f"No photo is left to index in {photos}. {reasons or 'It holds no JPEG, PNG or WebP file.'}")
         if mode == "remove":
             report.removed = len(known) - len(wanted)
-        elif mode == "sync":
+        elif mode == "sync" and old:
             report.removed = len(known.keys() - {sha for sha, _ in wanted})
         report.indexed = len(library.candidates) - len(refused)
         report.total = len(wanted)
-        report.bundle_id = _assemble(out, wanted, known, old, shards, encoder, sizes, head, with_encoder)
+        report.bundle_id = _assemble(out, wanted, known, source, old, shards, encoder, sizes, head, with_encoder)
         _clean(out)
     return report
 
@@ -192,9 +196,27 @@ def _refuse_mixing(old: Bundle, out: Path, encoder: Encoder, sizes: Sizes | None
             f"({encoder.fingerprint[:12]}); their vectors cannot be compared. Use --encoder {made_with['name']}, or build a "
             "new bundle."
         )
+    _refuse_other_sizes(old, out, sizes)
+
+
+def _refuse_other_sizes(old: Bundle, out: Path, sizes: Sizes | None) -> None:
     kept = old.manifest.picture_longest, old.manifest.thumbnail_longest
     if sizes and (sizes.picture, sizes.thumbnail) != kept:
         raise BundleError(f"{out} keeps pictures of {kept[0]} px and thumbnails of {kept[1]} px. Build a new bundle for other sizes.")
+
+
+def _source(reuse: Path | None, encoder: Encoder, sizes: Sizes | None) -> Bundle | None:
+    """The bundle whose vectors a new one takes over."""
+    if reuse is None:
+        return None
+    source = Bundle(reuse)
+    if not encoder.reads(source.manifest.encoder):
+        raise EncoderError(
+            f"The photo vectors of {reuse} are of the encoder {source.manifest.encoder['name']}, and {encoder.name} has another "
+            "image tower. Leave --reuse away: the photos must be encoded again."
+        )
+    _refuse_other_sizes(source, reuse, sizes)
+    return source
 
 
 def _rejected_late(shards: list[Path], library: Library, report: Report) -> set[str]:
@@ -235,15 +257,15 @@ def _record(item: Candidate) -> Record:
     )  # fmt: skip
 
 
-def _items(wanted, known: dict, old: Bundle | None, shards: list[Path]) -> Iterator[tuple[Record, Item]]:
-    """Each wanted record with its vector and pictures, from the old bundle or from a shard; one shard in memory at a time."""
+def _items(wanted, known: dict, source: Bundle | None, shards: list[Path]) -> Iterator[tuple[Record, Item]]:
+    """Each wanted record with its vector and pictures, from the source bundle or from a shard; one shard in memory at a time."""
     place = {sha: shard for shard in shards for sha in shard_words(shard)[0]}
     open_path, open_items = None, {}
     for sha, record in wanted:
         if sha in known:
             row, before = known[sha]
-            thumbnail = old.jpeg(before, "thumbnails") if before.thumbnail else None
-            yield record, Item(sha, old.embeddings[row], old.jpeg(before), thumbnail)
+            thumbnail = source.jpeg(before, "thumbnails") if before.thumbnail else None
+            yield record, Item(sha, source.embeddings[row], source.jpeg(before), thumbnail)
             continue
         if place[sha] != open_path:
             open_path = place[sha]
@@ -251,14 +273,14 @@ def _items(wanted, known: dict, old: Bundle | None, shards: list[Path]) -> Itera
         yield record, open_items[sha]
 
 
-def _assemble(out, wanted, known, old, shards, encoder, sizes, head, with_encoder) -> str:
+def _assemble(out, wanted, known, source, old, shards, encoder, sizes, head, with_encoder) -> str:
     """Write all files of the new bundle beside the old ones, then the manifest; returns the bundle's id."""
     embeddings = _Writer(out, "embeddings", ".safetensors", "embeddings")
     embeddings.write(matrix_header(len(wanted), encoder.dim))
     records = _Writer(out, "records", ".jsonl", "records")
     pictures, thumbnails = _Pack(out, "pictures"), _Pack(out, "thumbnails")
     licences: Counter[str] = Counter()
-    for record, item in _items(wanted, known, old, shards):
+    for record, item in _items(wanted, known, source, shards):
         embeddings.write(item.embedding.tobytes())
         name = f"{record.id}.jpg"
         small = thumbnails.add(name, item.thumbnail) if item.thumbnail else None

@@ -52,7 +52,8 @@ def index(args) -> int:
     with bar("reading") as on_scan, bar("encoding") as progress:
         report = build(
             args.photos, args.out, encoder, mode=mode, captions=args.captions, default=default, sizes=sizes, head=head,
-            with_encoder=args.with_encoder, batch=args.batch, workers=args.workers, on_scan=on_scan, progress=progress,
+            reuse=args.reuse, with_encoder=args.with_encoder, batch=args.batch, workers=args.workers, on_scan=on_scan,
+            progress=progress,
         )  # fmt: skip
     if args.json:
         facts = {**vars(report), "rejected": [vars(item) for item in report.rejected]}
@@ -204,6 +205,7 @@ def parser() -> argparse.ArgumentParser:
         "--head", action="append", default=[], metavar="[NAME=]FILE",
         help="a reflective head to put into the bundle (repeat for one a generator; without NAME its generator's name)",
     )  # fmt: skip
+    one.add_argument("--reuse", type=Path, metavar="BUNDLE", help="take over its vectors, where --encoder differs in its words alone")
     one.add_argument("--with-encoder", action="store_true", help="put the encoder's weights into the bundle")
     one.add_argument("--picture-size", type=int, help="longest side of the kept pictures in pixels (default 768)")
     one.add_argument("--batch", type=int, default=0, help="photos a step of the encoder (0: 32 on a CPU, what fits on a GPU)")

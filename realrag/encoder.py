@@ -27,10 +27,13 @@ class Seen(NamedTuple):
     last: Tensor | None = None
 
 
-def weights_sha256(module: torch.nn.Module) -> str:
-    """Hash of the weights themselves (name, shape and fp32 bytes of each tensor), whatever file they came in."""
+def weights_sha256(module: torch.nn.Module, begin: str | tuple[str, ...] = "") -> str:
+    """Hash of the weights themselves (name, shape and fp32 bytes of each tensor whose name begins so), whatever file they
+    came in."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
+        if not name.startswith(begin):
+            continue
         tensor = tensor.detach().to("cpu").contiguous()
         tensor = tensor.float() if tensor.is_floating_point() else tensor
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
@@ -50,6 +53,8 @@ class Encoder(torch.nn.Module):
     dim: int
     preprocess: Preprocess
     portable: bool = True
+    image_side: tuple[str, ...] = ()  # how the names of the image tower's weights begin
+    tuned: dict = {}  # of an encoder trained further here: from what, how, and whose photo vectors it still gives
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -60,6 +65,20 @@ class Encoder(torch.nn.Module):
     def fingerprint(self) -> str:
         """Equal fingerprints give comparable vectors: same weights, same preprocessing."""
         return sha256_bytes(canonical_json({"weights": self.weights_sha256, "preprocess": asdict(self.preprocess)}))
+
+    @cached_property
+    def image_fingerprint(self) -> str:
+        """The same of the image tower alone: equal ones give the same vectors to photos."""
+        return sha256_bytes(canonical_json({"weights": weights_sha256(self, self.image_side), "preprocess": asdict(self.preprocess)}))
+
+    def reads(self, made_with: dict) -> bool:
+        """Whether the photo vectors of a bundle, made with this encoder entry of its manifest, are those of this encoder: it
+        is that encoder, or says that it differs from it in the text tower alone and still has the image tower it had then."""
+        if made_with["fingerprint"] == self.fingerprint:
+            return True
+        named = self.tuned.get("photos_of")
+        same = isinstance(named, list) and made_with["fingerprint"] in named
+        return same and self.tuned.get("image_fingerprint") == self.image_fingerprint
 
     def describe(self) -> dict:
         """The `encoder` entry of a bundle's manifest."""
@@ -119,6 +138,7 @@ class SmallEncoder(Encoder):
 
     kind = "small"
     FILE = "small_encoder.safetensors"
+    image_side = ("towers.mobilenet.", "towers.projection.")
 
     def __init__(self, path: Path, name: str = SMALL):
         from .small_encoder import load_small_encoder
@@ -126,7 +146,8 @@ class SmallEncoder(Encoder):
         super().__init__()
         self.towers = load_small_encoder(path).eval()
         self.name, self.dim = name, int(self.towers.config["dim"])
-        self.portable = name == SMALL
+        self.tuned = self.towers.tuned
+        self.portable = name == SMALL and not self.tuned
         self.preprocess = Preprocess(**self.towers.config["preprocess"])
 
     def _images(self, x: Tensor) -> Tensor:
@@ -145,7 +166,7 @@ class SmallEncoder(Encoder):
         from .small_encoder import save_small_encoder
 
         folder.mkdir(parents=True, exist_ok=True)
-        save_small_encoder(self.towers, folder / self.FILE)
+        save_small_encoder(self.towers, folder / self.FILE, tuned=self.tuned)
         return [folder / self.FILE]
 
 
@@ -167,7 +188,7 @@ def load_encoder(
 
     place = Path(folder or name)
     if (place / SmallEncoder.FILE).is_file():
-        encoder: Encoder = SmallEncoder(place / SmallEncoder.FILE, name)
+        encoder: Encoder = SmallEncoder(place / SmallEncoder.FILE, name if folder else place.resolve().name)
     elif (place / OpenClipEncoder.CONFIG).is_file():
         encoder = OpenClipEncoder(name if folder else place.resolve().name, folder=place, offline=offline)
     elif place.is_file() and place.suffix == ".safetensors":
@@ -184,6 +205,6 @@ def on_device(encoder: Encoder, device: str | torch.device) -> Encoder:
     device = torch.device(device)
     if device.type != "cpu":
         half = torch.bfloat16 if device.type != "cuda" or torch.cuda.is_bf16_supported() else torch.float16
-        encoder.weights_sha256  # hashed in fp32, before rounding
+        encoder.fingerprint, encoder.image_fingerprint  # hashed in fp32, before rounding
         encoder.to(device, half)
     return encoder

@@ -14,6 +14,7 @@ from .diversity import drop_near_duplicates, mmr
 from .encoder import Encoder, load_encoder, weights_sha256
 from .errors import EncoderError, QueryError
 from .files import Verdicts, write_atomic
+from .head import ReflectiveHead
 from .heads import AUTO, PLAIN
 from .index import EXACT_LIMIT, open_index
 from .library import Progress
@@ -41,21 +42,27 @@ class Retriever:
     """
 
     def __init__(
-        self, bundle: Bundle, encoder: Encoder, head: str | None = AUTO, kind: str = "auto",
+        self, bundle: Bundle, encoder: Encoder, head: ReflectiveHead | None = None, head_name: str = "", kind: str = "auto",
         device: str | torch.device = "cpu", progress: Progress | None = None,
     ):  # fmt: skip
-        self.bundle, self.encoder, self._kind, self._device = bundle, encoder, kind, device
-        self.bundle_id = bundle.id
-        chosen = bundle.manifest.head(head)
-        self.head_name = chosen.name if chosen else ""
-        self.head = bundle.head(head)
-        self._vectors = unit_vectors(bundle, self.head)
-        key = vectors_key(self.head)
-        self.index = open_index(self._vectors, bundle.cache, key, kind=kind, device=device, progress=progress)
+        if head is not None and encoder.fingerprint != bundle.manifest.encoder["fingerprint"]:
+            raise EncoderError(
+                f"The head {head_name!r} of {bundle.folder} was trained for the text tower of "
+                f"{bundle.manifest.encoder['name']}, loaded is {encoder.name}. Ask without a head (--head none), or fit one to "
+                "this encoder."
+            )
+        self.bundle, self.encoder, self.head, self.head_name = bundle, encoder, head, head_name
+        self.bundle_id, self._kind, self._device = bundle.id, kind, device
+        self._vectors = unit_vectors(bundle, head)
+        self.index = open_index(
+            self._vectors, bundle.cache, vectors_key(head), kind=kind, device=device, progress=progress
+        )
 
-    def with_head(self, head: str | None, progress: Progress | None = None) -> Retriever:
+    def with_head(self, name: str | None, progress: Progress | None = None) -> Retriever:
         """The same library and encoder, asked through another of its heads. Raises BundleError, EncoderError."""
-        return Retriever(self.bundle, self.encoder, head, self._kind, self._device, progress)
+        chosen = self.bundle.manifest.head(name)
+        head, head_name = self.bundle.head(name), chosen.name if chosen else ""
+        return Retriever(self.bundle, self.encoder, head, head_name, self._kind, self._device, progress)
 
     @classmethod
     def open(
@@ -76,15 +83,16 @@ class Retriever:
         Raises BundleError, EncoderError.
         """
         bundle = Bundle(path, cache, progress)
-        bundle.manifest.head(head)  # a wrong name is told before an encoder is loaded
+        chosen = bundle.manifest.head(head)
+        head_name = chosen.name if chosen else ""
         encoder = encoder or own_encoder(bundle, device)
         made_with = bundle.manifest.encoder
-        if encoder.fingerprint != made_with["fingerprint"]:
+        if not encoder.reads(made_with):
             raise EncoderError(
                 f"{path} was made with the encoder {made_with['name']} ({made_with['fingerprint'][:12]}), loaded is "
                 f"{encoder.name} ({encoder.fingerprint[:12]}): the answers would be noise. Load the first, or index again."
             )
-        return cls(bundle, encoder, head, kind, device, progress)
+        return cls(bundle, encoder, bundle.head(head), head_name, kind, device, progress)
 
     def query(self, texts: list[str], image=None, image_weight: float = 0.5) -> np.ndarray:
         """(B, D) float32 unit query vectors: of the text, of the picture (through the head, like the photos), or of both
@@ -188,7 +196,7 @@ class Retriever:
         if not (heads := self.bundle.manifest.heads):
             return ""
         if self.head:
-            return f"Ranked through the head {self.head_name!r}."
+            return f"Ranked through the head {self.head_name!r}." if self.head_name else ""
         return f"Ranked by the plain encoder, through none of the heads ({', '.join(head.name for head in heads)})."
 
 

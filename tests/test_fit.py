@@ -74,6 +74,12 @@ def test_a_generator_that_draws_at_random_teaches_nothing_more_than_the_normal_l
     assert abs(differences.mean()) <= half_interval(differences)
 
 
+def test_these_intervals_are_narrow_enough_to_tell_a_generator_that_lacks_something_from_one_at_random(toy):
+    gain, noise = (toy[name][:, 0] - toy["normal"][:, 0] for name in ("reflective", "random"))
+    assert gain.mean() - half_interval(gain) > noise.mean() + half_interval(noise)
+    assert half_interval(toy["reflective"][:, 1] - toy["normal"][:, 1]) < 0.005  # of a precision above 0.9
+
+
 def made(seed=0, photos=64, classes=8, dim=12, k=2):
     rng = np.random.default_rng(seed)
     material = Material(

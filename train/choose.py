@@ -15,11 +15,9 @@ from realrag.encoder import Encoder
 from realrag.errors import RealRAGError
 from realrag.files import default_cache, write_atomic
 from realrag.head import ReflectiveHead, load_head
-from realrag.index import open_index
 from realrag.records import Filters
 from realrag.retriever import NEAR_DUPLICATE, Retriever, own_encoder
 
-from .evaluate import head_vectors
 from .material import Prompt, class_codes, read_prompts
 
 HELP = "write which references each arm shows the generator for each prompt, controls included"
@@ -76,8 +74,7 @@ def choose(
             lines.append(_line(arm, prompt, [(record, None) for record in records]))
     apart = Filters(exclude_ids=tuple(library.records[int(row)].id for row in np.flatnonzero(~allowed)))
     for arm, head in heads.items():
-        vectors = head_vectors(unit_rows(library.embeddings), head)
-        retriever = Retriever(library, encoder, open_index(vectors, None, library.id[:32], kind="exact"), vectors, head)
+        retriever = Retriever(library, encoder, head, kind="exact")
         for prompt, found in zip(prompts, retriever.search_batch([p.prompt for p in prompts], k=k, filters=apart)):
             lines.append(_line(arm, prompt, [(item, item.score) for item in found.items]))
     return lines

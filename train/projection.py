@@ -11,6 +11,7 @@ from realrag.head import ReflectiveHead
 from .evaluate import Questions, head_vectors
 from .material import Prompt
 from .plots import beside, scatter
+from .tuned import TunedVectors
 
 SHOWN_CLASSES, SHOWN_PHOTOS = 6, 60
 
@@ -39,13 +40,15 @@ def shown_prompts(asked: Questions, order: Sequence[int]) -> list[int]:
     return (chosen + [p for p in first.values() if p not in chosen])[:SHOWN_CLASSES]
 
 
-def arm_vectors(asked: Questions, arm: ReflectiveHead | None, prompt: int, rows: np.ndarray):
+def arm_vectors(asked: Questions, arm: ReflectiveHead | TunedVectors | None, prompt: int, rows: np.ndarray):
     """What an arm makes of some gallery photos (M, D), and of a prompt (1, D)."""
+    if isinstance(arm, TunedVectors):
+        return arm.photos[rows], arm.queries[prompt][None]
     return head_vectors(asked.photos[rows], arm), asked.queries[prompt][None]
 
 
 def projection(
-    asked: Questions, arms: dict[str, Sequence[ReflectiveHead | None]], prompts: Sequence[Prompt], order: Sequence[int]
+    asked: Questions, arms: dict[str, Sequence[ReflectiveHead | TunedVectors | None]], prompts: Sequence[Prompt], order: Sequence[int]
 ):
     """(picture, sentence): one panel an arm, first seed, all in the same plane, that of the shown photos of every arm
     together. None where there are too few photos for a plane."""
@@ -70,6 +73,6 @@ def projection(
         groups = [(marks[p] + prompts[p].class_name, *each[p]) for p in chosen]
         panels.append(scatter(groups, "zero: the plain encoder" if arm == "zero" else arm, bounds))
     return beside(panels, 2), (
-        f"The plane holds {share.sum():.0%} of the variance of these photos. Dots: photos; diamonds: prompts, which no "
-        "head moves. * the generator draws something else, (*) what it draws in its place. Nearness in a plane is a hint."
+        f"The plane holds {share.sum():.0%} of the variance of these photos. Dots: photos; diamonds: prompts, which a head "
+        "leaves where they are. * the generator draws something else, (*) what it draws in its place. Nearness in a plane is a hint."
     )

@@ -16,10 +16,11 @@ from realrag.files import write_atomic
 from realrag.head import ReflectiveHead
 from realrag.references import letterbox
 
-from .evaluate import CONTROLS, MEASURES, REFLECTIVE, Questions, head_vectors, ranked_rows
+from .evaluate import CONTROLS, MEASURES, REFLECTIVE, Questions, arm_scores, ranked_rows
 from .material import Prompt
 from .plots import bars, lines
 from .projection import projection
+from .tuned import TunedVectors
 
 SHOWN_PROMPTS, SHOWN_PHOTOS, SHOWN_CLASSES, CELL = 8, 6, 30, 96
 RIGHT, DRAWN, OTHER = (30, 150, 60), (220, 130, 20), (190, 190, 190)
@@ -32,7 +33,7 @@ def write_html(
     path: Path,
     report: dict,
     asked: Questions,
-    arms: dict[str, Sequence[ReflectiveHead | None]],
+    arms: dict[str, Sequence[ReflectiveHead | TunedVectors | None]],
     gallery: Bundle,
     prompts: Sequence[Prompt],
     histories: dict[str, list[dict]],
@@ -91,7 +92,7 @@ def _facts(facts: dict, report: dict) -> str:
     mining = (facts.get("mining") or {}).get("reflective") or {}
     known = mining.get("known_share")
     rows = [
-        ("Encoder", facts.get("encoder")), ("Gallery photos", facts.get("gallery_photos")), ("Prompts", facts.get("prompts")),
+        ("Encoder", facts.get("encoder")), ("Trained", facts.get("mode")), ("Gallery photos", facts.get("gallery_photos")), ("Prompts", facts.get("prompts")),
         ("Drawings a prompt", facts.get("drawings_a_prompt")), ("Real-versus-drawn AUC", facts.get("imagine")),
         ("Prompts whose nearest photo to the drawing was of the true class", None if known is None else f"{known:.1%}"),
         ("First ten answers lost by the fast index", _share(report.get("ann_loss"))), ("Library", facts.get("library")),
@@ -174,7 +175,7 @@ def _sheets(shown: list[int], asked: Questions, arms: dict, gallery: Bundle, pro
 
     ranked = {}
     for arm, heads in arms.items():
-        ranked[arm] = ranked_rows(asked.queries[shown] @ head_vectors(asked.photos, heads[0]).T)[:, :SHOWN_PHOTOS]
+        ranked[arm] = ranked_rows(arm_scores(asked, heads[0])[shown])[:, :SHOWN_PHOTOS]
     sheets = []
     for at, p in enumerate(shown):
         sheet = Image.new("RGB", (90 + SHOWN_PHOTOS * (CELL + 10), len(arms) * (CELL + 10)), "white")
