@@ -18,6 +18,7 @@ from torch import Tensor
 from realrag.files import sorted_header, write_atomic
 from realrag.miniature.autoencoder import FORMAT, VERSION, Autoencoder
 
+from ..fit import STOPPED
 from .features import answers, to_images
 from .loop import Keeping, Training, Watch, chosen_rows, pace, training_key
 from .taef2 import BACK, FRONT, Teacher, read_taef2, squeeze
@@ -156,4 +157,4 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
         say(f"wrote {arguments.out} after step {training.step} of {training.steps}")
     if not finished:
         say("stopped and kept; the same command goes on from there")
-        raise SystemExit(75)
+        raise SystemExit(STOPPED)
