@@ -12,6 +12,7 @@ from realrag.errors import RealRAGError
 COMMANDS = {"encoder": "encoder", "convert-mobilenet": "convert_mobilenet", "model-card": "model_card",
             "mine": "mine", "fit": "fit", "bench-fit": "bench_fit",
             "run": "run", "miniature-autoencoder": "miniature.autoencoder",
+            "miniature-generator": "miniature.generator", "miniature-measure": "miniature.measure",
             "adapter": "adapter.run"}  # fmt: skip
 
 

@@ -125,3 +125,48 @@ def test_a_pack_of_an_adapter_of_our_own_gives_the_same_picture(world, vision, e
         world.models["sd35"], pack=pack, adapter=managed, **{**DIALS, "strength": 0.7}
     )
     assert torch.equal(world.call(packed.result[0]), world.call(out.result[0]))
+
+
+@pytest.mark.parametrize("kind", ["sd3", "flux"])
+def test_a_miniature_in_comfyui_is_steered_as_in_training(world, vision, encoder, kind, tmp_path):
+    """The whole network, positive and negative prompt in one call: what was trained is what is painted."""
+    pytest.importorskip("realrag_train")
+    from test_miniature_parity import SMALL, TIGHT, comfyui_model, filled
+
+    from realrag.adapters import load_adapter
+    from realrag_train.adapter.bases import Miniature
+    from realrag_train.adapter.steering import Steered
+
+    ours = filled(SMALL[kind]())
+    theirs = comfyui_model(ours)
+    sizes = dict(width=256, context=64, blocks=1, tokens=TOKENS, spatial=True) if kind == "flux" else dict(
+        width=128, blocks=2, tokens=18, own_keys=False
+    )  # fmt: skip
+    make = synthetic.xlabs if kind == "flux" else synthetic.instantx
+    from safetensors.torch import save_file
+
+    reading = world.plugin("realrag.adapters.reading")
+    about = dict(format=reading.FORMAT, version=reading.VERSION, base="a miniature", encoder="realrag-small")
+    about |= dict(encoder_sha256=encoder.weights_sha256, family="flux-xlabs" if kind == "flux" else "sd35-instantx")
+    save_file(make(encoder=1024, **sizes), tmp_path / "own.safetensors", about)
+    loaded = world.plugin("realrag.adapters").load_adapter(tmp_path / "own.safetensors")
+    injected = world.inject.InjectReferences.execute(
+        theirs, image=photo(1), adapter=world.plugin("nodes.load_adapter").ManagedAdapter.of(loaded), clip_vision=vision, **DIALS
+    ).result[0]
+    dice = torch.Generator().manual_seed(4)
+    x, states, pooled = (torch.randn(*shape, generator=dice) for shape in ((2, 16, 8, 12), (2, 5, 24), (2, 20)))
+    sigma = torch.tensor([0.6, 0.6])
+    import comfy.model_management as management
+    import comfy.patcher_extension
+
+    management.load_models_gpu([injected])
+    options = comfy.patcher_extension.copy_nested_dicts(injected.model_options["transformer_options"])
+    options |= dict(cond_or_uncond=[0, 1], sigmas=sigma[:1], wrappers=injected.wrappers)
+    denoised = injected.model.apply_model(x, sigma, c_crossattn=states, y=pooled, transformer_options=options)
+    found = (x - denoised) / sigma[:, None, None, None]
+    steered = Steered(Miniature(ours), load_adapter(tmp_path / "own.safetensors"))
+    features = hidden_of(encoder).float().expand(2, -1, -1)
+    wanted = steered.velocity(x, sigma, states, pooled, features, torch.tensor([True, False]))
+    plain = steered.velocity(x, sigma, states, pooled)
+    assert (found - wanted).norm() < 5 * TIGHT * wanted.norm()
+    assert (found - wanted).norm() < 1e-3 * (wanted - plain).norm()

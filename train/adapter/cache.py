@@ -21,7 +21,7 @@ from .inputs import Inputs
 from .looks import look_of, with_look
 from .things import Things
 
-CHUNK = 32
+CHUNK = 8  # more only go through slower memory on a CPU
 OPENED = 256  # pixels that a photo's short side is read with at least
 Progress = Callable[[int, int], None]
 
