@@ -203,3 +203,23 @@ def test_a_checkpoint_of_other_settings_is_refused(recipe, tmp_path):
     train_adapter(first, out, tmp_path / "scratch")
     with pytest.raises(RealRAGError, match="made with other data or settings"):
         train_adapter(replace(first, fit=replace(first.fit, rate=0.5)), out, tmp_path / "scratch")
+
+
+def test_the_command_stops_in_time_goes_on_and_says_what_it_ran(recipe, photos, tmp_path, monkeypatch, capsys):
+    from realrag_train.__main__ import main
+
+    models = tiny_miniature.write(tmp_path / "models", "flux")
+    (tmp_path / "mine.toml").write_text(
+        '[data]\nheld_out = ["green", "yellow"]\naside = 0.4\nlooks = 1\nsentences = 1\nsize = 32\n'
+        "[adapter]\nhidden = 64\n[fit]\nbatch = 2\n[guard]\nevery = 2\ntuples = 4\n"
+    )
+    out = tmp_path / "new" / "a.safetensors"
+    line = ["adapter", str(tmp_path / "mine.toml"), "--out", str(out), "--scratch", str(tmp_path / "scratch"), "--steps", "4"]
+    line += ["--base", models["path"], "--autoencoder", models["autoencoder"], "--photos", str(photos)]
+    with pytest.raises(SystemExit, match="75"):
+        main([*line, "--max-minutes", "1e-6"])
+    assert main(line) == 0 and "going on after step 1 of 4" in capsys.readouterr().out
+    assert '"steps": 4' in out.with_name("a.recipe.json").read_text() and str(tmp_path) not in out.with_name("a.recipe.json").read_text()
+    assert load_adapter(out).spec.tokens == 4
+    assert main([*line[:2], "--out", str(out), "--scratch", str(tmp_path)]) == 1
+    assert "Which generator? Give --base" in capsys.readouterr().err

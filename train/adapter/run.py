@@ -123,6 +123,8 @@ def train_adapter(
 ) -> bool:  # fmt: skip
     """Writes the adapter `out`; beside it NAME.checkpoint.safetensors, NAME.csv and NAME.gap.csv. True when it is finished,
     False when time was up or SIGTERM came. NoGap when references teach nothing; all is kept then too."""
+    if not recipe.base.path or recipe.base.kind == MINIATURE and not recipe.base.autoencoder:
+        raise RealRAGError("Which generator? Give --base, and --autoencoder with a miniature; or both in [base].")
     encoder = load_encoder(recipe.data.encoder, offline=True)
     inputs = load_inputs(recipe.base, encoder, device)
     material = load_material(recipe, inputs, encoder, scratch, say)
