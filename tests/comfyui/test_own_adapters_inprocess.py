@@ -81,7 +81,9 @@ def test_instantx_without_own_keys_adds_the_formula_before_the_projection(world,
     tokens, time = adapter.tokens(torch.zeros_like(hidden) if side else hidden, torch.tensor([600.0]))
     w = {k.removeprefix("ip_adapter.0."): t.double() for k, t in own(kind).items() if k.startswith("ip_adapter.0.")}
     tokens, time = tokens.double(), time.double()
-    shift, scale = ((time * time.sigmoid()) @ w["norm_ip.linear.weight"].T + w["norm_ip.linear.bias"])[:, None].chunk(2, -1)
+    shift, scale = ((time * time.sigmoid()) @ w["norm_ip.linear.weight"].T + w["norm_ip.linear.bias"])[:, None].chunk(
+        2, -1
+    )
     e = (tokens - tokens.mean(-1, keepdim=True)) / (tokens.var(-1, correction=0, keepdim=True) + 1e-6).sqrt()
     e = e * (1 + scale) + shift
     k, v = (torch.stack((e @ w[f"to_{n}_ip.weight"].T).split(64, -1), 1).expand(2, -1, -1, -1) for n in "kv")
@@ -151,7 +153,11 @@ def test_a_miniature_in_comfyui_is_steered_as_in_training(world, vision, encoder
     save_file(make(encoder=1024, **sizes), tmp_path / "own.safetensors", about)
     loaded = world.plugin("realrag.adapters").load_adapter(tmp_path / "own.safetensors")
     injected = world.inject.InjectReferences.execute(
-        theirs, image=photo(1), adapter=world.plugin("nodes.load_adapter").ManagedAdapter.of(loaded), clip_vision=vision, **DIALS
+        theirs,
+        image=photo(1),
+        adapter=world.plugin("nodes.load_adapter").ManagedAdapter.of(loaded),
+        clip_vision=vision,
+        **DIALS,
     ).result[0]
     dice = torch.Generator().manual_seed(4)
     x, states, pooled = (torch.randn(*shape, generator=dice) for shape in ((2, 16, 8, 12), (2, 5, 24), (2, 20)))

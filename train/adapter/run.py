@@ -29,7 +29,10 @@ from .things import HELD_OUT, SEEN, TRAIN, read_things
 
 HELP = "train a reference adapter for a generator (miniature, or SD3 and Flux of diffusers)"
 STOPPED = 75  # exit status: unfinished, run the same command again
-SHIFTS = {"sd3": 3.0, "flux": 1.0}  # of noise levels, as the families are sampled; for FLUX.1 dev give one in the recipe
+SHIFTS = {
+    "sd3": 3.0,
+    "flux": 1.0,
+}  # of noise levels, as the families are sampled; for FLUX.1 dev give one in the recipe
 Say = Callable[[str], None]
 
 
@@ -65,7 +68,11 @@ def load_material(recipe: AdapterRecipe, inputs: Inputs, encoder: Encoder, scrat
                 say(f"{part}: {10 * percent} % of {len(things.photos)} photos in {looks} looks")
 
         made[part] = cached(things, recipe.data, looks, inputs, encoder, scratch, progress)
-    say(", ".join(f"{part}: {len(c.things.photos)} photos of {len(set(c.things.rows))} things" for part, c in made.items()))
+    say(
+        ", ".join(
+            f"{part}: {len(c.things.photos)} photos of {len(set(c.things.rows))} things" for part, c in made.items()
+        )
+    )
     # A wrong reference shows another thing of the same part, so two are needed.
     some = {part: cached if len(set(cached.things.rows)) > 1 else None for part, cached in made.items()}
     if some[SEEN] is None:
@@ -79,7 +86,14 @@ class Files:
     """What a run leaves beside its checkpoint and log: the adapter, and the gaps as CSV."""
 
     def __init__(self, out: Path, training: AdapterTraining, base: Base, encoder: Encoder, facts: dict, say: Say):
-        self.out, self.training, self.base, self.encoder, self.facts, self.say = out, training, base, encoder, facts, say
+        self.out, self.training, self.base, self.encoder, self.facts, self.say = (
+            out,
+            training,
+            base,
+            encoder,
+            facts,
+            say,
+        )
         self.gaps = out.with_name(f"{out.stem}.gap.csv")
 
     def earlier_gaps(self) -> None:
@@ -87,7 +101,9 @@ class Files:
         if self.gaps.is_file():
             with open(self.gaps, newline="") as file:
                 lines = [{key: float(value) for key, value in line.items()} for line in csv.DictReader(file)]
-            self.training.history = [{**line, "step": int(line["step"])} for line in lines if line["step"] <= self.training.step]
+            self.training.history = [
+                {**line, "step": int(line["step"])} for line in lines if line["step"] <= self.training.step
+            ]
 
     def write(self) -> None:
         training = self.training
@@ -151,7 +167,9 @@ def train_adapter(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="a TOML file, or miniature-sd3, miniature-flux, flux-dev, sd35")
+    parser.add_argument(
+        "recipe", metavar="RECIPE", help="a TOML file, or miniature-sd3, miniature-flux, flux-dev, sd35"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the adapter to write, .safetensors")
     parser.add_argument("--scratch", type=Path, required=True, metavar="DIR", help="keeps latents and features")
     parser.add_argument("--base", default="", metavar="PATH", help="the generator, where the recipe has none")
