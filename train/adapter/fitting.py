@@ -122,7 +122,7 @@ class AdapterTraining(Training):
             self.steered.adapter = trained
 
     def _moved(self, *parts: Tensor | None) -> Tensor:
-        return self.steered.velocity(*(None if part is None else part.to(self.device) for part in parts)).float()
+        return self.steered.velocity(*(None if part is None else part.to(self.device) for part in parts)).float().cpu()
 
     def resume(self, path, key: str) -> None:
         super().resume(path, key)
