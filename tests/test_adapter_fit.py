@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from realrag.adapters import load_adapter
 from realrag.errors import RealRAGError
-from realrag.miniature.generator import load_generator
+from realrag.miniature.generator import load_generator, save_generator
 from realrag_train.adapter import run as adapter_run
 from realrag_train.adapter.bases import Miniature, frozen
 from realrag_train.adapter.cache import Cached
@@ -217,6 +217,11 @@ def test_a_checkpoint_of_other_settings_is_refused(recipe, tmp_path):
     train_adapter(first, out, tmp_path / "scratch")
     with pytest.raises(RealRAGError, match="made with other data or settings"):
         train_adapter(replace(first, fit=replace(first.fit, rate=0.5)), out, tmp_path / "scratch")
+    net = load_generator(first.base.path)
+    net.joint_blocks[0].x_block.attn.proj.weight[0, 0] += 0.5
+    save_generator(tmp_path / "other.safetensors", net, net.state_dict(), {})
+    with pytest.raises(RealRAGError, match="made with other data or settings"):
+        train_adapter(replace(first, base=replace(first.base, path=str(tmp_path / "other.safetensors"))), out, tmp_path / "scratch")
 
 
 def test_the_command_stops_in_time_goes_on_and_says_what_it_ran(recipe, photos, tmp_path, monkeypatch, capsys):

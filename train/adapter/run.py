@@ -14,7 +14,7 @@ import torch
 
 from realrag.encoder import Encoder, load_encoder
 from realrag.errors import RealRAGError
-from realrag.files import write_atomic
+from realrag.files import canonical_json, sha256_bytes, write_atomic
 
 from ..miniature.loop import Keeping, Watch, training_key
 from .bases import Base, Miniature, frozen, load_diffusers
@@ -82,6 +82,12 @@ def load_material(recipe: AdapterRecipe, inputs: Inputs, encoder: Encoder, scrat
     return Material(made[TRAIN], some[SEEN], some[HELD_OUT])
 
 
+def net_key(net: torch.nn.Module) -> str:
+    """Tells one generator from another by the beginning of each of its tensors: to hash all of them can take minutes."""
+    parts = [[name, list(t.shape), t.flatten()[:8].float().tolist()] for name, t in sorted(net.state_dict().items())]
+    return sha256_bytes(canonical_json(parts))[:12]
+
+
 class Files:
     """What a run leaves beside its checkpoint and log: the adapter, and the gaps as CSV."""
 
@@ -143,7 +149,7 @@ def train_adapter(
         raise RealRAGError("Which generator? Give --base, and --autoencoder with a miniature; or both in [base].")
     encoder = load_encoder(recipe.data.encoder, offline=True)
     inputs = load_inputs(recipe.base, encoder, device)
-    material = load_material(recipe, inputs, encoder, scratch, say)
+    material, key = load_material(recipe, inputs, encoder, scratch, say), inputs.key
     if recipe.base.kind != MINIATURE:
         del inputs  # text encoders and autoencoder make room for the transformer
         inputs = None
@@ -153,7 +159,7 @@ def train_adapter(
     steered = Steered(base, adapter)
     shift = recipe.base.shift or SHIFTS[base.family]
     training = AdapterTraining(steered, material, recipe.fit, recipe.guard, shift, device)
-    facts = {"recipe": recipe.facts(), "encoder": encoder.weights_sha256}
+    facts = {"recipe": recipe.facts(), "encoder": encoder.weights_sha256, "latents": key, "generator": net_key(base.net)}
     say(f"{base.name}: {sum(p.numel() for p in adapter.parameters()) / 1e6:.2f} M numbers to train")
     watch = AdapterWatch(out.parent, out.stem, training_key(facts), keeping, say)
     watch.files = Files(out, training, base, encoder, facts, say)
