@@ -89,15 +89,19 @@ def test_caches_hold_every_photo_in_every_look_and_are_made_once(config, tmp_pat
     for look in (0, 1):
         looks = np.full(6, look)
         assert made.pictures(photos, looks).shape == (6, 3, 4, 4) and made.seen(photos, looks).shape == (6, 4, 3)
-    first = with_look(Image.open(things.photos[2].path).convert("RGB"), look_of(things.groups[things.rows[2]].key, 1, 0))
+    first = with_look(
+        Image.open(things.photos[2].path).convert("RGB"), look_of(things.groups[things.rows[2]].key, 1, 0)
+    )
     expected = encoder.see(encoder.prepare(first)[None]).penultimate[0]
     torch.testing.assert_close(made.seen(np.array([2]), np.array([1]))[0], expected, rtol=1e-2, atol=2e-2)
     colour = np.asarray(first, np.float32).mean((0, 1)) / 255
     assert made.pictures(np.array([2]), np.array([1])).mean((0, 2, 3)).numpy() == pytest.approx(colour, abs=0.05)
+
     # one look of one thing moves all its photos alike
     def moved(place):
         plain, turned = (made.pictures(np.array([place]), np.array([look])).mean((0, 2, 3)) for look in (0, 1))
         return (turned - plain).numpy()
+
     assert moved(0) == pytest.approx(moved(1), abs=0.12) and np.abs(moved(0)).max() > 0.2
     assert made.states.shape == (len(things.groups) * 3 + 1, 1, 1) and made.states[-1].item() == 0
     again = cached(things, config, 2, inputs, encoder, tmp_path / "scratch")
@@ -110,7 +114,11 @@ def test_a_photo_is_never_its_own_reference_and_the_wrong_one_shows_another_thin
     pairs = drawing.draw(4000, np.random.default_rng(0))
     assert (pairs.targets != pairs.references).all() and (rows[pairs.targets] == rows[pairs.references]).all()
     assert (pairs.sentences // 3 == rows[pairs.targets]).all() and set(pairs.looks) == {0, 1}
-    shares = [(~pairs.image & pairs.text).mean(), (pairs.image & ~pairs.text).mean(), (~pairs.image & ~pairs.text).mean()]
+    shares = [
+        (~pairs.image & pairs.text).mean(),
+        (pairs.image & ~pairs.text).mean(),
+        (~pairs.image & ~pairs.text).mean(),
+    ]
     assert shares == pytest.approx([0.1, 0.2, 0.3], abs=0.03)
     assert (rows[drawing.others(pairs, np.random.default_rng(1))] != rows[pairs.targets]).all()
     again = drawing.draw(4000, np.random.default_rng(0))

@@ -16,7 +16,14 @@ from test_diffusers_generator import tiny_flux, tiny_sd3  # noqa: E402
 from realrag.adapters import load_adapter  # noqa: E402
 from realrag.errors import RealRAGError  # noqa: E402
 from realrag_train.adapter import run as adapter_run  # noqa: E402
-from realrag_train.adapter.config import AdapterRecipe, BaseConfig, DataConfig, FitConfig, GuardConfig, read_adapter_recipe  # noqa: E402
+from realrag_train.adapter.config import (
+    AdapterRecipe,
+    BaseConfig,
+    DataConfig,
+    FitConfig,
+    GuardConfig,
+    read_adapter_recipe,
+)  # noqa: E402
 from realrag_train.adapter.inputs import DiffusersInputs  # noqa: E402
 from realrag_train.adapter.run import load_base, train_adapter  # noqa: E402
 from realrag_train.adapter.start import AdapterConfig  # noqa: E402
@@ -88,7 +95,9 @@ def test_what_is_not_there_is_named(pipeline, photos, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
     with pytest.raises(RealRAGError, match="needs bitsandbytes"):
         train_adapter(
-            replace(chosen, fit=replace(chosen.fit, optimiser="adamw8bit")), tmp_path / "out" / "a.safetensors", tmp_path / "scratch"
+            replace(chosen, fit=replace(chosen.fit, optimiser="adamw8bit")),
+            tmp_path / "out" / "a.safetensors",
+            tmp_path / "scratch",
         )
 
 

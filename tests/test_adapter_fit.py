@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from realrag.adapters import load_adapter
 from realrag.errors import RealRAGError
-from realrag.miniature.generator import load_generator
+from realrag.miniature.generator import load_generator, save_generator
 from realrag_train.adapter import run as adapter_run
 from realrag_train.adapter.bases import Miniature, frozen
 from realrag_train.adapter.cache import Cached
@@ -55,7 +55,9 @@ def made_up(count, part, each=4, places=3, sentences=1):
     return Cached(things, [latents.half().numpy()], [features.half().numpy()], states, pooled, sentences)
 
 
-def training(kind, folder, fit, guard=GuardConfig(every=10**6, tuples=48), config=AdapterConfig(hidden=64, tokens=4, depth=1)):
+def training(
+    kind, folder, fit, guard=GuardConfig(every=10**6, tuples=48), config=AdapterConfig(hidden=64, tokens=4, depth=1)
+):
     net = load_generator(tiny_miniature.write(folder, kind)["path"])
     base = frozen(Miniature(net), "fp32", False)
     material = Material(made_up(24, "train"), made_up(24, "train"), made_up(8, "held out"))
@@ -65,7 +67,9 @@ def training(kind, folder, fit, guard=GuardConfig(every=10**6, tuples=48), confi
 @pytest.mark.parametrize("kind", KINDS)
 def test_references_are_learnt_from_and_zeroed_values_forget_it(kind, tmp_path):
     """On things never trained on, whose colours nothing but the reference tells."""
-    run = training(kind, tmp_path, FitConfig(steps=60, batch=16, rate=3e-3, warm_up=10, averaging=0.9, drop_text=0, drop_both=0))
+    run = training(
+        kind, tmp_path, FitConfig(steps=60, batch=16, rate=3e-3, warm_up=10, averaging=0.9, drop_text=0, drop_both=0)
+    )
     before = run.watch()
     assert all(gap.mean == gap.saved == 0 for gap in before.values())
     frozen_before = [weight.clone() for weight in run.steered.base.net.parameters()]
@@ -84,7 +88,11 @@ def test_references_are_learnt_from_and_zeroed_values_forget_it(kind, tmp_path):
 
 def test_each_row_has_a_noise_level_of_its_own(tmp_path, monkeypatch):
     run, seen = training("sd3", tmp_path, FitConfig(steps=5, batch=6, drop_text=0.3)), {}
-    monkeypatch.setattr(run.steered, "velocity", lambda x, sigma, states, pooled, features, shown: seen.update(x=x, sigma=sigma) or x * 0)
+    monkeypatch.setattr(
+        run.steered,
+        "velocity",
+        lambda x, sigma, states, pooled, features, shown: seen.update(x=x, sigma=sigma) or x * 0,
+    )
     pairs = Drawing(run.cached, (0.1, 0.3, 0.1)).draw(6, np.random.default_rng((0, 0, 0)))
     monkeypatch.setattr(run.drawing, "draw", lambda count, dice: pairs)
     loss, _ = run.loss()
@@ -115,7 +123,9 @@ def test_accumulated_batches_have_the_gradient_of_their_mean(tmp_path):
 
 
 def test_a_training_whose_references_teach_nothing_stops_itself(tmp_path, monkeypatch):
-    run = training("sd3", tmp_path, FitConfig(steps=50, batch=2, rate=1e-12), GuardConfig(every=2, tuples=8, patience=6))
+    run = training(
+        "sd3", tmp_path, FitConfig(steps=50, batch=2, rate=1e-12), GuardConfig(every=2, tuples=8, patience=6)
+    )
     monkeypatch.setattr(run.steered, "_ready", lambda *parts: lambda *seen: None)  # a branch that adds nothing
     monkeypatch.setattr(run, "loss", lambda: (sum(w.sum() for w in run.model.parameters()) * 0, {}))
     with pytest.raises(NoGap, match="not been above 0 for 6 steps"):
@@ -168,7 +178,9 @@ def test_a_stopped_run_goes_on_to_the_very_same_adapter(kind, recipe, tmp_path):
             if len(stops) in (3, 5):
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    done = [train_adapter(recipe(kind), tmp_path / "parts" / "a.safetensors", scratch, keeping, say=stop) for _ in range(3)]
+    done = [
+        train_adapter(recipe(kind), tmp_path / "parts" / "a.safetensors", scratch, keeping, say=stop) for _ in range(3)
+    ]
     assert done == [False, False, True] and len(stops) == 8
     whole, parts = tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "parts")
     assert {name for name, _ in whole} == {"a.safetensors", "a.checkpoint.safetensors"} and whole.keys() == parts.keys()
@@ -187,7 +199,9 @@ def test_a_run_stops_when_its_minutes_are_over_and_draws_sheets(recipe, tmp_path
     out, said = tmp_path / "out" / "a.safetensors", []
     out.parent.mkdir()
     keeping = Keeping(log_steps=1, max_minutes=1e-6, sheet_minutes=1e-9)
-    assert not train_adapter(recipe("sd3"), out, tmp_path / "scratch", keeping, say=said.append, sheet=sheets_of(out, said.append))
+    assert not train_adapter(
+        recipe("sd3"), out, tmp_path / "scratch", keeping, say=said.append, sheet=sheets_of(out, said.append)
+    )
     assert out.is_file() and "drew sheets beside" in "".join(said)
     from PIL import Image
 
@@ -203,3 +217,40 @@ def test_a_checkpoint_of_other_settings_is_refused(recipe, tmp_path):
     train_adapter(first, out, tmp_path / "scratch")
     with pytest.raises(RealRAGError, match="made with other data or settings"):
         train_adapter(replace(first, fit=replace(first.fit, rate=0.5)), out, tmp_path / "scratch")
+    net = load_generator(first.base.path)
+    net.joint_blocks[0].x_block.attn.proj.weight[0, 0] += 0.5
+    save_generator(tmp_path / "other.safetensors", net, net.state_dict(), {})
+    with pytest.raises(RealRAGError, match="made with other data or settings"):
+        train_adapter(replace(first, base=replace(first.base, path=str(tmp_path / "other.safetensors"))), out, tmp_path / "scratch")
+
+
+def test_the_command_stops_in_time_goes_on_and_says_what_it_ran(recipe, photos, tmp_path, monkeypatch, capsys):
+    from realrag_train.__main__ import main
+
+    models = tiny_miniature.write(tmp_path / "models", "flux")
+    (tmp_path / "mine.toml").write_text(
+        '[data]\nheld_out = ["green", "yellow"]\naside = 0.4\nlooks = 1\nsentences = 1\nsize = 32\n'
+        "[adapter]\nhidden = 64\n[fit]\nbatch = 2\n[guard]\nevery = 2\ntuples = 4\n"
+    )
+    out = tmp_path / "new" / "a.safetensors"
+    line = [
+        "adapter",
+        str(tmp_path / "mine.toml"),
+        "--out",
+        str(out),
+        "--scratch",
+        str(tmp_path / "scratch"),
+        "--steps",
+        "4",
+    ]
+    line += ["--base", models["path"], "--autoencoder", models["autoencoder"], "--photos", str(photos)]
+    with pytest.raises(SystemExit, match="75"):
+        main([*line, "--max-minutes", "1e-6"])
+    assert main(line) == 0 and "going on after step 1 of 4" in capsys.readouterr().out
+    assert (
+        '"steps": 4' in out.with_name("a.recipe.json").read_text()
+        and str(tmp_path) not in out.with_name("a.recipe.json").read_text()
+    )
+    assert load_adapter(out).spec.tokens == 4
+    assert main([*line[:2], "--out", str(out), "--scratch", str(tmp_path)]) == 1
+    assert "Which generator? Give --base" in capsys.readouterr().err

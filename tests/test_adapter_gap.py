@@ -20,13 +20,17 @@ def tuples(count=12, places=3):
 
 def test_the_losses_are_those_of_the_formula_row_by_row():
     fixed = tuples()
-    velocity = lambda x, sigma, states, pooled, features: x * 0.5 + (0 if features is None else features.mean((1, 2))[:, None, None, None])  # noqa: E731
+    velocity = lambda x, sigma, states, pooled, features: (
+        x * 0.5 + (0 if features is None else features.mean((1, 2))[:, None, None, None])
+    )  # noqa: E731
     for features in (fixed.right, fixed.wrong, None):
         found = losses(velocity, fixed, features, batch=5)
         for i in range(len(fixed)):
             x = (1 - fixed.sigma[i]) * fixed.targets[i] + fixed.sigma[i] * fixed.noise[i]
             made = 0.5 * x + (0 if features is None else features[i].mean())
-            assert found[i] == pytest.approx(((made - (fixed.noise[i] - fixed.targets[i])) ** 2).mean().item(), rel=1e-5)
+            assert found[i] == pytest.approx(
+                ((made - (fixed.noise[i] - fixed.targets[i])) ** 2).mean().item(), rel=1e-5
+            )
 
 
 def test_a_generator_that_knows_the_target_has_a_gap_and_one_that_looks_away_has_none():
@@ -55,8 +59,13 @@ def test_the_interval_draws_things_and_not_single_values():
     low, high = interval(values, things, 0)
     alone = interval(values, np.arange(500), 0)
     assert low < values.mean() < high and high - low > 3 * (alone[1] - alone[0])
-    slow = [values[np.concatenate([np.flatnonzero(things == t) for t in dice.integers(10, size=10)])].mean() for _ in range(2000)]
-    assert low == pytest.approx(np.quantile(slow, 0.025), abs=0.05) and high == pytest.approx(np.quantile(slow, 0.975), abs=0.05)
+    slow = [
+        values[np.concatenate([np.flatnonzero(things == t) for t in dice.integers(10, size=10)])].mean()
+        for _ in range(2000)
+    ]
+    assert low == pytest.approx(np.quantile(slow, 0.025), abs=0.05) and high == pytest.approx(
+        np.quantile(slow, 0.975), abs=0.05
+    )
 
 
 def test_a_training_ends_when_the_gap_stays_away_and_not_before():

@@ -59,7 +59,9 @@ def test_a_steered_sd3_is_that_of_diffusers(norms):
         ours = Steered(base, build_adapter(weights)).velocity(**parts, features=features)
         base = tiny("sd3", norms)
         state = {key.removeprefix("image_proj."): t for key, t in weights.items() if key.startswith("image_proj.")}
-        project = SD3Transformer2DLoadersMixin()._convert_ip_adapter_image_proj_to_diffusers(state, low_cpu_mem_usage=False)
+        project = SD3Transformer2DLoadersMixin()._convert_ip_adapter_image_proj_to_diffusers(
+            state, low_cpu_mem_usage=False
+        )
         for i, block in enumerate(base.net.transformer_blocks):
             processor = SD3IPAdapterJointAttnProcessor2_0(128, 128, 64, timesteps_emb_dim=128, scale=1.0)
             prefix = f"ip_adapter.{i}."
@@ -84,7 +86,9 @@ def test_a_steered_flux_is_that_of_diffusers():
         ours = Steered(base, adapter).velocity(**parts, features=features)
         base = tiny("flux")
         for i, block in enumerate(base.net.transformer_blocks):
-            processor = FluxIPAdapterAttnProcessor(hidden_size=64, cross_attention_dim=48, num_tokens=[PLACES], scale=1.0)
+            processor = FluxIPAdapterAttnProcessor(
+                hidden_size=64, cross_attention_dim=48, num_tokens=[PLACES], scale=1.0
+            )
             layer = f"double_blocks.{i}.processor.ip_adapter_double_stream_"
             processor.load_state_dict(
                 {f"to_{n}_ip.0.{part}": weights[f"{layer}{n}_proj.{part}"] for n in "kv" for part in ("weight", "bias")}
@@ -119,7 +123,9 @@ def test_a_row_without_a_reference_is_as_its_format_has_it(kind):
     with torch.no_grad():
         seen = steered.velocity(**parts, features=features)
         half = steered.velocity(**parts, features=features, shown=torch.tensor([True, False]))
-        blank = steered.velocity(**parts, features=torch.zeros_like(features)) if kind == "sd3" else base.velocity(**parts)
+        blank = (
+            steered.velocity(**parts, features=torch.zeros_like(features)) if kind == "sd3" else base.velocity(**parts)
+        )
         plain = steered.velocity(**parts)
     torch.testing.assert_close(half[0], seen[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(half[1], (blank if kind == "sd3" else plain)[1], rtol=1e-4, atol=1e-5)

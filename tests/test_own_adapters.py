@@ -20,7 +20,9 @@ def generator():
     return torch.Generator().manual_seed(3)
 
 
-@pytest.mark.parametrize("width, context, blocks, encoder, tokens", [(256, 96, 2, 1024, 36), (3072, 4096, 19, 768, 256)])
+@pytest.mark.parametrize(
+    "width, context, blocks, encoder, tokens", [(256, 96, 2, 1024, 36), (3072, 4096, 19, 768, 256)]
+)
 def test_the_spatial_xlabs_variant_is_told_by_its_positions(width, context, blocks, encoder, tokens):
     sizes = dict(width=width, context=context, blocks=blocks, encoder=encoder, tokens=tokens)
     spec = detect(synthetic.xlabs(**sizes, spatial=True, device="meta"))
@@ -85,7 +87,9 @@ def test_a_file_of_our_own_names_its_generator_and_its_image_encoder(tmp_path):
     assert (spec.base, spec.encoder, spec.encoder_sha256) == ("a small Flux", "some-tower", "ab" * 32)
     spec.check_encoder("ab" * 32)
     for wrong in ("cd" * 32, ""):
-        with pytest.raises(AdapterError, match="trained on the image encoder some-tower .*clip_vision of Load Reflective"):
+        with pytest.raises(
+            AdapterError, match="trained on the image encoder some-tower .*clip_vision of Load Reflective"
+        ):
             spec.check_encoder(wrong)
     detect(synthetic.xlabs()).check_encoder("")
 

@@ -38,7 +38,9 @@ def few(things: Things) -> Things:
     """All photos of COUNT things, spread over the alphabet."""
     rows = sorted(set(things.rows))[:: max(1, len(set(things.rows)) // COUNT)][:COUNT]
     kept = [i for i, row in enumerate(things.rows) if row in rows]
-    return Things(things.part, things.groups, tuple(things.photos[i] for i in kept), tuple(things.rows[i] for i in kept))
+    return Things(
+        things.part, things.groups, tuple(things.photos[i] for i in kept), tuple(things.rows[i] for i in kept)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +49,15 @@ def parts(tmp_path_factory):
     held_out = read_adapter_recipe("miniature-sd3").data.held_out
     config = DataConfig(photos=str(ASSETS / "photos" / "grocery"), held_out=held_out, aside=0.0, sentences=2)
     encoder = load_encoder()
-    inputs, scratch = MiniatureInputs(load_autoencoder(FOLDER / "autoencoder.safetensors"), encoder), tmp_path_factory.mktemp("scratch")
+    inputs, scratch = (
+        MiniatureInputs(load_autoencoder(FOLDER / "autoencoder.safetensors"), encoder),
+        tmp_path_factory.mktemp("scratch"),
+    )
     found = read_things(config)
     levels = torch.sigmoid
     return encoder, {
-        part: fixed_tuples(cached(few(found[part]), config, 1, inputs, encoder, scratch), EACH, levels, 0) for part in (TRAIN, HELD_OUT)
+        part: fixed_tuples(cached(few(found[part]), config, 1, inputs, encoder, scratch), EACH, levels, 0)
+        for part in (TRAIN, HELD_OUT)
     }
 
 

@@ -6,7 +6,7 @@ PLACES, ENCODER = 5, 24
 
 
 def tiny(kind, norms=True):
-    """"sd3" or "flux", two double blocks of two heads."""
+    """ "sd3" or "flux", two double blocks of two heads."""
     import diffusers
 
     from realrag_train.adapter.bases import DiffusersFlux, DiffusersSD3, frozen

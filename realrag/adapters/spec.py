@@ -35,7 +35,7 @@ class AdapterSpec:
     encoder_tokens: int = 0  # L, where the shapes fix it
 
     def told(self, about: Mapping[str, str]) -> AdapterSpec:
-        """With what a file of our own says of itself (see `write`): the generator and the image encoder by name and hash."""
+        """With what a file of our own says of itself (docs/injection.md): the generator and the image encoder by name and hash."""
         if not about:
             return self
         if about.get("family") != self.family:

@@ -81,7 +81,9 @@ def test_instantx_without_own_keys_adds_the_formula_before_the_projection(world,
     tokens, time = adapter.tokens(torch.zeros_like(hidden) if side else hidden, torch.tensor([600.0]))
     w = {k.removeprefix("ip_adapter.0."): t.double() for k, t in own(kind).items() if k.startswith("ip_adapter.0.")}
     tokens, time = tokens.double(), time.double()
-    shift, scale = ((time * time.sigmoid()) @ w["norm_ip.linear.weight"].T + w["norm_ip.linear.bias"])[:, None].chunk(2, -1)
+    shift, scale = ((time * time.sigmoid()) @ w["norm_ip.linear.weight"].T + w["norm_ip.linear.bias"])[:, None].chunk(
+        2, -1
+    )
     e = (tokens - tokens.mean(-1, keepdim=True)) / (tokens.var(-1, correction=0, keepdim=True) + 1e-6).sqrt()
     e = e * (1 + scale) + shift
     k, v = (torch.stack((e @ w[f"to_{n}_ip.weight"].T).split(64, -1), 1).expand(2, -1, -1, -1) for n in "kv")
@@ -125,3 +127,52 @@ def test_a_pack_of_an_adapter_of_our_own_gives_the_same_picture(world, vision, e
         world.models["sd35"], pack=pack, adapter=managed, **{**DIALS, "strength": 0.7}
     )
     assert torch.equal(world.call(packed.result[0]), world.call(out.result[0]))
+
+
+@pytest.mark.parametrize("kind", ["sd3", "flux"])
+def test_a_miniature_in_comfyui_is_steered_as_in_training(world, vision, encoder, kind, tmp_path):
+    """The whole network, positive and negative prompt in one call: what was trained is what is painted."""
+    pytest.importorskip("realrag_train")
+    from test_miniature_parity import SMALL, TIGHT, comfyui_model, filled
+
+    from realrag.adapters import load_adapter
+    from realrag_train.adapter.bases import Miniature
+    from realrag_train.adapter.steering import Steered
+
+    ours = filled(SMALL[kind]())
+    theirs = comfyui_model(ours)
+    sizes = dict(width=256, context=64, blocks=1, tokens=TOKENS, spatial=True) if kind == "flux" else dict(
+        width=128, blocks=2, tokens=18, own_keys=False
+    )  # fmt: skip
+    make = synthetic.xlabs if kind == "flux" else synthetic.instantx
+    from safetensors.torch import save_file
+
+    reading = world.plugin("realrag.adapters.reading")
+    about = dict(format=reading.FORMAT, version=reading.VERSION, base="a miniature", encoder="realrag-small")
+    about |= dict(encoder_sha256=encoder.weights_sha256, family="flux-xlabs" if kind == "flux" else "sd35-instantx")
+    save_file(make(encoder=1024, **sizes), tmp_path / "own.safetensors", about)
+    loaded = world.plugin("realrag.adapters").load_adapter(tmp_path / "own.safetensors")
+    injected = world.inject.InjectReferences.execute(
+        theirs,
+        image=photo(1),
+        adapter=world.plugin("nodes.load_adapter").ManagedAdapter.of(loaded),
+        clip_vision=vision,
+        **DIALS,
+    ).result[0]
+    dice = torch.Generator().manual_seed(4)
+    x, states, pooled = (torch.randn(*shape, generator=dice) for shape in ((2, 16, 8, 12), (2, 5, 24), (2, 20)))
+    sigma = torch.tensor([0.6, 0.6])
+    import comfy.model_management as management
+    import comfy.patcher_extension
+
+    management.load_models_gpu([injected])
+    options = comfy.patcher_extension.copy_nested_dicts(injected.model_options["transformer_options"])
+    options |= dict(cond_or_uncond=[0, 1], sigmas=sigma[:1], wrappers=injected.wrappers)
+    denoised = injected.model.apply_model(x, sigma, c_crossattn=states, y=pooled, transformer_options=options)
+    found = (x - denoised) / sigma[:, None, None, None]
+    steered = Steered(Miniature(ours), load_adapter(tmp_path / "own.safetensors"))
+    features = hidden_of(encoder).float().expand(2, -1, -1)
+    wanted = steered.velocity(x, sigma, states, pooled, features, torch.tensor([True, False]))
+    plain = steered.velocity(x, sigma, states, pooled)
+    assert (found - wanted).norm() < 5 * TIGHT * wanted.norm()
+    assert (found - wanted).norm() < 1e-3 * (wanted - plain).norm()

@@ -80,7 +80,10 @@ class DiffusersFlux:
         return F.pixel_shuffle(out.float().transpose(1, 2).unflatten(2, (rows, columns)), 2)
 
 
-DIFFUSERS = {"diffusers-sd3": (DiffusersSD3, "SD3Transformer2DModel"), "diffusers-flux": (DiffusersFlux, "FluxTransformer2DModel")}
+DIFFUSERS = {
+    "diffusers-sd3": (DiffusersSD3, "SD3Transformer2DModel"),
+    "diffusers-flux": (DiffusersFlux, "FluxTransformer2DModel"),
+}
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp8": torch.bfloat16}
 
 

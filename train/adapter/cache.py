@@ -21,7 +21,7 @@ from .inputs import Inputs
 from .looks import look_of, with_look
 from .things import Things
 
-CHUNK = 32
+CHUNK = 8  # more only go through slower memory on a CPU
 OPENED = 256  # pixels that a photo's short side is read with at least
 Progress = Callable[[int, int], None]
 
@@ -60,13 +60,25 @@ def cached(
     features, latents = [], []
     for look in range(looks):
         views = lambda look=look: _views(things, look, config.seed, max(OPENED, config.size))  # noqa: E731
-        files = f"features-{photos}-{encoder.fingerprint[:12]}-{look}.npy", f"latents-{photos}-{inputs.key}-{config.size}-{look}.npy"
+        files = (
+            f"features-{photos}-{encoder.fingerprint[:12]}-{look}.npy",
+            f"latents-{photos}-{inputs.key}-{config.size}-{look}.npy",
+        )
 
         def told(done: int, share: float, look=look) -> None:
             progress(int((look + share + done / max(1, len(things.photos)) / 2) * 100), looks * 100)
 
-        features.append(_kept(folder / files[0], views, lambda images: _features(encoder, images), lambda done: told(done, 0.0)))
-        latents.append(_kept(folder / files[1], views, lambda images: _latents(inputs, images, config.size), lambda done: told(done, 0.5)))
+        features.append(
+            _kept(folder / files[0], views, lambda images: _features(encoder, images), lambda done: told(done, 0.0))
+        )
+        latents.append(
+            _kept(
+                folder / files[1],
+                views,
+                lambda images: _latents(inputs, images, config.size),
+                lambda done: told(done, 0.5),
+            )
+        )
     return Cached(things, latents, features, *_said(things, config, inputs, folder), config.sentences)
 
 
@@ -104,7 +116,9 @@ def _kept(path: Path, views, make: Callable[[list], np.ndarray], progress: Calla
 def _features(encoder: Encoder, images: list) -> np.ndarray:
     hidden = encoder.see(torch.stack([encoder.prepare(image) for image in images])).penultimate
     if hidden is None:
-        raise RealRAGError(f"The encoder {encoder.name} gives no spatial states. Use a small encoder, such as realrag-small.")
+        raise RealRAGError(
+            f"The encoder {encoder.name} gives no spatial states. Use a small encoder, such as realrag-small."
+        )
     return hidden.half().numpy()
 
 

@@ -54,7 +54,7 @@ class DataConfig:
     held_out: tuple[str, ...] = ()  # names of things that are only measured on
     aside: float = 0.15  # share of each thing's photos that are only measured on (grocery has a split of its own)
     size: int = 128  # of the pictures, in pixels
-    looks: int = 6  # of each thing, the plain one among them
+    looks: int = 4  # of each thing, the plain one among them
     sentences: int = 6  # of each thing
     encoder: str = DEFAULT_ENCODER
     seed: int = 0
@@ -87,7 +87,9 @@ class FitConfig:
             raise RealRAGError(f"No optimiser is called {self.optimiser!r}; there are {', '.join(OPTIMISERS)}.")
         drops = self.drop_image, self.drop_text, self.drop_both
         if min(self.steps, self.batch, self.accumulate) < 1 or min(drops) < 0 or sum(drops) >= 1 or self.rate <= 0:
-            raise RealRAGError(f"{self}: steps, batch and accumulate start at 1, drops sum to less than 1, the rate is above 0.")
+            raise RealRAGError(
+                f"{self}: steps, batch and accumulate start at 1, drops sum to less than 1, the rate is above 0."
+            )
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,8 @@ def read_adapter_recipe(name: str, given: dict[str, dict[str, Any]] | None = Non
     if not path.is_file():
         known = sorted(file.stem for file in RECIPES.glob("*.toml"))
         if name not in known:
-            raise RealRAGError(f"No recipe {name}. Give a TOML file, or one of those that come along: {', '.join(known)}.")
+            raise RealRAGError(
+                f"No recipe {name}. Give a TOML file, or one of those that come along: {', '.join(known)}."
+            )
         path = RECIPES / f"{name}.toml"
     return AdapterRecipe(**read_sections(path, SECTIONS, given))

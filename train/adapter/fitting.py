@@ -41,7 +41,12 @@ class AdapterTraining(Training):
         device: str | torch.device = "cpu",
     ):  # fmt: skip
         super().__init__(
-            steered.adapter, steps=fit.steps, seed=fit.seed, weight_decay=fit.weight_decay, clip=fit.clip, averaging=fit.averaging
+            steered.adapter,
+            steps=fit.steps,
+            seed=fit.seed,
+            weight_decay=fit.weight_decay,
+            clip=fit.clip,
+            averaging=fit.averaging,
         )
         if fit.optimiser == "adamw8bit":
             self.optimiser = eight_bit(self.optimiser)
@@ -50,7 +55,9 @@ class AdapterTraining(Training):
         self.drawing = Drawing(material.train, (fit.drop_image, fit.drop_text, fit.drop_both))
         parts = {"seen": material.seen, "held out": material.held_out}
         self.parts = {name: part for name, part in parts.items() if part is not None}
-        self.tuples = {name: fixed_tuples(part, guard.tuples, self.levels, FIXED_SEED) for name, part in self.parts.items()}
+        self.tuples = {
+            name: fixed_tuples(part, guard.tuples, self.levels, FIXED_SEED) for name, part in self.parts.items()
+        }
         self.history: list[dict] = []  # {"step", "seen", "seen low", ...}
         self.latest: dict[str, Gap] = {}
 
@@ -75,7 +82,9 @@ class AdapterTraining(Training):
             level = sigma[:, None, None, None]  # (B, 1, 1, 1): each row has a noise level of its own
             shown = torch.from_numpy(pairs.image).to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.fit.autocast):
-                made = self.steered.velocity((1 - level) * target + level * noise, sigma, states, pooled, features, shown)
+                made = self.steered.velocity(
+                    (1 - level) * target + level * noise, sigma, states, pooled, features, shown
+                )
             loss = (made.float() - (noise - target)).square().mean() / self.fit.accumulate
             if part < self.fit.accumulate - 1:
                 loss.backward()
@@ -113,7 +122,7 @@ class AdapterTraining(Training):
             self.steered.adapter = trained
 
     def _moved(self, *parts: Tensor | None) -> Tensor:
-        return self.steered.velocity(*(None if part is None else part.to(self.device) for part in parts)).float()
+        return self.steered.velocity(*(None if part is None else part.to(self.device) for part in parts)).float().cpu()
 
     def resume(self, path, key: str) -> None:
         super().resume(path, key)
@@ -127,6 +136,8 @@ def eight_bit(optimiser: torch.optim.AdamW) -> torch.optim.Optimizer:
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError:
-        raise RealRAGError("optimiser = 'adamw8bit' needs bitsandbytes: pip install bitsandbytes, or use 'adamw'.") from None
+        raise RealRAGError(
+            "optimiser = 'adamw8bit' needs bitsandbytes: pip install bitsandbytes, or use 'adamw'."
+        ) from None
     groups = [{key: group[key] for key in ("params", "weight_decay")} for group in optimiser.param_groups]
     return AdamW8bit(groups, betas=optimiser.defaults["betas"])

@@ -14,7 +14,7 @@ import torch
 
 from realrag.encoder import Encoder, load_encoder
 from realrag.errors import RealRAGError
-from realrag.files import write_atomic
+from realrag.files import canonical_json, sha256_bytes, write_atomic
 
 from ..miniature.loop import Keeping, Watch, training_key
 from .bases import Base, Miniature, frozen, load_diffusers
@@ -29,7 +29,10 @@ from .things import HELD_OUT, SEEN, TRAIN, read_things
 
 HELP = "train a reference adapter for a generator (miniature, or SD3 and Flux of diffusers)"
 STOPPED = 75  # exit status: unfinished, run the same command again
-SHIFTS = {"sd3": 3.0, "flux": 1.0}  # of noise levels, as the families are sampled; for FLUX.1 dev give one in the recipe
+SHIFTS = {
+    "sd3": 3.0,
+    "flux": 1.0,
+}  # of noise levels, as the families are sampled; for FLUX.1 dev give one in the recipe
 Say = Callable[[str], None]
 
 
@@ -65,7 +68,11 @@ def load_material(recipe: AdapterRecipe, inputs: Inputs, encoder: Encoder, scrat
                 say(f"{part}: {10 * percent} % of {len(things.photos)} photos in {looks} looks")
 
         made[part] = cached(things, recipe.data, looks, inputs, encoder, scratch, progress)
-    say(", ".join(f"{part}: {len(c.things.photos)} photos of {len(set(c.things.rows))} things" for part, c in made.items()))
+    say(
+        ", ".join(
+            f"{part}: {len(c.things.photos)} photos of {len(set(c.things.rows))} things" for part, c in made.items()
+        )
+    )
     # A wrong reference shows another thing of the same part, so two are needed.
     some = {part: cached if len(set(cached.things.rows)) > 1 else None for part, cached in made.items()}
     if some[SEEN] is None:
@@ -75,11 +82,24 @@ def load_material(recipe: AdapterRecipe, inputs: Inputs, encoder: Encoder, scrat
     return Material(made[TRAIN], some[SEEN], some[HELD_OUT])
 
 
+def net_key(net: torch.nn.Module) -> str:
+    """Tells one generator from another by the beginning of each of its tensors: to hash all of them can take minutes."""
+    parts = [[name, list(t.shape), t.flatten()[:8].float().tolist()] for name, t in sorted(net.state_dict().items())]
+    return sha256_bytes(canonical_json(parts))[:12]
+
+
 class Files:
     """What a run leaves beside its checkpoint and log: the adapter, and the gaps as CSV."""
 
     def __init__(self, out: Path, training: AdapterTraining, base: Base, encoder: Encoder, facts: dict, say: Say):
-        self.out, self.training, self.base, self.encoder, self.facts, self.say = out, training, base, encoder, facts, say
+        self.out, self.training, self.base, self.encoder, self.facts, self.say = (
+            out,
+            training,
+            base,
+            encoder,
+            facts,
+            say,
+        )
         self.gaps = out.with_name(f"{out.stem}.gap.csv")
 
     def earlier_gaps(self) -> None:
@@ -87,7 +107,9 @@ class Files:
         if self.gaps.is_file():
             with open(self.gaps, newline="") as file:
                 lines = [{key: float(value) for key, value in line.items()} for line in csv.DictReader(file)]
-            self.training.history = [{**line, "step": int(line["step"])} for line in lines if line["step"] <= self.training.step]
+            self.training.history = [
+                {**line, "step": int(line["step"])} for line in lines if line["step"] <= self.training.step
+            ]
 
     def write(self) -> None:
         training = self.training
@@ -123,9 +145,11 @@ def train_adapter(
 ) -> bool:  # fmt: skip
     """Writes the adapter `out`; beside it NAME.checkpoint.safetensors, NAME.csv and NAME.gap.csv. True when it is finished,
     False when time was up or SIGTERM came. NoGap when references teach nothing; all is kept then too."""
+    if not recipe.base.path or recipe.base.kind == MINIATURE and not recipe.base.autoencoder:
+        raise RealRAGError("Which generator? Give --base, and --autoencoder with a miniature; or both in [base].")
     encoder = load_encoder(recipe.data.encoder, offline=True)
     inputs = load_inputs(recipe.base, encoder, device)
-    material = load_material(recipe, inputs, encoder, scratch, say)
+    material, key = load_material(recipe, inputs, encoder, scratch, say), inputs.key
     if recipe.base.kind != MINIATURE:
         del inputs  # text encoders and autoencoder make room for the transformer
         inputs = None
@@ -135,7 +159,7 @@ def train_adapter(
     steered = Steered(base, adapter)
     shift = recipe.base.shift or SHIFTS[base.family]
     training = AdapterTraining(steered, material, recipe.fit, recipe.guard, shift, device)
-    facts = {"recipe": recipe.facts(), "encoder": encoder.weights_sha256}
+    facts = {"recipe": recipe.facts(), "encoder": encoder.weights_sha256, "latents": key, "generator": net_key(base.net)}
     say(f"{base.name}: {sum(p.numel() for p in adapter.parameters()) / 1e6:.2f} M numbers to train")
     watch = AdapterWatch(out.parent, out.stem, training_key(facts), keeping, say)
     watch.files = Files(out, training, base, encoder, facts, say)
@@ -149,7 +173,9 @@ def train_adapter(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="a TOML file, or miniature-sd3, miniature-flux, flux-dev, sd35")
+    parser.add_argument(
+        "recipe", metavar="RECIPE", help="a TOML file, or miniature-sd3, miniature-flux, flux-dev, sd35"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the adapter to write, .safetensors")
     parser.add_argument("--scratch", type=Path, required=True, metavar="DIR", help="keeps latents and features")
     parser.add_argument("--base", default="", metavar="PATH", help="the generator, where the recipe has none")

@@ -38,7 +38,14 @@ class Painter:
 
 
 @torch.no_grad()
-def paint(steered: Steered, inputs: MiniatureInputs, texts: tuple[Tensor, Tensor], features: Tensor | None, noise: Tensor, **how) -> Tensor:
+def paint(
+    steered: Steered,
+    inputs: MiniatureInputs,
+    texts: tuple[Tensor, Tensor],
+    features: Tensor | None,
+    noise: Tensor,
+    **how,
+) -> Tensor:
     """(B, 3, S, S) in 0..1. texts: states and pooled of B prompts; features (B, L, E) or None."""
     empty = inputs.texts([""])
     how = {"steps": STEPS, "cfg": CFG, **how}
@@ -54,14 +61,19 @@ def rows_of(cached: Cached, count: int, seed: int) -> tuple[list[str], np.ndarra
     return [f"a photo of {cached.things.groups[row].name}" for row in chosen], right, wrong
 
 
-def columns(steered: Steered, inputs: MiniatureInputs, cached: Cached, seed: int = 0, count: int = ROWS, **how) -> list[Tensor]:
+def columns(
+    steered: Steered, inputs: MiniatureInputs, cached: Cached, seed: int = 0, count: int = ROWS, **how
+) -> list[Tensor]:
     """Right reference, without, with it, wrong reference, with that one: (B, 3, S, S) each, all from the same noise."""
     prompts, right, wrong = rows_of(cached, count, seed)
     plain = np.zeros(len(right), np.int64)
     noise = torch.randn(cached.pictures(right, plain).shape, generator=torch.Generator().manual_seed(seed))
     texts = inputs.texts(prompts)
     shown = [inputs.autoencoder.decode(cached.pictures(photos, plain)) for photos in (right, wrong)]
-    made = [paint(steered, inputs, texts, f, noise, **how) for f in (None, cached.seen(right, plain), cached.seen(wrong, plain))]
+    made = [
+        paint(steered, inputs, texts, f, noise, **how)
+        for f in (None, cached.seen(right, plain), cached.seen(wrong, plain))
+    ]
     return [shown[0], made[0], made[1], shown[1], made[2]]
 
 

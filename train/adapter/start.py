@@ -50,7 +50,11 @@ def new_adapter(base: Base, encoder_dim: int, places: int, config: AdapterConfig
 
 def _flux(base: Base, encoder_dim: int, places: int, config: AdapterConfig) -> dict[str, tuple[int, ...]]:
     proj, context = "ip_adapter_proj_model.", config.hidden
-    shapes = {f"{proj}proj.weight": (context, encoder_dim), f"{proj}proj.bias": (context,), f"{proj}position": (places, context)}
+    shapes = {
+        f"{proj}proj.weight": (context, encoder_dim),
+        f"{proj}proj.bias": (context,),
+        f"{proj}position": (places, context),
+    }
     shapes |= {f"{proj}norm.{part}": (context,) for part in ("weight", "bias")}
     for i in range(base.blocks):
         for name in "kv":
@@ -67,13 +71,26 @@ def _sd3(base: Base, encoder_dim: int, places: int, config: AdapterConfig) -> di
     shapes |= {**linear("proj_out", width, hidden), **norm("norm_out", width)}
     shapes |= {**linear("time_embedding.linear_1", hidden, time), **linear("time_embedding.linear_2", hidden, hidden)}
     for i in range(config.depth):
-        layer = {**norm("0.norm1", hidden), **norm("0.norm2", hidden), **norm("1.0", hidden), **linear("2.1", 4 * hidden, hidden)}
+        layer = {
+            **norm("0.norm1", hidden),
+            **norm("0.norm2", hidden),
+            **norm("1.0", hidden),
+            **linear("2.1", 4 * hidden, hidden),
+        }
         layer |= {"0.to_q.weight": (hidden, hidden), "0.to_kv.weight": (2 * hidden, hidden)}
-        layer |= {"0.to_out.weight": (hidden, hidden), "1.1.weight": (4 * hidden, hidden), "1.3.weight": (hidden, 4 * hidden)}
+        layer |= {
+            "0.to_out.weight": (hidden, hidden),
+            "1.1.weight": (4 * hidden, hidden),
+            "1.3.weight": (hidden, 4 * hidden),
+        }
         shapes |= {f"layers.{i}.{key}": shape for key, shape in layer.items()}
     shapes = {f"image_proj.{key}": shape for key, shape in shapes.items()}
     for i in range(base.blocks):
-        block = {**linear("norm_ip.linear", 2 * width, hidden), "to_k_ip.weight": (width, width), "to_v_ip.weight": (width, width)}
+        block = {
+            **linear("norm_ip.linear", 2 * width, hidden),
+            "to_k_ip.weight": (width, width),
+            "to_v_ip.weight": (width, width),
+        }
         block |= {f"{name}.weight": (base.width // base.heads,) for name in ("norm_q", "norm_ip_k")}
         shapes |= {f"ip_adapter.{i}.{key}": shape for key, shape in block.items()}
     return shapes
@@ -144,7 +161,12 @@ def _published(name: str, family: str) -> str:
 
 
 def save_adapter(
-    path: Path, state: Mapping[str, Tensor], base: Base, encoder: str, encoder_sha256: str, training: Mapping[str, object]
+    path: Path,
+    state: Mapping[str, Tensor],
+    base: Base,
+    encoder: str,
+    encoder_sha256: str,
+    training: Mapping[str, object],
 ) -> None:
     """fp16 in the published layout; the metadata says for which generator and image encoder, and how it was trained."""
     from safetensors.torch import save

@@ -76,7 +76,9 @@ def sites_of(base: Base) -> list[Site]:
         return [Site((b.attn.norm_q,), lambda seen: [seen[0].transpose(1, 2)], b, part=1) for b in blocks]
     if base.family == "flux" and hasattr(net, "double_blocks"):
         return [Site((b.img_attn.norm.query_norm,), list, b, part=0) for b in net.double_blocks]
-    raise RealRAGError(f"{type(net).__name__} has blocks of unknown names. Known are diffusers' and the published ones.")
+    raise RealRAGError(
+        f"{type(net).__name__} has blocks of unknown names. Known are diffusers' and the published ones."
+    )
 
 
 class Steered:
@@ -90,7 +92,13 @@ class Steered:
             site.attach(lambda *seen, index=index: self._branches and self._branches(index, *seen))
 
     def velocity(
-        self, x: Tensor, sigma: Tensor, states: Tensor, pooled: Tensor, features: Tensor | None = None, shown: Tensor | None = None
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        states: Tensor,
+        pooled: Tensor,
+        features: Tensor | None = None,
+        shown: Tensor | None = None,
     ) -> Tensor:
         """x (B, C, h, w) at noise levels sigma (B,), text states (B, T, D) and pooled (B, P) -> d x / d sigma (B, C, h, w).
 

@@ -61,7 +61,9 @@ def read_things(config: DataConfig) -> dict[str, Things]:
         kept = tuple(photo for photo in photos if counts[photo.group] > 1)
         found[part] = Things(part, order, kept, tuple(place[photo.group] for photo in kept))
     if len(set(found[TRAIN].rows)) < 2:
-        raise RealRAGError("An adapter is trained on at least two things with two photos each. Give `photos` in [data].")
+        raise RealRAGError(
+            "An adapter is trained on at least two things with two photos each. Give `photos` in [data]."
+        )
     return found
 
 
@@ -77,7 +79,11 @@ def _sources(config: DataConfig):
         for group in splits[0].groups:
             own = [[photo for photo in split.photos if photo.group == group.key] for split in splits]
             yield group, {TRAIN: own[0], SEEN: own[1] + own[2]}
-    readers = {"photos": lambda p: read_folders(p, "photos/"), "clothing": lambda p: read_folders(p, "clothing/"), "subjects": read_subjects}
+    readers = {
+        "photos": lambda p: read_folders(p, "photos/"),
+        "clothing": lambda p: read_folders(p, "clothing/"),
+        "subjects": read_subjects,
+    }
     for name, read in readers.items():
         if folder := getattr(config, name):
             found = read(Path(folder))
