@@ -144,7 +144,7 @@ class InjectReferences(io.ComfyNode):
                     "clip_vision",
                     optional=True,
                     tooltip="Needed with an adapter: CLIP ViT-L/14 for Flux XLabs, SigLIP so400m-384 for both "
-                    "InstantX.",
+                    "InstantX, clip_vision of Load Reflective Retriever for adapters trained on its encoder.",
                 ),
                 io.Vae.Input("vae", optional=True, tooltip="Needed without an adapter: the VAE of this model."),
                 io.Float.Input(

@@ -13,9 +13,11 @@ from comfy_api.latest import io
 from ..realrag.adapters import AdapterSpec, load_adapter
 from ..realrag.adapters.map_head import MapHead, head_width, load_map_head
 from ..realrag.errors import AdapterError
+from ..realrag.miniature.files import NAMES, adapter_file, check_there
 from .folders import ADAPTERS
 
 AUTOMATIC = "automatic"
+SHIPPED = {f"{name} (shipped)": family for name, family in NAMES.items()}
 AdapterSocket = io.Custom("REALRAG_ADAPTER")
 
 
@@ -51,12 +53,13 @@ class LoadReferenceAdapter(io.ComfyNode):
             category="RealRAG",
             description="Loads a reference adapter (IP-Adapter) for Flux or SD3.5 from models/realrag_adapters. "
             "What kind it is, is told by the file's content. Known: Flux XLabs v1 and v2, Flux InstantX, "
-            "Flux Redux, SD3.5-Large InstantX.",
+            "Flux Redux, SD3.5-Large InstantX, and the files that realrag-train adapter makes for Flux and SD3.",
             inputs=[
                 io.Combo.Input(
                     "adapter",
-                    options=folder_paths.get_filename_list(ADAPTERS),
-                    tooltip="A file in models/realrag_adapters. New files appear after pressing R. "
+                    options=adapters(),
+                    tooltip="A file in models/realrag_adapters. New files appear after pressing R. Those called "
+                    "(shipped) come with RealRAG, for Load Miniature. "
                     "Prefer .safetensors; .bin and .pt are read for their weights only (realrag convert makes "
                     "the one of the other).",
                 ),
@@ -82,7 +85,7 @@ class LoadReferenceAdapter(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, adapter: str, vision_file: str = AUTOMATIC) -> bool | str:
         """Refuse a name that is not in the list before anything runs; older versions do not check V3 nodes."""
-        if adapter not in folder_paths.get_filename_list(ADAPTERS):
+        if adapter not in adapters():
             return f"No adapter named {adapter!r} in models/realrag_adapters. Put the file there, then press R."
         if vision_file not in (AUTOMATIC, *folder_paths.get_filename_list("clip_vision")):
             return f"No file named {vision_file!r} in models/clip_vision. Choose {AUTOMATIC!r}, or put it there."
@@ -121,6 +124,14 @@ def pooling_head(spec: AdapterSpec, vision_file: str) -> MapHead:
     return head
 
 
+def adapters() -> list[str]:
+    """The files in models/realrag_adapters, then those that come with RealRAG."""
+    shipped = [name for name, family in SHIPPED.items() if adapter_file(family).is_file()]
+    return [*folder_paths.get_filename_list(ADAPTERS), *shipped]
+
+
 def _path(name: str) -> Path:
     """A listed file; a name from a workflow is looked up in the folder and never leaves it."""
+    if name in SHIPPED:
+        return check_there(adapter_file(SHIPPED[name]))
     return Path(folder_paths.get_full_path_or_raise(ADAPTERS, name))

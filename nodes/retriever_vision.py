@@ -16,12 +16,18 @@ class RetrieverVision:
     def __init__(self, managed):
         self.managed = managed
 
+    @property
+    def weights_sha256(self) -> str:
+        """By which an adapter knows the encoder that it was trained on."""
+        return self.managed.retriever.encoder.weights_sha256
+
     def encode_image(self, image: Tensor, crop: bool = True) -> SimpleNamespace:
-        """(B, H, W, 3) in 0..1 -> image_embeds (B, D), as the encoder gives them (not of unit length); nothing else."""
+        """(B, H, W, 3) in 0..1 -> image_embeds (B, D), as the encoder gives them (not of unit length), and the hidden states
+        (B, L, E) behind its last block but one and its last, where it has them."""
         encoder = self.managed.load()
         management.throw_exception_if_processing_interrupted()
         pictures = (image[..., :3].clamp(0, 1) * 255).round().to("cpu", torch.uint8).numpy()
-        pixels = torch.stack([encoder.prepare(Image.fromarray(picture)) for picture in pictures])
+        seen = encoder.see(torch.stack([encoder.prepare(Image.fromarray(picture)) for picture in pictures]))
         return SimpleNamespace(
-            image_embeds=encoder.encode_images(pixels), last_hidden_state=None, penultimate_hidden_states=None
+            image_embeds=seen.embeds, penultimate_hidden_states=seen.penultimate, last_hidden_state=seen.last
         )

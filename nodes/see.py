@@ -27,10 +27,8 @@ def features(spec: AdapterSpec, clip_vision, images: list[Tensor], head=None) ->
     head: SigLIP's pooling head, for adapters that read its output.
     """
     if clip_vision is None:
-        raise AdapterError(
-            f"This adapter ({spec.label}) sees pictures through {spec.encoder}. "
-            "Load it with Load CLIP Vision and connect it to clip_vision."
-        )
+        raise AdapterError(f"This adapter ({spec.label}) sees pictures through {spec.encoder}. {spec.cure}")
+    spec.check_encoder(getattr(clip_vision, "weights_sha256", ""))
     seen = []
     for image in images:
         management.throw_exception_if_processing_interrupted()
@@ -46,8 +44,8 @@ def read(output, spec: AdapterSpec, head) -> Tensor:
         found = getattr(output, spec.encoder_output)
         if found is None:
             raise AdapterError(
-                f"This adapter ({spec.label}) reads {spec.encoder_output}, which a retriever's image encoder does not "
-                f"give. Load {spec.encoder} with Load CLIP Vision."
+                f"This adapter ({spec.label}) reads {spec.encoder_output}, which this retriever's image encoder does not "
+                f"give. {spec.cure}"
             )
         return found
     hidden = output.last_hidden_state

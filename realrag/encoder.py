@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,15 @@ from .files import canonical_json, sha256_bytes
 from .preprocess import Preprocess
 
 SMALL_FILE = Path(__file__).parent / "assets" / "small_encoder.safetensors"
+
+
+class Seen(NamedTuple):
+    """What an image tower makes of B pictures, float32 on the CPU: the embeddings (B, D), and the states behind its last
+    block but one and behind its last, (B, L, E) row by row of its grid; None where the tower has no such states to give."""
+
+    embeds: Tensor
+    penultimate: Tensor | None = None
+    last: Tensor | None = None
 
 
 def weights_sha256(module: torch.nn.Module, begin: str | tuple[str, ...] = "") -> str:
@@ -98,12 +108,22 @@ class Encoder(torch.nn.Module):
         return self._images(self.preprocess.normalise(pixels.to(device, non_blocking=True), dtype)).float().cpu()
 
     @torch.inference_mode()
+    def see(self, pixels: Tensor) -> Seen:
+        """(B, 3, S, S) uint8 -> the embeddings of `encode_images`, and what came before them."""
+        device, dtype = self.place
+        parts = self._see(self.preprocess.normalise(pixels.to(device, non_blocking=True), dtype))
+        return Seen(*(None if part is None else part.float().cpu() for part in parts))
+
+    @torch.inference_mode()
     def encode_texts(self, texts: list[str]) -> Tensor:
         """B texts -> (B, D) float32 on the CPU, as the text tower gives them (not of unit length)."""
         return self._texts([str(text) for text in texts]).float().cpu()
 
     def _images(self, x: Tensor) -> Tensor:
         raise NotImplementedError
+
+    def _see(self, x: Tensor) -> Seen:
+        return Seen(self._images(x))
 
     def _texts(self, texts: list[str]) -> Tensor:
         raise NotImplementedError
@@ -132,6 +152,12 @@ class SmallEncoder(Encoder):
 
     def _images(self, x: Tensor) -> Tensor:
         return self.towers.image_tower(x)
+
+    def _see(self, x: Tensor) -> Seen:
+        tower, cut = self.towers.mobilenet, len(self.towers.mobilenet.blocks) - 1
+        penultimate = tower.front(x, cut)
+        last = tower.back(penultimate, cut)
+        return Seen(self.towers.pool(last), *(state.flatten(2).transpose(1, 2) for state in (penultimate, last)))
 
     def _texts(self, texts: list[str]) -> Tensor:
         return self.towers.text_tower(self.towers.tokenize(texts).to(self.place[0]))

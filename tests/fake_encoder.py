@@ -2,7 +2,7 @@
 
 import torch
 
-from realrag.encoder import Encoder
+from realrag.encoder import Encoder, Seen
 from realrag.preprocess import Preprocess
 
 WORDS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "white": (1, 1, 1), "yellow": (1, 1, 0)}
@@ -23,6 +23,10 @@ class ColourEncoder(Encoder):
         self.seen += len(x)
         grid = torch.nn.functional.adaptive_avg_pool2d(x, 2).flatten(1)
         return self.weight * torch.cat([grid, torch.full((len(x), 1), 0.1)], 1)
+
+    def _see(self, x):
+        grid = torch.nn.functional.adaptive_avg_pool2d(x, 2).flatten(2).transpose(1, 2)
+        return Seen(self._images(x), self.weight * grid, 2 * self.weight * grid)
 
     def _texts(self, texts):
         rows = []

@@ -15,13 +15,16 @@ def _filled(shapes, seed, dtype=torch.float32, device="cpu"):
     }
 
 
-def xlabs(width=256, context=48, blocks=2, encoder=24, tokens=4, seed=0, **kind):
+def xlabs(width=256, context=48, blocks=2, encoder=24, tokens=4, seed=0, spatial=False, **kind):
+    out = context if spatial else tokens * context
     shapes = {
-        "ip_adapter_proj_model.proj.weight": (tokens * context, encoder),
-        "ip_adapter_proj_model.proj.bias": (tokens * context,),
+        "ip_adapter_proj_model.proj.weight": (out, encoder),
+        "ip_adapter_proj_model.proj.bias": (out,),
         "ip_adapter_proj_model.norm.weight": (context,),
         "ip_adapter_proj_model.norm.bias": (context,),
     }
+    if spatial:
+        shapes["ip_adapter_proj_model.position"] = (tokens, context)
     for i in range(blocks):
         for name in ("k", "v"):
             layer = f"double_blocks.{i}.processor.ip_adapter_double_stream_{name}_proj"
@@ -30,10 +33,11 @@ def xlabs(width=256, context=48, blocks=2, encoder=24, tokens=4, seed=0, **kind)
 
 
 def instantx(
-    width=128, hidden=128, heads=2, blocks=2, encoder=24, tokens=6, depth=2, time=32, head_dim=64, seed=0, **kind
-):
-    """Flat; `nested` makes of it the dict of dicts of the published `.bin`."""
-    inner = heads * 64
+    width=128, hidden=128, heads=2, blocks=2, encoder=24, tokens=6, depth=2, time=32, head_dim=64, seed=0,
+    own_keys=True, **kind
+):  # fmt: skip
+    """Flat; `nested` makes of it the dict of dicts of the published `.bin`. own_keys=False: our trainer's variant."""
+    inner, norms = heads * 64, ("norm_q", "norm_k", "norm_ip_k") if own_keys else ("norm_q", "norm_ip_k")
     shapes = {
         "latents": (1, tokens, hidden),
         "proj_in.weight": (hidden, encoder),
@@ -69,7 +73,7 @@ def instantx(
             f"ip_adapter.{i}.norm_ip.linear.bias": (2 * width,),
             f"ip_adapter.{i}.to_k_ip.weight": (width, width),
             f"ip_adapter.{i}.to_v_ip.weight": (width, width),
-            **{f"ip_adapter.{i}.{norm}.weight": (head_dim,) for norm in ("norm_q", "norm_k", "norm_ip_k")},
+            **{f"ip_adapter.{i}.{norm}.weight": (head_dim,) for norm in norms},
         }
     return _filled(shapes, seed, **kind)
 

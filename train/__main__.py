@@ -15,6 +15,8 @@ COMMANDS = {
     "choose": "pictures.choose", "judge": "pictures.judge", "votes": "pictures.votes",
     "encoder": "small_encoder.train_encoder", "split": "small_encoder.split",
     "convert-mobilenet": "small_encoder.convert_mobilenet", "model-card": "small_encoder.model_card",
+    "miniature-autoencoder": "miniature.autoencoder", "miniature-generator": "miniature.generator",
+    "miniature-measure": "miniature.measure", "adapter": "adapter.run",
 }  # fmt: skip
 
 

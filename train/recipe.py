@@ -143,6 +143,19 @@ def find_recipe(name: str) -> Path:
 def read_recipe(path: Path, given: dict[str, str] | None = None) -> Recipe:
     """The recipe in a TOML file. given: paths of the command line, which replace those of [data] and [start]. RealRAGError
     names the section and field that are wrong."""
+    sections = {
+        each.name: type(each.default if each.default is not MISSING else each.default_factory())
+        for each in fields(Recipe)
+    } | {"encoder": EncoderConfig}
+    given = given or {}
+    return Recipe(**read_sections(path, sections, {"data": given, "start": given}, optional=("encoder",)))
+
+
+def read_sections(
+    path: Path, sections: dict[str, type], given: dict[str, dict] | None = None, optional: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Section -> its dataclass, of a TOML file that says what differs from the defaults. given: by section, what replaces
+    what the file says. optional: sections that are left out where the file does not have them."""
     try:
         import tomllib
     except ImportError:  # Python 3.10
@@ -154,21 +167,16 @@ def read_recipe(path: Path, given: dict[str, str] | None = None) -> Recipe:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RealRAGError(f"The recipe {path} cannot be read: {error}") from None
-    sections = {
-        each.name: type(each.default if each.default is not MISSING else each.default_factory())
-        for each in fields(Recipe)
-    } | {"encoder": EncoderConfig}
     if strange := sorted(content.keys() - sections.keys()):
         raise RealRAGError(
             f"{path} has the section [{strange[0]}]; sections are {', '.join(f'[{s}]' for s in sections)}."
         )
-    return Recipe(
-        **{
-            name: _section(path, name, kind, content.get(name, {}), given or {})
-            for name, kind in sections.items()
-            if name != "encoder" or name in content
-        }
-    )
+    given = given or {}
+    return {
+        name: _section(path, name, kind, content.get(name, {}), given.get(name, {}))
+        for name, kind in sections.items()
+        if name not in optional or name in content
+    }
 
 
 def _section(path: Path, name: str, kind: type, values: Any, given: dict[str, str]):
@@ -187,8 +195,7 @@ def _section(path: Path, name: str, kind: type, values: Any, given: dict[str, st
             places = [_near(path, each, key) for each in (value if right is tuple else (value,))]
             value = tuple(places) if right is tuple else places[0]
         chosen[key] = value
-    if name in ("data", "start"):
-        chosen |= {key: value for key, value in given.items() if value and key in defaults}
+    chosen |= {key: value for key, value in given.items() if value and key in defaults}
     return kind(**chosen)
 
 

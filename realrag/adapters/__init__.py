@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import AdapterError
 from . import instantx_flux, instantx_sd3, redux, xlabs
-from .reading import read_weights
+from .reading import read_about, read_weights
 from .spec import AdapterSpec, Shapes, check_values
 
 # A new family is one module (rename, recognises, inspect, build) and one entry here.
@@ -26,11 +26,14 @@ OTHERS = {
 
 def load_adapter(path: Path) -> nn.Module:
     """Read, recognise and check an adapter file. The module holds the file's own precision and a `.spec`."""
-    weights = read_weights(Path(path))
+    path = Path(path)
+    weights = read_weights(path)
     try:
-        return build_adapter(weights)
+        adapter = build_adapter(weights)
+        adapter.spec = adapter.spec.told(read_about(path))
+        return adapter
     except AdapterError as error:
-        raise AdapterError(f"{Path(path).name}: {error}") from error
+        raise AdapterError(f"{path.name}: {error}") from error
 
 
 def build_adapter(weights: Mapping[str, Tensor]) -> nn.Module:
@@ -53,7 +56,7 @@ def _recognise(weights: Mapping[str, Tensor]):
             if len(renamed) != len(weights):
                 raise AdapterError("The file spells the same weight in two ways. Download the original file again.")
             return family, family.inspect(shapes), renamed
-    known = "Flux XLabs (v1, v2), Flux InstantX, Flux Redux and SD3.5-Large InstantX"
+    known = "Flux XLabs (v1, v2), Flux InstantX, Flux Redux, SD3.5-Large InstantX, and what our trainer makes"
     what = next((text for part, text in OTHERS.items() if any(part in key for key in weights)), None)
     example = ", ".join(sorted(weights)[:3]) or "nothing"
     raise AdapterError(

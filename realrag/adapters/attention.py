@@ -11,7 +11,12 @@ CAST_LIMIT = 1 << 26  # weights converted at a time: 256 MB in fp32. Flux Instan
 
 
 def linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    """A linear layer in the precision and on the device of `x`, whatever its weights are stored in."""
+    """A linear layer in the precision and on the device of `x`, whatever its weights are stored in.
+
+    A layer of another class (the trainer's low-rank ones) does its own work.
+    """
+    if not isinstance(layer, nn.Linear):
+        return layer(x)
     weight, bias = layer.weight, None if layer.bias is None else layer.bias.to(x)
     if weight.numel() <= CAST_LIMIT or (weight.dtype, weight.device) == (x.dtype, x.device):
         return F.linear(x, weight.to(x), bias)

@@ -1,13 +1,15 @@
 """SD3.5-Large reference adapter of InstantX.
 
 Source: diffusers IPAdapterTimeImageProjection and SD3IPAdapterJointAttnProcessor2_0; InstantX's own code agrees.
+Our trainer makes a variant without the keys norm_k: the picture's own keys are then not attended to a second time, so
+that values of zero add nothing at all, which the published formula cannot do.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from typing import Mapping
+from typing import Container, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -89,7 +91,7 @@ def inspect(shapes: Shapes) -> AdapterSpec:
             **_linear("norm_ip", 2 * width, hidden),
             "to_k_ip.weight": (width, width),
             "to_v_ip.weight": (width, width),
-            **{f"{name}.weight": (head_dim,) for name in ("norm_q", "norm_k", "norm_ip_k")},
+            **{f"{name}.weight": (head_dim,) for name in block_norms(shapes)},
         }
         expected |= {f"blocks.{i}.{key}": shape for key, shape in block.items()}
     check_shapes(shapes, expected, label)
@@ -106,6 +108,11 @@ def inspect(shapes: Shapes) -> AdapterSpec:
         crop=False,
         tokens=tokens,
     )
+
+
+def block_norms(keys: Container[str]) -> tuple[str, ...]:
+    """The RMS norms in each block; without norm_k in the first, the picture's own keys are left out."""
+    return ("norm_q", "norm_k", "norm_ip_k") if "blocks.0.norm_k.weight" in keys else ("norm_q", "norm_ip_k")
 
 
 def _linear(name: str, out: int, into: int) -> dict[str, tuple[int, ...]]:
@@ -152,6 +159,7 @@ class InstantXAdapter(nn.Module):
     e' = LN(e) (1 + scale(t)) + shift(t);  k_ip = norm_ip_k(W_k e'),  v_ip = W_v e'
     attention += strength * SDPA(norm_q(q), [norm_k(k); k_ip], [v; v_ip]), before the output projection.
     The negative prompt's e comes from hidden states of zeros, not from tokens of zeros.
+    Without norm_k: attention += strength * SDPA(norm_q(q), k_ip, v_ip).
     """
 
     def __init__(self, spec: AdapterSpec, weights: Mapping[str, Tensor]):
@@ -182,7 +190,7 @@ class InstantXAdapter(nn.Module):
                         "norm_ip": nn.Linear(hidden, 2 * width),
                         "to_k_ip": nn.Linear(width, width, bias=False),
                         "to_v_ip": nn.Linear(width, width, bias=False),
-                        **{name: nn.RMSNorm(spec.head_dim) for name in ("norm_q", "norm_k", "norm_ip_k")},
+                        **{name: nn.RMSNorm(spec.head_dim) for name in block_norms(weights)},
                     }
                 )
                 for _ in range(spec.n_blocks)
@@ -219,7 +227,10 @@ class InstantXAdapter(nn.Module):
         bias: (L or 1, T), added to the scores of the references' tokens, not to those of the image's own.
         """
         layers = self.blocks[block]
-        q, k = (rms_norm(x, layers[name].weight).to(v) for x, name in ((q, "norm_q"), (k, "norm_k")))
+        q = rms_norm(q, layers["norm_q"].weight).to(v)
+        if "norm_k" not in layers:
+            return merge_heads(attend(q, k_ip, v_ip, bias))
+        k = rms_norm(k, layers["norm_k"].weight).to(v)
         k_ip, v_ip = (t.to(q).expand(q.shape[0], -1, -1, -1) for t in (k_ip, v_ip))
         bias = None if bias is None else F.pad(bias, (k.shape[2], 0))
         return merge_heads(attend(q, torch.cat((k, k_ip), 2), torch.cat((v, v_ip), 2), bias))

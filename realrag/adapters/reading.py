@@ -14,6 +14,8 @@ from torch import Tensor
 
 from ..errors import AdapterError
 
+FORMAT, VERSION = "realrag-adapter", "1"  # in the metadata of the files that our trainer writes
+ABOUT = ("family", "base", "encoder", "encoder_sha256")  # what such a file has to say of itself
 HEADER_LIMIT = 8 << 20  # bytes of safetensors header; the largest known adapter needs 60 kB
 TENSOR_LIMIT = 10_000
 PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # how torch's files and bare pickles begin
@@ -40,6 +42,21 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not 0 < len(weights) <= TENSOR_LIMIT:
         raise AdapterError(f"{path.name} holds {len(weights)} tensors; an adapter holds 1 to {TENSOR_LIMIT}.")
     return weights
+
+
+def read_about(path: Path) -> dict[str, str]:
+    """What a file of our own says of itself; {} for the files of others. Call it after `read_weights`."""
+    if path.suffix != ".safetensors":
+        return {}
+    with safe_open(path, framework="pt") as file:
+        about = file.metadata() or {}
+    if about.get("format") != FORMAT:
+        return {}
+    if about.get("version") != VERSION:
+        raise AdapterError(f"It is of version {about.get('version')!r}; this RealRAG reads {VERSION!r}. Update RealRAG.")
+    if missing := [name for name in ABOUT if name not in about]:
+        raise AdapterError(f"It does not say its {missing[0]}. The file is damaged: get it again.")
+    return about
 
 
 def _read_safetensors(path: Path, start: bytes) -> dict[str, Tensor]:

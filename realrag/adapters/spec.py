@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Mapping, Sequence
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from ..errors import AdapterError
 
 Shapes = Mapping[str, tuple[int, ...]]
+POOLED = ("image_embeds", "pooler_output")
 LISTED = 3  # keys named in an error before "and N more"
 
 
@@ -30,6 +31,31 @@ class AdapterSpec:
     crop: bool  # True: shorter side to size, centre crop. False: squash to a square
     tokens: int  # per reference
     single_blocks: bool = False  # does it feed Flux's single blocks too?
+    encoder_sha256: str = ""  # of the image encoder's weights, where the file says so
+    encoder_tokens: int = 0  # L, where the shapes fix it
+
+    def told(self, about: Mapping[str, str]) -> AdapterSpec:
+        """With what a file of our own says of itself (docs/injection.md): the generator and the image encoder by name and hash."""
+        if not about:
+            return self
+        if about.get("family") != self.family:
+            raise AdapterError(
+                f"The file calls itself {about.get('family')!r}, but holds {self.label}. It was changed: get it again."
+            )
+        return replace(
+            self,
+            label=f"{self.label}, for {about['base']}",
+            base=about["base"],
+            encoder=about["encoder"],
+            encoder_sha256=about["encoder_sha256"],
+        )
+
+    @property
+    def cure(self) -> str:
+        """Where the right image encoder is to be had."""
+        if self.encoder_sha256:
+            return f"Connect clip_vision of Load Reflective Retriever, with a bundle that was made with {self.encoder}."
+        return f"Load {self.encoder} with Load CLIP Vision and connect it to clip_vision."
 
     def check_base(self, family: str, name: str, width: int, n_blocks: int) -> None:
         """Refuse a generator that this adapter was not made for. `family` is "flux" or "sd3"."""
@@ -40,15 +66,23 @@ class AdapterSpec:
                 "or connect no adapter: a VAE alone lets the references in without one."
             )
 
+    def check_encoder(self, sha256: str) -> None:
+        """Refuse another image encoder than the one the file names. sha256: of its weights, "" where unknown."""
+        if self.encoder_sha256 and sha256 != self.encoder_sha256:
+            raise AdapterError(
+                f"This adapter ({self.label}) was trained on the image encoder {self.encoder} "
+                f"({self.encoder_sha256[:12]}), but the connected one is another ({sha256[:12] or 'of unknown weights'}): "
+                f"it would see noise. {self.cure}"
+            )
+
     def check_features(self, features: Tensor) -> None:
         """Refuse the output of an image encoder that this adapter was not trained on."""
-        ndim = 2 if self.encoder_output in ("image_embeds", "pooler_output") else 3
-        if features.ndim != ndim or features.shape[-1] != self.encoder_dim:
+        fits = features.ndim == (2 if self.encoder_output in POOLED else 3) and features.shape[-1] == self.encoder_dim
+        if not fits or self.encoder_tokens not in (0, features.shape[1]):
             raise AdapterError(
                 f"This adapter ({self.label}) reads {self.encoder_output} of width {self.encoder_dim} from "
                 f"{self.encoder}, but the connected CLIP Vision model gives width {features.shape[-1]} "
-                f"(shape {tuple(features.shape)}). "
-                f"Load {self.encoder} with Load CLIP Vision."
+                f"(shape {tuple(features.shape)}). {self.cure}"
             )
 
 

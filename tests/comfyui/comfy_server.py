@@ -53,10 +53,10 @@ class Refused(Exception):
 
 
 class Server:
-    def __init__(self, base: Path, *flags: str):
+    def __init__(self, base: Path, *flags: str, pack: Path = ROOT):
         """Start ComfyUI with `base` as its base folder: `custom_nodes`, `models`, `input`, `output` lie there."""
         self.base = base
-        for name, folder in {"realrag": ROOT, "realrag_test_nodes": ROOT / "tests" / "comfyui" / "test_nodes"}.items():
+        for name, folder in {"realrag": pack, "realrag_test_nodes": ROOT / "tests" / "comfyui" / "test_nodes"}.items():
             link = base / "custom_nodes" / name
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(folder, target_is_directory=True)

@@ -14,6 +14,9 @@ from functools import partial
 from pathlib import Path
 
 import controlnet_graphs
+import start_here_graph
+
+from realrag.miniature.files import families_there
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
@@ -160,12 +163,12 @@ def _origin(info: dict) -> dict:
     return {"cnr_id": "realrag", "ver": VERSION} if ours else {"cnr_id": "comfy-core", "ver": "0.3.64"}
 
 
-def retrieval(canvas: Canvas, note: str, top_k: int = 3) -> tuple[dict, dict]:
+def retrieval(canvas: Canvas, note: str, top_k: int = 3, text: str = "") -> tuple[dict, dict]:
     """The part all graphs share: a library, the prompt, the references, their scores and credits."""
     canvas.group("1  Find real photos", (0, 0), (900, HEIGHT), "#3f5159")
     canvas.note((20, 440), (380, 420), "What this graph does", note)
     loader = canvas.node("RealRAG_LoadRetriever", (20, 80), (380, 110))
-    prompt = canvas.node("PrimitiveStringMultiline", (20, 220), (380, 160), title="Prompt", value=PROMPT)
+    prompt = canvas.node("PrimitiveStringMultiline", (20, 220), (380, 160), title="Prompt", value=text or PROMPT)
     found = canvas.node(
         "RealRAG_RetrieveReferences", (440, 80), (440, 760), top_k=top_k,
         links={"retriever": (loader, "retriever"), "prompt": (prompt, "STRING")},
@@ -226,9 +229,14 @@ def injection(canvas: Canvas, model: dict, found: dict, adapter: str, vision: st
     return canvas.node("RealRAG_InjectReferences", (960, 530), (360, 640), strength=strength, links=links)
 
 
-def pictures(canvas: Canvas, plain, patched, positive, negative, latent, vae, settings: dict, prefix: str) -> None:
-    """The picture with references, and the same without them: muted, for comparing."""
-    arms = (("With references", patched, 80, 0, prefix), ("Without references", plain, 700, 2, f"{prefix}_plain"))
+def pictures(
+    canvas: Canvas, plain, patched, positive, negative, latent, vae, settings: dict, prefix: str, small: bool = False
+) -> None:  # fmt: skip
+    """The picture with references, and the same without them: muted, for comparing. Of a small model both, enlarged."""
+    arms = (
+        ("With references", patched, 80, 0, prefix),
+        ("Without references", plain, 700, 0 if small else 2, f"{prefix}_plain"),
+    )
     for title, model, y, mode, name in arms:
         links = {
             "model": (model, "MODEL"),
@@ -239,6 +247,10 @@ def pictures(canvas: Canvas, plain, patched, positive, negative, latent, vae, se
         sampled = canvas.node("KSampler", (1800, y), (300, 270), title=title, mode=mode, links=links, **settings)
         links = {"samples": (sampled, "LATENT"), "vae": (vae, "VAE")}
         decoded = canvas.node("VAEDecode", (1800, y + 340), (300, 50), mode=mode, links=links)
+        if small:
+            links = {"image": (decoded, "IMAGE")}
+            enlarged = {"upscale_method": "lanczos", "scale_by": 3.0}
+            decoded = canvas.node("ImageScaleBy", (1800, y + 450), (300, 80), links=links, **enlarged)
         links = {"images": (decoded, "IMAGE")}
         canvas.node("SaveImage", (2140, y), (380, 520), mode=mode, filename_prefix=name, links=links)
 
@@ -271,7 +283,16 @@ def controlnet(object_info: dict, base: str) -> dict:
     return canvas.json(f"realrag_controlnet_{base}")
 
 
+def start_here(object_info: dict) -> dict:
+    canvas = Canvas(object_info)
+    found = retrieval(canvas, start_here_graph.NOTE, top_k=start_here_graph.TOP_K, text=start_here_graph.PROMPT)
+    start_here_graph.draw(canvas, *found, pictures)
+    return canvas.json("realrag_start_here")
+
+
 WORKFLOWS = {"realrag_flux": flux, "realrag_sd35": sd35}
+if families_there():
+    WORKFLOWS["realrag_start_here"] = start_here
 WORKFLOWS |= {f"realrag_controlnet_{base}": partial(controlnet, base=base) for base in controlnet_graphs.CONTROLNETS}
 
 

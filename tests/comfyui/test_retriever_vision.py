@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from injection_world import DIALS, photo, synthetic
@@ -19,8 +21,9 @@ class Encoder(torch.nn.Module):
 
         return torch.from_numpy(numpy.array(image.resize((8, 8)))).permute(2, 0, 1)
 
-    def encode_images(self, pixels):
-        return pixels.flatten(1).float() @ self.weight.T / 2550
+    def see(self, pixels):
+        embeds = pixels.flatten(1).float() @ self.weight.T / 2550
+        return SimpleNamespace(embeds=embeds, penultimate=None, last=None)
 
 
 @pytest.fixture
@@ -60,7 +63,7 @@ def test_its_embedding_is_that_of_the_encoder_for_pictures_with_and_without_alph
 
 
 def test_an_adapter_that_reads_hidden_states_says_what_to_load(world, vision):
-    for kind, words in (("sd35", "penultimate_hidden_states, which a retriever's image encoder"),):
+    for kind, words in (("sd35", "penultimate_hidden_states, which this retriever's image encoder"),):
         with pytest.raises(world.adapter_error, match=words):
             world.inject.InjectReferences.execute(
                 world.models[kind], image=photo(1), adapter=world.adapter(kind), clip_vision=vision, **DIALS

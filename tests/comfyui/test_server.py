@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from realrag.build_heads import change_heads
 from realrag.bundle import read_manifest
 from realrag.head import ReflectiveHead, save_head
+from realrag.miniature.files import families_there
 
 SHIPPED = "sample (shipped)"
 # family -> (model file for UNETLoader, tiny VAE)
@@ -73,7 +74,7 @@ def ids(server: Server) -> tuple[str, str]:
 
 NODES = (
     "LoadRetriever", "RetrieveReferences", "EditReferences", "LoadReferenceAdapter", "InjectReferences",
-    "SaveReferencePack", "LoadReferencePack",
+    "SaveReferencePack", "LoadReferencePack", *["LoadMiniature"] * bool(families_there()),
 )  # fmt: skip
 
 

@@ -1,0 +1,94 @@
+"""The autoencoder of the miniature models: TAESD's layout (madebyollin/taesd, MIT) with 16 channels, as ComfyUI loads it
+under the names taesd3 and taef1. 1.2 M parameters each way, eight pixels a latent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from ..errors import RealRAGError
+
+CHANNELS = 16
+WIDTH = 64
+FORMAT, VERSION = "realrag-miniature-autoencoder", "1"
+
+
+class Clamp(nn.Module):
+    """Soft bounds of -3 and 3, so that no latent drives the decoder wild."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x / 3) * 3
+
+
+class Block(nn.Module):
+    """Three 3x3 convolutions beside the identity."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Sequential(conv(), nn.ReLU(), conv(), nn.ReLU(), conv())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.conv(x) + x)
+
+
+def conv(channels_in: int = WIDTH, channels_out: int = WIDTH, **more) -> nn.Conv2d:
+    return nn.Conv2d(channels_in, channels_out, 3, padding=1, **more)
+
+
+def encoder(channels: int = CHANNELS) -> nn.Sequential:
+    """(B, 3, H, W) in 0..1 -> (B, channels, H/8, W/8)."""
+    layers: list[nn.Module] = [conv(3), Block()]
+    for _ in range(3):
+        layers += [conv(stride=2, bias=False), Block(), Block(), Block()]
+    return nn.Sequential(*layers, conv(WIDTH, channels))
+
+
+def decoder(channels: int = CHANNELS) -> nn.Sequential:
+    """(B, channels, h, w) -> (B, 3, 8h, 8w), about 0..1."""
+    layers: list[nn.Module] = [Clamp(), conv(channels), nn.ReLU()]
+    for _ in range(3):
+        layers += [Block(), Block(), Block(), nn.Upsample(scale_factor=2), conv(bias=False)]
+    return nn.Sequential(*layers, Block(), conv(WIDTH, 3))
+
+
+class Autoencoder(nn.Module):
+    """Its latents are what a generator sees: of about unit variance. ComfyUI hands latents about in each family's own
+    scale; `state_for` tells it which."""
+
+    def __init__(self, channels: int = CHANNELS):
+        super().__init__()
+        self.taesd_encoder = encoder(channels)
+        self.taesd_decoder = decoder(channels)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in 0..1, sides multiples of 8 -> (B, 16, H/8, W/8)."""
+        return self.taesd_encoder(images)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """(B, 16, h, w) -> (B, 3, 8h, 8w) in 0..1."""
+        return self.taesd_decoder(latents).clamp(0, 1)
+
+    def state_for(self, scale: float, shift: float) -> dict[str, Tensor]:
+        """ComfyUI's state dict for a family whose latents are ours / scale + shift (comfy.latent_formats)."""
+        return {**self.state_dict(), "vae_scale": torch.tensor(float(scale)), "vae_shift": torch.tensor(float(shift))}
+
+
+def load_autoencoder(path: Path) -> Autoencoder:
+    """fp32, in eval mode. RealRAGError when the file is not such an autoencoder."""
+    try:
+        with safe_open(path, "pt") as file:
+            found = tuple((file.metadata() or {}).get(key) for key in ("format", "version"))
+            state = {name: file.get_tensor(name).float() for name in file.keys()}
+    except (OSError, SafetensorError) as error:
+        raise RealRAGError(f"The autoencoder {path} cannot be read ({error}). Get or train it again.") from error
+    if found != (FORMAT, VERSION):
+        raise RealRAGError(f"{path} says {found}; this RealRAG reads {(FORMAT, VERSION)}. Update one of them.")
+    model = Autoencoder()
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise RealRAGError(f"{path} does not hold an autoencoder's weights ({error}). Get or train it again.") from error
+    return model.to(memory_format=torch.channels_last).eval().requires_grad_(False)

@@ -1,0 +1,127 @@
+"""The miniatures in a real ComfyUI server: the node is in the menu, and the graph to start with runs as it ships."""
+
+from __future__ import annotations
+
+import json
+
+import make_workflows
+import pytest
+import start_here_graph
+from comfy_server import ROOT, Graph, Refused, Server
+from miniature_files import pack_with_random_miniatures
+
+START = ROOT / "workflows" / "realrag_start_here.json"
+FRONTEND_ONLY = {"MarkdownNote"}
+
+
+@pytest.fixture(scope="module")
+def server(comfyui, tmp_path_factory):
+    """A server whose pack holds miniatures of random weights, whatever ships."""
+    base = tmp_path_factory.mktemp("comfyui-miniature")
+    server = Server(base, pack=pack_with_random_miniatures(base / "pack"))
+    yield server
+    server.stop()
+
+
+def as_prompt(workflow: dict, object_info: dict) -> Graph:
+    """A graph as the frontend queues it: widgets in their order under their names, links by node and slot."""
+    links = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
+    graph = Graph()
+    for node in workflow["nodes"]:
+        if node["type"] in FRONTEND_ONLY or node["mode"] != 0:
+            continue
+        linked = {socket["name"]: links[socket["link"]] for socket in node["inputs"] if socket["link"] is not None}
+        values, inputs = iter(node["widgets_values"]), {}
+        described = object_info[node["type"]]["input"]
+        for name, (kind, *options) in {**described.get("required", {}), **described.get("optional", {})}.items():
+            options = options[0] if options else {}
+            if isinstance(kind, list) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"):
+                if not options.get("forceInput"):
+                    inputs[name] = next(values)
+                    if options.get("control_after_generate"):
+                        next(values)
+        graph[str(node["id"])] = {"class_type": node["type"], "inputs": {**inputs, **linked}}
+    return graph
+
+
+def loaded(graph: Graph, family: str) -> str:
+    """Load Miniature -> prompt -> KSampler -> VAE Decode -> Save Image; returns the last."""
+    mini = graph.add("RealRAG_LoadMiniature", family=family)
+    said = [graph.add("CLIPTextEncode", clip=[mini, 1], text=text) for text in ("a (red:1.2) apple", "")]
+    latent = graph.add("EmptySD3LatentImage", width=128, height=128, batch_size=2)
+    sampled = graph.add(
+        "KSampler", model=[mini, 0], positive=[said[0], 0], negative=[said[1], 0], latent_image=[latent, 0], seed=7,
+        steps=2, cfg=2.0, sampler_name="euler", scheduler="simple", denoise=1.0,
+    )  # fmt: skip
+    decoded = graph.add("VAEDecode", samples=[sampled, 0], vae=[mini, 2])
+    return graph.add("SaveImage", images=[decoded, 0], filename_prefix="miniature")
+
+
+def test_the_node_offers_the_families_that_are_there_as_model_clip_and_vae(server: Server):
+    info = server.json("/object_info/RealRAG_LoadMiniature")["RealRAG_LoadMiniature"]
+    assert info["output"] == ["MODEL", "CLIP", "VAE"]
+    assert info["input"]["required"]["family"][1]["options"] == ["SD3 miniature", "Flux miniature"]
+
+
+def test_the_miniatures_are_in_no_list_of_the_artists_own_models(server: Server):
+    for folder in server.json("/models"):
+        assert not {"sd3.safetensors", "flux.safetensors", "autoencoder.safetensors"} & set(server.json(f"/models/{folder}"))
+
+
+@pytest.mark.parametrize("family", ["SD3 miniature", "Flux miniature"])
+def test_a_prompt_ends_as_saved_pictures_and_memory_comes_back(server: Server, family: str):
+    graph = Graph()
+    saved = loaded(graph, family)
+    pictures = [server.picture(image) for image in server.run(graph).outputs[saved]["images"]]
+    assert len(pictures) == 2 and all(picture.shape == (128, 128, 3) and picture.std() > 0 for picture in pictures)
+    server.forget()
+    again = server.run(graph)
+    assert not again.cached
+    for picture, image in zip(pictures, again.outputs[saved]["images"]):
+        assert (server.picture(image) == picture).all()
+
+
+@pytest.mark.parametrize("family", ["", "sd3", "../../sd3", "SD3 miniature/..", "SD3\0miniature"])
+def test_an_unknown_family_is_refused_before_anything_runs(server: Server, family: str):
+    graph = Graph()
+    loaded(graph, family)
+    with pytest.raises(Refused) as refusal:
+        server.queue(graph)
+    assert refusal.value.code == 400 and "No miniature is called" in str(refusal.value)
+
+
+def pictures(server: Server, workflow: dict, **changed: str) -> list:
+    """What its Save Image nodes save, after two steps each; `changed`: other values of widgets, by what they were."""
+    graph = as_prompt(workflow, server.json("/object_info"))
+    for node in graph.values():
+        inputs = {name: changed.get(value, value) if isinstance(value, str) else value for name, value in node["inputs"].items()}
+        node["inputs"] = inputs | ({"steps": 2} if node["class_type"] == "KSampler" else {})
+    run = server.run(graph)
+    found = next(node for node, inner in graph.items() if inner["class_type"] == "RealRAG_RetrieveReferences")
+    assert run.outputs[found]["images"]
+    saved = [node for node, inner in graph.items() if inner["class_type"] == "SaveImage"]
+    return [server.picture(run.outputs[node]["images"][0]) for node in saved]
+
+
+def test_it_asks_for_what_the_miniatures_were_never_shown():
+    unseen = (ROOT / "train" / "miniature" / "held_out.txt").read_text().splitlines()
+    assert {start_here_graph.THING, "lemon", "mango", "red beet"} <= set(unseen)
+    assert not {"conference", "red bell pepper", "pear", "red pepper"} & set(unseen)
+
+
+def test_the_graph_to_start_with_runs_as_it_ships_and_its_two_pictures_differ(server: Server):
+    if not START.is_file():
+        pytest.skip("no miniature's weights are in the package, so the graph that needs them does not ship")
+    steered, plain = pictures(server, json.loads(START.read_text()))
+    assert steered.shape == plain.shape == (384, 384, 3) and (steered != plain).any()
+
+
+@pytest.mark.parametrize("name", ["SD3 miniature", "Flux miniature"])
+@pytest.mark.parametrize("adapter", [True, False])
+def test_it_runs_with_each_family_with_its_adapter_and_without_one(server: Server, monkeypatch, name: str, adapter: bool):
+    monkeypatch.setattr(start_here_graph, "ADAPTER", ROOT / "README.md" if adapter else ROOT / "none")
+    workflow = make_workflows.start_here(server.json("/object_info"))
+    assert adapter == any(node["type"] == "RealRAG_LoadReferenceAdapter" for node in workflow["nodes"])
+    chosen = {"SD3 miniature": name, "SD3 miniature (shipped)": f"{name} (shipped)"}
+    steered, plain = pictures(server, workflow, **chosen)
+    assert (steered != plain).any()

@@ -1,0 +1,46 @@
+"""Reference and target: two different photos of one thing in one look. The same photo twice would teach to copy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .cache import Cached
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """(B,) each: target and reference photos of a Cached, their look, a sentence's row in it, and which parts are shown."""
+
+    targets: np.ndarray
+    references: np.ndarray
+    looks: np.ndarray
+    sentences: np.ndarray
+    image: np.ndarray  # bool
+    text: np.ndarray  # bool
+
+
+class Drawing:
+    """Draws pairs by dice that the caller brings, things by the root of how many photos they have."""
+
+    def __init__(self, cached: Cached, drops: tuple[float, float, float] = (0.0, 0.0, 0.0)):
+        self.cached, self.drops = cached, drops
+        self.own = {row: np.array(places) for row, places in cached.things.of().items()}
+        self.rows = np.array(sorted(self.own))
+        weights = np.array([len(self.own[row]) for row in self.rows]) ** 0.5
+        self.odds = weights / weights.sum()
+
+    def draw(self, count: int, dice: np.random.Generator) -> Pairs:
+        rows = dice.choice(self.rows, count, p=self.odds)
+        pairs = np.array([dice.choice(self.own[row], 2, replace=False) for row in rows])
+        looks = dice.integers(len(self.cached.features), size=count)
+        sentences = rows * self.cached.sentences + dice.integers(self.cached.sentences, size=count)
+        roll, (image, text, both) = dice.random(count), self.drops
+        no_image, no_text = roll < image + both, (roll >= image) & (roll < image + both + text)
+        return Pairs(pairs[:, 0], pairs[:, 1], looks, sentences, ~no_image, ~no_text)
+
+    def others(self, pairs: Pairs, dice: np.random.Generator) -> np.ndarray:
+        """(B,) for each pair a photo of another thing."""
+        rows = np.array(self.cached.things.rows)[pairs.targets]
+        return np.array([dice.choice(self.own[dice.choice(self.rows[self.rows != row])]) for row in rows])

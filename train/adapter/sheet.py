@@ -1,0 +1,96 @@
+"""A sheet of what a miniature paints from one noise: without a reference, with the right one, with a wrong one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from realrag.files import write_atomic
+from realrag.miniature.sampling import sample
+
+from .bases import Base
+from .cache import Cached
+from .fitting import AdapterTraining
+from .inputs import MiniatureInputs
+from .pairs import Drawing
+from .steering import Steered
+
+ROWS, STEPS, CFG = 8, 16, 3.0
+
+
+class Painter:
+    """A steered generator as `sample` calls it; with guidance the second half of the rows has no reference, as in ComfyUI."""
+
+    def __init__(self, steered: Steered, features: Tensor | None):
+        self.steered, self.features, self.family = steered, features, steered.base.family
+
+    def __call__(self, x: Tensor, sigma: Tensor, states: Tensor, pooled: Tensor, attend=None) -> Tensor:
+        features, shown = self.features, None
+        if features is not None and len(x) > len(features):
+            shown = torch.arange(len(x)) < len(features)
+            features = torch.cat((features, features))
+        return self.steered.velocity(x, sigma, states, pooled, features, shown)
+
+
+@torch.no_grad()
+def paint(
+    steered: Steered,
+    inputs: MiniatureInputs,
+    texts: tuple[Tensor, Tensor],
+    features: Tensor | None,
+    noise: Tensor,
+    **how,
+) -> Tensor:
+    """(B, 3, S, S) in 0..1. texts: states and pooled of B prompts; features (B, L, E) or None."""
+    empty = inputs.texts([""])
+    how = {"steps": STEPS, "cfg": CFG, **how}
+    return inputs.autoencoder.decode(sample(Painter(steered, features), noise, texts, empty, **how))
+
+
+def rows_of(cached: Cached, count: int, seed: int) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Prompts by name, photos of those things, and photos of others; each thing once as long as they last."""
+    drawing, dice = Drawing(cached), np.random.default_rng(seed)
+    chosen = dice.permutation(drawing.rows)[:count]
+    right = np.array([dice.choice(drawing.own[row]) for row in chosen])
+    wrong = np.roll(right, 1)
+    return [f"a photo of {cached.things.groups[row].name}" for row in chosen], right, wrong
+
+
+def columns(
+    steered: Steered, inputs: MiniatureInputs, cached: Cached, seed: int = 0, count: int = ROWS, **how
+) -> list[Tensor]:
+    """Right reference, without, with it, wrong reference, with that one: (B, 3, S, S) each, all from the same noise."""
+    prompts, right, wrong = rows_of(cached, count, seed)
+    plain = np.zeros(len(right), np.int64)
+    noise = torch.randn(cached.pictures(right, plain).shape, generator=torch.Generator().manual_seed(seed))
+    texts = inputs.texts(prompts)
+    shown = [inputs.autoencoder.decode(cached.pictures(photos, plain)) for photos in (right, wrong)]
+    made = [
+        paint(steered, inputs, texts, f, noise, **how)
+        for f in (None, cached.seen(right, plain), cached.seen(wrong, plain))
+    ]
+    return [shown[0], made[0], made[1], shown[1], made[2]]
+
+
+def save_sheet(path: Path, pictures: list[Tensor]) -> None:
+    rows = torch.stack(pictures, 1)  # (B, columns, 3, S, S)
+    whole = torch.cat([torch.cat(tuple(row), 2) for row in rows], 1)
+    image = Image.fromarray((whole.permute(1, 2, 0) * 255).round().byte().numpy())
+    write_atomic(path, lambda file: image.save(file, "PNG"))
+
+
+def sheets_of(out: Path, say: Callable[[str], None]) -> Callable[[AdapterTraining, Base, MiniatureInputs], None]:
+    """What the run calls now and then: one sheet of things seen, one of things held out."""
+
+    def draw(training: AdapterTraining, base: Base, inputs: MiniatureInputs) -> None:
+        with training.averaged() as steered:
+            for part, cached in training.parts.items():
+                save_sheet(out.with_name(f"{out.stem}.{part.replace(' ', '-')}.png"), columns(steered, inputs, cached))
+        say(f"drew sheets beside {out} after step {training.step}")
+
+    return draw

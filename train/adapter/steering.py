@@ -1,0 +1,129 @@
+"""A frozen generator with an adapter at its blocks, by hooks alone: none of the generator's code is copied or replaced.
+
+The formulas are those of `realrag.adapters`, so that what is trained is what ComfyUI injects later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from realrag.adapters import xlabs
+from realrag.adapters.attention import split_heads
+from realrag.errors import RealRAGError
+
+from .bases import Base
+
+
+@dataclass(frozen=True)
+class Site:
+    """One block, as an adapter touches it: the modules whose outputs hold the picture's queries (SD3: raw queries, keys and
+    values), and the module to whose input (SD3) or to which part of whose output (Flux) the branch is added."""
+
+    sources: tuple[nn.Module, ...]
+    read: Callable[[list[Tensor]], Sequence[Tensor]]  # outputs of the sources -> (B, H, L, D) each
+    target: nn.Module
+    part: int | None = None  # of the target's output; None: its input
+
+    def attach(self, branch: Callable[..., Tensor | None]) -> None:
+        """Call `branch` on what was read, each time the block runs, and add what it gives (B, L, W)."""
+        seen: list[Tensor] = [None] * len(self.sources)
+
+        def keep(place: int):
+            def hook(module, args, out) -> None:
+                seen[place] = out
+
+            return hook
+
+        def before(module, args):
+            added = branch(*self.read(seen))
+            return None if added is None else (args[0] + added.to(args[0]), *args[1:])
+
+        def after(module, args, out):
+            added = branch(*self.read(seen))
+            if added is None:
+                return None
+            return tuple(x + added.to(x) if i == self.part else x for i, x in enumerate(out))
+
+        for place, source in enumerate(self.sources):
+            source.register_forward_hook(keep(place))
+        if self.part is None:
+            self.target.register_forward_pre_hook(before)
+        else:
+            self.target.register_forward_hook(after)
+
+
+def sites_of(base: Base) -> list[Site]:
+    """The sites of all double (joint) blocks, by diffusers' module names or by those of the published checkpoints."""
+    net, heads = base.net, base.heads
+
+    def apart(outputs: list[Tensor]) -> list[Tensor]:
+        return [split_heads(x, heads) for x in outputs]
+
+    def fused(outputs: list[Tensor]) -> list[Tensor]:
+        return [split_heads(x, heads) for x in outputs[0].chunk(3, -1)]
+
+    if base.family == "sd3" and hasattr(net, "transformer_blocks"):
+        parts = [block.attn for block in net.transformer_blocks]
+        return [Site((attn.to_q, attn.to_k, attn.to_v), apart, attn.to_out[0]) for attn in parts]
+    if base.family == "sd3" and hasattr(net, "joint_blocks"):
+        parts = [block.x_block.attn for block in net.joint_blocks]
+        return [Site((attn.qkv,), fused, attn.proj) for attn in parts]
+    if base.family == "flux" and hasattr(net, "transformer_blocks"):
+        blocks = net.transformer_blocks
+        return [Site((b.attn.norm_q,), lambda seen: [seen[0].transpose(1, 2)], b, part=1) for b in blocks]
+    if base.family == "flux" and hasattr(net, "double_blocks"):
+        return [Site((b.img_attn.norm.query_norm,), list, b, part=0) for b in net.double_blocks]
+    raise RealRAGError(
+        f"{type(net).__name__} has blocks of unknown names. Known are diffusers' and the published ones."
+    )
+
+
+class Steered:
+    """Call it like the generator, with an image encoder's features beside. Hooks stay on `base.net` as long as it lives."""
+
+    def __init__(self, base: Base, adapter: nn.Module):
+        self.base, self.adapter = base, adapter
+        adapter.spec.check_base(base.family, base.name, base.width, base.blocks)
+        self._branches: Callable[..., Tensor] | None = None
+        for index, site in enumerate(sites_of(base)):
+            site.attach(lambda *seen, index=index: self._branches and self._branches(index, *seen))
+
+    def velocity(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        states: Tensor,
+        pooled: Tensor,
+        features: Tensor | None = None,
+        shown: Tensor | None = None,
+    ) -> Tensor:
+        """x (B, C, h, w) at noise levels sigma (B,), text states (B, T, D) and pooled (B, P) -> d x / d sigma (B, C, h, w).
+
+        features: (B, L, E) of one reference a row; None leaves the generator alone. shown: (B,) bool; where it is False the
+        row is as the format has it without a reference: features of zeros with SD3, no branch at all with Flux.
+        """
+        # With gradient checkpointing the blocks run again in the backward pass, so the branches stay until the next call.
+        self._branches = None if features is None else self._ready(sigma, features, shown)
+        return self.base.velocity(x, sigma, states, pooled)
+
+    def _ready(self, sigma: Tensor, features: Tensor, shown: Tensor | None) -> Callable[..., Tensor]:
+        adapter, heads = self.adapter, self.base.heads
+        if self.base.family == "flux":
+            tokens = adapter.tokens(features)
+
+            def flux(index: int, q: Tensor) -> Tensor:
+                added = xlabs.branch(q, *adapter.keys_values_each(tokens, index, heads))
+                return added if shown is None else added * shown[:, None, None].to(added)
+
+            return flux
+        if shown is not None:
+            features = features * shown[:, None, None].to(features)
+        tokens, time = adapter.tokens(features, 1000 * sigma)
+
+        def sd3(index: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return adapter.branch(index, q, k, v, *adapter.keys_values(tokens, time, index))
+
+        return sd3

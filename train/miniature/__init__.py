@@ -1,0 +1,1 @@
+"""Trains the miniature models of realrag/miniature."""

@@ -1,0 +1,160 @@
+"""Trains the miniature autoencoder. The outer layers start as taef2's and the encoder's stay so; the inner ones learn, on
+cached answers of the outer ones, to say in 16 channels what taef2 says in 32. Then all that decodes learns on pixels."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save
+from torch import Tensor
+
+from realrag.files import sorted_header, write_atomic
+from realrag.miniature.autoencoder import FORMAT, VERSION, Autoencoder
+
+from ..contrastive.fit import STOPPED
+from .features import answers, to_images
+from .loop import Keeping, Training, Watch, chosen_rows, pace, training_key
+from .taef2 import BACK, FRONT, Teacher, read_taef2, squeeze
+from .world import World, add_world_arguments, read_world
+
+HELP = "train the autoencoder of the miniature models"
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """The knobs. Three parts: inner layers against the teacher, then with the decoder on pixels, then the decoder alone."""
+
+    seed: int = 0
+    views: int = 2  # of each photo
+    inner_steps: int = 800
+    inner_batch: int = 32
+    inner_rate: float = 1e-3
+    joint_steps: int = 200  # after them the latents are fixed, and a generator can be trained
+    last_steps: int = 800
+    batch: int = 8  # whole pictures
+    rate: float = 4e-4  # on pixels
+    noise: float = 0.1  # on latents of unit variance, since no generator hits them exactly
+    spread: float = 0.05  # weight of the pull to zero mean and unit variance of each channel
+
+    @property
+    def steps(self) -> int:
+        return self.inner_steps + self.joint_steps + self.last_steps
+
+
+def picture_loss(made: Tensor, wanted: Tensor) -> Tensor:
+    """L1 of pixels and of their differences to the right and downwards (edges), over three scales; (B, 3, H, W)."""
+    total = made.new_zeros(())
+    for _ in range(3):
+        total = total + F.l1_loss(made, wanted)
+        for dim in (2, 3):
+            total = total + F.l1_loss(made.diff(dim=dim), wanted.diff(dim=dim))
+        made, wanted = F.avg_pool2d(made, 2), F.avg_pool2d(wanted, 2)
+    return total / 3
+
+
+def spread_loss(latents: Tensor) -> Tensor:
+    """How far each channel of (B, C, h, w) is from zero mean and unit variance."""
+    variance, mean = torch.var_mean(latents.float(), dim=(0, 2, 3), correction=0)
+    return (mean.square() + (variance - 1).square()).mean()
+
+
+class AutoencoderTraining(Training):
+    """`fronts` and `pictures`: for each view the frozen layers' answers (N, 64, h, w) and pixels (N, 3, S, S)."""
+
+    def __init__(
+        self, model: Autoencoder, teacher: Teacher, config: AutoencoderConfig, fronts: list[np.ndarray], pictures: list[np.ndarray]
+    ):
+        super().__init__(model, steps=config.steps, seed=config.seed, weight_decay=0.0, clip=1.0, averaging=0.98)
+        self.teacher, self.config, self.fronts, self.pictures = teacher, config, fronts, pictures
+        self.tail, self.decoder = model.taesd_encoder[FRONT:], model.taesd_decoder
+
+    def rate(self) -> float:
+        config, step = self.config, self.step
+        if step < config.inner_steps:
+            return config.inner_rate * pace(step, config.inner_steps, 50)
+        return config.rate * pace(step - config.inner_steps, config.joint_steps + config.last_steps, 50)
+
+    def _pick(self, arrays: list[np.ndarray], batch: int) -> np.ndarray:
+        """Rows of the step, each epoch another view."""
+        rows, epochs = chosen_rows(self.seed, self.step, batch, len(arrays[0]))
+        return np.stack([arrays[epoch % len(arrays)][row] for row, epoch in zip(rows.tolist(), epochs.tolist())])
+
+    def loss(self) -> tuple[Tensor, dict[str, float]]:
+        config = self.config
+        inner, fixed = self.step < config.inner_steps, self.step >= config.inner_steps + config.joint_steps
+        batch = config.inner_batch if inner else config.batch
+        features = torch.from_numpy(self._pick(self.fronts, batch)).float()
+        noise = torch.randn(batch, 16, *features.shape[2:], generator=torch.Generator().manual_seed(self.step))
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.set_grad_enabled(not fixed):
+                latents = self.tail(features)
+            spread = spread_loss(latents)
+            noisy = latents + config.noise * noise
+            if inner:
+                with torch.no_grad():
+                    wanted = self.teacher.head(self.teacher.tail(features)).float()
+                apart = F.mse_loss(self.decoder[:BACK](noisy).float(), wanted) / wanted.var()
+            else:
+                made = self.decoder(noisy).float()
+        if not inner:
+            apart = picture_loss(made, to_images(self._pick(self.pictures, batch)))
+        return apart + config.spread * spread * (not fixed), {"apart": apart.item(), "spread": spread.item()}
+
+
+def save_autoencoder(path: Path, training: AutoencoderTraining, about: dict) -> None:
+    """fp16 weights: the decoder's averaged, the encoder's as they are, since latents may be cached already."""
+    state = training.model.state_dict()
+    state |= {name: value for name, value in training.average.items() if name.startswith("taesd_decoder.")}
+    half = {name: value.half().contiguous() for name, value in state.items()}
+    words = {"format": FORMAT, "version": VERSION, "training": json.dumps(about, sort_keys=True)}
+    write_atomic(path, sorted_header(save(half, words)))
+
+
+def front_answers(world: World, views: int, front: torch.nn.Module, say: Callable[[str], None]) -> list[np.ndarray]:
+    """The frozen layers' answers, a view at a time."""
+    found = []
+    for view in range(views):
+        found.append(answers("front", front, world, view, lambda: world.pixels(view)))
+        say(f"front layers: view {view + 1} of {views}")
+    return found
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_world_arguments(parser)
+    parser.add_argument("--taef2", type=Path, required=True, metavar="DIR", help="taef2_encoder.pth and taef2_decoder.pth")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="safetensors to write")
+    parser.add_argument("--threads", type=int, default=2)
+    for owner in (AutoencoderConfig, Keeping):
+        for f in fields(owner):
+            parser.add_argument("--" + f.name.replace("_", "-"), type=type(f.default), default=f.default, help=f"default {f.default}")
+
+
+def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
+    torch.set_num_threads(arguments.threads)
+    pick = lambda owner: owner(**{f.name: getattr(arguments, f.name) for f in fields(owner)})  # noqa: E731
+    config, keeping, world = pick(AutoencoderConfig), pick(Keeping), read_world(arguments)
+    teacher, model = read_taef2(arguments.taef2)
+    model = model.to(memory_format=torch.channels_last)
+    front = model.taesd_encoder[:FRONT].requires_grad_(False)
+    fronts = front_answers(world, config.views, front, say)
+    some = torch.from_numpy(fronts[0][:: max(1, len(fronts[0]) // 400)].copy()).float()
+    with torch.no_grad():
+        squeeze(teacher, model, teacher.tail(some).movedim(1, -1).flatten(0, 2))
+    training = AutoencoderTraining(model, teacher, config, fronts, [world.pixels(view) for view in range(config.views)])
+    about = {"config": asdict(config), "world": world.key, "start": "taef2 (madebyollin/taesd, MIT)"}
+    watch = Watch(arguments.out.parent, arguments.out.stem, training_key(about), keeping, say)
+    part = config.inner_steps + config.joint_steps
+    finished = watch.run(training)
+    if training.step >= part:
+        save_autoencoder(arguments.out, training, about | {"steps": training.step})
+        say(f"wrote {arguments.out} after step {training.step} of {training.steps}")
+    if not finished:
+        say("stopped and kept; the same command goes on from there")
+        raise SystemExit(STOPPED)

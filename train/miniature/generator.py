@@ -1,0 +1,208 @@
+"""Trains a miniature generator, SD3 or Flux, by flow matching (arXiv 2210.02747) on cached latents. Every step draws its
+dice from (seed, step), so that a resumed run is the same run bit by bit on a CPU."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import random
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from realrag.encoder import load_encoder
+from realrag.errors import RealRAGError
+from realrag.files import sha256_file
+from realrag.miniature.autoencoder import load_autoencoder
+from realrag.miniature.generator import MODELS, save_generator
+from realrag.miniature.sampling import FAMILIES, shifted
+from realrag.miniature.text import encode_prompts
+from realrag.small_encoder import TextTower
+
+from ..contrastive.fit import STOPPED
+from ..small_encoder.pairs import Group, sample_text
+from .features import answers, weights_key
+from .loop import Keeping, Training, Watch, chosen_rows, training_key
+from .sheet import write_sheet
+from .taef2 import FRONT
+from .world import World, add_world_arguments, read_photos, read_world
+
+HELP = "train a miniature SD3 or Flux"
+KEPT_TEXTS = 20_000  # encoded prompts in memory, 7 KB each
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """The knobs; `steps` may change between two runs of one training, everything else is fixed with its first step."""
+
+    seed: int = 0
+    steps: int = 32_000  # a million samples
+    batch: int = 32  # on a CPU small batches learn more in an hour
+    views: int = 4  # of each photo, an epoch each in turn
+    rate: float = 7e-4  # held, then lowered over the last `cool_down` of the steps: so a run can be ended at any step
+    cool_down: float = 0.25
+    warm_up: int = 200  # steps
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    averaging: float = 0.999
+    text_drop: float = 0.1  # for classifier-free guidance
+    even: float = 0.1  # share of noise levels drawn evenly, where the logit-normal hardly reaches
+    coarse_rate: float = 0.1  # "pear" for a Conference pear
+    description_rate: float = 0.1
+    bf16: bool = True  # twice as fast on a CPU with AVX-512 BF16
+
+
+def noise_levels(count: int, shift: float, even: float, dice: torch.Generator) -> Tensor:
+    """(count,) of 0..1: logit-normal (arXiv 2403.03206, sec. 3.1), a share drawn evenly, then shifted as in sampling."""
+    normal, flat = torch.randn(count, generator=dice).sigmoid(), torch.rand(count, generator=dice)
+    return shifted(torch.where(torch.rand(count, generator=dice) < even, flat, normal), shift)
+
+
+def flow_loss(model: nn.Module, latents: Tensor, noise: Tensor, t: Tensor, texts: tuple[Tensor, Tensor]) -> Tensor:
+    """(B,) mean squares of what `model` misses of the velocity noise - latent, at (1 - t) latent + t noise."""
+    level = t[:, None, None, None]
+    velocity = model((1 - level) * latents + level * noise, t, *texts).float()
+    return (velocity - (noise - latents)).square().mean((1, 2, 3))
+
+
+class Texts:
+    """Prompts as a generator reads them, each encoded once."""
+
+    def __init__(self, tower: TextTower):
+        self.one = lru_cache(KEPT_TEXTS)(lambda prompt: encode_prompts(tower, [prompt]))
+
+    def __call__(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
+        states, pooled = zip(*map(self.one, prompts))
+        return torch.cat(states), torch.cat(pooled)
+
+
+class GeneratorTraining(Training):
+    """`latents`: for each view (N, 16, h, w); `groups`: what each of the N photos shows."""
+
+    def __init__(self, model: nn.Module, config: GeneratorConfig, latents: list[np.ndarray], groups: list[Group], texts: Texts):
+        super().__init__(
+            model, steps=config.steps, seed=config.seed, weight_decay=config.weight_decay, clip=config.clip,
+            averaging=config.averaging,
+        )  # fmt: skip
+        self.config, self.latents, self.groups, self.texts = config, latents, groups, texts
+
+    def rate(self) -> float:
+        config = self.config
+        left = (config.steps - self.step) / max(1.0, config.cool_down * config.steps)
+        return config.rate * min(1.0, (self.step + 1) / config.warm_up, left)
+
+    def batch(self) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """latents, noise, noise levels and texts of this step."""
+        config, dice = self.config, torch.Generator().manual_seed((self.seed + 1) * 1_000_003 + self.step)
+        rows, epochs = chosen_rows(self.seed, self.step, config.batch, len(self.groups))
+        picked = [self.latents[epoch % len(self.latents)][row] for row, epoch in zip(rows.tolist(), epochs.tolist())]
+        latents = torch.from_numpy(np.stack(picked)).float()
+        words, prompts = random.Random(f"{self.seed}/{self.step}"), []
+        for row in rows.tolist():
+            said, _ = sample_text(self.groups[row], words, config.coarse_rate, config.description_rate)
+            prompts.append("" if words.random() < config.text_drop else said)
+        noise = torch.randn(latents.shape, generator=dice)
+        t = noise_levels(config.batch, FAMILIES[self.model.family].time_shift, config.even, dice)
+        return latents, noise, t, self.texts(prompts)
+
+    def loss(self) -> tuple[Tensor, dict[str, float]]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.bf16):
+            return flow_loss(self.model, *self.batch()).mean(), {}
+
+    def averaged(self) -> nn.Module:
+        model = copy.deepcopy(self.model)
+        model.load_state_dict(self.average, strict=False)  # all but buffers
+        return model.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def held_out_loss(model: nn.Module, latents: np.ndarray, groups: list[Group], texts: Texts, bf16: bool) -> float:
+    """Loss over photos that were not trained on, with the same noise and levels every time: it tells when a model begins
+    to know its photos by heart."""
+    total, dice = 0.0, torch.Generator().manual_seed(1)
+    for start in range(0, len(groups), 64):
+        x = torch.from_numpy(np.array(latents[start : start + 64])).float()
+        noise = torch.randn(x.shape, generator=dice)
+        t = noise_levels(len(x), FAMILIES[model.family].time_shift, 0.1, dice)
+        said = texts([f"a photo of {group.name}" for group in groups[start : start + 64]])
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            total += flow_loss(model, x, noise, t, said).sum().item()
+    return total / len(groups)
+
+
+def cached_latents(world: World, views: int, autoencoder: nn.Module, say: Callable[[str], None]) -> list[np.ndarray]:
+    """(N, 16, h, w) of each view. The first layers' answers are those that the autoencoder's own training has cached."""
+    front, tail = autoencoder.taesd_encoder[:FRONT], autoencoder.taesd_encoder[FRONT:]
+    found = []
+    for view in range(views):
+        features = lambda: answers("front", front, world, view, lambda: world.pixels(view))  # noqa: B023, E731
+        found.append(np.array(answers("latents", tail, world, view, features)))
+        say(f"latents: view {view + 1} of {views}")
+    return found
+
+
+def groups_of(world: World) -> list[Group]:
+    rows = world.photos.group_rows()
+    return [world.groups[row] for row in rows]
+
+
+def seen_part(world: World, latents: np.ndarray, names: set[str]) -> tuple[np.ndarray, list[Group]]:
+    """Latents and groups of the photos whose group's name is one of `names`."""
+    groups = groups_of(world)
+    rows = [row for row, group in enumerate(groups) if group.name in names]
+    return latents[rows], [groups[row] for row in rows]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("family", choices=sorted(MODELS))
+    add_world_arguments(parser)
+    parser.add_argument("--autoencoder", type=Path, required=True, metavar="FILE", help="made by miniature-autoencoder")
+    parser.add_argument("--encoder", default="realrag-small", help="whose text tower reads the prompts")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="safetensors to write")
+    parser.add_argument("--threads", type=int, default=2)
+    for owner in (GeneratorConfig, Keeping):
+        for f in fields(owner):
+            flag, told = "--" + f.name.replace("_", "-"), f"default {f.default}"
+            kind = {"action": argparse.BooleanOptionalAction} if f.type == "bool" else {"type": type(f.default)}
+            parser.add_argument(flag, default=f.default, help=told, **kind)
+
+
+def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
+    torch.set_num_threads(arguments.threads)
+    pick = lambda owner: owner(**{f.name: getattr(arguments, f.name) for f in fields(owner)})  # noqa: E731
+    config, keeping, out = pick(GeneratorConfig), pick(Keeping), arguments.out
+    encoder, world, watched = load_encoder(arguments.encoder), read_world(arguments), read_photos(arguments, "val")
+    if encoder.kind != "small":
+        raise RealRAGError(f"{arguments.encoder} has no text tower that a miniature can read. Give a small encoder's file.")
+    autoencoder = load_autoencoder(arguments.autoencoder)
+    latents = cached_latents(world, config.views, autoencoder, say)
+    unseen = seen_part(watched, *cached_latents(watched, 1, autoencoder, say), {group.name for group in world.groups})
+    texts = Texts(encoder.towers.text)
+    torch.manual_seed(config.seed)
+    training = GeneratorTraining(MODELS[arguments.family][0](), config, latents, groups_of(world), texts)
+    about = {
+        "config": {name: value for name, value in asdict(config).items() if name not in ("steps", "cool_down")},
+        "family": arguments.family, "world": world.key, "text": encoder.weights_sha256,
+        "latents": weights_key(autoencoder.taesd_encoder),
+    }  # fmt: skip
+
+    def draw() -> None:
+        model = training.averaged()
+        held_out = held_out_loss(model, *unseen, texts, config.bf16)
+        save_generator(out, model, model.state_dict(), about | {"step": training.step, "held_out_loss": round(held_out, 5)})
+        if keeping.sheet_minutes:
+            write_sheet(out.with_name(f"{out.stem}-{training.step:06d}.png"), model, load_autoencoder(arguments.autoencoder), texts)
+        say(f"step {training.step}: loss {held_out:.4f} on photos kept out; wrote {out}")
+
+    watch = Watch(out.parent, out.stem, training_key(about), keeping, say, draw)
+    finished = watch.run(training)
+    draw()
+    say(f"{sum(w.numel() for w in training.model.parameters()) / 1e6:.1f} M parameters, sha256 {sha256_file(out)[:12]}")
+    if not finished:
+        say("stopped and kept; the same command goes on from there")
+        raise SystemExit(STOPPED)

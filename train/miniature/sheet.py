@@ -1,0 +1,48 @@
+"""A page of pictures that a generator makes in the midst of its training: fixed prompts, fixed noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from realrag.files import write_atomic
+from realrag.miniature.autoencoder import Autoencoder
+from realrag.miniature.sampling import LATENT, sample
+
+PROMPTS = (
+    "a photo of granny smith", "a photo of banana", "a photo of orange", "a photo of pineapple",
+    "a photo of red bell pepper", "a photo of carrots", "a photo of aubergine", "a photo of zucchini",
+    "a photo of watermelon", "a photo of kiwi", "a photo of conference", "a photo of red delicious",
+    "a photo of oatly oat milk", "a photo of bravo orange juice", "a photo of tropicana mandarin morning",
+    "a photo of alpro blueberry soyghurt", "a photo of god morgon orange juice", "a photo of arla natural yoghurt",
+    "a photo of dress", "a photo of t shirt", "a photo of shoes", "a photo of backpack",
+    "a photo of lemon", "a photo of pomegranate",
+)  # fmt: skip - the last two are held out
+COLUMNS = 6
+ROWS_EACH = 2  # pictures of a prompt, one above the other
+
+
+def tile(pictures: Tensor, columns: int) -> Image.Image:
+    """(N, 3, S, S) in 0..1, row by row."""
+    rows = [torch.cat(list(row), dim=2) for row in pictures.split(columns)]
+    return Image.fromarray((torch.cat(rows, dim=1) * 255).round().byte().permute(1, 2, 0).numpy().astype(np.uint8))
+
+
+@torch.no_grad()
+def write_sheet(
+    path: Path, model: nn.Module, autoencoder: Autoencoder, texts: Callable[[list[str]], tuple[Tensor, Tensor]], seed: int = 0
+) -> None:
+    """Every prompt of PROMPTS twice; the noise is the same every time, so that two sheets can be compared."""
+    lines = [PROMPTS[at : at + COLUMNS] for at in range(0, len(PROMPTS), COLUMNS)]
+    said = [prompt for line in lines for _ in range(ROWS_EACH) for prompt in line]
+    noise = torch.randn(len(said), 16, LATENT, LATENT, generator=torch.Generator().manual_seed(seed))
+    with torch.autocast("cpu", torch.bfloat16):
+        latents = sample(model, noise, texts(said), texts([""]))
+        pictures = torch.cat([autoencoder.decode(part).float() for part in latents.split(8)])
+    image = tile(pictures, COLUMNS)
+    write_atomic(path, lambda file: image.save(file, "PNG"))
