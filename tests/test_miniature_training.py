@@ -18,7 +18,7 @@ from realrag_train.miniature.judge import class_accuracy
 from realrag_train.miniature.loop import Keeping, Watch, chosen_rows, pace
 from realrag_train.miniature.taef2 import FRONT, Teacher, squeeze
 from realrag_train.miniature.world import World, held_out, view_of
-from realrag_train.pairs import Group, Photo, PhotoSet
+from realrag_train.small_encoder.pairs import Group, Photo, PhotoSet
 
 from realrag.errors import RealRAGError
 from realrag.miniature.autoencoder import Autoencoder, load_autoencoder

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from realrag.small_encoder import MobileNet
 
-from ..convert_mobilenet import load_mobilenet
+from ..small_encoder.convert_mobilenet import load_mobilenet
 
 SIDE = 192  # pictures of 128 pixels are enlarged: MobileNet was made for 224
 

@@ -17,7 +17,7 @@ from realrag.miniature.autoencoder import Autoencoder, load_autoencoder
 from realrag.miniature.generator import load_generator
 from realrag.miniature.sampling import LATENT, sample
 
-from ..pairs import QUERY
+from ..small_encoder.pairs import QUERY
 from .features import to_images
 from .generator import Texts
 from .judge import Judge, class_accuracy
