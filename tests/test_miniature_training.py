@@ -14,7 +14,7 @@ from PIL import Image
 from realrag_train.__main__ import main
 from realrag_train.miniature import world as world_module
 from realrag_train.miniature.generator import GeneratorConfig, GeneratorTraining, flow_loss, noise_levels
-from realrag_train.miniature.judge import class_accuracy
+from realrag_train.miniature.judge import Judge, class_accuracy, softened
 from realrag_train.miniature.loop import Keeping, Watch, chosen_rows, pace
 from realrag_train.miniature.taef2 import FRONT, Teacher, squeeze
 from realrag_train.miniature.world import World, held_out, view_of
@@ -269,3 +269,21 @@ def test_the_commands_go_from_photos_to_a_generator_and_its_measure(tmp_path, mo
     short = f"--mobilenet {tmp_path / 'net.safetensors'} --out {tmp_path / 'out' / 'm.json'} --each 1 --most 1 --steps 1"
     assert main(["miniature-measure", *common, "--autoencoder", str(coder), "--generator", str(made), *short.split()]) == 0
     assert "drawn, held out classes" in (tmp_path / "out" / "m.json").read_text()
+
+
+def test_the_judge_learns_classes_that_a_line_parts_and_is_not_led_by_their_sizes():
+    dice = torch.Generator().manual_seed(0)
+    middles = torch.nn.functional.normalize(torch.randn(3, 16, generator=dice), dim=1)
+    labels = torch.tensor([0] * 60 + [1] * 6 + [2] * 6)
+    drawn = torch.nn.functional.normalize(middles[labels] + 0.1 * torch.randn(72, 16, generator=dice), dim=1)
+    judge = Judge()
+    judge.learn(drawn, labels.tolist(), 3)
+    fresh = torch.nn.functional.normalize(middles[labels] + 0.1 * torch.randn(72, 16, generator=dice), dim=1)
+    assert class_accuracy(judge(fresh), labels.tolist()) > 0.95
+
+
+def test_a_softened_photo_keeps_its_light_and_loses_its_edges():
+    photo = torch.zeros(1, 3, 16, 16)
+    photo[..., ::2] = 1
+    soft = softened(photo)
+    assert soft.mean() == pytest.approx(0.5, abs=1e-4) and soft.diff(dim=3).abs().mean() < 0.5
