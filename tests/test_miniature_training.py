@@ -14,7 +14,7 @@ from PIL import Image
 from realrag_train.__main__ import main
 from realrag_train.miniature import world as world_module
 from realrag_train.miniature.generator import GeneratorConfig, GeneratorTraining, flow_loss, noise_levels
-from realrag_train.miniature.judge import class_accuracy
+from realrag_train.miniature.judge import Judge, class_accuracy, softened
 from realrag_train.miniature.loop import Keeping, Watch, chosen_rows, pace
 from realrag_train.miniature.taef2 import FRONT, Teacher, squeeze
 from realrag_train.miniature.world import World, held_out, view_of
@@ -122,7 +122,7 @@ def test_the_pace_warms_up_and_ends_at_nothing():
 
 def training(steps=6, **more):
     torch.manual_seed(0)
-    config = GeneratorConfig(steps=steps, batch=4, views=2, warm_up=2, bf16=False, **more)
+    config = GeneratorConfig(**{"steps": steps, "batch": 4, "views": 2, "warm_up": 2, "bf16": False, **more})
     dice = np.random.default_rng(0)
     latents = [dice.normal(size=(5, 16, 4, 4)).astype(np.float16) for _ in range(2)]
     groups = [Group(name, name, "fruit", "") for name in ("apple", "pear", "kiwi", "plum", "lime")]
@@ -145,15 +145,16 @@ class Interrupted(GeneratorTraining):
         return super().advance()
 
 
-def test_a_run_that_is_told_to_stop_goes_on_to_the_same_bits(tmp_path):
-    whole = training()
+@pytest.mark.parametrize("bf16", (False, True))
+def test_a_run_that_is_told_to_stop_goes_on_to_the_same_bits(tmp_path, bf16):
+    whole = training(bf16=bf16)
     assert watch(tmp_path / "whole").run(whole)
-    parted = training()
+    parted = training(bf16=bf16)
     parted.__class__ = Interrupted
     before = signal.getsignal(signal.SIGTERM)
     assert not watch(tmp_path / "parted").run(parted) and parted.step == 4
     assert signal.getsignal(signal.SIGTERM) is before
-    again = training()
+    again = training(bf16=bf16)
     assert watch(tmp_path / "parted").run(again) and again.step == 6
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, again.model.state_dict()[name]), name
@@ -266,6 +267,28 @@ def test_the_commands_go_from_photos_to_a_generator_and_its_measure(tmp_path, mo
     short = "--views 2 --steps 2 --batch 2 --sheet-minutes 0"
     assert main(["miniature-generator", "sd3", *common, "--autoencoder", str(coder), "--out", str(made), *short.split()]) == 0
     assert load_generator(made).final_layer.linear.weight.any()
+    with pytest.raises(SystemExit) as stopped:  # three more steps are asked for, and time for one
+        main(["miniature-generator", "sd3", *common, "--autoencoder", str(coder), "--out", str(made),
+              *f"{short} --max-minutes 1e-6".replace("--steps 2", "--steps 5").split()])  # fmt: skip
+    assert stopped.value.code == 75 and "stopped after step 3" in capsys.readouterr().out
     short = f"--mobilenet {tmp_path / 'net.safetensors'} --out {tmp_path / 'out' / 'm.json'} --each 1 --most 1 --steps 1"
     assert main(["miniature-measure", *common, "--autoencoder", str(coder), "--generator", str(made), *short.split()]) == 0
     assert "drawn, held out classes" in (tmp_path / "out" / "m.json").read_text()
+
+
+def test_the_judge_learns_classes_that_a_line_parts_and_is_not_led_by_their_sizes():
+    dice = torch.Generator().manual_seed(0)
+    middles = torch.nn.functional.normalize(torch.randn(3, 16, generator=dice), dim=1)
+    labels = torch.tensor([0] * 60 + [1] * 6 + [2] * 6)
+    drawn = torch.nn.functional.normalize(middles[labels] + 0.1 * torch.randn(72, 16, generator=dice), dim=1)
+    judge = Judge()
+    judge.learn(drawn, labels.tolist(), 3)
+    fresh = torch.nn.functional.normalize(middles[labels] + 0.1 * torch.randn(72, 16, generator=dice), dim=1)
+    assert class_accuracy(judge(fresh), labels.tolist()) > 0.95
+
+
+def test_a_softened_photo_keeps_its_light_and_loses_its_edges():
+    photo = torch.zeros(1, 3, 16, 16)
+    photo[..., ::2] = 1
+    soft = softened(photo)
+    assert soft.mean() == pytest.approx(0.5, abs=1e-4) and soft.diff(dim=3).abs().mean() < 0.5

@@ -191,18 +191,21 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
         "latents": weights_key(autoencoder.taesd_encoder),
     }  # fmt: skip
 
+    def export(model: nn.Module, **more) -> None:
+        save_generator(out, model, model.state_dict(), about | {"step": training.step, **more})
+
     def draw() -> None:
         model = training.averaged()
         held_out = held_out_loss(model, *unseen, texts, config.bf16)
-        save_generator(out, model, model.state_dict(), about | {"step": training.step, "held_out_loss": round(held_out, 5)})
+        export(model, held_out_loss=round(held_out, 5))
         if keeping.sheet_minutes:
             write_sheet(out.with_name(f"{out.stem}-{training.step:06d}.png"), model, load_autoencoder(arguments.autoencoder), texts)
         say(f"step {training.step}: loss {held_out:.4f} on photos kept out; wrote {out}")
 
     watch = Watch(out.parent, out.stem, training_key(about), keeping, say, draw)
-    finished = watch.run(training)
+    if not watch.run(training):
+        export(training.averaged())  # no measuring and no sheet: who stops a run wants it to end
+        say(f"stopped after step {training.step} and kept; the same command goes on from there")
+        raise SystemExit(STOPPED)
     draw()
     say(f"{sum(w.numel() for w in training.model.parameters()) / 1e6:.1f} M parameters, sha256 {sha256_file(out)[:12]}")
-    if not finished:
-        say("stopped and kept; the same command goes on from there")
-        raise SystemExit(STOPPED)
