@@ -14,7 +14,8 @@ from realrag_train.adapter.cache import cached
 from realrag_train.adapter.config import DataConfig, read_adapter_recipe
 from realrag_train.adapter.looks import PLAIN, Look, colour_matrix, look_of, with_look
 from realrag_train.adapter.pairs import Drawing
-from realrag_train.adapter.things import HELD_OUT, SEEN, TRAIN, read_things
+from realrag_train.adapter.things import HELD_OUT, SEEN, TRAIN, Things, read_things
+from realrag_train.pairs import Group
 
 
 def test_a_look_depends_on_thing_number_and_seed_alone_and_number_0_is_plain():
@@ -106,6 +107,16 @@ def test_caches_hold_every_photo_in_every_look_and_are_made_once(config, tmp_pat
     assert made.states.shape == (len(things.groups) * 3 + 1, 1, 1) and made.states[-1].item() == 0
     again = cached(things, config, 2, inputs, encoder, tmp_path / "scratch")
     assert inputs.pictures == 12 and np.array_equal(again.latents[1], made.latents[1])
+
+
+def test_some_sentences_say_the_kind_alone():
+    groups = (Group("g/a", "arla milk", "milk"), Group("g/b", "gala", "apple"))
+    things = Things(TRAIN, groups, (), ())
+    assert all("arla milk" in s for s in things.sentences(50, 0.0, 0)[0])
+    said = things.sentences(400, 0.25, 0)[1]
+    kinds, names = (sum(word in s for s in said) for word in ("apple", "gala"))
+    assert kinds + names == 400 and 60 < kinds < 140
+    assert said == things.sentences(400, 0.25, 0)[1] != things.sentences(400, 0.25, 1)[1]
 
 
 def test_a_photo_is_never_its_own_reference_and_the_wrong_one_shows_another_thing(config, tmp_path):

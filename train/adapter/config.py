@@ -57,6 +57,7 @@ class DataConfig:
     plain: float = 0.5  # share of pairs in the plain look
     looks: int = 4  # of each thing, the plain one among them
     sentences: int = 6  # of each thing
+    kinds: float = 0.5  # share of sentences that say the kind alone ("milk"), so that the photo has to say which
     encoder: str = DEFAULT_ENCODER
     seed: int = 0
 
