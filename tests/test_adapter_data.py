@@ -1,6 +1,7 @@
 """Looks, things, pairs and caches: what an adapter is trained on."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -107,6 +108,8 @@ def test_caches_hold_every_photo_in_every_look_and_are_made_once(config, tmp_pat
     assert made.states.shape == (len(things.groups) * 3 + 1, 1, 1) and made.states[-1].item() == 0
     again = cached(things, config, 2, inputs, encoder, tmp_path / "scratch")
     assert inputs.pictures == 12 and np.array_equal(again.latents[1], made.latents[1])
+    cached(things, replace(config, seed=1), 2, inputs, ColourEncoder(), tmp_path / "scratch")
+    assert inputs.pictures == 18  # another seed has other looks, but the plain one is the same
 
 
 def test_some_sentences_say_the_kind_alone():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -56,9 +56,10 @@ def cached(
     """Works out what the folder does not hold yet; a half-written file is never taken for a whole one."""
     folder.mkdir(parents=True, exist_ok=True)
     names = [[photo.group, photo.path.name, photo.path.stat().st_size] for photo in things.photos]
-    photos = sha256_bytes(canonical_json([names, config.seed]))[:12]
     features, latents = [], []
     for look in range(looks):
+        chosen = [asdict(look_of(group.key, look, config.seed)) for group in things.groups]
+        photos = sha256_bytes(canonical_json([names, chosen]))[:12]
         views = lambda look=look: _views(things, look, config.seed, max(OPENED, config.size))  # noqa: E731
         files = (
             f"features-{photos}-{encoder.fingerprint[:12]}-{look}.npy",
