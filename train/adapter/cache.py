@@ -84,7 +84,9 @@ def cached(
 
 
 def _said(things: Things, config: DataConfig, inputs: Inputs, folder: Path) -> list[np.ndarray]:
-    said = [sentence for own in things.sentences(config.sentences, config.kinds, config.seed) for sentence in own] + [""]
+    said = [sentence for own in things.sentences(config.sentences, config.kinds, config.seed) for sentence in own] + [
+        ""
+    ]
     key = f"{sha256_bytes(canonical_json(said))[:12]}-{inputs.words_key}"
     files = [folder / f"{name}-{key}.npy" for name in ("states", "pooled")]
     if not all(file.exists() for file in files):

@@ -60,7 +60,9 @@ class AdapterTraining(Training):
         self.parts = {name: part for name, part in parts.items() if part is not None}
         tuples = lambda part, look: fixed_tuples(part, guard.tuples, self.levels, FIXED_SEED, look)  # noqa: E731
         self.tuples = {name: tuples(part, 0) for name, part in self.parts.items()}
-        self.tuples |= {f"{name}{LOOKS}": tuples(part, 1) for name, part in self.parts.items() if len(part.features) > 1}
+        self.tuples |= {
+            f"{name}{LOOKS}": tuples(part, 1) for name, part in self.parts.items() if len(part.features) > 1
+        }
         self.history: list[dict] = []  # {"step", "seen", "seen low", ...}
         self.latest: dict[str, Gap] = {}
 

@@ -43,9 +43,7 @@ class Tuples:
         return len(self.sigma)
 
 
-def fixed_tuples(
-    cached: Cached, count: int, levels: Callable[[Tensor], Tensor], seed: int, look: int = 0
-) -> Tuples:
+def fixed_tuples(cached: Cached, count: int, levels: Callable[[Tensor], Tensor], seed: int, look: int = 0) -> Tuples:
     """All in one look. levels: standard normal numbers -> noise levels, as in training; here they are its quantiles."""
     dice, drawing = np.random.default_rng((seed, len(cached.things.photos))), Drawing(cached)
     pairs = drawing.draw(count, dice)

@@ -159,7 +159,12 @@ def train_adapter(
     steered = Steered(base, adapter)
     shift = recipe.base.shift or SHIFTS[base.family]
     training = AdapterTraining(steered, material, recipe.fit, recipe.guard, shift, recipe.data.plain, device)
-    facts = {"recipe": recipe.facts(), "encoder": encoder.weights_sha256, "latents": key, "generator": net_key(base.net)}
+    facts = {
+        "recipe": recipe.facts(),
+        "encoder": encoder.weights_sha256,
+        "latents": key,
+        "generator": net_key(base.net),
+    }
     say(f"{base.name}: {sum(p.numel() for p in adapter.parameters()) / 1e6:.2f} M numbers to train")
     watch = AdapterWatch(out.parent, out.stem, training_key(facts), keeping, say)
     watch.files = Files(out, training, base, encoder, facts, say)
