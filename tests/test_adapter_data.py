@@ -1,6 +1,7 @@
 """Looks, things, pairs and caches: what an adapter is trained on."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from realrag_train.adapter.cache import cached
 from realrag_train.adapter.config import DataConfig, read_adapter_recipe
 from realrag_train.adapter.looks import PLAIN, Look, colour_matrix, look_of, with_look
 from realrag_train.adapter.pairs import Drawing
-from realrag_train.adapter.things import HELD_OUT, SEEN, TRAIN, read_things
+from realrag_train.adapter.things import HELD_OUT, SEEN, TRAIN, Things, read_things
+from realrag_train.pairs import Group
 
 
 def test_a_look_depends_on_thing_number_and_seed_alone_and_number_0_is_plain():
@@ -106,14 +108,28 @@ def test_caches_hold_every_photo_in_every_look_and_are_made_once(config, tmp_pat
     assert made.states.shape == (len(things.groups) * 3 + 1, 1, 1) and made.states[-1].item() == 0
     again = cached(things, config, 2, inputs, encoder, tmp_path / "scratch")
     assert inputs.pictures == 12 and np.array_equal(again.latents[1], made.latents[1])
+    cached(things, replace(config, seed=1), 2, inputs, ColourEncoder(), tmp_path / "scratch")
+    assert inputs.pictures == 18  # another seed has other looks, but the plain one is the same
+
+
+def test_some_sentences_say_the_kind_alone():
+    groups = (Group("g/a", "arla milk", "milk"), Group("g/b", "gala", "apple"))
+    things = Things(TRAIN, groups, (), ())
+    assert all("arla milk" in s for s in things.sentences(50, 0.0, 0)[0])
+    said = things.sentences(400, 0.25, 0)[1]
+    kinds, names = (sum(word in s for s in said) for word in ("apple", "gala"))
+    assert kinds + names == 400 and 60 < kinds < 140
+    assert said == things.sentences(400, 0.25, 0)[1] != things.sentences(400, 0.25, 1)[1]
 
 
 def test_a_photo_is_never_its_own_reference_and_the_wrong_one_shows_another_thing(config, tmp_path):
     made = cached(read_things(config)[TRAIN], config, 2, Flat(), ColourEncoder(), tmp_path)
-    rows, drawing = np.array(made.things.rows), Drawing(made, (0.1, 0.2, 0.3))
+    rows, drawing = np.array(made.things.rows), Drawing(made, (0.1, 0.2, 0.3), plain=0.7)
     pairs = drawing.draw(4000, np.random.default_rng(0))
     assert (pairs.targets != pairs.references).all() and (rows[pairs.targets] == rows[pairs.references]).all()
-    assert (pairs.sentences // 3 == rows[pairs.targets]).all() and set(pairs.looks) == {0, 1}
+    assert (pairs.sentences // 3 == rows[pairs.targets]).all() and (pairs.looks == 0).mean() == pytest.approx(
+        0.7, abs=0.03
+    )
     shares = [
         (~pairs.image & pairs.text).mean(),
         (pairs.image & ~pairs.text).mean(),

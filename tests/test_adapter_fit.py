@@ -221,7 +221,11 @@ def test_a_checkpoint_of_other_settings_is_refused(recipe, tmp_path):
     net.joint_blocks[0].x_block.attn.proj.weight[0, 0] += 0.5
     save_generator(tmp_path / "other.safetensors", net, net.state_dict(), {})
     with pytest.raises(RealRAGError, match="made with other data or settings"):
-        train_adapter(replace(first, base=replace(first.base, path=str(tmp_path / "other.safetensors"))), out, tmp_path / "scratch")
+        train_adapter(
+            replace(first, base=replace(first.base, path=str(tmp_path / "other.safetensors"))),
+            out,
+            tmp_path / "scratch",
+        )
 
 
 def test_the_command_stops_in_time_goes_on_and_says_what_it_ran(recipe, photos, tmp_path, monkeypatch, capsys):

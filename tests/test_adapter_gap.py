@@ -75,6 +75,7 @@ def test_a_training_ends_when_the_gap_stays_away_and_not_before():
         check(history[:stop], 200)
     with pytest.raises(NoGap, match=r"not been above 0 for 200 steps \(now -0.200000\)"):
         check(history, 200)
+    check([*history[:3], {**line(400, -0.2), "seen in looks": 0.01}], 200)
     check(history, 0)
     check(history, 201)
     with pytest.raises(NoGap):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -56,9 +56,10 @@ def cached(
     """Works out what the folder does not hold yet; a half-written file is never taken for a whole one."""
     folder.mkdir(parents=True, exist_ok=True)
     names = [[photo.group, photo.path.name, photo.path.stat().st_size] for photo in things.photos]
-    photos = sha256_bytes(canonical_json([names, config.seed]))[:12]
     features, latents = [], []
     for look in range(looks):
+        chosen = [asdict(look_of(group.key, look, config.seed)) for group in things.groups]
+        photos = sha256_bytes(canonical_json([names, chosen]))[:12]
         views = lambda look=look: _views(things, look, config.seed, max(OPENED, config.size))  # noqa: E731
         files = (
             f"features-{photos}-{encoder.fingerprint[:12]}-{look}.npy",
@@ -83,7 +84,9 @@ def cached(
 
 
 def _said(things: Things, config: DataConfig, inputs: Inputs, folder: Path) -> list[np.ndarray]:
-    said = [sentence for own in things.sentences(config.sentences, config.seed) for sentence in own] + [""]
+    said = [sentence for own in things.sentences(config.sentences, config.kinds, config.seed) for sentence in own] + [
+        ""
+    ]
     key = f"{sha256_bytes(canonical_json(said))[:12]}-{inputs.words_key}"
     files = [folder / f"{name}-{key}.npy" for name in ("states", "pooled")]
     if not all(file.exists() for file in files):

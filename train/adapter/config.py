@@ -54,8 +54,10 @@ class DataConfig:
     held_out: tuple[str, ...] = ()  # names of things that are only measured on
     aside: float = 0.15  # share of each thing's photos that are only measured on (grocery has a split of its own)
     size: int = 128  # of the pictures, in pixels
+    plain: float = 0.5  # share of pairs in the plain look
     looks: int = 4  # of each thing, the plain one among them
     sentences: int = 6  # of each thing
+    kinds: float = 0.5  # share of sentences that say the kind alone ("milk"), so that the photo has to say which
     encoder: str = DEFAULT_ENCODER
     seed: int = 0
 

@@ -17,7 +17,7 @@ from realrag.miniature.sampling import shifted
 from ..miniature.loop import Training, pace
 from .cache import Cached
 from .config import FitConfig, GuardConfig
-from .gap import Gap, check, fixed_tuples, measure
+from .gap import LOOKS, Gap, check, fixed_tuples, measure
 from .pairs import Drawing
 from .steering import Steered
 
@@ -34,11 +34,14 @@ class Material:
 
 
 class AdapterTraining(Training):
-    """The step, its dice all drawn from (seed, step), and the gap on fixed tuples now and then. shift: of noise levels."""
+    """The step, its dice all drawn from (seed, step), and the gap on fixed tuples now and then.
+
+    shift: of noise levels. plain: share of pairs in the plain look.
+    """
 
     def __init__(
         self, steered: Steered, material: Material, fit: FitConfig, guard: GuardConfig, shift: float = 1.0,
-        device: str | torch.device = "cpu",
+        plain: float = 0.5, device: str | torch.device = "cpu",
     ):  # fmt: skip
         super().__init__(
             steered.adapter,
@@ -52,11 +55,13 @@ class AdapterTraining(Training):
             self.optimiser = eight_bit(self.optimiser)
         self.steered, self.fit, self.guard, self.shift, self.device = steered, fit, guard, shift, torch.device(device)
         self.cached = material.train
-        self.drawing = Drawing(material.train, (fit.drop_image, fit.drop_text, fit.drop_both))
+        self.drawing = Drawing(material.train, (fit.drop_image, fit.drop_text, fit.drop_both), plain)
         parts = {"seen": material.seen, "held out": material.held_out}
         self.parts = {name: part for name, part in parts.items() if part is not None}
-        self.tuples = {
-            name: fixed_tuples(part, guard.tuples, self.levels, FIXED_SEED) for name, part in self.parts.items()
+        tuples = lambda part, look: fixed_tuples(part, guard.tuples, self.levels, FIXED_SEED, look)  # noqa: E731
+        self.tuples = {name: tuples(part, 0) for name, part in self.parts.items()}
+        self.tuples |= {
+            f"{name}{LOOKS}": tuples(part, 1) for name, part in self.parts.items() if len(part.features) > 1
         }
         self.history: list[dict] = []  # {"step", "seen", "seen low", ...}
         self.latest: dict[str, Gap] = {}

@@ -18,6 +18,7 @@ from .cache import Cached
 from .pairs import Drawing
 
 DRAWS = 2000  # of the bootstrap
+LOOKS = " in looks"  # in the name of a part: its things in colours and shapes that they do not have
 Velocity = Callable[..., Tensor]
 
 
@@ -42,11 +43,11 @@ class Tuples:
         return len(self.sigma)
 
 
-def fixed_tuples(cached: Cached, count: int, levels: Callable[[Tensor], Tensor], seed: int) -> Tuples:
-    """Plain photos alone. levels: standard normal numbers -> noise levels, as in training; here they are its quantiles."""
-    dice, plain = np.random.default_rng((seed, len(cached.things.photos))), Drawing(cached)
-    pairs = plain.draw(count, dice)
-    wrong, looks = plain.others(pairs, dice), np.zeros(count, np.int64)
+def fixed_tuples(cached: Cached, count: int, levels: Callable[[Tensor], Tensor], seed: int, look: int = 0) -> Tuples:
+    """All in one look. levels: standard normal numbers -> noise levels, as in training; here they are its quantiles."""
+    dice, drawing = np.random.default_rng((seed, len(cached.things.photos))), Drawing(cached)
+    pairs = drawing.draw(count, dice)
+    wrong, looks = drawing.others(pairs, dice), np.full(count, look)
     targets = cached.pictures(pairs.targets, looks)
     noise = torch.randn(targets.shape, generator=torch.Generator().manual_seed(seed))
     places = torch.from_numpy((dice.permutation(count) + 0.5) / count).float()
@@ -107,10 +108,13 @@ def interval(values: np.ndarray, things: np.ndarray, seed: int) -> tuple[float, 
 
 
 def check(history: list[dict], patience: int) -> None:
-    """NoGap when the last positive gap on seen things lies `patience` steps back. history: {"step", "seen"} in order."""
+    """NoGap when the last positive gap on seen things, plain or in another look, lies `patience` steps back.
+
+    history: {"step", "seen", and perhaps LOOKS} in order.
+    """
     if not patience or not history:
         return
-    good = max((line["step"] for line in history if line["seen"] > 0), default=0)
+    good = max((line["step"] for line in history if max(line["seen"], line.get(f"seen{LOOKS}", 0.0)) > 0), default=0)
     if history[-1]["step"] - good >= patience:
         raise NoGap(
             f"The reference-shuffle gap has not been above 0 for {patience} steps (now {history[-1]['seen']:+.6f}): the "

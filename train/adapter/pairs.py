@@ -24,8 +24,9 @@ class Pairs:
 class Drawing:
     """Draws pairs by dice that the caller brings, things by the root of how many photos they have."""
 
-    def __init__(self, cached: Cached, drops: tuple[float, float, float] = (0.0, 0.0, 0.0)):
+    def __init__(self, cached: Cached, drops: tuple[float, float, float] = (0.0, 0.0, 0.0), plain: float = 0.5):
         self.cached, self.drops = cached, drops
+        self.plain = plain if len(cached.features) > 1 else 1.0
         self.own = {row: np.array(places) for row, places in cached.things.of().items()}
         self.rows = np.array(sorted(self.own))
         weights = np.array([len(self.own[row]) for row in self.rows]) ** 0.5
@@ -34,7 +35,8 @@ class Drawing:
     def draw(self, count: int, dice: np.random.Generator) -> Pairs:
         rows = dice.choice(self.rows, count, p=self.odds)
         pairs = np.array([dice.choice(self.own[row], 2, replace=False) for row in rows])
-        looks = dice.integers(len(self.cached.features), size=count)
+        altered = dice.integers(min(1, len(self.cached.features) - 1), len(self.cached.features), size=count)
+        looks = np.where(dice.random(count) < self.plain, 0, altered)
         sentences = rows * self.cached.sentences + dice.integers(self.cached.sentences, size=count)
         roll, (image, text, both) = dice.random(count), self.drops
         no_image, no_text = roll < image + both, (roll >= image) & (roll < image + both + text)

@@ -59,7 +59,7 @@ def load_material(recipe: AdapterRecipe, inputs: Inputs, encoder: Encoder, scrat
     """Everything that the step and the gap read, from the scratch folder where it is there already."""
     made: dict[str, Cached] = {}
     for part, things in read_things(recipe.data).items():
-        looks = recipe.data.looks if part == TRAIN else 1
+        looks = recipe.data.looks if part == TRAIN else min(2, recipe.data.looks)
         last = [-1]
 
         def progress(done: int, total: int) -> None:
@@ -158,8 +158,13 @@ def train_adapter(
     adapter = new_adapter(base, dim, places, recipe.adapter, recipe.fit.seed).to(device)
     steered = Steered(base, adapter)
     shift = recipe.base.shift or SHIFTS[base.family]
-    training = AdapterTraining(steered, material, recipe.fit, recipe.guard, shift, device)
-    facts = {"recipe": recipe.facts(), "encoder": encoder.weights_sha256, "latents": key, "generator": net_key(base.net)}
+    training = AdapterTraining(steered, material, recipe.fit, recipe.guard, shift, recipe.data.plain, device)
+    facts = {
+        "recipe": recipe.facts(),
+        "encoder": encoder.weights_sha256,
+        "latents": key,
+        "generator": net_key(base.net),
+    }
     say(f"{base.name}: {sum(p.numel() for p in adapter.parameters()) / 1e6:.2f} M numbers to train")
     watch = AdapterWatch(out.parent, out.stem, training_key(facts), keeping, say)
     watch.files = Files(out, training, base, encoder, facts, say)

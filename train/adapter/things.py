@@ -32,10 +32,10 @@ class Things:
             found.setdefault(row, []).append(place)
         return found
 
-    def sentences(self, count: int, seed: int) -> list[list[str]]:
-        """For each group, `count` sentences about it by its name, or now and then by its kind."""
+    def sentences(self, count: int, kinds: float, seed: int) -> list[list[str]]:
+        """For each group, `count` sentences about it by its name, a share of `kinds` by its kind."""
         dice = [random.Random(f"{seed}/{group.key}") for group in self.groups]
-        return [[sample_text(group, d, 0.15, 0.0)[0] for _ in range(count)] for group, d in zip(self.groups, dice)]
+        return [[sample_text(group, d, kinds, 0.0)[0] for _ in range(count)] for group, d in zip(self.groups, dice)]
 
 
 def read_things(config: DataConfig) -> dict[str, Things]:
