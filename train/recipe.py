@@ -143,6 +143,17 @@ def find_recipe(name: str) -> Path:
 def read_recipe(path: Path, given: dict[str, str] | None = None) -> Recipe:
     """The recipe in a TOML file. given: paths of the command line, which replace those of [data] and [start]. RealRAGError
     names the section and field that are wrong."""
+    kinds = {
+        each.name: type(each.default if each.default is not MISSING else each.default_factory())
+        for each in fields(Recipe)
+    } | {"encoder": EncoderConfig}
+    return Recipe(**read_sections(path, kinds, given, optional=("encoder",)))
+
+
+def read_sections(
+    path: Path, kinds: dict[str, type], given: dict[str, str] | None = None, optional: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """{section: dataclass} of a TOML file; a section that is left out has its defaults, an `optional` one is left out."""
     try:
         import tomllib
     except ImportError:  # Python 3.10
@@ -154,21 +165,13 @@ def read_recipe(path: Path, given: dict[str, str] | None = None) -> Recipe:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RealRAGError(f"The recipe {path} cannot be read: {error}") from None
-    sections = {
-        each.name: type(each.default if each.default is not MISSING else each.default_factory())
-        for each in fields(Recipe)
-    } | {"encoder": EncoderConfig}
-    if strange := sorted(content.keys() - sections.keys()):
-        raise RealRAGError(
-            f"{path} has the section [{strange[0]}]; sections are {', '.join(f'[{s}]' for s in sections)}."
-        )
-    return Recipe(
-        **{
-            name: _section(path, name, kind, content.get(name, {}), given or {})
-            for name, kind in sections.items()
-            if name != "encoder" or name in content
-        }
-    )
+    if strange := sorted(content.keys() - kinds.keys()):
+        raise RealRAGError(f"{path} has the section [{strange[0]}]; sections are {', '.join(f'[{s}]' for s in kinds)}.")
+    return {
+        name: _section(path, name, kind, content.get(name, {}), given or {})
+        for name, kind in kinds.items()
+        if name not in optional or name in content
+    }
 
 
 def _section(path: Path, name: str, kind: type, values: Any, given: dict[str, str]):
