@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from realrag.bundle import MANIFEST, Bundle
 from realrag.embeddings import Sizes
 from realrag.encoder import Encoder, load_encoder
 from realrag.errors import RealRAGError
-from realrag.files import canonical_json, default_cache, sha256_bytes, write_atomic
+from realrag.files import canonical_json, default_cache, sha256_bytes
 from realrag.head import load_head
 
 from ..evaluate import write_report

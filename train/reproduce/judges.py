@@ -25,7 +25,7 @@ CELLS, TURNS = 8, 8
 class PictureEncoder(Encoder):
     """An encoder without a text tower."""
 
-    kind, portable, speaks = "judge", False, False
+    kind, speaks = "judge", False
 
 
 class GradientEncoder(PictureEncoder):

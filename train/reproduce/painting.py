@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -68,11 +69,11 @@ class StandInPainter:
         drawn_as = {class_key(name): class_key(random.Random(f"{seed}/{name}").choice(known[family]))
                     for name, (family, split) in splits.items() if split != "G-seen"}  # fmt: skip
         folders = {class_key(name): name for name in splits}
-        parts = {True: "novel", False: "known"}
 
+        @cache
         def pictures(name: str) -> list[bytes]:
-            novel = splits[folders[name]][1] == "U2"
-            return [read_bytes(file) for file in sorted((world / "library" / parts[novel] / folders[name]).glob("*.jpg"))]
+            part = "novel" if splits[folders[name]][1] == "U2" else "known"
+            return [read_bytes(file) for file in sorted((world / "library" / part / folders[name]).glob("*.jpg"))]
 
         self._plain, self._shown = StandIn(pictures, classes, drawn_as), StandIn(pictures, classes, {})
         self._classes, self._class_of, self._heeds = classes, class_of, heeds
