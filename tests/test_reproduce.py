@@ -10,46 +10,42 @@ import pytest
 import torch
 from realrag_train import run as stages
 from realrag_train.contrastive.fit_config import FitConfig
+from realrag_train.material import read_prompts
+from realrag_train.pictures.arms import class_key
 from realrag_train.recipe import Data, Evaluate, Imagine, Recipe
 from realrag_train.reproduce import endpoints, experiment
 from realrag_train.reproduce.config import Experiment, Painting, Plan
 from realrag_train.reproduce.experiment import STAGES, Reproduction
+from realrag_train.reproduce.judges import GradientEncoder
 from realrag_train.reproduce.scene import picture
 from realrag_train.reproduce.world import World, split_classes
 from realrag_train.run import OutOfTime
 
-from realrag.encoder import Encoder
-from realrag.preprocess import Preprocess
+from realrag.bundle import Bundle
 
 WORLD = World(families=4, siblings=5, unseen=1, novel=1, size=48, library=6, judge=10, evaluation=6, validation=1)
 PLAN = Plan(
     WORLD, painting=Painting(heeds=0.9),
-    experiment=Experiment(k=2, noises=3, unseen_noises=12, judges=("gradients", "cnn"), judge_width=4, judge_epochs=1, pictures=48),
+    experiment=Experiment(k=2, noises=3, unseen_noises=12, judges=("gradients", "cnn"), judge_width=6, judge_epochs=3, pictures=48),
 )  # fmt: skip
 RECIPE = Recipe(
-    data=Data(encoder="described", picture_size=48), imagine=Imagine(seeds=2), fit=FitConfig(epochs=2, batch=32, hidden=16),
+    data=Data(encoder="described", picture_size=48), imagine=Imagine(seeds=2), fit=FitConfig(epochs=6, batch=16, rate=4e-3, hidden=16),
     evaluate=Evaluate(arms=("zero", "normal", "hard", "reflective"), seeds=2),
 )  # fmt: skip
 
 
-class DescribedEncoder(Encoder):
-    """Photos -> mean colours of a grid; a class's words -> the mean of such vectors of its own pictures, so that it finds
+class DescribedEncoder(GradientEncoder):
+    """Photos -> histograms of gradients; a class's words -> the mean of such vectors of its own pictures, so that it finds
     some things and confuses others."""
 
-    kind, name, dim = "fake", "described", 109
+    name, speaks = "described", True
 
     def __init__(self):
-        super().__init__()
-        self.preprocess = Preprocess(24, "squash", "bilinear", (0, 0, 0), (1, 1, 1))
-        self.weight = torch.nn.Parameter(torch.ones(1), requires_grad=False)
+        super().__init__(24)
         self.words = {}
-        for number, (each, _) in enumerate(split_classes(WORLD)):
-            seen = torch.stack([self.prepare(picture(each, 5_000_000 + i, 24)) for i in range(2)])
-            self.words[" ".join(each.folder.replace("-", " ").split())] = self.encode_images(seen).mean(0)
-
-    def _images(self, x):
-        grid = torch.nn.functional.adaptive_avg_pool2d(x, 6)
-        return self.weight * torch.cat([(grid - grid.mean((2, 3), keepdim=True)).flatten(1), torch.full((len(x), 1), 0.1)], 1)
+        for each, _ in split_classes(WORLD):
+            seen = torch.stack([self.prepare(picture(each, 5_000_000 + i, 24)) for i in range(12)])
+            self.words[each.folder.replace("-", " ")] = self.encode_images(seen).mean(0)
 
     def _texts(self, texts):
         return torch.stack([self.words[text.removeprefix("a photo of a ")] for text in texts])
@@ -115,11 +111,31 @@ def test_what_the_generator_knows_is_painted_alike_under_every_arm(results):
     assert len(rows) == 8 and len({tuple(row["accuracy"]) for row in rows.values()}) <= 2  # heeding paints it anew, or not
 
 
-def test_the_reference_arms_lie_between_none_and_oracle_and_go_with_their_right_references(results):
-    right = {arm: results["references"][arm]["U1"] for arm in ("none", "zero", "normal", "oracle") if "U1" in results["references"].get(arm, {})}
-    for arm in ("zero", "normal", "hard", "reflective"):
-        assert u1(results, "none")["accuracy"][0] <= u1(results, arm)["accuracy"][0] + 1e-9
-    assert right["oracle"] == 1 and 0 < right["zero"] < 1
+def painted(out, arm):
+    """{(prompt, noise): (picture's bytes, ids of its references)}"""
+    lines = map(json.loads, (out / "painted" / f"{arm}.jsonl").read_text().splitlines())
+    return {(line["prompt"], line["seed"]): ((out / "painted" / line["file"]).read_bytes(), line["references"]) for line in lines}
+
+
+@pytest.mark.parametrize("arm", ["random", "zero", "normal-1", "hard-0", "reflective-0"])
+def test_an_arm_paints_what_the_oracle_paints_where_it_found_a_right_reference_and_else_what_none_paints(done, arm):
+    out = done[0]
+    library, oracle, none = Bundle(out / "library"), painted(out, "oracle"), painted(out, "none")
+    of_prompt = {p.prompt: class_key(p.class_name) for p in read_prompts(out / "prompts.jsonl")}
+    found = 0
+    for key, (picture, ids) in painted(out, arm).items():
+        classes = {class_key(library.records[library.records.row_of(id)].class_name) for id in ids}
+        right = of_prompt[key[0]] in classes
+        found += right
+        assert picture == (oracle if right else none)[key][0]
+    assert arm == "random" or 0 < found < len(none)
+
+
+def test_the_heads_of_arms_and_seeds_are_each_asked_for_their_own_references(done):
+    lines = [json.loads(line) for line in (done[0] / "choices" / "choices.jsonl").read_text().splitlines()]
+    chosen = {arm: [[r["id"] for r in line["references"]] for line in lines if line["arm"] == arm] for arm in {line["arm"] for line in lines}}
+    trained = ("normal-0", "normal-1", "hard-0", "reflective-0", "reflective-1")
+    assert len({json.dumps(chosen[arm]) for arm in (*trained, "zero")}) == 6
 
 
 def test_each_picture_is_painted_once_and_every_arm_has_its_table(done, results):

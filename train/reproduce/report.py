@@ -93,5 +93,5 @@ def _retrieval(results: dict) -> list[str]:
     for arm in ordered(results["references"]):
         r1 = results["retrieval"]["arms"].get(arm, {}).get("all", {}).get("R@1")
         cells = (results["references"][arm].get(split) for split in ("G-seen", "U1", "U2"))
-        rows.append(f"| {arm} | {r1[0] if r1 else float('nan'):.3f} | " + " | ".join("-" if c is None else f"{c:.3f}" for c in cells) + " |")
+        rows.append(f"| {arm} | {f'{r1[0]:.3f}' if r1 else '-'} | " + " | ".join("-" if c is None else f"{c:.3f}" for c in cells) + " |")
     return [*rows, "", f"Configuration: `{json.dumps(results['plan']['experiment'], sort_keys=True)}`"]
