@@ -14,14 +14,16 @@ from realrag_train.material import read_prompts
 from realrag_train.pictures.arms import class_key
 from realrag_train.recipe import Data, Evaluate, Imagine, Recipe
 from realrag_train.reproduce import endpoints, experiment
-from realrag_train.reproduce.config import Experiment, Painting, Plan
+from realrag_train.reproduce.config import Experiment, Painting, Plan, find_world, read_plan, recipe_of
 from realrag_train.reproduce.experiment import STAGES, Reproduction
 from realrag_train.reproduce.judges import GradientEncoder
+from realrag_train.reproduce.painting import make_painter
 from realrag_train.reproduce.scene import picture
 from realrag_train.reproduce.world import World, split_classes
 from realrag_train.run import OutOfTime
 
 from realrag.bundle import Bundle
+from realrag.errors import RealRAGError
 
 WORLD = World(families=4, siblings=5, unseen=1, novel=1, size=48, library=6, judge=10, evaluation=6, validation=1)
 PLAN = Plan(
@@ -123,11 +125,11 @@ def test_an_arm_paints_what_the_oracle_paints_where_it_found_a_right_reference_a
     library, oracle, none = Bundle(out / "library"), painted(out, "oracle"), painted(out, "none")
     of_prompt = {p.prompt: class_key(p.class_name) for p in read_prompts(out / "prompts.jsonl")}
     found = 0
-    for key, (picture, ids) in painted(out, arm).items():
+    for key, (seen, ids) in painted(out, arm).items():
         classes = {class_key(library.records[library.records.row_of(id)].class_name) for id in ids}
         right = of_prompt[key[0]] in classes
         found += right
-        assert picture == (oracle if right else none)[key][0]
+        assert seen == (oracle if right else none)[key][0]
     assert arm == "random" or 0 < found < len(none)
 
 
@@ -232,3 +234,25 @@ def test_a_gate_that_does_not_stand_is_a_failed_one():
     bad = replace(found, right={**right, "oracle": right["none"]}, real={"all": [0.5, 0.4, 0.6]})
     failed = [g["gate"] for g in endpoints.gates(bad, retrieval, (0.65, 0.7), replace(plan, pictures=21, normal_most=0.7)) if not g["passed"]]
     assert failed == ["ceiling", "headroom", "room above Normal", "right references help", "wrong references do not", "enough pictures"]
+
+
+def test_the_worlds_that_come_along_can_be_read_and_what_they_cannot_be_is_said(tmp_path):
+    for name in ("procedural", "procedural-again"):
+        plan = read_plan(find_world(name))
+        recipe = recipe_of(plan, find_world(name), {"mobilenet": "m"})
+        u1 = sum(split == "U1" for _, split in split_classes(plan.world))
+        assert u1 >= 50 and u1 * plan.experiment.unseen_noises >= plan.experiment.pictures >= 2000
+        assert recipe.evaluate.seeds >= 5 and (recipe.start.least, recipe.start.most) == (0.45, 0.7)
+    with pytest.raises(RealRAGError, match="No world nowhere.*procedural"):
+        find_world("nowhere")
+    (tmp_path / "recipe.toml").write_text('[evaluate]\narms = ["zero", "reflective"]')
+    (tmp_path / "world.toml").write_text('[retriever]\nrecipe = "recipe.toml"\n[experiment]\nk = 2')
+    plan = read_plan(tmp_path / "world.toml")
+    assert plan.experiment.k == 2
+    with pytest.raises(RealRAGError, match="lacks the arm 'hard'"):
+        recipe_of(plan, tmp_path / "world.toml", {})
+    (tmp_path / "world.toml").write_text("[experiment]\nnoise = 3")
+    with pytest.raises(RealRAGError, match="'noise' is not known"):
+        read_plan(tmp_path / "world.toml")
+    with pytest.raises(RealRAGError, match="painter 'brush' is not known"):
+        make_painter(Painting("brush"), tmp_path, [], lambda: None, "cpu")

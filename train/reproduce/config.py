@@ -17,7 +17,7 @@ JUDGES = ("cnn", "gradients")
 
 @dataclass(frozen=True)
 class Retriever:
-    recipe: str = "procedural"  # of `python -m train run`: starting encoder, mining, loss, fit, arms and their seeds
+    recipe: str = "retrievers/procedural.toml"  # of `python -m train run`: starting encoder, mining, loss, fit, arms and their seeds
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Experiment:
     photos: str = ""  # a world's folder made before; empty: the procedural one of [world] is drawn
     k: int = 3  # references a prompt
     noises: int = 10  # pictures a prompt and arm
-    unseen_noises: int = 50  # the same for U1, which holds the endpoints
+    unseen_noises: int = 40  # the same for U1, which holds the endpoints
     first_noise: int = 1000  # so that no picture is judged that the negatives were mined from
     pictures: int = 2000  # U1 pictures an arm below which nothing is said
     seed: int = 0  # of the random, the oracle and the shuffled arm
@@ -85,8 +85,8 @@ def read_plan(path: Path) -> Plan:
 
 def recipe_of(plan: Plan, path: Path, given: dict[str, str]) -> Recipe:
     """The retriever's recipe, seen from the world's file; its arms are those that the endpoints need."""
-    near = Path(path).parent / plan.retriever.recipe
-    recipe = read_recipe(near if near.is_file() else find_recipe(plan.retriever.recipe), given)
+    near = (home / plan.retriever.recipe for home in (Path(path).parent, WORLDS))
+    recipe = read_recipe(next((file for file in near if file.is_file()), None) or find_recipe(plan.retriever.recipe), given)
     if missing := sorted({"zero", "normal", "hard", "reflective"} - set(recipe.evaluate.arms)):
         raise RealRAGError(f"The recipe lacks the arm {missing[0]!r}, which an endpoint needs. Add it to its `arms`.")
     if recipe.fit.mode != "head":

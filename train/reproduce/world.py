@@ -33,7 +33,7 @@ class World:
 
     families: int = 20
     siblings: int = 12  # classes a family
-    unseen: int = 2  # of them U1: the generator never saw them, the retriever's training did (the paper's setting)
+    unseen: int = 3  # of them U1: the generator never saw them, the retriever's training did (the paper's setting)
     novel: int = 2  # of them U2: seen by neither, only in the library
     seed: int = 0
     size: int = 128  # pixels a side
