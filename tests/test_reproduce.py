@@ -168,6 +168,7 @@ def test_a_stopped_experiment_goes_on_and_a_finished_one_does_nothing_again(done
 def test_the_report_prints_what_was_registered_and_every_gate_as_passed_or_failed(done, results):
     text = (done[0] / "results.md").read_text()
     assert "reflective - normal (primary) | U1" in text and "reflective - hard (second) | U1" in text
+    assert (done[0] / "judged" / "judge.html").read_text().count("data:image/") >= 8
     assert "machinery only" in text and "procedural" in text and "stand-in" in text
     gates = results["judges"]["gradients"]["gates"]
     assert [gate["gate"] for gate in gates] == [

@@ -15,7 +15,7 @@ from realrag.bundle import MANIFEST, Bundle
 from realrag.embeddings import Sizes
 from realrag.encoder import Encoder, load_encoder
 from realrag.errors import RealRAGError
-from realrag.files import canonical_json, default_cache, sha256_bytes
+from realrag.files import default_cache
 from realrag.head import load_head
 
 from ..evaluate import write_report
@@ -25,15 +25,15 @@ from ..pace import Pace
 from ..pictures.arms import class_key, read_arm
 from ..pictures.choose import CHOICES, choose, read_choices, summary, write_choices
 from ..pictures.judge_input import Judged, aligned, judge, refuse_shared
+from ..pictures.judge_page import write_page
 from ..pictures.judge_table import table as judge_table
 from ..recipe import Recipe, Start
 from ..run import STAGES as RETRIEVER_STAGES
 from ..run import OutOfTime, Run
-from ..small_encoder.pairs import read_captioned
 from ..small_encoder.start import started
 from . import endpoints
 from .config import Plan
-from .judges import GradientEncoder, load_judge, save_judge, teach
+from .judges import GradientEncoder, kept_judge
 from .painting import Painter, WithoutReferences, make_painter, paint_arms
 from .references import right_references, shuffled
 from .report import write_results
@@ -147,7 +147,7 @@ class Reproduction:
         self.say(f"{counts['asked']} pictures of all arms, {counts['painted']} of them distinct")
 
     def judge(self) -> None:
-        """judged/: what each judge says of every picture; and nearness, copying, variety, FID and KID of one seed an arm."""
+        """judged/: nearness, copying, variety, FID and KID of one seed an arm, with contact sheets."""
         real, taught, library = self.bundle(self.real), self.bundle(self.taught), self.bundle(self.library_folder)
         refuse_shared(real, library, "Then copying would look real. Take the sets apart.")
         refuse_shared(real, taught, "Then the ceiling would be what the judge learnt by heart. Take the sets apart.")
@@ -156,11 +156,14 @@ class Reproduction:
         first = {endpoints.arm_of(name): p for name, p in arms.items() if not name[-1].isdigit() or name.endswith("-0")}
         base = set(range(self.plan.experiment.first_noise, self.plan.experiment.first_noise + self.plan.experiment.noises))
         even = {name: [p for p in pictures if p.seed in base] for name, pictures in first.items()}  # classes weigh alike
+        reports = {}
         for name in self.plan.experiment.judges:
             encoder, vectors = self.judge_encoder(name), self.folder / "judged" / "vectors"
-            report = judge(Judged(even, real, library, taught, seed=self.plan.experiment.seed), encoder, vectors, self.in_time)
-            write_report(self.folder / "judged" / f"{name}.json", report)
-            self.say(judge_table({**report, "differences": {}}))
+            judged = Judged(even, real, library, taught, seed=self.plan.experiment.seed)
+            reports[name] = judge(judged, encoder, vectors, self.in_time)
+            write_report(self.folder / "judged" / f"{name}.json", reports[name])
+            self.say(judge_table({**reports[name], "differences": {}}))
+        write_page(self.folder / "judged" / "judge.html", reports, even, real)
 
     def report(self) -> None:
         """results.json and results.md: the endpoints, the gates, and what was registered."""
@@ -228,20 +231,8 @@ class Reproduction:
         return aligned({file.stem: read_arm(file, self.prompts) for file in files})
 
     def judge_encoder(self, name: str) -> Encoder:
-        """The judge; a network that is not there yet, or was taught otherwise, is taught."""
-        if name == "gradients":
-            return GradientEncoder()
-        plan, path = self.plan.experiment, self.folder / "judges" / "cnn.safetensors"
-        photos = read_captioned(self.photos / "judge")
-        key = sha256_bytes(canonical_json([self.bundle(self.taught).id, plan.judge_width, plan.judge_epochs, plan.seed]))
-        if (kept := load_judge(path, key)) is None:
-            pace = Pace(self.say, "teaching the judge")
-
-            def progress(done: int, total: int) -> None:
-                pace(done, total)
-                self.in_time()
-
-            files, classes = [p.path for p in photos.photos], [p.group for p in photos.photos]
-            kept = teach(files, classes, width=plan.judge_width, epochs=plan.judge_epochs, seed=plan.seed, progress=progress)
-            save_judge(kept, path, key)
-        return kept
+        plan = self.plan.experiment
+        return kept_judge(
+            name, self.photos / "judge", self.bundle(self.taught).id, self.folder / "judges", width=plan.judge_width,
+            epochs=plan.judge_epochs, seed=plan.seed, progress=self.in_time,
+        )  # fmt: skip

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from realrag.encoder import Encoder
 from realrag.errors import RealRAGError
-from realrag.files import sorted_header, write_atomic
+from realrag.files import canonical_json, sha256_bytes, sorted_header, write_atomic
 from realrag.photos import decode, read_bytes
 from realrag.preprocess import Preprocess
+
+from ..small_encoder.pairs import read_captioned
 
 CELLS, TURNS = 8, 8
 
@@ -133,6 +135,22 @@ def load_judge(path: Path, key: str) -> CnnEncoder | None:
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError):
         return None
     return encoder.eval()
+
+
+def kept_judge(
+    name: str, photos: Path, photos_id: str, folder: Path, *, width: int, epochs: int, seed: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> PictureEncoder:  # fmt: skip
+    """The judge of this name; a network that is not in `folder` yet, or was taught otherwise, is taught. photos_id: changes
+    when the photos do."""
+    if name == "gradients":
+        return GradientEncoder()
+    path, key = folder / f"{name}.safetensors", sha256_bytes(canonical_json([photos_id, width, epochs, seed]))
+    if (kept := load_judge(path, key)) is None:
+        found = read_captioned(photos).photos
+        kept = teach([p.path for p in found], [p.group for p in found], width=width, epochs=epochs, seed=seed, progress=progress)
+        save_judge(kept, path, key)
+    return kept
 
 
 def confusions(named: np.ndarray, classes: np.ndarray, families: np.ndarray) -> dict[str, float]:
