@@ -14,13 +14,13 @@ from realrag_train.reproduce.families import ACCENTS, FAMILIES, classes_of
 from realrag_train.reproduce.judges import CnnEncoder, GradientEncoder, confusions, load_judge, save_judge, teach
 from realrag_train.reproduce.pen import Pen, Pose
 from realrag_train.reproduce.scene import picture
-from realrag_train.reproduce.world import SPLITS, World, photos_of, read_splits, split_classes, write_world
+from realrag_train.reproduce.world import SETS, SPLITS, World, photos_of, read_splits, split_classes, write_world
 
 from realrag.bundle import unit_rows
 from realrag.errors import RealRAGError
 from realrag.library import scan
 
-TINY = World(families=2, siblings=5, unseen=1, novel=1, size=16, library=2, judge=1, evaluation=1, validation=1)
+TINY = World(families=2, siblings=5, unseen=1, novel=1, size=16, library=2, judge=1, evaluation=1, validation=1, generator=1)
 
 
 def test_there_are_twenty_families_of_twelve_classes_whose_names_are_all_different():
@@ -85,7 +85,7 @@ def test_held_out_classes_are_new_wholes_of_known_parts(name):
 
 def test_the_sets_of_a_world_share_no_photo_and_novel_classes_are_only_searched_and_judged(tmp_path, capsys):
     (tmp_path / "tiny.toml").write_text(
-        "[world]\nfamilies = 2\nsiblings = 5\nunseen = 1\nnovel = 1\nsize = 16\nlibrary = 2\njudge = 1\nevaluation = 1\nvalidation = 1\n"
+        "[world]\nfamilies = 2\nsiblings = 5\nunseen = 1\nnovel = 1\nsize = 16\nlibrary = 2\njudge = 1\nevaluation = 1\nvalidation = 1\ngenerator = 1\n"
     )
     out = tmp_path / "world"
     assert main(["reproduce", "world", str(tmp_path / "tiny.toml"), "--out", str(out)]) == 0
@@ -93,11 +93,12 @@ def test_the_sets_of_a_world_share_no_photo_and_novel_classes_are_only_searched_
     with open(out / "labels.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["file"] for row in rows} == {p.relative_to(out).as_posix() for p in out.rglob("*.jpg")}
-    assert len(rows) == len(photos_of(TINY)) == 10 * 4 + 8
-    hashes = [scan(out / name).candidates for name in ("library", "judge", "evaluation", "validation")]
+    assert len(rows) == len(photos_of(TINY)) == 10 * 4 + 8 + 6
+    hashes = [scan(out / name).candidates for name in SETS]
     assert len({photo.sha256 for each in hashes for photo in each}) == len(rows)
     for row in rows:
         assert row["split"] in SPLITS and (row["split"] == "U2") == (row["file"].startswith("library/novel/")) or row["set"] != "library"
+        assert row["split"] == "G-seen" or row["set"] != "generator"
         assert not (row["split"] == "U2" and row["set"] == "validation")
     assert read_splits(out) == {each.folder: (each.family.name, split) for each, split in split_classes(TINY)}
     assert json.loads((out / "world.json").read_text())["kind"].startswith("procedural")

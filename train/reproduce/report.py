@@ -68,7 +68,8 @@ def _accuracy(judge: dict) -> list[str]:
     for arm in ordered(judge["accuracy"]["all"]):
         cells = (judge["accuracy"][split][arm]["accuracy"] for split in splits)
         rows.append(f"| {arm} | " + " | ".join(f"{m:.3f} ({low:.3f} to {high:.3f})" for m, low, high in cells) + " |")
-    return [*rows, ""]
+    told = "Of real photos, {accuracy:.1%} are named rightly; {mistakes on siblings:.1%} of the mistakes fall on a sibling ({by chance:.1%} by chance)."
+    return [*rows, "", told.format(**judge["confusions"]), ""]
 
 
 def ordered(names) -> list[str]:

@@ -1,7 +1,7 @@
 """The procedural world as photos on disk: sets that share none, and which classes are held out from whom.
 
-DIR/library/known/CLASS and DIR/library/novel/CLASS, DIR/judge/CLASS, DIR/evaluation/CLASS, DIR/validation/CLASS,
-labels.csv and world.json. `known` is what the retriever learns from; `novel` is only ever searched."""
+DIR/library/known/CLASS and DIR/library/novel/CLASS, DIR/judge/CLASS, DIR/evaluation/CLASS, DIR/validation/CLASS, where asked
+for DIR/generator/CLASS, labels.csv and world.json. `known` is what the retriever learns from; `novel` is only ever searched."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from realrag.photos import encode_jpeg
 from .families import FAMILIES, ClassOf, classes_of
 from .scene import picture
 
-SETS = ("library", "judge", "evaluation", "validation")
+SETS = ("library", "judge", "evaluation", "validation", "generator")
 SPLITS = ("G-seen", "U1", "U2")
 LABELS, FACTS = "labels.csv", "world.json"
 COLUMNS = ("file", "class", "family", "set", "split")
@@ -41,10 +41,11 @@ class World:
     judge: int = 40
     evaluation: int = 20
     validation: int = 6  # known classes alone: on them the starting encoder's headroom is found
+    generator: int = 0  # G-seen classes alone: to train a generator and its adapter on
 
     def __post_init__(self) -> None:
         counts = self.library, self.judge, self.evaluation, self.validation, self.size
-        if not 1 <= self.families <= len(FAMILIES) or min(counts) < 1 or min(self.unseen, self.novel) < 0:
+        if not 1 <= self.families <= len(FAMILIES) or min(counts) < 1 or min(self.unseen, self.novel, self.generator) < 0:
             raise RealRAGError(f"{self}: families goes from 1 to {len(FAMILIES)}, photos and size from 1.")
         if self.unseen + self.novel >= self.siblings:
             raise RealRAGError(
@@ -78,7 +79,7 @@ def photos_of(world: World) -> list[tuple[str, ClassOf, int, str, str]]:
     rows = []
     for each, split in split_classes(world):
         for number, name in enumerate(SETS):
-            if name == "validation" and split == "U2":
+            if (name == "validation" and split == "U2") or (name == "generator" and split != "G-seen"):
                 continue
             folder = f"library/{'novel' if split == 'U2' else 'known'}" if name == "library" else name
             for at in range(getattr(world, name)):
