@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from realrag.errors import RealRAGError
 
-from ..recipe import Recipe, find_recipe, read_recipe, read_sections
+from ..recipe import Recipe, Start, find_recipe, read_recipe, read_sections
 from .world import World
 
 WORLDS = Path(__file__).parent.parent / "worlds"
@@ -87,6 +87,8 @@ def recipe_of(plan: Plan, path: Path, given: dict[str, str]) -> Recipe:
     """The retriever's recipe, seen from the world's file; its arms are those that the endpoints need."""
     near = (home / plan.retriever.recipe for home in (Path(path).parent, WORLDS))
     recipe = read_recipe(next((file for file in near if file.is_file()), None) or find_recipe(plan.retriever.recipe), given)
+    if given.get("encoder") and not given.get("mobilenet"):
+        recipe = replace(recipe, start=Start())  # it comes in place of one trained here; the usual bounds stand
     if missing := sorted({"zero", "normal", "hard", "reflective"} - set(recipe.evaluate.arms)):
         raise RealRAGError(f"The recipe lacks the arm {missing[0]!r}, which an endpoint needs. Add it to its `arms`.")
     if recipe.fit.mode != "head":

@@ -9,7 +9,6 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from realrag import DEFAULT_ENCODER
 from realrag.build import build
 from realrag.bundle import MANIFEST, Bundle
 from realrag.embeddings import Sizes
@@ -27,7 +26,7 @@ from ..pictures.choose import CHOICES, choose, read_choices, summary, write_choi
 from ..pictures.judge_input import Judged, aligned, judge, refuse_shared
 from ..pictures.judge_page import write_page
 from ..pictures.judge_table import table as judge_table
-from ..recipe import Recipe, Start
+from ..recipe import Recipe
 from ..run import STAGES as RETRIEVER_STAGES
 from ..run import OutOfTime, Run
 from ..small_encoder.start import started
@@ -64,10 +63,7 @@ class Reproduction:
         self.photos = Path(plan.experiment.photos) if plan.experiment.photos else self.folder / "photos"
         self.until, self._painter = time.monotonic() + 60 * max_minutes if max_minutes else float("inf"), painter
         data = replace(recipe.data, photos=str(self.photos / "library" / "known"), test_photos=str(self.photos / "evaluation"))
-        self.bounds = recipe.start.least, recipe.start.most
         begin = replace(recipe.start, validation=str(self.photos / "validation")) if recipe.start.mobilenet else recipe.start
-        if not recipe.start.mobilenet and recipe.data.encoder != DEFAULT_ENCODER:
-            begin = Start()  # an encoder was given, and none is trained
         self.recipe = replace(recipe, data=data, start=begin)
         self.run_folder, self.library_folder = self.folder / "retriever", self.folder / "library"
         self.taught, self.real = self.folder / "judges" / "taught", self.run_folder / "gallery"
@@ -173,7 +169,7 @@ class Reproduction:
         for name in plan.judges:
             encoder = self.judge_encoder(name)
             seen = endpoints.verdicts(arms, real, taught, self.splits, encoder, self.folder / "judged" / "vectors", self.in_time)
-            stand = endpoints.gates(seen, retrieval, self.bounds, plan)
+            stand = endpoints.gates(seen, retrieval, (self.recipe.start.least, self.recipe.start.most), plan)
             pairs = {f"{a} - {b}": {split: endpoints.difference(seen, a, b, split) for split in (*SPLITS, "all")
                                     if split == "all" or (seen.splits == split).any()} for a, b in endpoints.PAIRS}  # fmt: skip
             primary = pairs[" - ".join(endpoints.PRIMARY)][endpoints.SPLIT]
