@@ -53,6 +53,7 @@ class Encoder(torch.nn.Module):
     dim: int
     preprocess: Preprocess
     portable: bool = True
+    speaks: bool = True  # has a text tower
     image_side: tuple[str, ...] = ()  # how the names of the image tower's weights begin
     tuned: dict = {}  # of an encoder trained further here: from what, how, and whose photo vectors it still gives
 

@@ -14,6 +14,7 @@ COMMANDS = {
     "fit": "contrastive.fit", "mix": "contrastive.tuned", "bench-fit": "contrastive.bench_fit",
     "choose": "pictures.choose", "judge": "pictures.judge", "votes": "pictures.votes",
     "encoder": "small_encoder.train_encoder", "split": "small_encoder.split",
+    "reproduce": "reproduce.command",
     "convert-mobilenet": "small_encoder.convert_mobilenet", "model-card": "small_encoder.model_card",
     "miniature-autoencoder": "miniature.autoencoder", "miniature-generator": "miniature.generator",
     "miniature-measure": "miniature.measure", "adapter": "adapter.run",

@@ -83,7 +83,8 @@ def judge(judged: Judged, encoder: Encoder, vectors: Path, progress: Progress = 
     said, real_said, names = _said(next(iter(judged.arms.values())), asked, real, encoder)
     close = nearest(real.vectors, library.vectors)
     threshold = float(np.quantile(close, judged.quantile)) if judged.threshold is None else judged.threshold
-    judges = {"linear": linear, "means": mean_judge(taught[0].vectors, taught[0].classes), "names": names}
+    judges = {"linear": linear, "means": mean_judge(taught[0].vectors, taught[0].classes)}
+    judges |= {"names": names} if names else {}
     bench = Bench(real, held, library, judges, asked, said, real_said, threshold)
     report = judge_arms(arms, bench, judged.seed)
     report["facts"] = {
@@ -134,7 +135,9 @@ def _rows(pictures: Sequence[Picture], library: Bundle) -> tuple[tuple[int, ...]
 
 def _said(pictures: Sequence[Picture], asked: np.ndarray, real: Photos, encoder: Encoder):
     """Vectors of the prompts, picture by picture; for each real photo the mean of those of its class; the judge by
-    names."""
+    names. None three times for an encoder without a text tower."""
+    if not encoder.speaks:
+        return None, None, None
     prompts = sorted({p.prompt for p in pictures})
     each = dict(zip(prompts, text_vectors(prompts, encoder)))
     said = np.stack([each[p.prompt] for p in pictures])

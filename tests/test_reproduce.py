@@ -1,0 +1,259 @@
+"""The whole experiment on a small procedural world, with a stand-in that paints what is known beforehand. It checks the
+machinery: what the arms must show by construction, stops and new starts, and the report. Of the claim it says nothing."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from realrag_train import run as stages
+from realrag_train.contrastive.fit_config import FitConfig
+from realrag_train.material import read_prompts
+from realrag_train.pictures.arms import class_key
+from realrag_train.recipe import Data, Evaluate, Imagine, Recipe
+from realrag_train.reproduce import endpoints, experiment
+from realrag_train.reproduce.config import Experiment, Painting, Plan, find_world, read_plan, recipe_of
+from realrag_train.reproduce.experiment import STAGES, Reproduction
+from realrag_train.reproduce.judges import GradientEncoder
+from realrag_train.reproduce.painting import make_painter
+from realrag_train.reproduce.scene import picture
+from realrag_train.reproduce.world import World, split_classes
+from realrag_train.run import OutOfTime
+
+from realrag.bundle import Bundle
+from realrag.errors import RealRAGError
+
+WORLD = World(families=4, siblings=5, unseen=1, novel=1, size=48, library=6, judge=10, evaluation=6, validation=1)
+PLAN = Plan(
+    WORLD, painting=Painting(heeds=0.9),
+    experiment=Experiment(k=2, noises=3, unseen_noises=12, judges=("gradients", "cnn"), judge_width=6, judge_epochs=3, pictures=48),
+)  # fmt: skip
+RECIPE = Recipe(
+    data=Data(encoder="described", picture_size=48), imagine=Imagine(seeds=2), fit=FitConfig(epochs=6, batch=16, rate=4e-3, hidden=16),
+    evaluate=Evaluate(arms=("zero", "normal", "hard", "reflective"), seeds=2),
+)  # fmt: skip
+
+
+class DescribedEncoder(GradientEncoder):
+    """Photos -> histograms of gradients; a class's words -> the mean of such vectors of its own pictures, so that it finds
+    some things and confuses others."""
+
+    name, speaks = "described", True
+
+    def __init__(self):
+        super().__init__(24)
+        self.words = {}
+        for each, _ in split_classes(WORLD):
+            seen = torch.stack([self.prepare(picture(each, 5_000_000 + i, 24)) for i in range(12)])
+            self.words[each.folder.replace("-", " ")] = self.encode_images(seen).mean(0)
+
+    def _texts(self, texts):
+        return torch.stack([self.words[text.removeprefix("a photo of a ")] for text in texts])
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return DescribedEncoder()
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, encoder):
+    """(folder of a finished experiment, how often it was stopped): each stage by a fresh process's eyes, painting cut off."""
+    out, stopped, said = tmp_path_factory.mktemp("reproduce") / "out", 0, []
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (stages, experiment):
+            patch.setattr(module, "load_encoder", lambda name, device: encoder)
+        for stage in STAGES:
+            for limit in (3, 60, math.inf):
+                try:
+                    work(out, limit if stage in ("paint", "world", "retriever") else math.inf, said).stage(stage)
+                    break
+                except OutOfTime:
+                    stopped += 1
+        yield out, stopped, said
+
+
+def work(out, looks=math.inf, said=None):
+    """A new Reproduction, out of time after so many looks at the clock."""
+    left = [looks]
+
+    class Hurried(Reproduction):
+        def in_time(self, done=0, total=0):
+            left[0] -= 1
+            if left[0] < 0:
+                raise OutOfTime("Time is up.")
+
+    return Hurried(PLAN, RECIPE, out, say=(said if said is not None else []).append)
+
+
+@pytest.fixture(scope="module")
+def results(done):
+    return json.loads((done[0] / "results.json").read_bytes())
+
+
+def u1(results, arm):
+    return results["judges"]["gradients"]["accuracy"]["U1"][arm]
+
+
+def test_right_references_help_what_the_generator_lacks_and_wrong_ones_change_nothing(results):
+    assert u1(results, "oracle")["accuracy"][0] > 2 * u1(results, "none")["accuracy"][0]
+    assert u1(results, "shuffled") == u1(results, "none")  # a wrong reference is never heeded: the same pictures
+    differences = results["judges"]["gradients"]["differences"]
+    assert differences["oracle - shuffled"]["U1"]["difference"][1] > 0
+    if results["references"]["random"]["U1"] == 0:
+        assert differences["random - none"]["U1"]["difference"] == [0, 0, 0]
+    assert results["references"]["oracle"] == {"G-seen": 1, "U1": 1, "U2": 1}
+    assert set(results["references"]["shuffled"].values()) == {0}
+
+
+def test_what_the_generator_knows_is_painted_alike_under_every_arm(results):
+    rows = results["judges"]["gradients"]["accuracy"]["G-seen"]
+    assert len(rows) == 8 and len({tuple(row["accuracy"]) for row in rows.values()}) <= 2  # heeding paints it anew, or not
+
+
+def painted(out, arm):
+    """{(prompt, noise): (picture's bytes, ids of its references)}"""
+    lines = map(json.loads, (out / "painted" / f"{arm}.jsonl").read_text().splitlines())
+    return {(line["prompt"], line["seed"]): ((out / "painted" / line["file"]).read_bytes(), line["references"]) for line in lines}
+
+
+@pytest.mark.parametrize("arm", ["random", "zero", "normal-1", "hard-0", "reflective-0"])
+def test_an_arm_paints_what_the_oracle_paints_where_it_found_a_right_reference_and_else_what_none_paints(done, arm):
+    out = done[0]
+    library, oracle, none = Bundle(out / "library"), painted(out, "oracle"), painted(out, "none")
+    of_prompt = {p.prompt: class_key(p.class_name) for p in read_prompts(out / "prompts.jsonl")}
+    found = 0
+    for key, (seen, ids) in painted(out, arm).items():
+        classes = {class_key(library.records[library.records.row_of(id)].class_name) for id in ids}
+        right = of_prompt[key[0]] in classes
+        found += right
+        assert seen == (oracle if right else none)[key][0]
+    assert arm == "random" or 0 < found < len(none)
+
+
+def test_the_heads_of_arms_and_seeds_are_each_asked_for_their_own_references(done):
+    lines = [json.loads(line) for line in (done[0] / "choices" / "choices.jsonl").read_text().splitlines()]
+    chosen = {arm: [[r["id"] for r in line["references"]] for line in lines if line["arm"] == arm] for arm in {line["arm"] for line in lines}}
+    trained = ("normal-0", "normal-1", "hard-0", "reflective-0", "reflective-1")
+    assert len({json.dumps(chosen[arm]) for arm in (*trained, "zero")}) == 6
+
+
+def test_each_picture_is_painted_once_and_every_arm_has_its_table(done, results):
+    out = done[0]
+    painted = results["painted"]
+    pictures = list((out / "painted" / "pictures").glob("*.jpg"))
+    assert painted["painted"] == len(pictures) < painted["asked"]
+    arms = {file.stem for file in (out / "painted").glob("*.jsonl")}
+    assert arms == {"none", "random", "oracle", "shuffled", "zero"} | {f"{a}-{s}" for a in ("normal", "hard", "reflective") for s in (0, 1)}
+    lines = (out / "painted" / "zero.jsonl").read_text().splitlines()
+    assert len(lines) == 4 * (3 * 3 + 3 + 12) and painted["asked"] == len(lines) * len(arms)
+
+
+def test_a_stopped_experiment_goes_on_and_a_finished_one_does_nothing_again(done, monkeypatch):
+    out, stopped, _ = done
+    assert stopped >= 4
+    before = {p: p.read_bytes() for p in (out / "results.json", out / "results.md", out / "retriever" / "evaluate.json")}
+    monkeypatch.setattr(DescribedEncoder, "_images", None)
+    monkeypatch.setattr("realrag_train.reproduce.judges.GradientEncoder._images", None)
+    monkeypatch.setattr("realrag_train.reproduce.judges.CnnEncoder._images", None)
+    monkeypatch.setattr("realrag_train.reproduce.painting.StandInPainter.paint", None)
+    monkeypatch.setattr("realrag_train.reproduce.world.picture", None)
+    for stage in STAGES:
+        work(out).stage(stage)
+    assert before == {p: p.read_bytes() for p in before}
+
+
+def test_the_report_prints_what_was_registered_and_every_gate_as_passed_or_failed(done, results):
+    text = (done[0] / "results.md").read_text()
+    assert "reflective - normal (primary) | U1" in text and "reflective - hard (second) | U1" in text
+    assert (done[0] / "judged" / "judge.html").read_text().count("data:image/") >= 8
+    assert "machinery only" in text and "procedural" in text and "stand-in" in text
+    gates = results["judges"]["gradients"]["gates"]
+    assert [gate["gate"] for gate in gates] == [
+        "ceiling", "headroom", "room above Normal", "G-seen without references", "right references help",
+        "wrong references do not", "enough pictures",
+    ]  # fmt: skip
+    for gate in gates:
+        assert f"| {gate['gate']} | {gate['rule']} | {gate['measured']:.4g} | {'passed' if gate['passed'] else 'FAILED'} |" in text
+    assert results["plan"]["experiment"]["unseen_noises"] == 12 and results["plan"]["recipe"]["evaluate"]["seeds"] == 2
+    assert {"FID", "KID", "copied", "diversity"} <= results["judges"]["gradients"]["pictures"]["arms"]["oracle"].keys()
+    assert results["judges"]["gradients"]["pictures"]["distances"]["floor"]["FID"][0] > 0
+
+
+# Endpoints alone
+
+
+def verdicts(first, second, classes, splits=None):
+    splits = np.full(len(classes), "U1") if splits is None else splits
+    return endpoints.Verdicts({"reflective": first, "normal": second}, classes, splits, {"all": [1, 1, 1]}, {})
+
+
+def test_two_arms_with_the_same_pictures_differ_by_exactly_nothing():
+    right = (np.random.default_rng(0).random((3, 60)) < 0.4).astype(float)
+    found = endpoints.difference(verdicts(right, right.copy(), np.arange(60) // 6), "reflective", "normal", "U1")
+    assert found["difference"] == [0, 0, 0] and found["seeds_above"] == 0 and found["seeds"] == 3
+
+
+def test_the_interval_of_the_endpoint_covers_the_truth_about_as_often_as_it_says(monkeypatch):
+    """Classes differ in what they gain: the truth is the mean over classes that could have been drawn."""
+    monkeypatch.setattr(endpoints, "interval", lambda v, c: interval(v, c, resamples=400))
+    from realrag_train.evaluate import interval
+
+    dice, classes, truth, hits, trials = np.random.default_rng(1), np.repeat(np.arange(40), 10), 0.06, 0, 300
+    for _ in range(trials):
+        plain = np.clip(dice.normal(0.4, 0.15, 40), 0.05, 0.9)
+        better = np.clip(plain + dice.normal(truth, 0.05, 40), 0, 1)
+        noise = dice.random(400)  # paired: one noise for both
+        one, two = ((noise < chance[classes]).astype(float)[None] for chance in (better, plain))
+        _, low, high = endpoints.difference(verdicts(one, two, classes), "reflective", "normal", "U1")["difference"]
+        hits += low <= truth <= high
+    assert 0.89 <= hits / trials <= 0.985
+
+
+def test_a_verdict_needs_the_gates_the_interval_and_the_seeds():
+    stand, failed = [{"gate": "ceiling", "passed": True}], [{"gate": "ceiling", "passed": False}]
+    good = {"difference": [0.05, 0.01, 0.09], "seeds_above": 4, "seeds": 5}
+    say = lambda found, gates=stand, painter="miniature": endpoints.conclusion(found, gates, painter, 0.8)  # noqa: E731
+    assert say(good).startswith("the claim holds here")
+    assert say(good, failed) == "no verdict: the gates failed: ceiling"
+    assert say(good, painter="stand-in (x)").startswith("machinery only")
+    assert say({**good, "seeds_above": 3}).startswith("not shown")
+    assert say({**good, "difference": [0.05, -0.01, 0.09]}).startswith("not shown")
+    assert say({**good, "difference": [-0.05, -0.09, -0.01]}).startswith("reversed")
+
+
+def test_a_gate_that_does_not_stand_is_a_failed_one():
+    rows = np.ones((1, 40))
+    classes, splits = np.arange(40) // 4, np.where(np.arange(40) < 20, "U1", "G-seen")
+    right = {"none": rows * (splits == "G-seen"), "oracle": rows, "shuffled": rows * (splits == "G-seen")}
+    retrieval = {"arms": {arm: {"splits": {"all": {"R@1": [value, 0, 1]}}} for arm, value in (("zero", 0.6), ("normal", 0.8))}}
+    found = endpoints.Verdicts(right, classes, splits, {"all": [0.9, 0.8, 1.0]}, {})
+    plan = replace(PLAN.experiment, pictures=20)
+    assert all(gate["passed"] for gate in endpoints.gates(found, retrieval, (0.45, 0.7), plan))
+    bad = replace(found, right={**right, "oracle": right["none"]}, real={"all": [0.5, 0.4, 0.6]})
+    failed = [g["gate"] for g in endpoints.gates(bad, retrieval, (0.65, 0.7), replace(plan, pictures=21, normal_most=0.7)) if not g["passed"]]
+    assert failed == ["ceiling", "headroom", "room above Normal", "right references help", "wrong references do not", "enough pictures"]
+
+
+def test_the_worlds_that_come_along_can_be_read_and_what_they_cannot_be_is_said(tmp_path):
+    for name in ("procedural", "procedural-again"):
+        plan = read_plan(find_world(name))
+        recipe = recipe_of(plan, find_world(name), {"mobilenet": "m"})
+        u1 = sum(split == "U1" for _, split in split_classes(plan.world))
+        assert u1 >= 50 and u1 * plan.experiment.unseen_noises >= plan.experiment.pictures >= 2000
+        assert recipe.evaluate.seeds >= 5 and (recipe.start.least, recipe.start.most) == (0.45, 0.7)
+    with pytest.raises(RealRAGError, match="No world nowhere.*procedural"):
+        find_world("nowhere")
+    (tmp_path / "recipe.toml").write_text('[evaluate]\narms = ["zero", "reflective"]')
+    (tmp_path / "world.toml").write_text('[retriever]\nrecipe = "recipe.toml"\n[experiment]\nk = 2')
+    plan = read_plan(tmp_path / "world.toml")
+    assert plan.experiment.k == 2
+    with pytest.raises(RealRAGError, match="lacks the arm 'hard'"):
+        recipe_of(plan, tmp_path / "world.toml", {})
+    (tmp_path / "world.toml").write_text("[experiment]\nnoise = 3")
+    with pytest.raises(RealRAGError, match="'noise' is not known"):
+        read_plan(tmp_path / "world.toml")
+    with pytest.raises(RealRAGError, match="painter 'brush' is not known"):
+        make_painter(Painting("brush"), tmp_path, [], lambda: None, "cpu")

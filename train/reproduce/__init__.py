@@ -1,0 +1,1 @@
+"""The claim, measured: a procedural world with a registered split, and the experiment that compares retrievers on it."""

@@ -1,0 +1,66 @@
+"""Does a reflective retriever beat a plain one? `world` draws a procedural world, `run` does the whole experiment.
+
+Stopped at any point, the same command goes on. What was registered stands in docs/reproduction.md."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from realrag.files import write_atomic
+
+from ..contrastive.fit import STOPPED
+from ..pace import Pace
+from ..ranks import sigterm_as_ctrl_c
+from ..run import OutOfTime
+from .config import find_world, read_plan, recipe_of
+from .experiment import STAGES, Reproduction
+from .world import write_world
+
+HELP = "the claim, measured: arms of retrievers, painted pictures, judges, endpoints and gates"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="reproduce", required=True)
+    world = commands.add_parser("world", help="draw the photos of a procedural world, with labels.csv and the split")
+    run = commands.add_parser("run", help=f"all stages: {', '.join(STAGES)}")
+    for command in (world, run):
+        command.add_argument("world", metavar="WORLD", nargs="?" if command is world else None, default="procedural",
+                             help="a TOML file, or procedural")  # fmt: skip
+        command.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    run.add_argument("--mobilenet", default="", metavar="FILE", help="for a starting encoder, made by convert-mobilenet")
+    run.add_argument("--encoder", default="", metavar="NAME", help="in place of a starting encoder of its own")
+    run.add_argument("--stage", choices=STAGES, help="only this one")
+    run.add_argument("--device", default="cpu")
+    run.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for torch's own choice")
+    run.add_argument("--max-minutes", type=float, default=0, help="stop in time; the same command goes on (0: never)")
+
+
+def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
+    path = find_world(arguments.world)
+    plan = read_plan(path)
+    try:
+        with sigterm_as_ctrl_c():
+            if arguments.reproduce == "world":
+                facts = write_world(plan.world, arguments.out, Pace(say, "photos"))
+                say(f"{arguments.out}: {len(facts['classes'])} classes, {facts['kind']}")
+                return
+            if arguments.threads:
+                torch.set_num_threads(arguments.threads)
+            recipe = recipe_of(plan, path, {"mobilenet": arguments.mobilenet, "encoder": arguments.encoder})
+            arguments.out.mkdir(parents=True, exist_ok=True)
+            work = Reproduction(
+                plan, recipe, arguments.out, device=arguments.device, max_minutes=arguments.max_minutes, say=say
+            )  # fmt: skip
+            write_atomic(arguments.out / "plan.json", plan.as_json(work.recipe).encode())
+            for stage in [arguments.stage] if arguments.stage else STAGES:
+                work.stage(stage)
+    except OutOfTime as stopped:
+        say(str(stopped))
+        raise SystemExit(STOPPED) from None
+    except KeyboardInterrupt:
+        say("Stopped; what is finished is kept. Run the same command again to go on.")
+        raise SystemExit(STOPPED) from None

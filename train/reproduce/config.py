@@ -1,0 +1,96 @@
+"""What one reproduction is: the world, the retriever's recipe, who paints, how much is painted, and which gates stand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from realrag.errors import RealRAGError
+
+from ..recipe import Recipe, Start, find_recipe, read_recipe, read_sections
+from .world import World
+
+WORLDS = Path(__file__).parent.parent / "worlds"
+JUDGES = ("cnn", "gradients")
+
+
+@dataclass(frozen=True)
+class Retriever:
+    recipe: str = "retrievers/procedural.toml"  # of `python -m train run`: starting encoder, mining, loss, fit, arms and their seeds
+
+
+@dataclass(frozen=True)
+class Painting:
+    """Who paints. The fields after `kind` belong to the stand-in alone."""
+
+    kind: str = "stand-in"
+    heeds: float = 0.9  # probability that a right reference is heeded for a class it does not know
+    seed: int = 7
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The registered numbers; the reason for each stands in docs/reproduction.md."""
+
+    photos: str = ""  # a world's folder made before; empty: the procedural one of [world] is drawn
+    k: int = 3  # references a prompt
+    noises: int = 10  # pictures a prompt and arm
+    unseen_noises: int = 40  # the same for U1, which holds the endpoints
+    first_noise: int = 1000  # so that no picture is judged that the negatives were mined from
+    pictures: int = 2000  # U1 pictures an arm below which nothing is said
+    seed: int = 0  # of the random, the oracle and the shuffled arm
+    judges: tuple[str, ...] = JUDGES  # the first decides, the others stand beside it
+    judge_width: int = 24
+    judge_epochs: int = 12
+    ceiling: float = 0.80  # gate: the judge's accuracy on real photos
+    seen_share: float = 0.60  # gate: of that ceiling, on G-seen classes without references
+    oracle_times: float = 4.0  # gate: U1 accuracy with right references, in times of that without
+    normal_most: float = 0.90  # gate: R@1 of the plainly trained retriever; above it nothing is left to win
+    same_sign: float = 0.8  # of the seeds that must agree with the endpoint
+
+    paths = ("photos",)
+
+    def __post_init__(self) -> None:
+        if min(self.k, self.noises, self.unseen_noises) < 1 or not self.judges or set(self.judges) - set(JUDGES):
+            raise RealRAGError(f"k, noises and unseen_noises start at 1, judges are among {', '.join(JUDGES)}: {self}.")
+
+
+@dataclass(frozen=True)
+class Plan:
+    world: World = World()
+    retriever: Retriever = Retriever()
+    painting: Painting = Painting()
+    experiment: Experiment = field(default_factory=Experiment)
+
+    def as_json(self, recipe: Recipe) -> str:
+        return json.dumps({**asdict(self), "recipe": asdict(recipe)}, indent=1) + "\n"
+
+
+def find_world(name: str) -> Path:
+    """A world's file: a path, or the name of one that comes with the trainer ("procedural")."""
+    known = sorted(file.stem for file in WORLDS.glob("*.toml"))
+    if Path(name).is_file():
+        return Path(name)
+    if name in known:
+        return WORLDS / f"{name}.toml"
+    raise RealRAGError(f"No world {name}. Give a TOML file, or one of those that come along: {', '.join(known)}.")
+
+
+def read_plan(path: Path) -> Plan:
+    """RealRAGError names the section and field that are wrong."""
+    kinds = {"world": World, "retriever": Retriever, "painting": Painting, "experiment": Experiment}
+    return Plan(**read_sections(path, kinds))
+
+
+def recipe_of(plan: Plan, path: Path, given: dict[str, str]) -> Recipe:
+    """The retriever's recipe, seen from the world's file; its arms are those that the endpoints need."""
+    near = (home / plan.retriever.recipe for home in (Path(path).parent, WORLDS))
+    recipe = read_recipe(next((file for file in near if file.is_file()), None) or find_recipe(plan.retriever.recipe), given)
+    if given.get("encoder") and not given.get("mobilenet"):
+        recipe = replace(recipe, start=Start())  # it comes in place of one trained here; the usual bounds stand
+    if missing := sorted({"zero", "normal", "hard", "reflective"} - set(recipe.evaluate.arms)):
+        raise RealRAGError(f"The recipe lacks the arm {missing[0]!r}, which an endpoint needs. Add it to its `arms`.")
+    if recipe.fit.mode != "head":
+        raise RealRAGError(f"The recipe's mode is {recipe.fit.mode!r}; only heads are compared here. Set mode to \"head\".")
+    return recipe

@@ -1,0 +1,130 @@
+"""What the claim is decided by: for each picture whether the judge names its class, paired between arms by prompt and noise,
+seeds averaged, classes resampled. And the gates that must stand before anything is said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from realrag.bundle import Bundle, unit_rows
+from realrag.encoder import Encoder
+
+from ..drawing import photo_classes
+from ..evaluate import interval
+from ..pictures.arms import Picture, Progress, class_key, photo_vectors, picture_vectors
+from ..pictures.classifier import linear_judge
+from .config import Experiment
+from .judges import confusions
+
+PRIMARY, SECOND, SPLIT = ("reflective", "normal"), ("reflective", "hard"), "U1"
+PAIRS = (PRIMARY, SECOND, ("normal", "zero"), ("zero", "none"), ("oracle", "none"), ("oracle", "shuffled"), ("random", "none"))
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """right: {arm: (S, N)} 0 or 1 for each seed of the arm's retriever and each picture. classes (N,) codes, splits (N,)
+    names. real: the judge's accuracy on real photos of each split, and its confusions."""
+
+    right: dict[str, np.ndarray]
+    classes: np.ndarray
+    splits: np.ndarray
+    real: dict[str, list[float]]
+    confusions: dict[str, float]
+
+
+def verdicts(
+    arms: dict[str, list[Picture]],
+    real: Bundle,
+    taught: Bundle,
+    world: dict[str, tuple[str, str]],
+    encoder: Encoder,
+    vectors: Path,
+    progress: Progress = lambda done, total: None,
+) -> Verdicts:
+    """arms: aligned pictures by name; NAME-0, NAME-1 ... are the seeds of one arm. world: {class: (family, split)}."""
+    names = [class_key(name) for name in world]
+    families, splits = (np.array([row[at] for row in world.values()]) for at in (0, 1))
+    codes = lambda bundle: np.array([names.index(class_key(name)) for name in photo_classes(bundle)])  # noqa: E731
+    judge, _ = linear_judge(unit_rows(photo_vectors(taught, encoder, vectors, progress)), codes(taught))
+    real_classes, named = codes(real), judge.name(unit_rows(photo_vectors(real, encoder, vectors, progress)))
+    first = next(iter(arms.values()))
+    classes = np.array([names.index(class_key(picture.class_name)) for picture in first])
+    right: dict[str, list[np.ndarray]] = {}
+    for name, pictures in arms.items():
+        seen = unit_rows(picture_vectors(pictures, encoder, real.manifest.picture_longest, vectors, progress))
+        right.setdefault(arm_of(name), []).append(judge.right(seen, classes))
+    of_real = (named == real_classes).astype(float)
+    by_split = {split: interval(of_real[part], real_classes[part]) for split, part in _parts(splits[real_classes]).items()}
+    _, family_codes = np.unique(families, return_inverse=True)
+    return Verdicts(
+        {name: np.stack(each) for name, each in right.items()}, classes, splits[classes], by_split,
+        confusions(named, real_classes, family_codes),
+    )  # fmt: skip
+
+
+def arm_of(name: str) -> str:
+    stem, dash, seed = name.rpartition("-")
+    return stem if dash and seed.isdigit() else name
+
+
+def _parts(splits: np.ndarray) -> dict[str, np.ndarray]:
+    return {"all": np.ones(len(splits), bool), **{str(name): splits == name for name in np.unique(splits)}}
+
+
+def accuracy(found: Verdicts) -> dict[str, dict[str, dict]]:
+    """{split: {arm: {"accuracy": [mean, low, high], "by_seed": [...], "pictures": n}}}."""
+    table: dict[str, dict[str, dict]] = {}
+    for split, part in _parts(found.splits).items():
+        table[split] = {
+            arm: {"accuracy": interval(each[:, part].mean(0), found.classes[part]),
+                  "by_seed": [float(run.mean()) for run in each[:, part]], "pictures": int(part.sum())}
+            for arm, each in found.right.items()
+        }  # fmt: skip
+    return table
+
+
+def difference(found: Verdicts, first: str, second: str, split: str) -> dict:
+    """{"difference": [mean, low, high], "seeds_above": n, "seeds": n, "by_seed"}: paired by prompt, noise and, where both
+    arms have as many, by seed. The interval is 95 %, classes resampled."""
+    part = found.splits == split if split != "all" else np.ones(len(found.splits), bool)
+    one, two = found.right[first][:, part], found.right[second][:, part]
+    by_seed = one.mean(1) - (two.mean(1) if len(one) == len(two) else two.mean())
+    apart = interval(one.mean(0) - two.mean(0), found.classes[part])
+    return {"difference": apart, "seeds_above": int((by_seed > 0).sum()), "seeds": len(by_seed), "by_seed": by_seed.tolist()}
+
+
+def gates(found: Verdicts, retrieval: dict, bounds: tuple[float, float], plan: Experiment) -> list[dict]:
+    """[{"gate", "rule", "measured", "passed"}] in the registered order. retrieval: evaluate.json of the retriever."""
+    table, ceiling = accuracy(found), found.real["all"][0]
+    on = lambda arm, split=SPLIT: table[split][arm]["accuracy"][0]  # noqa: E731
+    r1 = {arm: retrieval["arms"][arm]["splits"]["all"]["R@1"][0] for arm in ("zero", "normal")}
+    gap, seen = difference(found, "oracle", "shuffled", SPLIT)["difference"], on("none", "G-seen")
+    without, count = on("none"), table[SPLIT]["none"]["pictures"]
+    rows = [
+        ("ceiling", f"the judge names at least {plan.ceiling:.0%} of real photos", ceiling, ceiling >= plan.ceiling),
+        ("headroom", f"R@1 of Zero lies from {bounds[0]:g} to {bounds[1]:g}", r1["zero"], bounds[0] <= r1["zero"] <= bounds[1]),
+        ("room above Normal", f"R@1 of Normal is below {plan.normal_most:g}", r1["normal"], r1["normal"] < plan.normal_most),
+        ("G-seen without references", f"at least {plan.seen_share:.0%} of the ceiling", seen, seen >= plan.seen_share * ceiling),
+        ("right references help", f"oracle on U1 is at least {plan.oracle_times:g} x none ({without:.4f})", on("oracle"),
+         on("oracle") > 0 and on("oracle") >= plan.oracle_times * without),
+        ("wrong references do not", "oracle - shuffled on U1, lower end above 0", gap[1], gap[1] > 0),
+        ("enough pictures", f"at least {plan.pictures} U1 pictures an arm", count, count >= plan.pictures),
+    ]  # fmt: skip
+    return [{"gate": gate, "rule": rule, "measured": float(value), "passed": bool(passed)} for gate, rule, value, passed in rows]
+
+
+def conclusion(found: dict, stand: Sequence[dict], painter: str, same_sign: float) -> str:
+    """What the primary endpoint says, in the registered words."""
+    if painter.startswith("stand-in"):
+        return "machinery only: a stand-in painted, so this says nothing of the claim"
+    if failed := [gate["gate"] for gate in stand if not gate["passed"]]:
+        return f"no verdict: the gates failed: {', '.join(failed)}"
+    (_, low, high), above, seeds = found["difference"], found["seeds_above"], found["seeds"]
+    if low > 0 and above >= same_sign * seeds:
+        return "the claim holds here: the interval lies above 0, and the seeds agree"
+    if high < 0:
+        return "reversed: the reflective retriever is worse than the plain one"
+    return "not shown: 0 lies in the interval, or the seeds disagree"

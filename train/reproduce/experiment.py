@@ -1,0 +1,234 @@
+"""`reproduce run WORLD.toml`: from a world to endpoints, stage by stage; what is done already is not done again."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from realrag.build import build
+from realrag.bundle import MANIFEST, Bundle
+from realrag.embeddings import Sizes
+from realrag.encoder import Encoder, load_encoder
+from realrag.errors import RealRAGError
+from realrag.files import default_cache
+from realrag.head import load_head
+
+from ..evaluate import write_report
+from ..imagine import class_prompts, write_prompts
+from ..material import Prompt, read_prompts
+from ..pace import Pace
+from ..pictures.arms import class_key, read_arm
+from ..pictures.choose import CHOICES, choose, read_choices, summary, write_choices
+from ..pictures.judge_input import Judged, aligned, judge, refuse_shared
+from ..pictures.judge_page import write_page
+from ..pictures.judge_table import table as judge_table
+from ..recipe import Recipe
+from ..run import STAGES as RETRIEVER_STAGES
+from ..run import OutOfTime, Run
+from ..small_encoder.start import started
+from . import endpoints
+from .config import Plan
+from .judges import GradientEncoder, kept_judge
+from .painting import Painter, WithoutReferences, make_painter, paint_arms
+from .references import right_references, shuffled
+from .report import write_results
+from .world import SPLITS, read_splits, write_world
+
+STAGES = ("world", "retriever", "library", "judges", "choose", "paint", "judge", "report")
+Say = Callable[[str], None]
+
+
+class RetrieverRun(Run):
+    """A recipe's run whose drawings come from a painter that is shown no reference."""
+
+    painter: Painter
+
+    def _generator(self, library: Bundle) -> WithoutReferences:
+        return WithoutReferences(self.painter)
+
+
+class Reproduction:
+    """One plan in one folder. Each stage reads files of the stages before it and writes its own."""
+
+    def __init__(
+        self, plan: Plan, recipe: Recipe, folder: Path, *, device: str = "cpu", max_minutes: float = 0, say: Say,
+        painter: Painter | None = None,
+    ):  # fmt: skip
+        """painter: in place of the one that the plan names."""
+        self.plan, self.folder, self.device, self.say = plan, Path(folder), device, say
+        self.photos = Path(plan.experiment.photos) if plan.experiment.photos else self.folder / "photos"
+        self.until, self._painter = time.monotonic() + 60 * max_minutes if max_minutes else float("inf"), painter
+        data = replace(recipe.data, photos=str(self.photos / "library" / "known"), test_photos=str(self.photos / "evaluation"))
+        begin = replace(recipe.start, validation=str(self.photos / "validation")) if recipe.start.mobilenet else recipe.start
+        self.recipe = replace(recipe, data=data, start=begin)
+        self.run_folder, self.library_folder = self.folder / "retriever", self.folder / "library"
+        self.taught, self.real = self.folder / "judges" / "taught", self.run_folder / "gallery"
+        self.pace = Pace(say, "")
+
+    def in_time(self, done: int = 0, total: int = 0) -> None:
+        if time.monotonic() > self.until:
+            raise OutOfTime("Time is up; what is finished is kept. Run the same command again to go on.")
+        if total:
+            self.pace(done, total)
+
+    def stage(self, name: str) -> None:
+        self.pace = Pace(self.say, name)
+        self.in_time()
+        began = time.monotonic()
+        getattr(self, name)()
+        self.say(f"{name}: done in {time.monotonic() - began:.1f} s")
+
+    # Stages
+
+    def world(self) -> None:
+        """photos/, where the plan draws them, and prompts.jsonl: one prompt a class, of all splits."""
+        if not self.plan.experiment.photos:
+            write_world(self.plan.world, self.photos, self.in_time)
+        names = [name for name, _ in sorted(self.splits.items())]
+        write_prompts(self.folder / "prompts.jsonl", class_prompts(names, self.recipe.data.template))
+
+    def retriever(self) -> None:
+        """retriever/: a recipe's run on the known classes alone: starting encoder, negatives, heads, retrieval figures."""
+        left = (self.until - time.monotonic()) / 60
+        self.run_folder.mkdir(parents=True, exist_ok=True)
+        run = RetrieverRun(
+            self.recipe, self.run_folder, device=self.device, max_minutes=0 if left == float("inf") else max(left, 1e-6),
+            say=self.say,
+        )  # fmt: skip
+        run.painter = self.painter
+        for stage in RETRIEVER_STAGES:
+            if stage != "index":  # nothing is shipped
+                run.stage(stage)
+
+    def library(self) -> None:
+        """library/: all photos that references are taken from, those of U2 among them."""
+        build(
+            self.photos / "library", self.library_folder, self.encoder, sizes=Sizes(picture=self.recipe.data.picture_size),
+            reuse=self.run_folder / "library", progress=self.in_time,
+        )  # fmt: skip
+
+    def judges(self) -> None:
+        """judges/: a bundle of the photos that teach the judges, and the judge that is a network."""
+        build(
+            self.photos / "judge", self.taught, GradientEncoder(), sizes=Sizes(picture=self.recipe.data.picture_size),
+            progress=self.in_time,
+        )  # fmt: skip
+        for name in self.plan.experiment.judges:
+            self.judge_encoder(name)
+
+    def choose(self) -> None:
+        """choices/: the references of every arm and seed for every prompt."""
+        experiment, library, arms = self.plan.experiment, self.bundle(self.library_folder), {"zero": None}
+        for arm in self.recipe.evaluate.arms:
+            for seed in range(self.recipe.evaluate.seeds) if arm != "zero" else ():
+                arms[f"{arm}-{seed}"] = load_head(self.run_folder / "heads" / f"{arm}-{seed}" / "head.safetensors", self.encoder.dim)
+        lines = choose(
+            library, self.encoder, self.prompts, arms, gallery=self.bundle(self.real), k=experiment.k, seed=experiment.seed
+        )
+        lines += shuffled([line for line in lines if line["arm"] == "oracle"])
+        write_choices(self.folder / "choices", lines, library)
+        self.say(summary(lines))
+
+    def paint(self) -> None:
+        """painted/: the pictures of every arm, each distinct one once."""
+        counts = paint_arms(
+            self.folder / "painted", self.painter, self.bundle(self.library_folder), read_choices(self.folder / "choices"), self.noises,
+            self.in_time,
+        )  # fmt: skip
+        write_report(self.folder / "painted" / "painted.json", {**counts, "painter": self.painter.facts})
+        self.say(f"{counts['asked']} pictures of all arms, {counts['painted']} of them distinct")
+
+    def judge(self) -> None:
+        """judged/: nearness, copying, variety, FID and KID of one seed an arm, with contact sheets."""
+        real, taught, library = self.bundle(self.real), self.bundle(self.taught), self.bundle(self.library_folder)
+        refuse_shared(real, library, "Then copying would look real. Take the sets apart.")
+        refuse_shared(real, taught, "Then the ceiling would be what the judge learnt by heart. Take the sets apart.")
+        refuse_shared(taught, library, "Then a copied reference would be named by heart. Take the sets apart.")
+        arms = self.painted_arms()
+        first = {endpoints.arm_of(name): p for name, p in arms.items() if not name[-1].isdigit() or name.endswith("-0")}
+        base = set(range(self.plan.experiment.first_noise, self.plan.experiment.first_noise + self.plan.experiment.noises))
+        even = {name: [p for p in pictures if p.seed in base] for name, pictures in first.items()}  # classes weigh alike
+        reports = {}
+        for name in self.plan.experiment.judges:
+            encoder, vectors = self.judge_encoder(name), self.folder / "judged" / "vectors"
+            judged = Judged(even, real, library, taught, seed=self.plan.experiment.seed)
+            reports[name] = judge(judged, encoder, vectors, self.in_time)
+            write_report(self.folder / "judged" / f"{name}.json", reports[name])
+            self.say(judge_table({**reports[name], "differences": {}}))
+        write_page(self.folder / "judged" / "judge.html", reports, even, real)
+
+    def report(self) -> None:
+        """results.json and results.md: the endpoints, the gates, and what was registered."""
+        real, taught, arms, plan = self.bundle(self.real), self.bundle(self.taught), self.painted_arms(), self.plan.experiment
+        retrieval = json.loads((self.run_folder / "evaluate.json").read_bytes())
+        painted, found = json.loads((self.folder / "painted" / "painted.json").read_bytes()), {}
+        for name in plan.judges:
+            encoder = self.judge_encoder(name)
+            seen = endpoints.verdicts(arms, real, taught, self.splits, encoder, self.folder / "judged" / "vectors", self.in_time)
+            stand = endpoints.gates(seen, retrieval, (self.recipe.start.least, self.recipe.start.most), plan)
+            pairs = {f"{a} - {b}": {split: endpoints.difference(seen, a, b, split) for split in (*SPLITS, "all")
+                                    if split == "all" or (seen.splits == split).any()} for a, b in endpoints.PAIRS}  # fmt: skip
+            primary = pairs[" - ".join(endpoints.PRIMARY)][endpoints.SPLIT]
+            found[name] = {
+                "ceiling": seen.real, "confusions": seen.confusions, "accuracy": endpoints.accuracy(seen), "gates": stand,
+                "differences": pairs, "fingerprint": encoder.fingerprint,
+                "conclusion": endpoints.conclusion(primary, stand, painted["painter"]["name"], plan.same_sign),
+                "pictures": json.loads((self.folder / "judged" / f"{name}.json").read_bytes()),
+            }  # fmt: skip
+        results = {
+            "plan": json.loads(self.plan.as_json(self.recipe)), "painted": painted, "judges": found,
+            "retrieval": {"arms": {a: r["splits"] for a, r in retrieval["arms"].items()}, "differences": retrieval["differences"],
+                          "facts": retrieval["facts"]},
+            "references": right_references(self.folder / "choices" / CHOICES, self.splits),
+        }  # fmt: skip
+        self.say(write_results(self.folder, results))
+
+    # What the stages share
+
+    @cached_property
+    def splits(self) -> dict[str, tuple[str, str]]:
+        return read_splits(self.photos)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        return load_encoder(started(self.recipe, self.run_folder).data.encoder, device=self.device)
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        return read_prompts(self.folder / "prompts.jsonl")
+
+    @cached_property
+    def _library(self) -> Bundle:
+        return self.bundle(self.library_folder)
+
+    @cached_property
+    def painter(self) -> Painter:
+        return self._painter or make_painter(self.plan.painting, self.photos, self.prompts, lambda: self._library, self.device)
+
+    @property
+    def noises(self) -> dict[str, range]:
+        """The noise seeds of each prompt: more for U1, on which the endpoints are taken."""
+        plan, first = self.plan.experiment, self.plan.experiment.first_noise
+        unseen = {class_key(name) for name, (_, split) in self.splits.items() if split == endpoints.SPLIT}
+        count = lambda prompt: max(plan.noises, plan.unseen_noises) if class_key(prompt.class_name) in unseen else plan.noises  # noqa: E731
+        return {prompt.prompt: range(first, first + count(prompt)) for prompt in self.prompts}
+
+    def bundle(self, folder: Path) -> Bundle:
+        if not (folder / MANIFEST).is_file():
+            raise RealRAGError(f"{folder} is not there yet. Run the stages before this one first.")
+        return Bundle(folder, default_cache())
+
+    def painted_arms(self):
+        files = sorted((self.folder / "painted").glob("*.jsonl"))
+        return aligned({file.stem: read_arm(file, self.prompts) for file in files})
+
+    def judge_encoder(self, name: str) -> Encoder:
+        plan = self.plan.experiment
+        return kept_judge(
+            name, self.photos / "judge", self.bundle(self.taught).id, self.folder / "judges", width=plan.judge_width,
+            epochs=plan.judge_epochs, seed=plan.seed, progress=self.in_time,
+        )  # fmt: skip

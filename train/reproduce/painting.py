@@ -1,0 +1,136 @@
+"""Who paints a prompt from noise and references, and the pictures of every arm: each distinct one is painted once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image
+
+from realrag.bundle import Bundle
+from realrag.errors import RealRAGError
+from realrag.files import canonical_json, sha256_bytes, sweep_temporaries, write_atomic
+from realrag.photos import encode_jpeg, read_bytes
+
+from ..generators.stand_in import StandIn
+from ..material import Prompt
+from ..pictures.arms import class_key
+from .config import Painting
+from .world import read_splits
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A library photo as a painter is shown it."""
+
+    id: str
+    image: Image.Image
+
+
+class Painter(Protocol):
+    """A generator that can be shown references. Equal facts, prompt, noise and references promise the same picture."""
+
+    facts: dict[str, Any]  # holds "name"
+
+    def paint(self, prompt: str, noise: int, references: Sequence[Reference]) -> Image.Image:
+        """The picture of `prompt` from the noise of this seed. No references is the plain generator."""
+        ...
+
+
+class WithoutReferences:
+    """The plain generator, as `imagine` asks it: what negatives are mined from."""
+
+    def __init__(self, painter: Painter):
+        self._painter, self.facts = painter, painter.facts
+
+    def draw(self, prompt: str, seed: int) -> Image.Image:
+        return self._painter.paint(prompt, seed, ())
+
+
+class StandInPainter:
+    """No generator: it alters photos. A known class is always painted; another only where a reference shows it and, by
+    the prompt's and noise's own dice, that reference is heeded; else a known sibling comes in its place.
+
+    So what references can do is known beforehand, and only the machinery is tested."""
+
+    def __init__(self, world: Path, prompts: Sequence[Prompt], class_of: Callable[[str], str], heeds: float, seed: int):
+        """class_of: reference id -> class."""
+        splits, classes = read_splits(world), {p.prompt: class_key(p.class_name) for p in prompts}
+        known: dict[str, list[str]] = {}
+        for name, (family, split) in splits.items():
+            if split == "G-seen":
+                known.setdefault(family, []).append(name)
+        drawn_as = {class_key(name): class_key(random.Random(f"{seed}/{name}").choice(known[family]))
+                    for name, (family, split) in splits.items() if split != "G-seen"}  # fmt: skip
+        folders = {class_key(name): name for name in splits}
+
+        @cache
+        def pictures(name: str) -> list[bytes]:
+            part = "novel" if splits[folders[name]][1] == "U2" else "known"
+            return [read_bytes(file) for file in sorted((world / "library" / part / folders[name]).glob("*.jpg"))]
+
+        self._plain, self._shown = StandIn(pictures, classes, drawn_as), StandIn(pictures, classes, {})
+        self._classes, self._class_of, self._heeds = classes, class_of, heeds
+        self.facts = {**self._plain.facts, "heeds": heeds}
+
+    def paint(self, prompt: str, noise: int, references: Sequence[Reference]) -> Image.Image:
+        dice = random.Random(hashlib.sha256(f"{prompt}\n{noise}\nheeds".encode()).hexdigest())
+        right = any(class_key(self._class_of(each.id)) == self._classes[prompt] for each in references)
+        return (self._shown if right and dice.random() < self._heeds else self._plain).draw(prompt, noise)
+
+
+def make_painter(
+    config: Painting, world: Path, prompts: Sequence[Prompt], library: Callable[[], Bundle], device: str
+) -> Painter:
+    """The painter of a plan. library: opens the bundle that references come from. RealRAGError for one not known."""
+    if config.kind == "stand-in":
+
+        def class_of(id: str) -> str:
+            records = library().records
+            return records[records.row_of(id)].class_name
+
+        return StandInPainter(world, prompts, class_of, config.heeds, config.seed)
+    raise RealRAGError(f"The painter {config.kind!r} is not known; it is stand-in. Generators with references are to come.")
+
+
+def picture_key(facts: dict, prompt: str, noise: int, references: Sequence[str]) -> str:
+    """What names a picture: all that decides it."""
+    return sha256_bytes(canonical_json([facts, prompt, noise, list(references)]))[:32]
+
+
+def paint_arms(
+    folder: Path,
+    painter: Painter,
+    library: Bundle,
+    choices: dict[str, dict[str, tuple[str, ...]]],
+    noises: dict[str, Sequence[int]],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, int]:
+    """folder/pictures/KEY.jpg, and folder/ARM.jsonl for each arm, as `judge` reads it. choices: {arm: {prompt: ids}};
+    noises: {prompt: seeds}. Returns {"asked", "painted"}: pictures of all arms, and distinct ones. Those already there are
+    not painted again."""
+    (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    sweep_temporaries(folder / "pictures")
+    wanted, lines = {}, {arm: [] for arm in choices}
+    for arm, chosen in choices.items():
+        for prompt, ids in chosen.items():
+            for noise in noises[prompt]:
+                key = picture_key(painter.facts, prompt, noise, ids)
+                wanted[key] = prompt, noise, ids
+                lines[arm].append({"file": f"pictures/{key}.jpg", "prompt": prompt, "seed": noise, "references": list(ids)})
+    for done, (key, (prompt, noise, ids)) in enumerate(wanted.items(), 1):
+        path = folder / "pictures" / f"{key}.jpg"
+        if not path.is_file():
+            shown = [Reference(id, library.image(library.records[library.records.row_of(id)])) for id in ids]
+            picture = painter.paint(prompt, noise, shown)
+            write_atomic(path, encode_jpeg(picture.convert("RGB")))
+        progress(done, len(wanted))
+    for arm, each in lines.items():
+        write_atomic(folder / f"{arm}.jsonl", "".join(json.dumps(line) + "\n" for line in each).encode())
+    return {"asked": sum(map(len, lines.values())), "painted": len(wanted)}

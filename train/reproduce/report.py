@@ -1,0 +1,98 @@
+"""The results as JSON, and as Markdown that says first what was registered and whether the gates stand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from realrag.files import write_atomic
+
+from ..evaluate import write_report
+from .endpoints import PRIMARY, SECOND, SPLIT
+
+RESULTS = "results.json"
+ARMS = ("none", "random", "shuffled", "zero", "normal", "hard", "reflective", "utility", "oracle")
+PICTURES = ("CLIP-I", "FID", "KID", "copied", "references copied", "diversity")
+
+
+def write_results(folder: Path, results: dict) -> str:
+    """results.json and results.md; returns the latter's text."""
+    write_report(folder / RESULTS, results)
+    text = "\n".join(told(results)) + "\n"
+    write_atomic(folder / "results.md", text.encode())
+    return text
+
+
+def told(results: dict) -> list[str]:
+    plan = results["plan"]["experiment"]
+    lines = ["# Reproduction: results", ""]
+    if not plan["photos"]:
+        lines += ["The world is procedural: its pictures are drawn by a program, and no photograph is among them.", ""]
+    painted = results["painted"]
+    lines += [
+        "## Registered", "", f"- Primary endpoint: accuracy on {SPLIT} (unseen by the generator, among the retriever's training "
+        f"photos), {' - '.join(PRIMARY)}, paired by prompt and noise, seeds averaged, classes resampled.",
+        f"- Second endpoint: the same, {' - '.join(SECOND)}.",
+        f"- Judges: {', '.join(plan['judges'])}; the first decides.",
+        f"- References a prompt: {plan['k']}; pictures a prompt and arm: {plan['noises']}, on {SPLIT} {plan['unseen_noises']}.",
+        f"- Painter: {painted['painter']['name']}; {painted['asked']} pictures of all arms, {painted['painted']} of them distinct.",
+        "",
+    ]  # fmt: skip
+    for name, judge in results["judges"].items():
+        lines += [f"## Judge `{name}`", "", f"**{judge['conclusion']}**", "", *_gates(judge["gates"]), *_endpoints(judge), *_accuracy(judge)]
+        lines += _pictures(judge["pictures"])
+    return lines + _retrieval(results)
+
+
+def _gates(gates: list[dict]) -> list[str]:
+    rows = ["| gate | rule | measured | |", "|---|---|---|---|"]
+    return [*rows, *(f"| {g['gate']} | {g['rule']} | {g['measured']:.4g} | {'passed' if g['passed'] else 'FAILED'} |" for g in gates), ""]
+
+
+def _endpoints(judge: dict) -> list[str]:
+    rows = ["| difference in accuracy | held out from | mean | 95 % interval | seeds above 0 |", "|---|---|---|---|---|"]
+    for pair, splits in judge["differences"].items():
+        mark = {" - ".join(PRIMARY): " (primary)", " - ".join(SECOND): " (second)"}.get(pair, "")
+        for split, row in splits.items():
+            mean, low, high = row["difference"]
+            rows.append(f"| {pair}{mark if split == SPLIT else ''} | {split} | {mean:+.4f} | {low:+.4f} to {high:+.4f} | "
+                        f"{row['seeds_above']} of {row['seeds']} |")  # fmt: skip
+    return [*rows, ""]
+
+
+def _accuracy(judge: dict) -> list[str]:
+    splits = list(judge["accuracy"])
+    rows = ["| accuracy | " + " | ".join(splits) + " |", "|---" * (len(splits) + 1) + "|"]
+    real = (f"{judge['ceiling'][s][0]:.3f}" if s in judge["ceiling"] else "-" for s in splits)
+    rows.append("| real photos (ceiling) | " + " | ".join(real) + " |")
+    for arm in ordered(judge["accuracy"]["all"]):
+        cells = (judge["accuracy"][split][arm]["accuracy"] for split in splits)
+        rows.append(f"| {arm} | " + " | ".join(f"{m:.3f} ({low:.3f} to {high:.3f})" for m, low, high in cells) + " |")
+    told = "Of real photos, {accuracy:.1%} are named rightly; {mistakes on siblings:.1%} of the mistakes fall on a sibling ({by chance:.1%} by chance)."
+    return [*rows, "", told.format(**judge["confusions"]), ""]
+
+
+def ordered(names) -> list[str]:
+    return sorted(names, key=lambda name: (ARMS.index(name) if name in ARMS else len(ARMS), name))
+
+
+def _pictures(report: dict) -> list[str]:
+    """One seed an arm, as many pictures of each class."""
+    measures = [m for m in PICTURES if any(m in row for row in report["arms"].values())]
+    rows = ["| first seed | " + " | ".join(measures) + " |", "|---" * (len(measures) + 1) + "|"]
+    for name, row in {"real photos": report["real"], **{arm: report["arms"][arm] for arm in ordered(report["arms"])}}.items():
+        rows.append(f"| {name} | " + " | ".join(f"{row[m][0]:.4f}" if m in row else "-" for m in measures) + " |")
+    apart = report["distances"]
+    if apart:
+        rows += ["", f"FID and KID of {apart['pictures']} pictures against {apart['photos']} real photos in {apart['dim']} dimensions; "
+                 f"real against real: FID {apart['floor']['FID'][0]:.4f}. CLIP-I is the cosine to the class's real photos."]  # fmt: skip
+    return [*rows, ""]
+
+
+def _retrieval(results: dict) -> list[str]:
+    rows = ["## Retrieval", "", "| arm | R@1 of known classes | right references G-seen | U1 | U2 |", "|---|---|---|---|---|"]
+    for arm in ordered(results["references"]):
+        r1 = results["retrieval"]["arms"].get(arm, {}).get("all", {}).get("R@1")
+        cells = (results["references"][arm].get(split) for split in ("G-seen", "U1", "U2"))
+        rows.append(f"| {arm} | {f'{r1[0]:.3f}' if r1 else '-'} | " + " | ".join("-" if c is None else f"{c:.3f}" for c in cells) + " |")
+    return [*rows, "", f"Configuration: `{json.dumps(results['plan']['experiment'], sort_keys=True)}`"]
