@@ -14,7 +14,7 @@ from realrag_train.material import read_prompts
 from realrag_train.pictures.arms import class_key
 from realrag_train.recipe import Data, Evaluate, Imagine, Recipe
 from realrag_train.reproduce import endpoints, experiment
-from realrag_train.reproduce.config import Experiment, Painting, Plan, find_world, read_plan, recipe_of
+from realrag_train.reproduce.config import Experiment, Painting, Plan, deviations, find_world, read_plan, recipe_of
 from realrag_train.reproduce.experiment import STAGES, Reproduction
 from realrag_train.reproduce.judges import GradientEncoder
 from realrag_train.reproduce.painting import make_painter
@@ -170,6 +170,8 @@ def test_the_report_prints_what_was_registered_and_every_gate_as_passed_or_faile
     assert "reflective - normal (primary) | U1" in text and "reflective - hard (second) | U1" in text
     assert (done[0] / "judged" / "judge.html").read_text().count("data:image/") >= 8
     assert "machinery only" in text and "procedural" in text and "stand-in" in text
+    assert "**Differs from what was registered**: experiment.unseen_noises: 12, registered 40." in text
+    assert "evaluate.seeds: 2, registered 5" in text and "world.seed" not in text
     gates = results["judges"]["gradients"]["gates"]
     assert [gate["gate"] for gate in gates] == [
         "ceiling", "headroom", "room above Normal", "G-seen without references", "right references help",
@@ -243,6 +245,7 @@ def test_the_worlds_that_come_along_can_be_read_and_what_they_cannot_be_is_said(
         recipe = recipe_of(plan, find_world(name), {"mobilenet": "m"})
         u1 = sum(split == "U1" for _, split in split_classes(plan.world))
         assert u1 >= 50 and u1 * plan.experiment.unseen_noises >= plan.experiment.pictures >= 2000
+        assert deviations(json.loads(plan.as_json(recipe))) == []
         assert recipe.evaluate.seeds >= 5 and (recipe.start.least, recipe.start.most) == (0.45, 0.7)
     with pytest.raises(RealRAGError, match="No world nowhere.*procedural"):
         find_world("nowhere")

@@ -8,6 +8,7 @@ from pathlib import Path
 from realrag.files import write_atomic
 
 from ..evaluate import write_report
+from .config import deviations
 from .endpoints import PRIMARY, SECOND, SPLIT
 
 RESULTS = "results.json"
@@ -36,7 +37,7 @@ def told(results: dict) -> list[str]:
         f"- Judges: {', '.join(plan['judges'])}; the first decides.",
         f"- References a prompt: {plan['k']}; pictures a prompt and arm: {plan['noises']}, on {SPLIT} {plan['unseen_noises']}.",
         f"- Painter: {painted['painter']['name']}; {painted['asked']} pictures of all arms, {painted['painted']} of them distinct.",
-        "",
+        *(f"- **Differs from what was registered**: {each}." for each in deviations(results["plan"])), "",
     ]  # fmt: skip
     for name, judge in results["judges"].items():
         lines += [f"## Judge `{name}`", "", f"**{judge['conclusion']}**", "", *_gates(judge["gates"]), *_endpoints(judge), *_accuracy(judge)]
