@@ -14,7 +14,7 @@ from realrag_train.material import read_prompts
 from realrag_train.pictures.arms import class_key
 from realrag_train.recipe import Data, Evaluate, Imagine, Recipe
 from realrag_train.reproduce import endpoints, experiment
-from realrag_train.reproduce.config import Experiment, Painting, Plan, find_world, read_plan, recipe_of
+from realrag_train.reproduce.config import Experiment, Painting, Plan, deviations, find_world, read_plan, recipe_of
 from realrag_train.reproduce.experiment import STAGES, Reproduction
 from realrag_train.reproduce.judges import GradientEncoder
 from realrag_train.reproduce.painting import make_painter
@@ -110,13 +110,18 @@ def test_right_references_help_what_the_generator_lacks_and_wrong_ones_change_no
 
 def test_what_the_generator_knows_is_painted_alike_under_every_arm(results):
     rows = results["judges"]["gradients"]["accuracy"]["G-seen"]
-    assert len(rows) == 8 and len({tuple(row["accuracy"]) for row in rows.values()}) <= 2  # heeding paints it anew, or not
+    assert (
+        len(rows) == 8 and len({tuple(row["accuracy"]) for row in rows.values()}) <= 2
+    )  # heeding paints it anew, or not
 
 
 def painted(out, arm):
     """{(prompt, noise): (picture's bytes, ids of its references)}"""
     lines = map(json.loads, (out / "painted" / f"{arm}.jsonl").read_text().splitlines())
-    return {(line["prompt"], line["seed"]): ((out / "painted" / line["file"]).read_bytes(), line["references"]) for line in lines}
+    return {
+        (line["prompt"], line["seed"]): ((out / "painted" / line["file"]).read_bytes(), line["references"])
+        for line in lines
+    }
 
 
 @pytest.mark.parametrize("arm", ["random", "zero", "normal-1", "hard-0", "reflective-0"])
@@ -135,7 +140,10 @@ def test_an_arm_paints_what_the_oracle_paints_where_it_found_a_right_reference_a
 
 def test_the_heads_of_arms_and_seeds_are_each_asked_for_their_own_references(done):
     lines = [json.loads(line) for line in (done[0] / "choices" / "choices.jsonl").read_text().splitlines()]
-    chosen = {arm: [[r["id"] for r in line["references"]] for line in lines if line["arm"] == arm] for arm in {line["arm"] for line in lines}}
+    chosen = {
+        arm: [[r["id"] for r in line["references"]] for line in lines if line["arm"] == arm]
+        for arm in {line["arm"] for line in lines}
+    }
     trained = ("normal-0", "normal-1", "hard-0", "reflective-0", "reflective-1")
     assert len({json.dumps(chosen[arm]) for arm in (*trained, "zero")}) == 6
 
@@ -146,7 +154,9 @@ def test_each_picture_is_painted_once_and_every_arm_has_its_table(done, results)
     pictures = list((out / "painted" / "pictures").glob("*.jpg"))
     assert painted["painted"] == len(pictures) < painted["asked"]
     arms = {file.stem for file in (out / "painted").glob("*.jsonl")}
-    assert arms == {"none", "random", "oracle", "shuffled", "zero"} | {f"{a}-{s}" for a in ("normal", "hard", "reflective") for s in (0, 1)}
+    assert arms == {"none", "random", "oracle", "shuffled", "zero"} | {
+        f"{a}-{s}" for a in ("normal", "hard", "reflective") for s in (0, 1)
+    }
     lines = (out / "painted" / "zero.jsonl").read_text().splitlines()
     assert len(lines) == 4 * (3 * 3 + 3 + 12) and painted["asked"] == len(lines) * len(arms)
 
@@ -154,7 +164,9 @@ def test_each_picture_is_painted_once_and_every_arm_has_its_table(done, results)
 def test_a_stopped_experiment_goes_on_and_a_finished_one_does_nothing_again(done, monkeypatch):
     out, stopped, _ = done
     assert stopped >= 4
-    before = {p: p.read_bytes() for p in (out / "results.json", out / "results.md", out / "retriever" / "evaluate.json")}
+    before = {
+        p: p.read_bytes() for p in (out / "results.json", out / "results.md", out / "retriever" / "evaluate.json")
+    }
     monkeypatch.setattr(DescribedEncoder, "_images", None)
     monkeypatch.setattr("realrag_train.reproduce.judges.GradientEncoder._images", None)
     monkeypatch.setattr("realrag_train.reproduce.judges.CnnEncoder._images", None)
@@ -170,13 +182,18 @@ def test_the_report_prints_what_was_registered_and_every_gate_as_passed_or_faile
     assert "reflective - normal (primary) | U1" in text and "reflective - hard (second) | U1" in text
     assert (done[0] / "judged" / "judge.html").read_text().count("data:image/") >= 8
     assert "machinery only" in text and "procedural" in text and "stand-in" in text
+    assert "**Differs from what was registered**: experiment.unseen_noises: 12, registered 40." in text
+    assert "evaluate.seeds: 2, registered 5" in text and "world.seed" not in text
     gates = results["judges"]["gradients"]["gates"]
     assert [gate["gate"] for gate in gates] == [
         "ceiling", "headroom", "room above Normal", "G-seen without references", "right references help",
         "wrong references do not", "enough pictures",
     ]  # fmt: skip
     for gate in gates:
-        assert f"| {gate['gate']} | {gate['rule']} | {gate['measured']:.4g} | {'passed' if gate['passed'] else 'FAILED'} |" in text
+        assert (
+            f"| {gate['gate']} | {gate['rule']} | {gate['measured']:.4g} | {'passed' if gate['passed'] else 'FAILED'} |"
+            in text
+        )
     assert results["plan"]["experiment"]["unseen_noises"] == 12 and results["plan"]["recipe"]["evaluate"]["seeds"] == 2
     assert {"FID", "KID", "copied", "diversity"} <= results["judges"]["gradients"]["pictures"]["arms"]["oracle"].keys()
     assert results["judges"]["gradients"]["pictures"]["distances"]["floor"]["FID"][0] > 0
@@ -228,13 +245,26 @@ def test_a_gate_that_does_not_stand_is_a_failed_one():
     rows = np.ones((1, 40))
     classes, splits = np.arange(40) // 4, np.where(np.arange(40) < 20, "U1", "G-seen")
     right = {"none": rows * (splits == "G-seen"), "oracle": rows, "shuffled": rows * (splits == "G-seen")}
-    retrieval = {"arms": {arm: {"splits": {"all": {"R@1": [value, 0, 1]}}} for arm, value in (("zero", 0.6), ("normal", 0.8))}}
+    retrieval = {
+        "arms": {arm: {"splits": {"all": {"R@1": [value, 0, 1]}}} for arm, value in (("zero", 0.6), ("normal", 0.8))}
+    }
     found = endpoints.Verdicts(right, classes, splits, {"all": [0.9, 0.8, 1.0]}, {})
     plan = replace(PLAN.experiment, pictures=20)
     assert all(gate["passed"] for gate in endpoints.gates(found, retrieval, (0.45, 0.7), plan))
     bad = replace(found, right={**right, "oracle": right["none"]}, real={"all": [0.5, 0.4, 0.6]})
-    failed = [g["gate"] for g in endpoints.gates(bad, retrieval, (0.65, 0.7), replace(plan, pictures=21, normal_most=0.7)) if not g["passed"]]
-    assert failed == ["ceiling", "headroom", "room above Normal", "right references help", "wrong references do not", "enough pictures"]
+    failed = [
+        g["gate"]
+        for g in endpoints.gates(bad, retrieval, (0.65, 0.7), replace(plan, pictures=21, normal_most=0.7))
+        if not g["passed"]
+    ]
+    assert failed == [
+        "ceiling",
+        "headroom",
+        "room above Normal",
+        "right references help",
+        "wrong references do not",
+        "enough pictures",
+    ]
 
 
 def test_the_worlds_that_come_along_can_be_read_and_what_they_cannot_be_is_said(tmp_path):
@@ -243,6 +273,7 @@ def test_the_worlds_that_come_along_can_be_read_and_what_they_cannot_be_is_said(
         recipe = recipe_of(plan, find_world(name), {"mobilenet": "m"})
         u1 = sum(split == "U1" for _, split in split_classes(plan.world))
         assert u1 >= 50 and u1 * plan.experiment.unseen_noises >= plan.experiment.pictures >= 2000
+        assert deviations(json.loads(plan.as_json(recipe))) == []
         assert recipe.evaluate.seeds >= 5 and (recipe.start.least, recipe.start.most) == (0.45, 0.7)
     with pytest.raises(RealRAGError, match="No world nowhere.*procedural"):
         find_world("nowhere")

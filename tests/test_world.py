@@ -20,7 +20,9 @@ from realrag.bundle import unit_rows
 from realrag.errors import RealRAGError
 from realrag.library import scan
 
-TINY = World(families=2, siblings=5, unseen=1, novel=1, size=16, library=2, judge=1, evaluation=1, validation=1, generator=1)
+TINY = World(
+    families=2, siblings=5, unseen=1, novel=1, size=16, library=2, judge=1, evaluation=1, validation=1, generator=1
+)
 
 
 def test_there_are_twenty_families_of_twelve_classes_whose_names_are_all_different():
@@ -59,7 +61,12 @@ def test_a_picture_is_the_same_wherever_it_is_drawn():
     assert np.abs(parts - EXPECTED).max() < 1.5
 
 
-EXPECTED = [[186.3, 185.1, 183.5, 186.3], [142.2, 178.5, 169.8, 193.0], [152.9, 135.0, 152.7, 196.4], [187.8, 184.0, 188.7, 188.0]]
+EXPECTED = [
+    [186.3, 185.1, 183.5, 186.3],
+    [142.2, 178.5, 169.8, 193.0],
+    [152.9, 135.0, 152.7, 196.4],
+    [187.8, 184.0, 188.7, 188.0],
+]
 
 
 def test_the_same_scene_can_be_had_at_any_size():
@@ -75,12 +82,16 @@ def test_held_out_classes_are_new_wholes_of_known_parts(name):
     rows = split_classes(read_plan(find_world(name)).world)
     assert Counter(split for _, split in rows) == {"G-seen": 140, "U1": 60, "U2": 40}
     for family in FAMILIES:
-        seen = {item for each, split in rows if each.family is family and split == "G-seen" for item in each.look.items()}
+        seen = {
+            item for each, split in rows if each.family is family and split == "G-seen" for item in each.look.items()
+        }
         held = [each for each, split in rows if each.family is family and split != "G-seen"]
         assert len(held) == 5
         for each in held:
             assert {item for item in each.look.items() if item[0] != "accent"} <= seen
-            assert each.look not in [other.look for other, split in rows if split == "G-seen" and other.family is family]
+            assert each.look not in [
+                other.look for other, split in rows if split == "G-seen" and other.family is family
+            ]
 
 
 def test_the_sets_of_a_world_share_no_photo_and_novel_classes_are_only_searched_and_judged(tmp_path, capsys):
@@ -97,7 +108,11 @@ def test_the_sets_of_a_world_share_no_photo_and_novel_classes_are_only_searched_
     hashes = [scan(out / name).candidates for name in SETS]
     assert len({photo.sha256 for each in hashes for photo in each}) == len(rows)
     for row in rows:
-        assert row["split"] in SPLITS and (row["split"] == "U2") == (row["file"].startswith("library/novel/")) or row["set"] != "library"
+        assert (
+            row["split"] in SPLITS
+            and (row["split"] == "U2") == (row["file"].startswith("library/novel/"))
+            or row["set"] != "library"
+        )
         assert row["split"] == "G-seen" or row["set"] != "generator"
         assert not (row["split"] == "U2" and row["set"] == "validation")
     assert read_splits(out) == {each.folder: (each.family.name, split) for each, split in split_classes(TINY)}
@@ -107,7 +122,11 @@ def test_the_sets_of_a_world_share_no_photo_and_novel_classes_are_only_searched_
 def test_a_world_that_was_stopped_goes_on_and_another_one_is_refused(tmp_path):
     write_world(TINY, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        write_world(TINY, tmp_path / "parts", lambda done, total: (_ for _ in ()).throw(KeyboardInterrupt) if done == 7 else None)
+        write_world(
+            TINY,
+            tmp_path / "parts",
+            lambda done, total: (_ for _ in ()).throw(KeyboardInterrupt) if done == 7 else None,
+        )
     assert len(list((tmp_path / "parts").rglob("*.jpg"))) == 7
     kept = next((tmp_path / "parts").rglob("*.jpg"))
     before = kept.stat().st_mtime_ns
@@ -148,7 +167,11 @@ def test_siblings_are_confused_more_than_strangers_and_yet_told_apart():
 
 def test_confusions_are_counted_as_by_hand():
     named, right, families = np.array([0, 1, 2, 0, 3]), np.array([0, 0, 0, 2, 3]), np.array([0, 0, 1, 1])
-    assert confusions(named, right, families) == {"accuracy": 0.4, "mistakes on siblings": 1 / 3, "by chance": pytest.approx(1 / 3)}
+    assert confusions(named, right, families) == {
+        "accuracy": 0.4,
+        "mistakes on siblings": 1 / 3,
+        "by chance": pytest.approx(1 / 3),
+    }
 
 
 def test_a_gradient_histogram_is_that_of_its_slow_twin():

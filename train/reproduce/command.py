@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         command.add_argument("world", metavar="WORLD", nargs="?" if command is world else None, default="procedural",
                              help="a TOML file, or procedural")  # fmt: skip
         command.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-    run.add_argument("--mobilenet", default="", metavar="FILE", help="for a starting encoder, made by convert-mobilenet")
+    run.add_argument(
+        "--mobilenet", default="", metavar="FILE", help="for a starting encoder, made by convert-mobilenet"
+    )
     run.add_argument("--encoder", default="", metavar="NAME", help="in place of a starting encoder of its own")
     run.add_argument("--stage", choices=STAGES, help="only this one")
     run.add_argument("--device", default="cpu")

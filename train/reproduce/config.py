@@ -86,11 +86,34 @@ def read_plan(path: Path) -> Plan:
 def recipe_of(plan: Plan, path: Path, given: dict[str, str]) -> Recipe:
     """The retriever's recipe, seen from the world's file; its arms are those that the endpoints need."""
     near = (home / plan.retriever.recipe for home in (Path(path).parent, WORLDS))
-    recipe = read_recipe(next((file for file in near if file.is_file()), None) or find_recipe(plan.retriever.recipe), given)
+    recipe = read_recipe(
+        next((file for file in near if file.is_file()), None) or find_recipe(plan.retriever.recipe), given
+    )
     if given.get("encoder") and not given.get("mobilenet"):
         recipe = replace(recipe, start=Start())  # it comes in place of one trained here; the usual bounds stand
     if missing := sorted({"zero", "normal", "hard", "reflective"} - set(recipe.evaluate.arms)):
         raise RealRAGError(f"The recipe lacks the arm {missing[0]!r}, which an endpoint needs. Add it to its `arms`.")
     if recipe.fit.mode != "head":
-        raise RealRAGError(f"The recipe's mode is {recipe.fit.mode!r}; only heads are compared here. Set mode to \"head\".")
+        raise RealRAGError(
+            f'The recipe\'s mode is {recipe.fit.mode!r}; only heads are compared here. Set mode to "head".'
+        )
     return recipe
+
+
+def deviations(plan: dict) -> list[str]:
+    """What a plan, as `as_json` writes it, has otherwise than was registered: "section.field: value, registered value".
+    Paths and the world's seed, by which the replication differs, do not count."""
+    recipe = asdict(read_recipe(WORLDS / Retriever.recipe))
+    registered = {
+        **asdict(Plan()),
+        **{name: recipe[name] for name in ("start", "imagine", "mine", "fit", "loss", "evaluate")},
+    }
+    free = {"retriever.recipe", "experiment.photos", "world.seed", "start.mobilenet", "start.validation"}
+    found = []
+    for section, values in registered.items():
+        there = plan[section] if section in plan else plan["recipe"][section]
+        for name, value in values.items():
+            given = tuple(there[name]) if isinstance(value, tuple) else there[name]
+            if given != value and f"{section}.{name}" not in free:
+                found.append(f"{section}.{name}: {given}, registered {value}")
+    return found

@@ -20,7 +20,15 @@ from .config import Experiment
 from .judges import confusions
 
 PRIMARY, SECOND, SPLIT = ("reflective", "normal"), ("reflective", "hard"), "U1"
-PAIRS = (PRIMARY, SECOND, ("normal", "zero"), ("zero", "none"), ("oracle", "none"), ("oracle", "shuffled"), ("random", "none"))
+PAIRS = (
+    PRIMARY,
+    SECOND,
+    ("normal", "zero"),
+    ("zero", "none"),
+    ("oracle", "none"),
+    ("oracle", "shuffled"),
+    ("random", "none"),
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,9 @@ def verdicts(
         seen = unit_rows(picture_vectors(pictures, encoder, real.manifest.picture_longest, vectors, progress))
         right.setdefault(arm_of(name), []).append(judge.right(seen, classes))
     of_real = (named == real_classes).astype(float)
-    by_split = {split: interval(of_real[part], real_classes[part]) for split, part in _parts(splits[real_classes]).items()}
+    by_split = {
+        split: interval(of_real[part], real_classes[part]) for split, part in _parts(splits[real_classes]).items()
+    }
     _, family_codes = np.unique(families, return_inverse=True)
     return Verdicts(
         {name: np.stack(each) for name, each in right.items()}, classes, splits[classes], by_split,
@@ -93,7 +103,12 @@ def difference(found: Verdicts, first: str, second: str, split: str) -> dict:
     one, two = found.right[first][:, part], found.right[second][:, part]
     by_seed = one.mean(1) - (two.mean(1) if len(one) == len(two) else two.mean())
     apart = interval(one.mean(0) - two.mean(0), found.classes[part])
-    return {"difference": apart, "seeds_above": int((by_seed > 0).sum()), "seeds": len(by_seed), "by_seed": by_seed.tolist()}
+    return {
+        "difference": apart,
+        "seeds_above": int((by_seed > 0).sum()),
+        "seeds": len(by_seed),
+        "by_seed": by_seed.tolist(),
+    }
 
 
 def gates(found: Verdicts, retrieval: dict, bounds: tuple[float, float], plan: Experiment) -> list[dict]:
@@ -113,7 +128,10 @@ def gates(found: Verdicts, retrieval: dict, bounds: tuple[float, float], plan: E
         ("wrong references do not", "oracle - shuffled on U1, lower end above 0", gap[1], gap[1] > 0),
         ("enough pictures", f"at least {plan.pictures} U1 pictures an arm", count, count >= plan.pictures),
     ]  # fmt: skip
-    return [{"gate": gate, "rule": rule, "measured": float(value), "passed": bool(passed)} for gate, rule, value, passed in rows]
+    return [
+        {"gate": gate, "rule": rule, "measured": float(value), "passed": bool(passed)}
+        for gate, rule, value, passed in rows
+    ]
 
 
 def conclusion(found: dict, stand: Sequence[dict], painter: str, same_sign: float) -> str:

@@ -62,8 +62,14 @@ class Reproduction:
         self.plan, self.folder, self.device, self.say = plan, Path(folder), device, say
         self.photos = Path(plan.experiment.photos) if plan.experiment.photos else self.folder / "photos"
         self.until, self._painter = time.monotonic() + 60 * max_minutes if max_minutes else float("inf"), painter
-        data = replace(recipe.data, photos=str(self.photos / "library" / "known"), test_photos=str(self.photos / "evaluation"))
-        begin = replace(recipe.start, validation=str(self.photos / "validation")) if recipe.start.mobilenet else recipe.start
+        data = replace(
+            recipe.data, photos=str(self.photos / "library" / "known"), test_photos=str(self.photos / "evaluation")
+        )
+        begin = (
+            replace(recipe.start, validation=str(self.photos / "validation"))
+            if recipe.start.mobilenet
+            else recipe.start
+        )
         self.recipe = replace(recipe, data=data, start=begin)
         self.run_folder, self.library_folder = self.folder / "retriever", self.folder / "library"
         self.taught, self.real = self.folder / "judges" / "taught", self.run_folder / "gallery"
@@ -125,9 +131,17 @@ class Reproduction:
         experiment, library, arms = self.plan.experiment, self.bundle(self.library_folder), {"zero": None}
         for arm in self.recipe.evaluate.arms:
             for seed in range(self.recipe.evaluate.seeds) if arm != "zero" else ():
-                arms[f"{arm}-{seed}"] = load_head(self.run_folder / "heads" / f"{arm}-{seed}" / "head.safetensors", self.encoder.dim)
+                arms[f"{arm}-{seed}"] = load_head(
+                    self.run_folder / "heads" / f"{arm}-{seed}" / "head.safetensors", self.encoder.dim
+                )
         lines = choose(
-            library, self.encoder, self.prompts, arms, gallery=self.bundle(self.real), k=experiment.k, seed=experiment.seed
+            library,
+            self.encoder,
+            self.prompts,
+            arms,
+            gallery=self.bundle(self.real),
+            k=experiment.k,
+            seed=experiment.seed,
         )
         lines += shuffled([line for line in lines if line["arm"] == "oracle"])
         write_choices(self.folder / "choices", lines, library)
@@ -150,8 +164,12 @@ class Reproduction:
         refuse_shared(taught, library, "Then a copied reference would be named by heart. Take the sets apart.")
         arms = self.painted_arms()
         first = {endpoints.arm_of(name): p for name, p in arms.items() if not name[-1].isdigit() or name.endswith("-0")}
-        base = set(range(self.plan.experiment.first_noise, self.plan.experiment.first_noise + self.plan.experiment.noises))
-        even = {name: [p for p in pictures if p.seed in base] for name, pictures in first.items()}  # classes weigh alike
+        base = set(
+            range(self.plan.experiment.first_noise, self.plan.experiment.first_noise + self.plan.experiment.noises)
+        )
+        even = {
+            name: [p for p in pictures if p.seed in base] for name, pictures in first.items()
+        }  # classes weigh alike
         reports = {}
         for name in self.plan.experiment.judges:
             encoder, vectors = self.judge_encoder(name), self.folder / "judged" / "vectors"
@@ -163,12 +181,19 @@ class Reproduction:
 
     def report(self) -> None:
         """results.json and results.md: the endpoints, the gates, and what was registered."""
-        real, taught, arms, plan = self.bundle(self.real), self.bundle(self.taught), self.painted_arms(), self.plan.experiment
+        real, taught, arms, plan = (
+            self.bundle(self.real),
+            self.bundle(self.taught),
+            self.painted_arms(),
+            self.plan.experiment,
+        )
         retrieval = json.loads((self.run_folder / "evaluate.json").read_bytes())
         painted, found = json.loads((self.folder / "painted" / "painted.json").read_bytes()), {}
         for name in plan.judges:
             encoder = self.judge_encoder(name)
-            seen = endpoints.verdicts(arms, real, taught, self.splits, encoder, self.folder / "judged" / "vectors", self.in_time)
+            seen = endpoints.verdicts(
+                arms, real, taught, self.splits, encoder, self.folder / "judged" / "vectors", self.in_time
+            )
             stand = endpoints.gates(seen, retrieval, (self.recipe.start.least, self.recipe.start.most), plan)
             pairs = {f"{a} - {b}": {split: endpoints.difference(seen, a, b, split) for split in (*SPLITS, "all")
                                     if split == "all" or (seen.splits == split).any()} for a, b in endpoints.PAIRS}  # fmt: skip
@@ -207,14 +232,18 @@ class Reproduction:
 
     @cached_property
     def painter(self) -> Painter:
-        return self._painter or make_painter(self.plan.painting, self.photos, self.prompts, lambda: self._library, self.device)
+        return self._painter or make_painter(
+            self.plan.painting, self.photos, self.prompts, lambda: self._library, self.device
+        )
 
     @property
     def noises(self) -> dict[str, range]:
         """The noise seeds of each prompt: more for U1, on which the endpoints are taken."""
         plan, first = self.plan.experiment, self.plan.experiment.first_noise
         unseen = {class_key(name) for name, (_, split) in self.splits.items() if split == endpoints.SPLIT}
-        count = lambda prompt: max(plan.noises, plan.unseen_noises) if class_key(prompt.class_name) in unseen else plan.noises  # noqa: E731
+        count = lambda prompt: (
+            max(plan.noises, plan.unseen_noises) if class_key(prompt.class_name) in unseen else plan.noises
+        )  # noqa: E731
         return {prompt.prompt: range(first, first + count(prompt)) for prompt in self.prompts}
 
     def bundle(self, folder: Path) -> Bundle:

@@ -47,10 +47,14 @@ class GradientEncoder(PictureEncoder):
         strength, turn = (across**2 + down**2).sqrt(), torch.atan2(down, across) % math.pi
         place = turn / math.pi * TURNS
         # Each pixel's strength is shared between the two nearest directions.
-        shares = torch.cat([strength * (1 - ((place - i + TURNS / 2) % TURNS - TURNS / 2).abs()).clamp_min(0) for i in range(TURNS)], 1)
+        shares = torch.cat(
+            [strength * (1 - ((place - i + TURNS / 2) % TURNS - TURNS / 2).abs()).clamp_min(0) for i in range(TURNS)], 1
+        )
         cells = F.adaptive_avg_pool2d(shares, CELLS)
         cells = (cells / (cells.pow(2).sum(1, keepdim=True) + 1e-3).sqrt()).flatten(1)
-        return self.weight * torch.cat([cells, 2 * F.adaptive_avg_pool2d(x - x.mean((2, 3), keepdim=True), CELLS).flatten(1)], 1)
+        return self.weight * torch.cat(
+            [cells, 2 * F.adaptive_avg_pool2d(x - x.mean((2, 3), keepdim=True), CELLS).flatten(1)], 1
+        )
 
 
 class CnnEncoder(PictureEncoder):
@@ -65,7 +69,11 @@ class CnnEncoder(PictureEncoder):
         for stage in range(4):
             for step in range(2):
                 wide = width << stage
-                layers += [nn.Conv2d(channels, wide, 3, 2 if step == 0 and stage else 1, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU()]
+                layers += [
+                    nn.Conv2d(channels, wide, 3, 2 if step == 0 and stage else 1, 1, bias=False),
+                    nn.BatchNorm2d(wide),
+                    nn.ReLU(),
+                ]
                 channels = wide
         # The first layer halves the picture as well: fine detail of 64 pixels is kept by 32.
         layers[0] = nn.Conv2d(3, width, 5, 2, 2, bias=False)
@@ -118,7 +126,10 @@ def save_judge(encoder: CnnEncoder, path: Path, key: str) -> None:
     from safetensors.torch import save
 
     state = {name: value.contiguous() for name, value in encoder.body.state_dict().items()}
-    write_atomic(path, sorted_header(save(state, {"width": str(encoder.width), "size": str(encoder.preprocess.size), "key": key})))
+    write_atomic(
+        path,
+        sorted_header(save(state, {"width": str(encoder.width), "size": str(encoder.preprocess.size), "key": key})),
+    )
 
 
 def load_judge(path: Path, key: str) -> CnnEncoder | None:
@@ -148,7 +159,9 @@ def kept_judge(
     path, key = folder / f"{name}.safetensors", sha256_bytes(canonical_json([photos_id, width, epochs, seed]))
     if (kept := load_judge(path, key)) is None:
         found = read_captioned(photos).photos
-        kept = teach([p.path for p in found], [p.group for p in found], width=width, epochs=epochs, seed=seed, progress=progress)
+        kept = teach(
+            [p.path for p in found], [p.group for p in found], width=width, epochs=epochs, seed=seed, progress=progress
+        )
         save_judge(kept, path, key)
     return kept
 

@@ -96,7 +96,9 @@ def make_painter(
             return records[records.row_of(id)].class_name
 
         return StandInPainter(world, prompts, class_of, config.heeds, config.seed)
-    raise RealRAGError(f"The painter {config.kind!r} is not known; it is stand-in. Generators with references are to come.")
+    raise RealRAGError(
+        f"The painter {config.kind!r} is not known; it is stand-in. Generators with references are to come."
+    )
 
 
 def picture_key(facts: dict, prompt: str, noise: int, references: Sequence[str]) -> str:
@@ -123,7 +125,9 @@ def paint_arms(
             for noise in noises[prompt]:
                 key = picture_key(painter.facts, prompt, noise, ids)
                 wanted[key] = prompt, noise, ids
-                lines[arm].append({"file": f"pictures/{key}.jpg", "prompt": prompt, "seed": noise, "references": list(ids)})
+                lines[arm].append(
+                    {"file": f"pictures/{key}.jpg", "prompt": prompt, "seed": noise, "references": list(ids)}
+                )
     for done, (key, (prompt, noise, ids)) in enumerate(wanted.items(), 1):
         path = folder / "pictures" / f"{key}.jpg"
         if not path.is_file():

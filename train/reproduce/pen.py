@@ -62,7 +62,9 @@ class Pen:
         if outline:
             self._draw.line([*dots, dots[0]], (*shaded(colour, OUTLINE), 255), self._edge, joint="curve")
 
-    def box(self, left: float, top: float, right: float, bottom: float, colour: Colour, corner: float = 0.0, outline=True):
+    def box(
+        self, left: float, top: float, right: float, bottom: float, colour: Colour, corner: float = 0.0, outline=True
+    ):
         self.polygon(rounded(left, top, right, bottom, corner), colour, outline)
 
     def oval(self, x: float, y: float, rx: float, ry: float, colour: Colour, outline: bool = True) -> None:
@@ -90,7 +92,9 @@ class Pen:
                 elif kind == "banded" and column == 0:
                     layer.box(left, y, right, y + pitch * 0.45, colour, outline=False)
                 elif kind == "dotted":
-                    layer.oval(x + pitch / 2 * (row % 2), y + pitch / 2, pitch * 0.26, pitch * 0.26, colour, outline=False)
+                    layer.oval(
+                        x + pitch / 2 * (row % 2), y + pitch / 2, pitch * 0.26, pitch * 0.26, colour, outline=False
+                    )
                 elif kind == "chequered" and (row + column) % 2:
                     layer.box(x, y, x + pitch, y + pitch, colour, outline=False)
         mask = Image.new("L", self.image.size, 0)

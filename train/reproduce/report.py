@@ -8,6 +8,7 @@ from pathlib import Path
 from realrag.files import write_atomic
 
 from ..evaluate import write_report
+from .config import deviations
 from .endpoints import PRIMARY, SECOND, SPLIT
 
 RESULTS = "results.json"
@@ -36,21 +37,39 @@ def told(results: dict) -> list[str]:
         f"- Judges: {', '.join(plan['judges'])}; the first decides.",
         f"- References a prompt: {plan['k']}; pictures a prompt and arm: {plan['noises']}, on {SPLIT} {plan['unseen_noises']}.",
         f"- Painter: {painted['painter']['name']}; {painted['asked']} pictures of all arms, {painted['painted']} of them distinct.",
-        "",
+        *(f"- **Differs from what was registered**: {each}." for each in deviations(results["plan"])), "",
     ]  # fmt: skip
     for name, judge in results["judges"].items():
-        lines += [f"## Judge `{name}`", "", f"**{judge['conclusion']}**", "", *_gates(judge["gates"]), *_endpoints(judge), *_accuracy(judge)]
+        lines += [
+            f"## Judge `{name}`",
+            "",
+            f"**{judge['conclusion']}**",
+            "",
+            *_gates(judge["gates"]),
+            *_endpoints(judge),
+            *_accuracy(judge),
+        ]
         lines += _pictures(judge["pictures"])
     return lines + _retrieval(results)
 
 
 def _gates(gates: list[dict]) -> list[str]:
     rows = ["| gate | rule | measured | |", "|---|---|---|---|"]
-    return [*rows, *(f"| {g['gate']} | {g['rule']} | {g['measured']:.4g} | {'passed' if g['passed'] else 'FAILED'} |" for g in gates), ""]
+    return [
+        *rows,
+        *(
+            f"| {g['gate']} | {g['rule']} | {g['measured']:.4g} | {'passed' if g['passed'] else 'FAILED'} |"
+            for g in gates
+        ),
+        "",
+    ]
 
 
 def _endpoints(judge: dict) -> list[str]:
-    rows = ["| difference in accuracy | held out from | mean | 95 % interval | seeds above 0 |", "|---|---|---|---|---|"]
+    rows = [
+        "| difference in accuracy | held out from | mean | 95 % interval | seeds above 0 |",
+        "|---|---|---|---|---|",
+    ]
     for pair, splits in judge["differences"].items():
         mark = {" - ".join(PRIMARY): " (primary)", " - ".join(SECOND): " (second)"}.get(pair, "")
         for split, row in splits.items():
@@ -80,7 +99,10 @@ def _pictures(report: dict) -> list[str]:
     """One seed an arm, as many pictures of each class."""
     measures = [m for m in PICTURES if any(m in row for row in report["arms"].values())]
     rows = ["| first seed | " + " | ".join(measures) + " |", "|---" * (len(measures) + 1) + "|"]
-    for name, row in {"real photos": report["real"], **{arm: report["arms"][arm] for arm in ordered(report["arms"])}}.items():
+    for name, row in {
+        "real photos": report["real"],
+        **{arm: report["arms"][arm] for arm in ordered(report["arms"])},
+    }.items():
         rows.append(f"| {name} | " + " | ".join(f"{row[m][0]:.4f}" if m in row else "-" for m in measures) + " |")
     apart = report["distances"]
     if apart:
@@ -90,9 +112,18 @@ def _pictures(report: dict) -> list[str]:
 
 
 def _retrieval(results: dict) -> list[str]:
-    rows = ["## Retrieval", "", "| arm | R@1 of known classes | right references G-seen | U1 | U2 |", "|---|---|---|---|---|"]
+    rows = [
+        "## Retrieval",
+        "",
+        "| arm | R@1 of known classes | right references G-seen | U1 | U2 |",
+        "|---|---|---|---|---|",
+    ]
     for arm in ordered(results["references"]):
         r1 = results["retrieval"]["arms"].get(arm, {}).get("all", {}).get("R@1")
         cells = (results["references"][arm].get(split) for split in ("G-seen", "U1", "U2"))
-        rows.append(f"| {arm} | {f'{r1[0]:.3f}' if r1 else '-'} | " + " | ".join("-" if c is None else f"{c:.3f}" for c in cells) + " |")
+        rows.append(
+            f"| {arm} | {f'{r1[0]:.3f}' if r1 else '-'} | "
+            + " | ".join("-" if c is None else f"{c:.3f}" for c in cells)
+            + " |"
+        )
     return [*rows, "", f"Configuration: `{json.dumps(results['plan']['experiment'], sort_keys=True)}`"]

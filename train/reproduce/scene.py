@@ -109,7 +109,9 @@ def _photographed(canvas: Image.Image, dice: random.Random, size: int) -> Image.
     side, keep = canvas.width, dice.uniform(0.86, 1.0)
     left, top = dice.uniform(0, 1 - keep) * side, dice.uniform(0, 1 - keep) * side
     box = (left, top, left + keep * side, top + keep * side)
-    image = canvas.resize((size, size), Image.Resampling.BOX if keep == 1 else Image.Resampling.BILINEAR, box, reducing_gap=2.0)
+    image = canvas.resize(
+        (size, size), Image.Resampling.BOX if keep == 1 else Image.Resampling.BILINEAR, box, reducing_gap=2.0
+    )
     if dice.random() < 0.4:
         image = image.filter(ImageFilter.BoxBlur(dice.uniform(0.2, 0.7) * size / 128))
     tint = np.array([dice.uniform(0.92, 1.08) for _ in range(3)], np.float32)

@@ -45,7 +45,11 @@ class World:
 
     def __post_init__(self) -> None:
         counts = self.library, self.judge, self.evaluation, self.validation, self.size
-        if not 1 <= self.families <= len(FAMILIES) or min(counts) < 1 or min(self.unseen, self.novel, self.generator) < 0:
+        if (
+            not 1 <= self.families <= len(FAMILIES)
+            or min(counts) < 1
+            or min(self.unseen, self.novel, self.generator) < 0
+        ):
             raise RealRAGError(f"{self}: families goes from 1 to {len(FAMILIES)}, photos and size from 1.")
         if self.unseen + self.novel >= self.siblings:
             raise RealRAGError(
@@ -68,7 +72,9 @@ def split_classes(world: World) -> list[tuple[ClassOf, str]]:
             if values <= seen:
                 break
         else:
-            raise RealRAGError(f"The family {family.name} cannot hold out {len(held)} of {len(classes)}. Raise `siblings`.")
+            raise RealRAGError(
+                f"The family {family.name} cannot hold out {len(held)} of {len(classes)}. Raise `siblings`."
+            )
         for at, each in enumerate(classes):
             found.append((each, "G-seen" if at not in held else "U1" if at in held[: world.unseen] else "U2"))
     return found
@@ -93,7 +99,12 @@ def write_world(world: World, out: Path, progress: Callable[[int, int], None] = 
     `out` holds another world."""
     facts = {"kind": "procedural: drawn by a program, no photographs", "world": asdict(world), "classes": {}}
     for each, split in split_classes(world):
-        facts["classes"][each.folder] = {"name": each.name, "family": each.family.name, "split": split, "look": each.look}
+        facts["classes"][each.folder] = {
+            "name": each.name,
+            "family": each.family.name,
+            "split": split,
+            "look": each.look,
+        }
     facts["sha256"] = sha256_bytes(json.dumps(facts, sort_keys=True).encode())
     begun = out / FACTS
     if begun.is_file() and json.loads(begun.read_bytes()).get("sha256") != facts["sha256"]:
@@ -129,5 +140,7 @@ def read_splits(world: Path) -> dict[str, tuple[str, str]]:
             f"{world / LABELS} cannot be read ({type(error).__name__} {error}). It needs the columns {', '.join(COLUMNS)}."
         ) from None
     if strange or not found:
-        raise RealRAGError(f"{world / LABELS} has the split {strange or 'of no class'}; splits are {', '.join(SPLITS)}.")
+        raise RealRAGError(
+            f"{world / LABELS} has the split {strange or 'of no class'}; splits are {', '.join(SPLITS)}."
+        )
     return found
