@@ -7,6 +7,7 @@ from pathlib import Path
 
 import folder_paths
 
+from ..realrag.bundle import read_manifest
 from ..realrag.errors import BundleError
 from ..realrag.retriever import shipped_bundle
 
@@ -30,6 +31,17 @@ def bundles() -> dict[str, Path]:
         for manifest in sorted(root.glob("*/manifest.json")):
             found.setdefault(manifest.parent.name, manifest.parent)
     return found
+
+
+def head_names() -> list[str]:
+    """The names of the heads in all bundles that can be read: a list in a node is filled before its bundle is chosen."""
+    names: dict[str, None] = {}
+    for folder in bundles().values():
+        try:
+            names |= dict.fromkeys(head.name for head in read_manifest(folder).heads)
+        except BundleError:
+            continue  # choosing that bundle says what is wrong with it
+    return sorted(names, key=lambda name: (name.casefold(), name))
 
 
 def bundle_folder(name: str) -> Path:

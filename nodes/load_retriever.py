@@ -12,22 +12,28 @@ from comfy_api.latest import io
 
 from ..realrag.bundle import read_manifest
 from ..realrag.errors import BundleError
+from ..realrag.heads import AUTO, PLAIN
 from ..realrag.references import References
 from ..realrag.retriever import Retriever
-from .folders import SHIPPED, bundle_folder, bundles, cache_folder
+from .folders import SHIPPED, bundle_folder, bundles, cache_folder, head_names
 from .newer import newer
 from .progress import progress_bar
 from .retriever_vision import RetrieverVision
 
 RetrieverSocket = io.Custom("REALRAG_RETRIEVER")
+PLAIN_ENCODER = f"{PLAIN} (plain encoder)"  # as the list in the node words it
 ENCODE_MEMORY = 256 << 20  # bytes of activations for one prompt and one picture, generous for a ViT-L
 
 
 class ManagedRetriever:
     """A retriever whose encoder ComfyUI loads, moves and unloads like any other model."""
 
-    def __init__(self, retriever: Retriever):
+    def __init__(self, retriever: Retriever, sibling: ManagedRetriever | None = None):
+        """sibling: another head of the same bundle that is open; both have one encoder and one patcher."""
         self.retriever = retriever
+        if sibling is not None:
+            self.patcher = sibling.patcher
+            return
         device = management.text_encoder_device()
         if not management.is_device_cpu(device) and management.should_use_fp16(device):
             retriever.encoder.half()
@@ -48,21 +54,32 @@ class ManagedRetriever:
         return self.retriever.search(text, **options)
 
 
-# Weak on purpose: nodes with the same bundle share one retriever, and it goes when ComfyUI drops the last node output
-# that holds it, so "Unload models and free cache" frees ours too.
-_open: WeakValueDictionary[str, ManagedRetriever] = WeakValueDictionary()
+# Weak on purpose: nodes with the same bundle and head share one retriever, and it goes when ComfyUI drops the last node
+# output that holds it, so "Unload models and free cache" frees ours too.
+_open: WeakValueDictionary[tuple[str, str], ManagedRetriever] = WeakValueDictionary()
 _lock = threading.Lock()
 
 
-def open_retriever(folder: Path) -> ManagedRetriever:
-    """The retriever of this bundle: the one already open for this manifest, or a fresh one."""
+def open_retriever(folder: Path, head: str = AUTO) -> ManagedRetriever:
+    """The retriever of this bundle with this head: the one already open for this manifest, or a fresh one."""
     with _lock:
-        name = read_manifest(folder).id
-        managed = _open.get(name)
+        manifest = read_manifest(folder)
+        chosen = manifest.head(head)
+        key = manifest.id, chosen.name if chosen else PLAIN
+        managed = _open.get(key)
         if managed is None:
-            opened = Retriever.open(folder, cache=cache_folder(), progress=progress_bar())
-            managed = _open[name] = ManagedRetriever(opened)
+            sibling = next((other for (bundle, _), other in _open.items() if bundle == manifest.id), None)
+            if sibling is None:
+                opened = Retriever.open(folder, head=head, cache=cache_folder(), progress=progress_bar())
+            else:
+                opened = sibling.retriever.with_head(head, progress_bar())
+            managed = _open[key] = ManagedRetriever(opened, sibling)
         return managed
+
+
+def head_of(value: str | None) -> str:
+    """What the list says -> a head's name, "auto" or "none". A workflow from before there was a choice has no value."""
+    return AUTO if value is None else PLAIN if value == PLAIN_ENCODER else value
 
 
 class LoadReflectiveRetriever(io.ComfyNode):
@@ -80,7 +97,16 @@ class LoadReflectiveRetriever(io.ComfyNode):
                     options=list(bundles()),
                     default=SHIPPED,
                     tooltip="The photo library to look in. New bundles in models/realrag appear after pressing R.",
-                )
+                ),
+                io.Combo.Input(
+                    "head",
+                    options=[AUTO, PLAIN_ENCODER, *head_names()],
+                    default=AUTO,
+                    optional=True,
+                    tooltip="A head that was trained for one generator ranks photos by what that generator lacks. "
+                    "auto: the library's first, or the plain encoder where it has none. "
+                    "The list shows the heads of all your libraries.",
+                ),
             ],
             outputs=[
                 RetrieverSocket.Output(
@@ -96,18 +122,21 @@ class LoadReflectiveRetriever(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, bundle: str) -> bool | str:
-        """Refuse a name that is not in the list before anything runs; older versions do not check it."""
+    def validate_inputs(cls, bundle: str, head: str | None = None) -> bool | str:
+        """Refuse a name that is not in the list, and a head that the bundle lacks, before anything runs."""
         try:
-            return bool(bundle_folder(bundle))
+            folder = bundle_folder(bundle)
+            if head_of(head) not in (AUTO, PLAIN):
+                read_manifest(folder).named(head_of(head))
+            return True
         except BundleError as error:
             return str(error)
 
     @classmethod
-    def fingerprint_inputs(cls, bundle: str) -> str:
+    def fingerprint_inputs(cls, bundle: str, head: str | None = None) -> str:
         return read_manifest(bundle_folder(bundle)).id
 
     @classmethod
-    def execute(cls, bundle: str) -> io.NodeOutput:
-        managed = open_retriever(bundle_folder(bundle))
+    def execute(cls, bundle: str, head: str | None = None) -> io.NodeOutput:
+        managed = open_retriever(bundle_folder(bundle), head_of(head))
         return io.NodeOutput(managed, RetrieverVision(managed))

@@ -19,10 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encoder", default=DEFAULT_ENCODER, help="encoder name, as for `realrag index`")
     parser.add_argument("--untrained", metavar="ARCH", help="an open_clip model with random weights: same speed, no download")
     parser.add_argument("--photos", type=Path, help="folder of photos (default: JPEGs made here)")
-    parser.add_argument("--number", type=int, default=128, help="photos to time")
+    parser.add_argument("--number", type=int, default=0, help="photos to time (0: 128 on a CPU, 4096 on a GPU)")
     parser.add_argument("--side", type=int, default=256, help="longest side of the JPEGs made here, in pixels")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=0, help="as for `realrag index`: 0 for what suits the device")
+    parser.add_argument("--workers", type=int, default=0, help="as for `realrag index`: 0 for what suits the device")
     parser.add_argument("--rounds", type=int, default=3, help="each loop is run this often, in turns; medians count")
     parser.add_argument("--device", default="cpu")
 
@@ -45,36 +45,45 @@ def make_photos(folder: Path, number: int, side: int, seed: int = 0) -> None:
 
 
 def run(args: argparse.Namespace) -> dict:
-    """Time three loops in one run: encoder on ready pixels, photos end to end, and decoding alone. Photos a second.
+    """Time three loops in one run: encoder on ready pixels, photos end to end (to the shards of a bundle, as `realrag index`
+    writes them), and decoding alone. Photos a second.
 
     `ratio` compares clock times; `cpu_ratio` the CPU time that the process used, which other work on the machine disturbs less.
     """
     import torch
 
-    from .embeddings import Sizes, encode_shard, prepare
-    from .encoder import load_encoder
+    from .at_once import AtOnce
+    from .embeddings import Sizes, encode_all, prepare, shard_parts, suited
+    from .encoder import load_encoder, on_device
     from .open_clip_encoder import OpenClipEncoder
 
     if args.untrained:
-        encoder = OpenClipEncoder(args.untrained, untrained=True).to(args.device)
+        encoder = on_device(OpenClipEncoder(args.untrained, untrained=True), args.device)
     else:
         encoder = load_encoder(args.encoder, device=args.device)
-    with tempfile.TemporaryDirectory() as made:
+    batch, workers = suited(encoder, args.batch, args.workers)
+    number = args.number or (128 if encoder.place[0].type == "cpu" else 4096)
+    with tempfile.TemporaryDirectory() as made, tempfile.TemporaryDirectory() as written:
         folder = args.photos or Path(made)
         if not args.photos:
-            make_photos(folder, args.number, args.side)
-        photos = scan(folder).candidates[: args.number]
+            make_photos(folder, number, args.side)
+        photos = scan(folder).candidates[:number]
         if not photos:
             raise RealRAGError(f"No photo in {folder}. Give a folder of JPEG, PNG or WebP files.")
-        pixels = torch.randint(0, 256, (args.batch, 3, encoder.preprocess.size, encoder.preprocess.size), dtype=torch.uint8)
-        encoder.encode_images(pixels)
+        pixels = torch.randint(0, 256, (batch, 3, encoder.preprocess.size, encoder.preprocess.size), dtype=torch.uint8)
+        at_once = AtOnce(batch)
+        at_once.encode(encoder, list(pixels))  # warms up, and finds the batch that fits
+        batch = at_once.size
+        parts = shard_parts(photos, encoder, Path(written), Sizes(), batch)
 
         def synthetic() -> None:
-            for start in range(0, len(photos), args.batch):
-                encoder.encode_images(pixels[: min(args.batch, len(photos) - start)])
+            for start in range(0, len(photos), batch):
+                encoder.encode_images(pixels[: min(batch, len(photos) - start)])
 
         def end_to_end() -> None:
-            encode_shard(photos, encoder, Sizes(), args.batch, args.workers)
+            encode_all(parts, encoder, batch=batch, workers=workers)
+            for path, _ in parts:
+                path.unlink()
 
         def decode_only() -> None:
             for photo in photos:
@@ -83,9 +92,9 @@ def run(args: argparse.Namespace) -> dict:
         loops = [("synthetic", synthetic), ("end_to_end", end_to_end), ("decode_one_thread", decode_only)]
         times: dict[str, list[float]] = {name: [] for name, _ in loops}
         work: dict[str, list[float]] = {name: [] for name, _ in loops}
-        for number in range(args.rounds):
+        for turn in range(args.rounds):
             # Another one goes first each round: what runs after what makes a difference on a busy or throttled machine.
-            for name, loop in loops[number % 3 :] + loops[: number % 3]:
+            for name, loop in loops[turn % 3 :] + loops[: turn % 3]:
                 start, spent = time.perf_counter(), time.process_time()
                 loop()
                 times[name].append(time.perf_counter() - start)
@@ -96,6 +105,8 @@ def run(args: argparse.Namespace) -> dict:
         "weights": "random" if args.untrained else "trained",
         "device": args.device,
         "threads": torch.get_num_threads(),
+        "batch": batch,
+        "workers": workers,
         "photos": len(photos),
         "longest_side": max(max(photo.width, photo.height) for photo in photos),
         "photos_per_second": {name: round(value, 2) for name, value in rate.items()},
@@ -109,7 +120,8 @@ def format_report(result: dict) -> str:
     return "\n".join(
         (
             f"{result['encoder']} ({result['weights']} weights) on {result['device']}, {result['threads']} threads, "
-            f"{result['photos']} photos of up to {result['longest_side']} px",
+            f"batch {result['batch']}, {result['workers']} decoding threads, {result['photos']} photos of up to "
+            f"{result['longest_side']} px",
             f"  encode alone, pixels ready   {rate['synthetic']:9.2f} photos/s",
             f"  decode alone, one thread     {rate['decode_one_thread']:9.2f} photos/s",
             f"  photos end to end            {rate['end_to_end']:9.2f} photos/s",

@@ -12,21 +12,23 @@ import os
 import shutil
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from .build_heads import WORK, heads_to_be
 from .bundle import ENCODER, MANIFEST, Bundle, manifest_bytes, matrix_header
 from .captions import Credit
-from .embeddings import Item, Sizes, encode_all, read_shard, shard_words
+from .embeddings import Item, Sizes, encode_all, read_shard, shard_parts, shard_words, suited
 from .encoder import Encoder
 from .errors import BundleError, EncoderError, RealRAGError
-from .files import FolderLock, fsync_folder, sha256_file, sweep_temporaries, write_atomic
+from .files import fsync_folder, sha256_file, sweep_temporaries, write_atomic
+from .heads import heads_content
 from .library import Candidate, Library, Progress, Rejected, scan
 from .records import Record, record_id
+from .share import at_work, checked, wait_for_others
 
-WORK = ".building"
 PART_BYTES = 1 << 30  # pack files stay under 2 GiB, which every file system and hub takes
 
 
@@ -41,7 +43,7 @@ class Report:
     encoded: int = 0  # photos that went through the encoder in this run
     total: int = 0  # photos in the bundle afterwards
     removed: int = 0
-    bundle_id: str = ""
+    bundle_id: str = ""  # empty where another process puts the bundle together
 
 
 class _Writer:
@@ -107,39 +109,54 @@ def build(
     captions: Path | None = None,
     default: Credit = Credit(),
     sizes: Sizes | None = None,
-    head: Path | None = None,
+    head: Path | Mapping[str, Path] | None = None,
+    reuse: Path | None = None,
     with_encoder: bool = False,
-    batch: int = 32,
-    workers: int = 4,
+    batch: int = 0,
+    workers: int = 0,
+    share: tuple[int, int] = (0, 1),
     on_scan: Progress = lambda done, total: None,
     progress: Progress = lambda done, total: None,
 ) -> Report:
     """Make or update the bundle `out` from the folder `photos`.
 
     mode: "sync" (the bundle shall hold what the folder holds), "add" (and keep the rest) or "remove" (take these photos
-    out). A photo is known by its content, so renaming one or rewriting its caption encodes nothing. A run that was
-    stopped goes on where it was. Raises RealRAGError; the bundle that was there stays as it was until the very end.
+    out). head: a head's file, which takes the place of the only one there was; or files by name, added or in the place of
+    those of the same name. A photo is known by its content, so renaming one or rewriting its caption encodes nothing.
+    reuse: another bundle whose vectors and pictures a new `out` takes over, where `encoder` has the same image tower. A
+    run that was stopped goes on where it was. batch, workers: photos a step of the encoder and decoding threads, 0 for
+    what suits its device. share: (r, w) where w processes with the same arguments do the work, numbered r; the bundle is
+    the same as one process's, and process 0 writes it. Raises RealRAGError; the bundle that was there stays as it was
+    until the end.
     """
-    out = Path(out)
+    out, (rank, world) = Path(out), checked(share)
+    batch, workers = suited(encoder, batch, workers, world)
     fresh = not out.exists() or not any(name for name in os.listdir(out) if name != ".DS_Store")
     if not fresh and not (out / MANIFEST).is_file() and not (out / WORK).is_dir():
         raise RealRAGError(f"{out} holds other things and is not a bundle. Give --out a new or empty folder.")
-    (out / WORK).mkdir(parents=True, exist_ok=True)
-    with FolderLock(out / WORK / "lock"):
-        sweep_temporaries(out / WORK)
-        old = Bundle(out) if (out / MANIFEST).is_file() else None
-        _refuse_mixing(old, out, encoder, sizes)
-        if old:
-            sizes = Sizes(old.manifest.picture_longest, old.manifest.thumbnail_longest)
-        sizes = sizes or Sizes()
+    with at_work(out / WORK, rank):
+        for folder in (out, out / WORK):
+            sweep_temporaries(folder)
+        old = None if rank else _open(out, encoder, sizes)  # before the long look at the photos, so as to refuse at once
+        source = old or _source(reuse, encoder, sizes)
         library = scan(photos, captions, default, workers=workers, progress=on_scan)
+        old = _open(out, encoder, sizes) if rank else old  # after it: process 0 may have finished meanwhile
+        source = old or source
+        if source:
+            sizes = Sizes(source.manifest.picture_longest, source.manifest.thumbnail_longest)
+        sizes = sizes or Sizes()
         report = Report(library.found, duplicates=library.duplicates, rejected=list(library.rejected))
-        known = {record.sha256: (row, record) for row, record in enumerate(old.records)} if old else {}
+        known = {record.sha256: (row, record) for row, record in enumerate(source.records)} if source else {}
         new = [] if mode == "remove" else [item for item in library.candidates if item.sha256 not in known]
-        shards = []
-        for shard, fresh in encode_all(new, encoder, out / WORK, sizes, batch=batch, workers=workers, progress=progress):
-            shards.append(shard)
-            report.encoded += fresh
+        parts = shard_parts(new, encoder, out / WORK, sizes, batch)
+        how = {"batch": batch, "workers": workers, "progress": progress}
+        report.encoded = encode_all(parts[rank::world], encoder, sizes, **how)
+        if rank:
+            return report
+        if world > 1:
+            wait_for_others(parts, out / WORK, world, progress)
+            report.encoded += encode_all(parts, encoder, sizes, **how)
+        shards = [path for path, _ in parts]
         refused = _rejected_late(shards, library, report)
         wanted = _wanted(library, known, mode, refused)
         if not wanted:
@@ -147,18 +164,31 @@ def build(
             raise RealRAGError(f"No photo is left to index in {photos}. {reasons or 'It holds no JPEG, PNG or WebP file.'}")
         if mode == "remove":
             report.removed = len(known) - len(wanted)
-        elif mode == "sync":
+        elif mode == "sync" and old:
             report.removed = len(known.keys() - {sha for sha, _ in wanted})
         report.indexed = len(library.candidates) - len(refused)
         report.total = len(wanted)
-        report.bundle_id = _assemble(out, wanted, known, old, shards, encoder, sizes, head, with_encoder)
+        report.bundle_id = _assemble(out, wanted, known, source, old, shards, encoder, sizes, head, with_encoder)
         _clean(out)
     return report
 
 
-def _refuse_mixing(old: Bundle | None, out: Path, encoder: Encoder, sizes: Sizes | None) -> None:
-    if old is None:
-        return
+def _open(out: Path, encoder: Encoder, sizes: Sizes | None) -> Bundle | None:
+    """The bundle in `out`, if there is one, made as the new one shall be; read again where it was replaced just then."""
+    while (out / MANIFEST).is_file():
+        before = (out / MANIFEST).read_bytes()
+        try:
+            old = Bundle(out)
+        except BundleError:
+            if (out / MANIFEST).read_bytes() == before:
+                raise
+            continue
+        _refuse_mixing(old, out, encoder, sizes)
+        return old
+    return None
+
+
+def _refuse_mixing(old: Bundle, out: Path, encoder: Encoder, sizes: Sizes | None) -> None:
     made_with = old.manifest.encoder
     if made_with["fingerprint"] != encoder.fingerprint:
         raise EncoderError(
@@ -166,9 +196,27 @@ def _refuse_mixing(old: Bundle | None, out: Path, encoder: Encoder, sizes: Sizes
             f"({encoder.fingerprint[:12]}); their vectors cannot be compared. Use --encoder {made_with['name']}, or build a "
             "new bundle."
         )
+    _refuse_other_sizes(old, out, sizes)
+
+
+def _refuse_other_sizes(old: Bundle, out: Path, sizes: Sizes | None) -> None:
     kept = old.manifest.picture_longest, old.manifest.thumbnail_longest
     if sizes and (sizes.picture, sizes.thumbnail) != kept:
         raise BundleError(f"{out} keeps pictures of {kept[0]} px and thumbnails of {kept[1]} px. Build a new bundle for other sizes.")
+
+
+def _source(reuse: Path | None, encoder: Encoder, sizes: Sizes | None) -> Bundle | None:
+    """The bundle whose vectors a new one takes over."""
+    if reuse is None:
+        return None
+    source = Bundle(reuse)
+    if not encoder.reads(source.manifest.encoder):
+        raise EncoderError(
+            f"The photo vectors of {reuse} are of the encoder {source.manifest.encoder['name']}, and {encoder.name} has another "
+            "image tower. Leave --reuse away: the photos must be encoded again."
+        )
+    _refuse_other_sizes(source, reuse, sizes)
+    return source
 
 
 def _rejected_late(shards: list[Path], library: Library, report: Report) -> set[str]:
@@ -209,15 +257,15 @@ def _record(item: Candidate) -> Record:
     )  # fmt: skip
 
 
-def _items(wanted, known: dict, old: Bundle | None, shards: list[Path]) -> Iterator[tuple[Record, Item]]:
-    """Each wanted record with its vector and pictures, from the old bundle or from a shard; one shard in memory at a time."""
+def _items(wanted, known: dict, source: Bundle | None, shards: list[Path]) -> Iterator[tuple[Record, Item]]:
+    """Each wanted record with its vector and pictures, from the source bundle or from a shard; one shard in memory at a time."""
     place = {sha: shard for shard in shards for sha in shard_words(shard)[0]}
     open_path, open_items = None, {}
     for sha, record in wanted:
         if sha in known:
             row, before = known[sha]
-            thumbnail = old.jpeg(before, "thumbnails") if before.thumbnail else None
-            yield record, Item(sha, old.embeddings[row], old.jpeg(before), thumbnail)
+            thumbnail = source.jpeg(before, "thumbnails") if before.thumbnail else None
+            yield record, Item(sha, source.embeddings[row], source.jpeg(before), thumbnail)
             continue
         if place[sha] != open_path:
             open_path = place[sha]
@@ -225,14 +273,14 @@ def _items(wanted, known: dict, old: Bundle | None, shards: list[Path]) -> Itera
         yield record, open_items[sha]
 
 
-def _assemble(out, wanted, known, old, shards, encoder, sizes, head, with_encoder) -> str:
+def _assemble(out, wanted, known, source, old, shards, encoder, sizes, head, with_encoder) -> str:
     """Write all files of the new bundle beside the old ones, then the manifest; returns the bundle's id."""
     embeddings = _Writer(out, "embeddings", ".safetensors", "embeddings")
     embeddings.write(matrix_header(len(wanted), encoder.dim))
     records = _Writer(out, "records", ".jsonl", "records")
     pictures, thumbnails = _Pack(out, "pictures"), _Pack(out, "thumbnails")
     licences: Counter[str] = Counter()
-    for record, item in _items(wanted, known, old, shards):
+    for record, item in _items(wanted, known, source, shards):
         embeddings.write(item.embedding.tobytes())
         name = f"{record.id}.jpg"
         small = thumbnails.add(name, item.thumbnail) if item.thumbnail else None
@@ -242,16 +290,17 @@ def _assemble(out, wanted, known, old, shards, encoder, sizes, head, with_encode
     pictures.close()
     thumbnails.close()
     files = [embeddings.close(), records.close(), *pictures.entries, *thumbnails.entries]
-    head_files, trained = _head_entry(out, old, head, encoder.dim)
-    files += head_files
+    described = encoder.describe()
+    heads = heads_to_be(out, old.manifest if old else None, head, described)
+    files += [vars(each.file) for each in heads]
     carried = [file for file in old.manifest.files if file.role == "encoder"] if old else []
     if (with_encoder or not encoder.portable) and not carried:
         for path in encoder.save_pretrained(out / ENCODER):
             files.append(_entry(out, path, "encoder"))
     files += [vars(file) for file in carried]
     content = {
-        "encoder": encoder.describe(),
-        "head": trained,
+        "encoder": described,
+        **heads_content(heads),
         "count": len(wanted),
         "dim": encoder.dim,
         "picture_longest": sizes.picture,
@@ -272,20 +321,6 @@ def _entry(out: Path, path: Path, role: str) -> dict:
     return {
         "path": path.relative_to(out).as_posix(), "bytes": path.stat().st_size, "sha256": sha256_file(path), "role": role
     }  # fmt: skip
-
-
-def _head_entry(out: Path, old: Bundle | None, head: Path | None, dim: int) -> tuple[list[dict], dict | None]:
-    """The head's file entry and what it says of itself (generator, encoder, configuration); a new head replaces the old."""
-    from .head import load_head
-
-    if head is not None:
-        trained = load_head(head, dim).facts
-        writer = _Writer(out, "head", ".safetensors", "head")
-        writer.write(Path(head).read_bytes())
-        return [writer.close()], trained
-    if old and (files := old.manifest.of("head")):
-        return [vars(file) for file in files], old.manifest.head
-    return [], None
 
 
 def _clean(out: Path) -> None:

@@ -10,12 +10,13 @@ from typing import Callable
 
 import numpy as np
 
-from .errors import BundleError, EncoderError
-from .files import Verdicts, safe_join, sha256_bytes
+from .errors import BundleError
+from .files import Verdicts, safe_join, sha256_bytes, sha256_file
+from .heads import AUTO, MAX_HEADS, PLAIN, BundleFile, BundleHead, read_heads
 from .photos import decode
 from .records import Record, RecordTable, is_count, is_hex, strict_json
 
-FORMAT, VERSION = "realrag-bundle", 1
+FORMAT, VERSIONS = "realrag-bundle", (1, 2)
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 1 << 20
 MAX_HEADER = 1 << 20
@@ -27,19 +28,11 @@ ROLES = {
     "records": (1, (".jsonl",)),
     "pictures": (MAX_FILES, (".tar",)),
     "thumbnails": (MAX_FILES, (".tar",)),
-    "head": (1, (".safetensors",)),
+    "head": (MAX_HEADS, (".safetensors",)),
     "encoder": (32, (".safetensors", ".json", ".txt", ".model")),
 }
 ENCODER = "encoder"  # the folder that other libraries read as a whole, so nothing unlisted may lie in it
 AGAIN = "Get the bundle again from its author, or build it again with `realrag index`."
-
-
-@dataclass(frozen=True)
-class BundleFile:
-    path: str
-    bytes: int
-    sha256: str
-    role: str
 
 
 @dataclass(frozen=True)
@@ -48,7 +41,7 @@ class Manifest:
 
     id: str
     encoder: dict
-    head: dict | None
+    heads: tuple[BundleHead, ...]  # the first is the default
     count: int
     dim: int
     picture_longest: int
@@ -59,9 +52,30 @@ class Manifest:
     def of(self, role: str) -> list[BundleFile]:
         return [file for file in self.files if file.role == role]
 
+    def named(self, name: str) -> BundleHead:
+        """The head so called. BundleError says which there are."""
+        for head in self.heads:
+            if head.name == name:
+                return head
+        there = f"its heads are {', '.join(head.name for head in self.heads)}" if self.heads else "it has none"
+        raise BundleError(
+            f"This bundle has no head {str(name)[:80]!r}: {there}. Choose one that it has, {AUTO!r} or {PLAIN!r}, or put one "
+            "in with `realrag heads BUNDLE --add NAME=FILE`."
+        )
+
+    def head(self, name: str | None = AUTO) -> BundleHead | None:
+        """The head to use: "auto" is the first, where there is one; None or "none" the plain encoder; else by name."""
+        if name is None or name == PLAIN:
+            return None
+        return next(iter(self.heads), None) if name == AUTO else self.named(name)
+
 
 def manifest_bytes(content: dict) -> bytes:
-    return json.dumps({"format": FORMAT, "version": VERSION, **content}, indent=1, sort_keys=True, ensure_ascii=False).encode()
+    """manifest.json of what `heads_content` and the other keys say. BundleError where it would be too large to be read."""
+    data = json.dumps({"format": FORMAT, **content}, indent=1, sort_keys=True, ensure_ascii=False).encode()
+    if len(data) > MAX_MANIFEST:
+        raise BundleError(f"The manifest would have {len(data)} bytes; at most {MAX_MANIFEST} are read. Use fewer heads.")
+    return data
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -81,10 +95,11 @@ def read_manifest(folder: Path) -> Manifest:
             raise ValueError("not an object")
     except (ValueError, UnicodeDecodeError) as error:
         raise BundleError(f"{path} is not valid JSON ({error}). {AGAIN}") from None
-    if content.get("format") != FORMAT or content.get("version") != VERSION:
+    version = content.get("version")
+    if content.get("format") != FORMAT or type(version) is not int or version not in VERSIONS:
         raise BundleError(
-            f"{path} says format {str(content.get('format'))[:40]!r}, version {str(content.get('version'))[:40]!r}; this "
-            f"RealRAG reads {FORMAT!r}, version {VERSION}. Update RealRAG, or build the bundle again."
+            f"{path} says format {str(content.get('format'))[:40]!r}, version {str(version)[:40]!r}; this "
+            f"RealRAG reads {FORMAT!r}, versions {' and '.join(map(str, VERSIONS))}. Update RealRAG, or build the bundle again."
         )
     try:
         return _check(content, sha256_bytes(data))
@@ -97,10 +112,9 @@ def _check(content: dict, id: str) -> Manifest:
         if not right:
             raise ValueError(what)
 
-    encoder, head, listed = content["encoder"], content["head"], content["files"]
+    encoder, listed = content["encoder"], content["files"]
     need(isinstance(encoder, dict) and isinstance(encoder["name"], str) and len(encoder["name"]) <= 200, "encoder.name")
     need(is_hex(encoder["fingerprint"], 64) and is_hex(encoder["weights_sha256"], 64), "encoder hashes")
-    need(head is None or isinstance(head, dict), "head")
     need(is_count(content["count"]) and content["count"] > 0, "count")
     need(is_count(content["dim"], MAX_DIM) and content["dim"] > 0 and encoder["dim"] == content["dim"], "dim")
     need(all(is_count(content[key], 1 << 14) and content[key] for key in ("picture_longest", "thumbnail_longest")), "sizes")
@@ -121,9 +135,9 @@ def _check(content: dict, id: str) -> Manifest:
     for role, (most, _) in ROLES.items():
         found = sum(file.role == role for file in files)
         need(found <= most and (found or role in ("thumbnails", "head", "encoder")), f"{found} files for {role!r}")
-    need((head is not None) == any(file.role == "head" for file in files), "head and its file")
+    heads = read_heads(content, [file for file in files if file.role == "head"])
     sizes = content["picture_longest"], content["thumbnail_longest"]
-    return Manifest(id, encoder, head, content["count"], content["dim"], *sizes, licences, tuple(files))
+    return Manifest(id, encoder, heads, content["count"], content["dim"], *sizes, licences, tuple(files))
 
 
 def open_matrix(path: Path, count: int, dim: int) -> np.memmap:
@@ -226,17 +240,17 @@ class Bundle:
         """Where the bundle's own encoder weights lie, or None when it carries none."""
         return self.folder / ENCODER if self.manifest.of("encoder") else None
 
-    def head(self):
-        """The reflective head, or None. EncoderError when it belongs to another encoder."""
+    def head(self, name: str | None = AUTO):
+        """The reflective head so called, as `Manifest.head` chooses; None is the plain encoder. BundleError where there is
+        no such head, EncoderError where it belongs to another encoder."""
         from .head import load_head
 
-        if not (files := self.manifest.of("head")):
+        if (chosen := self.manifest.head(name)) is None:
             return None
-        head = load_head(self.folder / files[0].path, self.manifest.dim)
-        made_for = head.facts.get("encoder_fingerprint")
-        if made_for and made_for != self.manifest.encoder["fingerprint"]:
-            raise EncoderError(f"The head of {self.folder} was trained for another encoder. Train it again for this one.")
-        return head
+        path = self.folder / chosen.file.path
+        if sha256_file(path) != chosen.file.sha256:  # again, as a head may be asked for long after the bundle was opened
+            raise BundleError(f"{path} has changed since the bundle was opened. {AGAIN}")
+        return load_head(path, self.manifest.dim, self.manifest.encoder["fingerprint"])
 
     def verify(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Read everything: every record, vector and picture. Raises BundleError at the first fault."""
@@ -246,7 +260,8 @@ class Bundle:
             self.image(record)
             self.image(record, "thumbnails")
             progress(number, self.manifest.count)
-        self.head()
+        for head in self.manifest.heads:
+            self.head(head.name)
 
 
 def unit_rows(rows: np.ndarray, first: int = 0) -> np.ndarray:

@@ -1,33 +1,20 @@
-"""The commands: realrag index, search, show, verify, convert, demo, bench."""
+"""The commands: realrag index, search, show, verify, convert, demo, bench; and those of cli_bundles."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
-from . import DEFAULT_ENCODER, __version__
+from . import DEFAULT_ENCODER, __version__, cli_bundles
 from .captions import Credit
+from .cli_bundles import bar
 from .errors import BusyError, RealRAGError
+from .heads import AUTO
 
 # Exit codes, also in the README.
 OK, FAILED, USAGE, MANY_REJECTED, BUSY, STOPPED = 0, 1, 2, 3, 4, 130
-
-
-@contextmanager
-def bar(text: str, unit: str = "photo"):
-    """A progress bar on standard error as a `progress(done, total)` callback; silent where nobody watches."""
-    from tqdm import tqdm
-
-    with tqdm(desc=text, unit=f" {unit}", file=sys.stderr, disable=None, leave=False) as line:
-
-        def progress(done: int, total: int) -> None:
-            line.total = total
-            line.update(done - line.n)
-
-        yield progress
 
 
 def _bundle(name: str) -> Path:
@@ -45,23 +32,28 @@ def _retriever(args):
     encoder = load_encoder(args.encoder, device=args.device) if args.encoder else None
     with bar("checking", "byte") as progress:
         return Retriever.open(
-            _bundle(args.bundle), encoder=encoder, cache=default_cache(), device=args.device, progress=progress
-        )
+            _bundle(args.bundle), encoder=encoder, head=args.head, cache=default_cache(), device=args.device,
+            progress=progress,
+        )  # fmt: skip
 
 
 def index(args) -> int:
     from .build import build
+    from .build_heads import heads_by_name
     from .embeddings import Sizes
     from .encoder import load_encoder
 
     encoder = load_encoder(args.encoder, device=args.device)
+    nameless = len(args.head) == 1 and ("=" not in args.head[0] or Path(args.head[0]).is_file())
+    head = Path(args.head[0]) if nameless else heads_by_name(args.head, encoder.dim)
     mode = "add" if args.add else "remove" if args.remove else "sync"
     sizes = Sizes(picture=args.picture_size) if args.picture_size else None
     default = Credit(author=args.author, licence=args.licence, source=args.source)
     with bar("reading") as on_scan, bar("encoding") as progress:
         report = build(
-            args.photos, args.out, encoder, mode=mode, captions=args.captions, default=default, sizes=sizes, head=args.head,
-            with_encoder=args.with_encoder, batch=args.batch, workers=args.workers, on_scan=on_scan, progress=progress,
+            args.photos, args.out, encoder, mode=mode, captions=args.captions, default=default, sizes=sizes, head=head,
+            reuse=args.reuse, with_encoder=args.with_encoder, batch=args.batch, workers=args.workers, on_scan=on_scan,
+            progress=progress,
         )  # fmt: skip
     if args.json:
         facts = {**vars(report), "rejected": [vars(item) for item in report.rejected]}
@@ -95,8 +87,8 @@ def search(args) -> int:
     else:
         for rank, item in enumerate(answer.items, 1):
             print(f"{rank:3d}. {item.score:.3f}  {item.id}  {item.credit()}  [{item.file}]")
-        if answer.note:
-            print(answer.note)
+        for words in filter(None, (answer.note, answer.ranked_by)):
+            print(words)
     return OK
 
 
@@ -113,7 +105,7 @@ def show(args) -> int:
         "encoder": manifest.encoder["name"],
         "dim": manifest.dim,
         "carries_encoder": bundle.encoder_folder is not None,
-        "head": manifest.head,
+        "heads": {head.name: head.facts for head in manifest.heads},
         "bytes": sum(file.bytes for file in manifest.files),
         "licences": records.licence_counts(),
         "classes": records.class_counts(),
@@ -121,8 +113,8 @@ def show(args) -> int:
     if args.json:
         print(json.dumps(facts, ensure_ascii=False))
         return OK
-    for name in ("folder", "id", "photos", "encoder", "dim", "carries_encoder", "head", "bytes"):
-        print(f"{name:16s} {facts[name]}")
+    for name in ("folder", "id", "photos", "encoder", "dim", "carries_encoder", "heads", "bytes"):
+        print(f"{name:16s} {(', '.join(facts[name]) or 'none') if name == 'heads' else facts[name]}")
     for name in ("licences", "classes"):
         rows = sorted(facts[name].items(), key=lambda pair: -pair[1])
         shown = ", ".join(f"{key} ({count})" for key, count in rows[:10])
@@ -209,11 +201,15 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--author", default="", help="author of photos that name none")
     one.add_argument("--licence", default="", help="licence of photos that name none, such as CC-BY-4.0")
     one.add_argument("--source", default="", help="source of photos that name none")
-    one.add_argument("--head", type=Path, help="a reflective head to put into the bundle")
+    one.add_argument(
+        "--head", action="append", default=[], metavar="[NAME=]FILE",
+        help="a reflective head to put into the bundle (repeat for one a generator; without NAME its generator's name)",
+    )  # fmt: skip
+    one.add_argument("--reuse", type=Path, metavar="BUNDLE", help="take over its vectors, where --encoder differs in its words alone")
     one.add_argument("--with-encoder", action="store_true", help="put the encoder's weights into the bundle")
     one.add_argument("--picture-size", type=int, help="longest side of the kept pictures in pixels (default 768)")
-    one.add_argument("--batch", type=int, default=32, help="photos a step of the encoder")
-    one.add_argument("--workers", type=int, default=4, help="decoding threads")
+    one.add_argument("--batch", type=int, default=0, help="photos a step of the encoder (0: 32 on a CPU, what fits on a GPU)")
+    one.add_argument("--workers", type=int, default=0, help="decoding threads (0: 4 beside a CPU encoder, all cores for a GPU)")
     one.add_argument("--max-rejected", type=float, default=10, metavar="PERCENT", help="exit with 3 above this share")
 
     one = command("search", search, "Ask a bundle for real photos.", 'realrag search my-photos "a 1994 Audi 100" -k 5')
@@ -221,6 +217,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("text", nargs="?", default="", help="what you want to see; may be empty where --image is given")
     one.add_argument("--image", type=Path, help="a picture to ask with")
     one.add_argument("-k", type=int, default=4, help="how many photos")
+    one.add_argument("--head", default=AUTO, metavar="NAME", help="a head of the bundle; auto: its first; none: the plain encoder")
     one.add_argument("--min-score", type=float, help="leave out photos below this cosine")
     one.add_argument("--diversity", type=float, default=0.0, help="0 best matches .. 1 most different")
     one.add_argument("--class", dest="classes", action="append", default=[], help="only this class (repeat for more)")
@@ -235,6 +232,8 @@ def parser() -> argparse.ArgumentParser:
 
     one = command("verify", verify, "Read a bundle whole and say whether it is right.", "realrag verify my-photos")
     one.add_argument("bundle")
+
+    cli_bundles.add_commands(command)
 
     one = command(
         "convert", convert, "Make a safetensors file of a pickled adapter; no code in the pickle is run.",

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from .at_once import AtOnce
 from .encoder import Encoder
 from .errors import PhotoError
 from .files import canonical_json, sha256_bytes, write_atomic
@@ -53,29 +57,34 @@ def prepare(candidate: Candidate, encoder: Encoder, sizes: Sizes):
     return encoder.prepare(picture), encode_jpeg(picture, sizes.quality), thumbnail
 
 
-def encode_shard(candidates: list[Candidate], encoder: Encoder, sizes: Sizes, batch: int, workers: int):
-    """One shard -> (items, {sha256: (reason, message)}). Batches are cut by position, so a resumed run gives equal bytes."""
+def suited(encoder: Encoder, batch: int, workers: int, processes: int = 1) -> tuple[int, int]:
+    """(batch, workers) with what suits the encoder's device in place of 0: a CPU is kept busy by few photos, a GPU takes
+    a whole shard at once if it fits, and all cores to decode for it. `processes` share this machine's cores."""
+    on_cpu = encoder.place[0].type == "cpu"
+    cores = max(4, (os.cpu_count() or 4) // processes)
+    return batch or (32 if on_cpu else SHARD), workers or (4 if on_cpu else cores)
 
-    def work(candidate: Candidate):
-        try:
-            return candidate, prepare(candidate, encoder, sizes)
-        except PhotoError as error:
-            return candidate, error
 
+def encode_shard(prepared, encoder: Encoder, batch: int, at_once: AtOnce, tick: Callable[[], None] = lambda: None):
+    """One shard -> (items, {sha256: (reason, message)}). Batches are cut by position, so a resumed run gives equal bytes.
+
+    prepared: (candidate, what `prepare` gave or the PhotoError it raised) in order. tick() comes after each batch.
+    """
     items: list[Item] = []
     rejected: dict[str, tuple[str, str]] = {}
     waiting: list[tuple[Candidate, tuple]] = []
 
     def flush() -> None:
-        vectors = encoder.encode_images(torch.stack([pixels for _, (pixels, _, _) in waiting]))
+        vectors = at_once.encode(encoder, [pixels for _, (pixels, _, _) in waiting])
         for (candidate, (_, picture, thumbnail)), vector in zip(waiting, vectors.to(torch.float16).numpy()):
             if not np.isfinite(vector).all() or not vector.any():
                 rejected[candidate.sha256] = ("no_vector", f"{candidate.file}: the encoder gave no usable vector.")
             else:
                 items.append(Item(candidate.sha256, vector, picture, thumbnail))
         waiting.clear()
+        tick()
 
-    for candidate, result in in_order(candidates, work, workers, batch + 2 * workers):
+    for candidate, result in prepared:
         if isinstance(result, PhotoError):
             rejected[candidate.sha256] = (result.reason, str(result))
             continue
@@ -132,28 +141,47 @@ def read_shard(path: Path) -> list[Item]:
     return items
 
 
+def shard_parts(
+    candidates: list[Candidate], encoder: Encoder, folder: Path, sizes: Sizes, batch: int
+) -> list[tuple[Path, list[Candidate]]]:
+    """The shards of `candidates`, in order: the file of each in `folder`, and what goes into it."""
+    parts = (candidates[start : start + SHARD] for start in range(0, len(candidates), SHARD))
+    return [(folder / f"{shard_key(part, encoder, sizes, batch)}.safetensors", part) for part in parts]
+
+
 def encode_all(
-    candidates: list[Candidate],
+    parts: list[tuple[Path, list[Candidate]]],
     encoder: Encoder,
-    folder: Path,
     sizes: Sizes = Sizes(),
     *,
     batch: int = 32,
     workers: int = 4,
     progress: Progress = lambda done, total: None,
-) -> Iterator[tuple[Path, int]]:
-    """Encode in order, yielding for each finished shard its path in `folder` and how many photos were encoded for it now:
-    none where the shard was already there."""
-    done = 0
-    for start in range(0, len(candidates), SHARD):
-        part = candidates[start : start + SHARD]
-        path = folder / f"{shard_key(part, encoder, sizes, batch)}.safetensors"
-        if path.is_file():
-            fresh = 0
-        else:
-            fresh = len(part)
-            items, rejected = encode_shard(part, encoder, sizes, batch, workers)
+) -> int:
+    """Encode and write the shards that are not there yet; returns how many photos were encoded now.
+
+    Photos are decoded ahead, across the shards' bounds, so that the encoder need not wait. progress(done, total) counts
+    photos in written shards; it is called at least once a batch, and may raise to stop.
+    """
+    total = sum(len(part) for _, part in parts)
+    missing = [(path, part) for path, part in parts if not path.is_file()]
+    kept = done = total - sum(len(part) for _, part in missing)
+    if total:
+        progress(done, total)
+
+    def work(candidate: Candidate):
+        try:
+            return candidate, prepare(candidate, encoder, sizes)
+        except PhotoError as error:
+            return candidate, error
+
+    at_once = AtOnce(batch)
+    candidates = (candidate for _, part in missing for candidate in part)
+    with closing(in_order(candidates, work, workers, batch + 2 * workers)) as prepared:
+        for path, part in missing:
+            here = islice(prepared, len(part))
+            items, rejected = encode_shard(here, encoder, batch, at_once, lambda: progress(done, total))
             write_shard(path, items, rejected, encoder.dim)
-        done += len(part)
-        progress(done, len(candidates))
-        yield path, fresh
+            done += len(part)
+            progress(done, total)
+    return done - kept

@@ -27,6 +27,20 @@ class Seen(NamedTuple):
     last: Tensor | None = None
 
 
+def weights_sha256(module: torch.nn.Module, begin: str | tuple[str, ...] = "") -> str:
+    """Hash of the weights themselves (name, shape and fp32 bytes of each tensor whose name begins so), whatever file they
+    came in."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        if not name.startswith(begin):
+            continue
+        tensor = tensor.detach().to("cpu").contiguous()
+        tensor = tensor.float() if tensor.is_floating_point() else tensor
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(memoryview(tensor.reshape(-1).numpy()).cast("B"))
+    return digest.hexdigest()
+
+
 class Encoder(torch.nn.Module):
     """Two towers and their preprocessing. A Module, so that ComfyUI's model management can hold and move it.
 
@@ -39,22 +53,32 @@ class Encoder(torch.nn.Module):
     dim: int
     preprocess: Preprocess
     portable: bool = True
+    image_side: tuple[str, ...] = ()  # how the names of the image tower's weights begin
+    tuned: dict = {}  # of an encoder trained further here: from what, how, and whose photo vectors it still gives
 
     @cached_property
     def weights_sha256(self) -> str:
-        """Hash of the weights themselves (name, shape and fp32 bytes of each tensor), whatever file they came in."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.state_dict().items()):
-            tensor = tensor.detach().to("cpu").contiguous()
-            tensor = tensor.float() if tensor.is_floating_point() else tensor
-            digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
-            digest.update(memoryview(tensor.reshape(-1).numpy()).cast("B"))
-        return digest.hexdigest()
+        """Taken once, of the weights as they were loaded: a host may round them to half precision later."""
+        return weights_sha256(self)
 
     @cached_property
     def fingerprint(self) -> str:
         """Equal fingerprints give comparable vectors: same weights, same preprocessing."""
         return sha256_bytes(canonical_json({"weights": self.weights_sha256, "preprocess": asdict(self.preprocess)}))
+
+    @cached_property
+    def image_fingerprint(self) -> str:
+        """The same of the image tower alone: equal ones give the same vectors to photos."""
+        return sha256_bytes(canonical_json({"weights": weights_sha256(self, self.image_side), "preprocess": asdict(self.preprocess)}))
+
+    def reads(self, made_with: dict) -> bool:
+        """Whether the photo vectors of a bundle, made with this encoder entry of its manifest, are those of this encoder: it
+        is that encoder, or says that it differs from it in the text tower alone and still has the image tower it had then."""
+        if made_with["fingerprint"] == self.fingerprint:
+            return True
+        named = self.tuned.get("photos_of")
+        same = isinstance(named, list) and made_with["fingerprint"] in named
+        return same and self.tuned.get("image_fingerprint") == self.image_fingerprint
 
     def describe(self) -> dict:
         """The `encoder` entry of a bundle's manifest."""
@@ -68,7 +92,8 @@ class Encoder(torch.nn.Module):
         }
 
     @property
-    def _place(self) -> tuple[torch.device, torch.dtype]:
+    def place(self) -> tuple[torch.device, torch.dtype]:
+        """Where the weights are, and as what."""
         parameter = next(self.parameters())
         return parameter.device, parameter.dtype
 
@@ -79,13 +104,13 @@ class Encoder(torch.nn.Module):
     @torch.inference_mode()
     def encode_images(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) uint8 -> (B, D) float32 on the CPU, as the image tower gives them (not of unit length)."""
-        device, dtype = self._place
+        device, dtype = self.place
         return self._images(self.preprocess.normalise(pixels.to(device, non_blocking=True), dtype)).float().cpu()
 
     @torch.inference_mode()
     def see(self, pixels: Tensor) -> Seen:
         """(B, 3, S, S) uint8 -> the embeddings of `encode_images`, and what came before them."""
-        device, dtype = self._place
+        device, dtype = self.place
         parts = self._see(self.preprocess.normalise(pixels.to(device, non_blocking=True), dtype))
         return Seen(*(None if part is None else part.float().cpu() for part in parts))
 
@@ -113,6 +138,7 @@ class SmallEncoder(Encoder):
 
     kind = "small"
     FILE = "small_encoder.safetensors"
+    image_side = ("towers.mobilenet.", "towers.projection.")
 
     def __init__(self, path: Path, name: str = SMALL):
         from .small_encoder import load_small_encoder
@@ -120,7 +146,8 @@ class SmallEncoder(Encoder):
         super().__init__()
         self.towers = load_small_encoder(path).eval()
         self.name, self.dim = name, int(self.towers.config["dim"])
-        self.portable = name == SMALL
+        self.tuned = self.towers.tuned
+        self.portable = name == SMALL and not self.tuned
         self.preprocess = Preprocess(**self.towers.config["preprocess"])
 
     def _images(self, x: Tensor) -> Tensor:
@@ -133,13 +160,13 @@ class SmallEncoder(Encoder):
         return Seen(self.towers.pool(last), *(state.flatten(2).transpose(1, 2) for state in (penultimate, last)))
 
     def _texts(self, texts: list[str]) -> Tensor:
-        return self.towers.text_tower(self.towers.tokenize(texts).to(self._place[0]))
+        return self.towers.text_tower(self.towers.tokenize(texts).to(self.place[0]))
 
     def save_pretrained(self, folder: Path) -> list[Path]:
         from .small_encoder import save_small_encoder
 
         folder.mkdir(parents=True, exist_ok=True)
-        save_small_encoder(self.towers, folder / self.FILE)
+        save_small_encoder(self.towers, folder / self.FILE, tuned=self.tuned)
         return [folder / self.FILE]
 
 
@@ -154,14 +181,14 @@ def load_encoder(
 
     name: "realrag-small"; "ARCH:TAG" or "ARCH:FILE" of open_clip; a folder in open_clip's layout; or a small-encoder
         file. folder: where the weights lie when the name alone does not say (a bundle's `encoder` folder).
-    device: fp32 on a CPU, bf16 (fp16 on cards without it) on a GPU. offline: never open a connection.
+    device: see `on_device`. offline: never open a connection.
     Raises EncoderError.
     """
     from .open_clip_encoder import OpenClipEncoder
 
     place = Path(folder or name)
     if (place / SmallEncoder.FILE).is_file():
-        encoder: Encoder = SmallEncoder(place / SmallEncoder.FILE, name)
+        encoder: Encoder = SmallEncoder(place / SmallEncoder.FILE, name if folder else place.resolve().name)
     elif (place / OpenClipEncoder.CONFIG).is_file():
         encoder = OpenClipEncoder(name if folder else place.resolve().name, folder=place, offline=offline)
     elif place.is_file() and place.suffix == ".safetensors":
@@ -170,9 +197,14 @@ def load_encoder(
         encoder = SmallEncoder(SMALL_FILE)
     else:
         encoder = OpenClipEncoder(name, offline=offline)
+    return on_device(encoder, device)
+
+
+def on_device(encoder: Encoder, device: str | torch.device) -> Encoder:
+    """The encoder, moved: fp32 on a CPU, bf16 (fp16 on cards without it) on a GPU."""
     device = torch.device(device)
     if device.type != "cpu":
         half = torch.bfloat16 if device.type != "cuda" or torch.cuda.is_bf16_supported() else torch.float16
-        encoder.weights_sha256  # hashed in fp32, before rounding
+        encoder.fingerprint, encoder.image_fingerprint  # hashed in fp32, before rounding
         encoder.to(device, half)
     return encoder

@@ -29,5 +29,9 @@ class QueryError(RealRAGError):
     """A question the retriever cannot answer: nothing asked, or a number outside its range."""
 
 
+class HubError(RealRAGError):
+    """A model hub that cannot be reached, refuses, or holds something other than it should."""
+
+
 class BusyError(RealRAGError):
     """Another living process is writing the same folder."""

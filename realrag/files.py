@@ -170,13 +170,21 @@ class FolderLock:
     def __init__(self, path: Path):
         self._path = Path(path)
 
+    @property
+    def owner(self) -> int | None:
+        """The living process that holds it."""
+        try:
+            owner = self._path.read_text(errors="replace").strip()
+        except FileNotFoundError:
+            return None
+        return int(owner) if owner.isdigit() and process_lives(int(owner)) else None
+
     def __enter__(self) -> FolderLock:
         for _ in range(2):
             try:
                 handle = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
             except FileExistsError:
-                owner = self._path.read_text(errors="replace").strip()
-                if owner.isdigit() and process_lives(int(owner)):
+                if owner := self.owner:
                     raise BusyError(
                         f"Process {owner} is already writing {self._path.parent}. Wait for it, or stop it and run again."
                     ) from None

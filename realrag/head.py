@@ -42,8 +42,9 @@ def save_head(head: ReflectiveHead, path: Path) -> None:
     write_atomic(path, sorted_header(save(tensors, metadata)))
 
 
-def load_head(path: Path, dim: int) -> ReflectiveHead:
-    """Read a head for D = `dim`; EncoderError when it is of another kind, version or width."""
+def load_head(path: Path, dim: int, fingerprint: str = "") -> ReflectiveHead:
+    """Read a head for D = `dim` and, where given, for the encoder of this fingerprint; EncoderError when it is of another
+    kind, version, width or encoder."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -51,7 +52,7 @@ def load_head(path: Path, dim: int) -> ReflectiveHead:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         facts = json.loads(metadata.get("facts", "{}"))
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise EncoderError(f"{path} is not a readable head ({error}). Get it again, or train it again.") from None
     if (metadata.get("format"), metadata.get("version")) != (FORMAT, VERSION):
         raise EncoderError(
@@ -66,5 +67,10 @@ def load_head(path: Path, dim: int) -> ReflectiveHead:
     if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
         raise EncoderError(f"{path} holds numbers that are not finite. Get it again, or train it again.")
     head = ReflectiveHead(dim, hidden, facts if isinstance(facts, dict) else {})
+    made_for = head.facts.get("encoder_fingerprint")
+    if fingerprint and made_for and made_for != fingerprint:
+        raise EncoderError(
+            f"{path} was trained for another encoder ({str(made_for)[:12]}, not {fingerprint[:12]}). Train one for this."
+        )
     head.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     return head.eval()

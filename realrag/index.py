@@ -114,13 +114,14 @@ def open_index(
     key: str,
     *,
     kind: str = "auto",
+    device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> Index:
     """The index of `embeddings` (N, D), unit rows: "exact", "ivf", or "auto", which is exact up to EXACT_LIMIT rows.
 
     An IVF index is built once and kept in `cache`/`key`, from where it is mapped; `key` names what the embeddings came
-    from. Without faiss, or without a cache for "auto", search is exact, with a line in the log. progress(done, total)
-    is called while building and may raise to stop.
+    from. device: a GPU finds the lists faster; search is on the CPU in any case. Without faiss, or without a cache for
+    "auto", search is exact, with a line in the log. progress(done, total) is called while building and may raise to stop.
     """
     if kind not in ("auto", "exact", "ivf"):
         raise QueryError(f"There is no search of the kind {kind!r}. Choose auto, exact or ivf.")
@@ -134,7 +135,8 @@ def open_index(
         log.info("No cache folder to keep an index in: searching all %d rows exactly.", len(embeddings))
         return ExactIndex(embeddings)
     try:
-        return IVFIndex(embeddings, ivf.open_lists(embeddings, None if cache is None else Path(cache) / key, progress))
+        folder, builder = None if cache is None else Path(cache) / key, None if str(device) == "cpu" else str(device)
+        return IVFIndex(embeddings, ivf.open_lists(embeddings, folder, progress, builder))
     except BusyError as error:
         log.warning("Searching exactly meanwhile: %s", error)
         return ExactIndex(embeddings)

@@ -18,6 +18,7 @@ class OpenClipEncoder(Encoder):
     (open_clip_config.json + open_clip_model.safetensors). `untrained`: random weights, for timing only."""
 
     kind = "open_clip"
+    image_side = ("towers.visual.",)
     CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 
     def __init__(self, name: str, *, folder: Path | None = None, offline: bool = False, untrained: bool = False):
@@ -34,7 +35,7 @@ class OpenClipEncoder(Encoder):
         if folder is not None:
             source, kwargs = f"local-dir:{folder}", {}
             self.portable = False
-            self._model_cfg = _model_config(folder / self.CONFIG)
+            self._model_cfg, self.tuned = _model_config(folder / self.CONFIG)
         else:
             if open_clip.get_model_config(arch) is None:
                 raise EncoderError(
@@ -68,13 +69,15 @@ class OpenClipEncoder(Encoder):
         return self.towers.encode_image(x)
 
     def _texts(self, texts: list[str]) -> Tensor:
-        return self.towers.encode_text(self._tokenizer(texts).to(self._place[0]))
+        return self.towers.encode_text(self._tokenizer(texts).to(self.place[0]))
 
     def save_pretrained(self, folder: Path) -> list[Path]:
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
         config = {"model_cfg": self._model_cfg, "preprocess_cfg": dict(self.towers.visual.preprocess_cfg)}
+        if self.tuned:
+            config["realrag_tuned"] = self.tuned
         (folder / self.CONFIG).write_bytes(json.dumps(config, indent=1, sort_keys=True).encode())
         # clone(): safetensors refuses tensors that share memory (tied weights)
         save_file({key: value.clone().contiguous() for key, value in self.towers.state_dict().items()}, folder / self.WEIGHTS)
@@ -93,10 +96,12 @@ def _tokenizer(open_clip, source: str, model_cfg: dict, offline: bool):
     return open_clip.tokenizer.HFTokenizer(copy, **options, **text.get("tokenizer_kwargs", {}))
 
 
-def _model_config(path: Path) -> dict:
+def _model_config(path: Path) -> tuple[dict, dict]:
+    """An open_clip config's `model_cfg`, and what it says of the encoder that this one was trained from."""
     try:
-        return json.loads(path.read_bytes())["model_cfg"]
-    except (OSError, ValueError, KeyError, TypeError):
+        content = json.loads(path.read_bytes())
+        return content["model_cfg"], dict(content.get("realrag_tuned", {}))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise EncoderError(f"{path} is not an open_clip config with a 'model_cfg'. Save the model again.") from None
 
 

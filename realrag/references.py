@@ -39,12 +39,14 @@ class Reference:
 
 @dataclass(frozen=True)
 class References:
-    """Ranked references, best first. `note` says why there are fewer than asked for, or none."""
+    """Ranked references, best first. `note` says why there are fewer than asked for, or none; `ranked_by` through which of
+    the library's heads they were ranked, where it has any."""
 
     query: str
     bundle_id: str
     items: tuple[Reference, ...] = ()
     note: str = ""
+    ranked_by: str = ""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -65,9 +67,9 @@ class References:
         return torch.from_numpy(np.stack(pictures)).float() / 255
 
     def scores_text(self) -> str:
-        """One line a reference: rank, score, id, caption."""
+        """One line a reference: rank, score, id, caption; then what there is to say of the answer."""
         lines = [f"{rank}. {item.score:.3f}  {item.id}  {item.caption}" for rank, item in enumerate(self.items, 1)]
-        return "\n".join(lines + [self.note] * bool(self.note))
+        return "\n".join([*lines, *filter(None, (self.note, self.ranked_by))])
 
     def credits_text(self) -> str:
         """One line a reference: who made it, under which licence, from where."""

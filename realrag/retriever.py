@@ -11,10 +11,12 @@ import torch
 from . import DEFAULT_ENCODER
 from .bundle import Bundle, matrix_header, open_matrix, unit_rows
 from .diversity import drop_near_duplicates, mmr
-from .encoder import Encoder, load_encoder
+from .encoder import Encoder, load_encoder, weights_sha256
 from .errors import EncoderError, QueryError
 from .files import Verdicts, write_atomic
-from .index import EXACT_LIMIT, Index, open_index
+from .head import ReflectiveHead
+from .heads import AUTO, PLAIN
+from .index import EXACT_LIMIT, open_index
 from .library import Progress
 from .records import Filters
 from .references import Reference, References
@@ -36,12 +38,31 @@ class Retriever:
     """Answers questions about one bundle. Build it with `Retriever.open`.
 
     The encoder is a torch Module of its own, so a host such as ComfyUI can move it; everything else stays on the CPU.
+    `head`: the reflective head that the photos go through, and `head_name`; None and "" for the plain encoder.
     """
 
-    def __init__(self, bundle: Bundle, encoder: Encoder, index: Index, vectors: np.ndarray, head=None):
-        self.bundle, self.encoder, self.index, self.head = bundle, encoder, index, head
-        self.bundle_id = bundle.id
-        self._vectors = vectors
+    def __init__(
+        self, bundle: Bundle, encoder: Encoder, head: ReflectiveHead | None = None, head_name: str = "", kind: str = "auto",
+        device: str | torch.device = "cpu", progress: Progress | None = None,
+    ):  # fmt: skip
+        if head is not None and encoder.fingerprint != bundle.manifest.encoder["fingerprint"]:
+            raise EncoderError(
+                f"The head {head_name!r} of {bundle.folder} was trained for the text tower of "
+                f"{bundle.manifest.encoder['name']}, loaded is {encoder.name}. Ask without a head (--head none), or fit one to "
+                "this encoder."
+            )
+        self.bundle, self.encoder, self.head, self.head_name = bundle, encoder, head, head_name
+        self.bundle_id, self._kind, self._device = bundle.id, kind, device
+        self._vectors = unit_vectors(bundle, head)
+        self.index = open_index(
+            self._vectors, bundle.cache, vectors_key(head), kind=kind, device=device, progress=progress
+        )
+
+    def with_head(self, name: str | None, progress: Progress | None = None) -> Retriever:
+        """The same library and encoder, asked through another of its heads. Raises BundleError, EncoderError."""
+        chosen = self.bundle.manifest.head(name)
+        head, head_name = self.bundle.head(name), chosen.name if chosen else ""
+        return Retriever(self.bundle, self.encoder, head, head_name, self._kind, self._device, progress)
 
     @classmethod
     def open(
@@ -49,27 +70,29 @@ class Retriever:
         path: Path,
         *,
         encoder: Encoder | None = None,
+        head: str | None = AUTO,
         cache: Path | None = None,
         device: str | torch.device = "cpu",
         kind: str = "auto",
         progress: Progress | None = None,
     ) -> Retriever:
         """Open a bundle for questions. `encoder` must be the one the bundle was made with; None loads it, never from the
-        network. cache: folder for derived files, None keeps none. kind: "auto", "exact" or "ivf" search.
+        network. head: the name of one of its reflective heads; "auto" for its first, or the plain encoder where it has none;
+        None or "none" for the plain encoder. cache: folder for derived files, None keeps none. kind: "auto", "exact" or
+        "ivf" search. device: where the encoder is loaded and a large library's index is built; search is on the CPU.
         Raises BundleError, EncoderError.
         """
         bundle = Bundle(path, cache, progress)
+        chosen = bundle.manifest.head(head)
+        head_name = chosen.name if chosen else ""
         encoder = encoder or own_encoder(bundle, device)
         made_with = bundle.manifest.encoder
-        if encoder.fingerprint != made_with["fingerprint"]:
+        if not encoder.reads(made_with):
             raise EncoderError(
                 f"{path} was made with the encoder {made_with['name']} ({made_with['fingerprint'][:12]}), loaded is "
                 f"{encoder.name} ({encoder.fingerprint[:12]}): the answers would be noise. Load the first, or index again."
             )
-        head = bundle.head()
-        vectors = unit_vectors(bundle, head)
-        index = open_index(vectors, bundle.cache, bundle.id[:32], kind=kind, progress=progress)
-        return cls(bundle, encoder, index, vectors, head)
+        return cls(bundle, encoder, bundle.head(head), head_name, kind, device, progress)
 
     def query(self, texts: list[str], image=None, image_weight: float = 0.5) -> np.ndarray:
         """(B, D) float32 unit query vectors: of the text, of the picture (through the head, like the photos), or of both
@@ -125,7 +148,7 @@ class Retriever:
         queries = self.query(texts, image, image_weight)
         if not open_rows:
             none = f"{note} No photo passes the filters.".strip()
-            return [References(text, self.bundle_id, (), none) for text in texts]
+            return [References(text, self.bundle_id, (), none, self._by()) for text in texts]
         pool = min(open_rows, 4 * k + 16)
         scores, rows = self.index.search(queries, pool, allowed)
         answers = []
@@ -166,7 +189,15 @@ class Retriever:
             else:
                 why = f"{len(items)} of {k}: there are no more photos to choose from."
             note = f"{note} {why}".strip()
-        return References(text, self.bundle_id, tuple(items), note)
+        return References(text, self.bundle_id, tuple(items), note, self._by())
+
+    def _by(self) -> str:
+        """Which head ranked, where the library has heads to choose from."""
+        if not (heads := self.bundle.manifest.heads):
+            return ""
+        if self.head:
+            return f"Ranked through the head {self.head_name!r}." if self.head_name else ""
+        return f"Ranked by the plain encoder, through none of the heads ({', '.join(head.name for head in heads)})."
 
 
 def own_encoder(bundle: Bundle, device) -> Encoder:
@@ -191,10 +222,15 @@ def through_head(head, rows: np.ndarray) -> np.ndarray:
         return head(torch.from_numpy(rows)).numpy()
 
 
+def vectors_key(head) -> str:
+    """What the cached vectors and index of a bundle are called: each head has its own, and so has the plain encoder."""
+    return PLAIN if head is None else weights_sha256(head)[:32]
+
+
 def unit_vectors(bundle: Bundle, head=None) -> np.ndarray:
     """(N, D) what the index searches: raw embeddings, made unit, through the head, made unit.
 
-    In memory as float32 for a small library; for a large one fp16 in the cache, mapped, made once per bundle.
+    In memory as float32 for a small library; for a large one fp16 in the cache, mapped, made once per bundle and head.
     """
     count, dim = bundle.embeddings.shape
 
@@ -207,10 +243,11 @@ def unit_vectors(bundle: Bundle, head=None) -> np.ndarray:
         for start, rows in chunks():
             vectors[start : start + len(rows)] = rows
         return vectors
-    path, kept = bundle.cache / "vectors.safetensors", bundle.cache / "vectors.sha256"
+    folder = bundle.cache / vectors_key(head)
+    path, kept = folder / "vectors.safetensors", folder / "vectors.sha256"
     verdicts = Verdicts(bundle.cache)
     if not (path.is_file() and kept.is_file() and kept.read_text() == verdicts.sha256(path)):
-        bundle.cache.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
 
         def write(file) -> None:
             file.write(matrix_header(count, dim))

@@ -132,11 +132,12 @@ class TextTower(nn.Module):
 
 
 class SmallDualEncoder(nn.Module):
-    """The two towers. `config` rebuilds them: dim, width, buckets, text_width and, for the caller, preprocess."""
+    """The two towers. `config` rebuilds them: dim, width, buckets, text_width and, for the caller, preprocess. `tuned`: what
+    a file says of the encoder it was trained from, if it was."""
 
     def __init__(self, config: dict[str, Any]):
         super().__init__()
-        self.config = config
+        self.config, self.tuned = config, {}
         self.mobilenet = MobileNet(config["width"])
         self.projection = nn.Linear(self.mobilenet.channels[-1], config["dim"])
         self.text = TextTower(config["buckets"], config["text_width"], config["dim"])
@@ -162,12 +163,17 @@ class SmallDualEncoder(nn.Module):
         )
 
 
-def save_small_encoder(model: SmallDualEncoder, path: Path, about: dict[str, Any] | None = None) -> None:
-    """fp16 weights; the config, and what `about` tells of the training, as JSON in the metadata."""
+def save_small_encoder(
+    model: SmallDualEncoder, path: Path, about: dict[str, Any] | None = None, tuned: dict[str, Any] | None = None
+) -> None:
+    """fp16 weights; the config, and what `about` tells of the training and `tuned` of the encoder it began from, as JSON in
+    the metadata."""
     state = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
     metadata = {"format": FORMAT, "version": VERSION, "config": json.dumps(model.config, sort_keys=True)}
     if about:
         metadata["training"] = json.dumps(about, sort_keys=True)
+    if tuned:
+        metadata["tuned"] = json.dumps(tuned, sort_keys=True)
     data = save(state, metadata)
     # safetensors puts the metadata in any order; sorted, the same weights make the same file.
     end = 8 + int.from_bytes(data[:8], "little")
@@ -191,6 +197,7 @@ def load_small_encoder(path: Path) -> SmallDualEncoder:
     try:
         model = SmallDualEncoder(json.loads(metadata["config"]))
         model.load_state_dict(state)
+        model.tuned = dict(json.loads(metadata.get("tuned", "{}")))
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise EncoderError(
             f"{path} does not hold the weights its config describes ({error}). Fetch or train it again."

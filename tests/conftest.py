@@ -4,7 +4,7 @@ import os
 
 import pytest
 from fake_encoder import ColourEncoder
-from made_photos import COLOURS, photo_bytes
+from made_photos import write_photos
 
 
 def pytest_report_header():
@@ -16,10 +16,7 @@ def pytest_report_header():
 def photos(tmp_path):
     """photos/{red,green,blue}/0..4.jpg"""
     folder = tmp_path / "photos"
-    for name, colour in COLOURS.items():
-        (folder / name).mkdir(parents=True)
-        for seed in range(5):
-            (folder / name / f"{seed}.jpg").write_bytes(photo_bytes(colour, seed))
+    write_photos(folder)
     return folder
 
 

@@ -6,13 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import realrag_train.fit as fit
+import realrag_train.contrastive.fit as fit
 import realrag_train.mine as mine
 import realrag_train.mining as mining
 import torch
 from fake_encoder import ColourEncoder
-from realrag_train.fitting import FitConfig, Fitting
-from realrag_train.loss import LossConfig
+from realrag_train.contrastive.fitting import FitConfig, Fitting
+from realrag_train.contrastive.loss import LossConfig
 
 import realrag.files as files
 

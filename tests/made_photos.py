@@ -1,6 +1,7 @@
 """Small photos made on the spot."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -17,3 +18,11 @@ def photo_bytes(colour, seed=0, size=(48, 36), format="JPEG", **options) -> byte
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format, **options)
     return buffer.getvalue()
+
+
+def write_photos(folder: Path) -> None:
+    """folder/{red,green,blue}/0..4.jpg"""
+    for name, colour in COLOURS.items():
+        (folder / name).mkdir(parents=True)
+        for seed in range(5):
+            (folder / name / f"{seed}.jpg").write_bytes(photo_bytes(colour, seed))

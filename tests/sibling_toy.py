@@ -2,8 +2,8 @@
 
 import numpy as np
 import torch
-from realrag_train.fitting import FitConfig, Fitting
-from realrag_train.loss import LossConfig
+from realrag_train.contrastive.fitting import FitConfig, Fitting
+from realrag_train.contrastive.loss import LossConfig
 from realrag_train.material import Material
 from realrag_train.mining import MineConfig, mine
 

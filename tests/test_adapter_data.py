@@ -16,7 +16,7 @@ from realrag_train.adapter.config import DataConfig, read_adapter_recipe
 from realrag_train.adapter.looks import PLAIN, Look, colour_matrix, look_of, with_look
 from realrag_train.adapter.pairs import Drawing
 from realrag_train.adapter.things import HELD_OUT, SEEN, TRAIN, Things, read_things
-from realrag_train.pairs import Group
+from realrag_train.small_encoder.pairs import Group
 
 
 def test_a_look_depends_on_thing_number_and_seed_alone_and_number_0_is_plain():

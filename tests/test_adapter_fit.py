@@ -28,7 +28,7 @@ from realrag_train.adapter.start import AdapterConfig, new_adapter
 from realrag_train.adapter.steering import Steered
 from realrag_train.adapter.things import Things
 from realrag_train.miniature.loop import Keeping
-from realrag_train.pairs import Group, Photo
+from realrag_train.small_encoder.pairs import Group, Photo
 
 KINDS = ["sd3", "flux"]
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 from realrag_train.__main__ import main
-from realrag_train.bench_fit import _made, bench_fit, format_report, work
-from realrag_train.fitting import FitConfig, Fitting
+from realrag_train.contrastive.bench_fit import _made, bench_fit, format_report, work
+from realrag_train.contrastive.fitting import FitConfig, Fitting
 from torch.utils.flop_counter import FlopCounterMode
 
 

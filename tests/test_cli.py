@@ -3,11 +3,14 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from made_photos import photo_bytes
 from PIL import Image
 from test_encoder import tiny_clip  # noqa: F401  a fixture
 
+from realrag.bundle import read_manifest
 from realrag.cli import main
+from realrag.head import ReflectiveHead, save_head
 
 
 @pytest.fixture
@@ -67,6 +70,54 @@ def test_show_and_verify(bundle, capsys):
     assert (facts["photos"], facts["carries_encoder"], facts["licences"]) == (15, True, {"CC0-1.0": 15})
     assert main(["show", str(bundle)]) == 0 and main(["verify", str(bundle)]) == 0
     assert "right. 15 photos" in capsys.readouterr().out
+
+
+@pytest.fixture
+def heads(bundle, tmp_path):
+    """Files of two heads for that bundle."""
+    dim, files = read_manifest(bundle).dim, {}
+    for seed, name in enumerate(("flux", "sd35")):
+        torch.manual_seed(seed)
+        head = ReflectiveHead(dim, 8, {"generator": name})
+        torch.nn.init.normal_(head.fc2.weight)
+        files[name] = tmp_path / f"{name}.safetensors"
+        save_head(head, files[name])
+    return files
+
+
+def test_heads_are_listed_added_removed_and_asked(bundle, heads, capsys):
+    capsys.readouterr()
+    add = ["--add", str(heads["flux"]), "--add", f"mine={heads['sd35']}"]
+    assert main(["heads", str(bundle)]) == 0 and "no heads over 15 photos" in capsys.readouterr().out
+    assert main(["heads", str(bundle), *add]) == 0
+    out = capsys.readouterr().out
+    assert "flux: trained for flux, the default\nmine: trained for sd35\n" in out and "2 heads over 15 photos" in out
+    assert main(["show", str(bundle), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["heads"] == {"flux": {"generator": "flux"}, "mine": {"generator": "sd35"}}
+    said = {}
+    for name in ("auto", "flux", "mine", "none"):
+        assert main(["search", str(bundle), "red", "--head", name]) == 0
+        said[name] = capsys.readouterr().out
+    assert said["auto"] == said["flux"] and "Ranked through the head 'mine'." in said["mine"]
+    assert len(set(said.values())) == 3 and "Ranked by the plain encoder" in said["none"]
+    assert main(["search", str(bundle), "red", "--head", "sd3"]) == 1
+    assert "no head 'sd3': its heads are flux, mine" in capsys.readouterr().err
+    assert main(["heads", str(bundle), "--remove", "flux", "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["heads"]) == ["mine"]
+    assert main(["verify", str(bundle)]) == 0
+
+
+def test_index_takes_one_head_or_several_by_name(photos, bundle, heads, capsys, tiny_clip):  # noqa: F811
+    index = ["index", str(photos), "--out", str(bundle), "--encoder", str(tiny_clip)]
+    assert main([*index, "--head", str(heads["flux"])]) == 0
+    assert [head.name for head in read_manifest(bundle).heads] == ["flux"]
+    assert main([*index, "--head", f"other={heads['sd35']}"]) == 0
+    assert [head.name for head in read_manifest(bundle).heads] == ["flux", "other"]
+    capsys.readouterr()
+    assert main([*index, "--head", str(heads["flux"])]) == 1
+    assert "has the heads flux, other" in capsys.readouterr().err
+    assert main(index) == 0
+    assert [head.name for head in read_manifest(bundle).heads] == ["flux", "other"]
 
 
 def test_a_damaged_bundle_fails_with_a_sentence(bundle, capsys):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_photos import photo_bytes
 from PIL import Image
+from tiny_encoders import MEAN, STD, TINY, write_tiny_clip
 
 from realrag.encoder import load_encoder
 from realrag.errors import EncoderError
@@ -15,28 +16,9 @@ from realrag.open_clip_encoder import OpenClipEncoder
 from realrag.photos import decode
 from realrag.preprocess import Preprocess
 
-TINY = {
-    "embed_dim": 24,
-    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-}
-MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
-
-
 @pytest.fixture(scope="module")
 def tiny_clip(tmp_path_factory):
-    """A tiny CLIP with random weights in open_clip's own folder layout: the real loading code, not real quality."""
-    import open_clip
-    from safetensors.torch import save_file
-
-    folder = tmp_path_factory.mktemp("tiny-clip")
-    (folder / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": TINY, "preprocess_cfg": {"mean": MEAN, "std": STD, "resize_mode": "shortest"}})
-    )
-    torch.manual_seed(0)
-    model = open_clip.CLIP(**TINY)
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / "open_clip_model.safetensors")
-    return folder
+    return write_tiny_clip(tmp_path_factory.mktemp("tiny-clip"))
 
 
 def picture(width, height, seed=0):

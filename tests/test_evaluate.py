@@ -158,6 +158,15 @@ def test_random_scores_lie_where_chance_does():
     assert abs(chance - 1 / 6) < 0.06 < report["arms"]["zero"]["splits"]["all"]["P@10"][0] - chance
 
 
+def test_the_oracle_is_the_ceiling_of_every_figure():
+    report = evaluate(world(photos_each=4), {"zero": [None]})
+    oracle, zero = (report["arms"][name]["splits"]["unseen"] for name in ("oracle", "zero"))
+    assert all(oracle[m][0] == 1 for m in MEASURES if m != "P@10") and oracle["P@10"][0] == pytest.approx(0.4)
+    assert all(oracle[m][0] >= zero[m][0] for m in MEASURES) and "sibling margin" not in oracle
+    assert oracle["sibling@10"][0] <= zero["sibling@10"][0]
+    assert "oracle" not in " ".join(report["differences"]) and "oracle" in table(report)
+
+
 def test_a_report_is_written_as_strict_json_and_no_arm_is_refused(tmp_path):
     report = evaluate(world(), {"zero": [None]})
     write_report(tmp_path / "evaluate.json", report)

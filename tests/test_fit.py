@@ -8,16 +8,16 @@ import signal
 
 import numpy as np
 import pytest
-import realrag_train.fit as fitting_files
+import realrag_train.contrastive.fit as fitting_files
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from fake_encoder import ColourEncoder
 from fit_in_a_process import KEEPING, fit_here, start
 from realrag_train.__main__ import main
-from realrag_train.fit import STOPPED, Keeping
-from realrag_train.fitting import FitConfig, Fitting
-from realrag_train.loss import LossConfig
+from realrag_train.contrastive.fit import STOPPED, Keeping
+from realrag_train.contrastive.fitting import FitConfig, Fitting
+from realrag_train.contrastive.loss import LossConfig
 from realrag_train.material import Material
 from realrag_train.mine import mine_file, read_negatives, write_negatives
 from realrag_train.mining import MineConfig, mine
@@ -72,6 +72,12 @@ def test_questions_for_known_things_stay_as_they_were(toy):
 def test_a_generator_that_draws_at_random_teaches_nothing_more_than_the_normal_loss(toy):
     differences = toy["random"][:, 0] - toy["normal"][:, 0]
     assert abs(differences.mean()) <= half_interval(differences)
+
+
+def test_these_intervals_are_narrow_enough_to_tell_a_generator_that_lacks_something_from_one_at_random(toy):
+    gain, noise = (toy[name][:, 0] - toy["normal"][:, 0] for name in ("reflective", "random"))
+    assert gain.mean() - half_interval(gain) > noise.mean() + half_interval(noise)
+    assert half_interval(toy["reflective"][:, 1] - toy["normal"][:, 1]) < 0.005  # of a precision above 0.9
 
 
 def made(seed=0, photos=64, classes=8, dim=12, k=2):

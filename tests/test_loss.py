@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from realrag_train.loss import LossConfig, cached_backward, contrastive_loss
+from realrag_train.contrastive.loss import LossConfig, cached_backward, contrastive_loss, utility_loss
 
 from realrag.errors import RealRAGError
 from realrag.head import ReflectiveHead
@@ -114,7 +114,54 @@ def test_the_temperature_can_be_learned():
     assert tau.grad.item() == pytest.approx((up - down).item() / (2 * step), rel=1e-6)
 
 
-@pytest.mark.parametrize("wrong", [{"kind": "soft"}, {"tau": 0.0}, {"lambda_ref": -1.0}, {"tau": float("nan")}])
+def slow_utility(queries, candidates, utility, present, tau, beta):
+    """KL(P || Q) and its gradients with respect to queries and candidates, with loops, in float64."""
+    q, c = queries.numpy(), candidates.numpy()
+    gq, gc, total = np.zeros_like(q), np.zeros_like(c), 0.0
+    for i in range(len(q)):
+        rows = [x for x in range(c.shape[1]) if present[i, x]]
+        if not rows:
+            continue
+        wanted = [math.exp(float(utility[i, x]) / beta) for x in rows]
+        found = [math.exp(q[i] @ c[i, x] / tau) for x in rows]
+        logs = [math.log(f / sum(found)) - math.log(w / sum(wanted)) for f, w in zip(found, wanted)]
+        chance = [f / sum(found) for f in found]
+        divergence = sum(p * log for p, log in zip(chance, logs))
+        total += divergence / len(q)
+        for x, p, log in zip(rows, chance, logs):
+            slope = p * (log - divergence) / tau / len(q)  # of KL with respect to the cosine
+            gq[i] += slope * c[i, x]
+            gc[i, x] += slope * q[i]
+    return total, gq, gc
+
+
+def test_the_utility_term_and_its_gradients_are_the_divergence_written_out():
+    queries, _, _, candidates, _ = made(k=5)
+    utility = torch.randn(7, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    present = torch.rand(7, 5, generator=torch.Generator().manual_seed(4)) > 0.4
+    present[0], present[1] = False, torch.tensor([True, False, False, False, False])  # nothing tried; nothing to compare
+    leaves = [x.clone().requires_grad_() for x in (queries, candidates)]
+    loss = utility_loss(*leaves, utility, present, 0.2, 0.5)
+    loss.backward()
+    expected, *gradients = slow_utility(queries, candidates, utility, present, 0.2, 0.5)
+    assert loss.item() == pytest.approx(expected, abs=1e-12) and expected > 0.1
+    for leaf, gradient in zip(leaves, gradients):
+        assert np.allclose(leaf.grad.numpy(), gradient, atol=1e-12)
+
+
+def test_the_utility_term_is_zero_where_the_scores_say_it_already_and_bears_any_unit():
+    queries, _, _, candidates, _ = made(k=4)
+    scores, present = torch.einsum("bd,bkd->bk", queries, candidates), torch.ones(7, 4, dtype=torch.bool)
+    assert utility_loss(queries, candidates, scores, present, 0.2, 0.2).item() == pytest.approx(0, abs=1e-12)
+    assert utility_loss(queries, candidates, scores + 9, present, 0.2, 0.2).item() == pytest.approx(0, abs=1e-12)
+    present[:, 3] = False
+    huge = torch.tensor([[1e6, 0.0, -1e6, 0.0]], dtype=torch.float64).expand(7, 4)
+    assert torch.isfinite(utility_loss(queries, candidates, huge, present, 0.2, 0.2))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"kind": "soft"}, {"tau": 0.0}, {"lambda_ref": -1.0}, {"tau": float("nan")}, {"lambda_utility": -1.0}, {"beta": -1.0}]
+)
 def test_settings_that_make_no_loss_are_refused(wrong):
     with pytest.raises(RealRAGError):
         LossConfig(**wrong)
@@ -138,7 +185,12 @@ def test_gradient_caching_changes_nothing(chunk, kind):
 
     expected = loss_of(plain(photos), None if negatives is None else plain(negatives))
     expected.backward()
-    assert cached_backward(cached, photos, negatives, loss_of, chunk).item() == pytest.approx(expected.item(), abs=1e-12)
+    rows = photos if negatives is None else torch.cat([photos, negatives.flatten(0, 1)])
+
+    def of_all(out):
+        return loss_of(out[:7], None if negatives is None else out[7:].view(7, 2, 5))
+
+    assert cached_backward(cached, rows, of_all, chunk).item() == pytest.approx(expected.item(), abs=1e-12)
     for one, other in zip(plain.parameters(), cached.parameters()):
         assert torch.allclose(one.grad, other.grad, atol=1e-12)
 

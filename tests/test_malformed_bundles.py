@@ -13,15 +13,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 from fake_encoder import ColourEncoder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_photos import photo_bytes
 
 from realrag.build import build
-from realrag.bundle import Bundle, matrix_header
+from realrag.build_heads import change_heads
+from realrag.bundle import Bundle, matrix_header, read_manifest
 from realrag.embeddings import Sizes
-from realrag.errors import BundleError, RealRAGError
+from realrag.errors import BundleError, EncoderError, RealRAGError
+from realrag.head import ReflectiveHead, save_head
+from realrag.heads import is_head_name
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +120,7 @@ def top(**fields):
 
 MANIFESTS = {
     "another format": top(format="zip"),
-    "a later version": top(version=2),
+    "a later version": top(version=3),
     "version as text": top(version="1"),
     "count of zero": top(count=0),
     "negative count": top(count=-4),
@@ -166,6 +171,129 @@ MANIFESTS = {
 def test_a_hostile_manifest_is_refused(bundle, kind):
     rewrite(bundle, MANIFESTS[kind])
     with pytest.raises(BundleError):
+        use(bundle)
+
+
+def heads(change):
+    """A spoiled manifest of version 2 that lists two heads."""
+
+    def changed(manifest):
+        manifest.pop("head")
+        files = [{**manifest["files"][0], "path": f"head-{name}.safetensors", "role": "head"} for name in "ab"]
+        entries = [{"name": name, "path": f"head-{name}.safetensors", "facts": {}} for name in "ab"]
+        manifest.update(version=2, files=manifest["files"] + files, heads=entries)
+        change(manifest)
+
+    return changed
+
+
+def named(name):
+    return heads(lambda m: m["heads"][1].update(name=name))
+
+
+HEADS = {
+    **{f"name {name!r:.20}": named(name) for name in (
+        "..", "../b", "a/b", "a\\b", "", " ", "b\0", "-b", ".b", "b\n", "x" * 65, "x" * 100_000, "auto", "None", "NONE", "ｂ", "b é",
+        7, None, ["b"], {"b": 1},
+    )},
+    "two of one name": named("a"),
+    "two of one name but for capitals": named("A"),
+    "two with one file": heads(lambda m: m["heads"][1].update(path="head-a.safetensors")),
+    "one file for two": heads(lambda m: (m["heads"][1].update(path="head-a.safetensors"), m["files"].pop())),
+    "a file of another role": heads(lambda m: m["heads"][1].update(path=m["files"][0]["path"])),
+    "a file that is not listed": heads(lambda m: m["heads"][1].update(path="head-c.safetensors")),
+    "a file that no head names": heads(lambda m: m["heads"].pop()),
+    "a path up": heads(lambda m: m["heads"][1].update(path="../head-b.safetensors")),
+    "a path that is no text": heads(lambda m: m["heads"][1].update(path=3)),
+    "facts that are none": heads(lambda m: m["heads"][1].update(facts="flux")),
+    "no facts": heads(lambda m: m["heads"][1].pop("facts")),
+    "a field more": heads(lambda m: m["heads"][1].update(code="x")),
+    "an entry that is none": heads(lambda m: m["heads"].append("a")),
+    "heads no list": heads(lambda m: m.update(heads={"a": {}})),
+    "no head at all": heads(lambda m: m.update(heads=[], files=m["files"][:-2])),
+    "no heads": heads(lambda m: m.pop("heads")),
+    "head and heads": heads(lambda m: m.update(head=None)),
+    "two heads in version 1": heads(lambda m: m.update(version=1, head={})),
+    "version as truth": heads(lambda m: m.update(version=True, head={})),
+    "version as float": heads(lambda m: m.update(version=2.0)),
+    "too many": heads(lambda m: (m["heads"].clear(), [m["heads"].append({"name": f"h{at}", "path": f"head-{at}.safetensors", "facts": {}})
+                      for at in range(65)], m["files"].extend({**m["files"][-1], "path": f"head-{at}.safetensors"} for at in range(65)))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_hostile_heads_are_refused_before_their_files_are_looked_for(bundle, kind):
+    rewrite(bundle, HEADS[kind])
+    with pytest.raises(BundleError, match="manifest.json"):
+        read_manifest(bundle)
+
+
+def test_the_unspoiled_heads_of_these_tests_are_right(bundle):
+    """Else the cases above would be refused for a reason they share."""
+    rewrite(bundle, heads(lambda m: None))
+    assert [head.name for head in read_manifest(bundle).heads] == ["a", "b"]
+    rewrite(bundle, lambda m: m["heads"][1].update(name="FLUX.1-dev_8+steps"))
+    assert read_manifest(bundle).heads[1].name == "FLUX.1-dev_8+steps"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["name", "path", "facts", "x"]), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    spoiled=st.dictionaries(st.sampled_from(["heads", "head", "version"]), JSON, min_size=1),
+    entry=st.dictionaries(st.sampled_from(["name", "path", "facts", "x"]), JSON),
+    facts=JSON,
+)
+def test_any_heads_give_a_clear_error_or_names_that_keep_the_rule(good, tmp_path_factory, spoiled, entry, facts):
+    folder = tmp_path_factory.mktemp("heads")
+    for change in (
+        heads(lambda m: m.update(spoiled)), heads(lambda m: m["heads"][0].update(entry)), top(head={"generator": facts}),
+        top(**{"head": facts, **spoiled}),
+    ):  # fmt: skip
+        shutil.copy(good / "manifest.json", folder / "manifest.json")
+        rewrite(folder, change)
+        try:
+            assert all(is_head_name(head.name) for head in read_manifest(folder).heads)
+        except BundleError:
+            pass
+
+
+HEAD_FILES = {
+    "a pickle in disguise": lambda data: pickle.dumps({"weights": [1]}),
+    "no header": lambda data: b"",
+    "header length 2^63": lambda data: header(b"{}", 1 << 63),
+    "cut": lambda data: data[:-8],
+    "facts nested deeply": lambda data: safetensors.torch.save(
+        {"fc1.weight": torch.zeros(1)}, {"format": "realrag-head", "version": "1", "facts": "[" * 100_000}
+    ),
+    "another width": lambda data: safetensors.torch.save({"fc1.weight": torch.zeros(2, 3)}, {"format": "realrag-head", "version": "1"}),
+}
+
+
+@pytest.mark.parametrize("kind", HEAD_FILES)
+@pytest.mark.parametrize("spoiled", ["flux", "sd35"])
+def test_a_hostile_head_file_is_refused_also_where_it_is_not_the_default(bundle, tmp_path, kind, spoiled):
+    for at, name in enumerate(("flux", "sd35")):
+        save_head(ReflectiveHead(13, 4 + at, {"generator": name}), tmp_path / name)
+    change_heads(bundle, {name: tmp_path / name for name in ("flux", "sd35")})
+    use(bundle)
+    path = bundle / read_manifest(bundle).named(spoiled).file.path
+    data = HEAD_FILES[kind](path.read_bytes())
+    path.write_bytes(data)
+    with pytest.raises(BundleError, match="sha256|bytes"):
+        use(bundle)
+
+    def rehash(manifest):
+        (entry,) = (entry for entry in manifest["files"] if entry["path"] == path.name)
+        entry.update(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+    rewrite(bundle, rehash)
+    with pytest.raises(EncoderError, match=path.name):
         use(bundle)
 
 

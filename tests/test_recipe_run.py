@@ -1,5 +1,6 @@
 """A recipe from photos to a bundle with its measurements, on made photos, in seconds; stopped and begun again."""
 
+import argparse
 import json
 import re
 from pathlib import Path
@@ -8,13 +9,20 @@ import numpy as np
 import pytest
 from fake_encoder import ColourEncoder
 from made_photos import COLOURS, photo_bytes
+from realrag_train.small_encoder import train_encoder
 from realrag_train import run as stages
 from realrag_train.__main__ import main
+from realrag_train.small_encoder.encoder import EncoderConfig
 from realrag_train.generators.errors import GeneratorError
 from realrag_train.plots import bars, lines
 from realrag_train.recipe import CONFIGS, find_recipe, read_recipe
 from realrag_train.run import STAGES, OutOfTime, Run
+from realrag_train.contrastive.utility import candidates, measure_utility
+from tiny_encoders import write_tiny_small
 
+from realrag.bundle import Bundle
+from realrag.bundle_card import card
+from realrag.encoder import SmallEncoder
 from realrag.errors import RealRAGError
 from realrag.retriever import Retriever
 
@@ -64,7 +72,7 @@ def test_a_recipe_ends_in_a_bundle_that_answers_and_a_report_that_stands_alone(w
     assert [line.split(":")[0] for line in said if ": done" in line] == list(STAGES)
 
     report = json.loads((tmp_path / "out" / "evaluate.json").read_text())
-    assert set(report["arms"]) == {"zero", "normal", "hard", "reflective", "random"}
+    assert set(report["arms"]) == {"zero", "normal", "hard", "reflective", "random", "oracle"}
     assert report["arms"]["reflective"]["seeds"] == 2 and report["facts"]["gallery_photos"] == 20
     assert report["splits"]["all"] == 4 and report["splits"]["unseen"] == 1
     assert "known_share" in report["facts"]["mining"]["reflective"]
@@ -75,10 +83,33 @@ def test_a_recipe_ends_in_a_bundle_that_answers_and_a_report_that_stands_alone(w
     assert not re.search(r"(src|href)=\"(?!data:)", page) and "<script" not in page
 
     bundle = Retriever.open(tmp_path / "out" / "retriever", encoder=ColourEncoder())
+    text = card(bundle.bundle, "ann/colours", "0" * 40, report)
+    assert "| reflective | all |" in text and "| reflective - normal | unseen |" in text and "No generator drew" in text
     assert bundle.head is not None and bundle.head.facts["loss"] == "reflective"
     assert "stand-in" in bundle.head.facts["generator"]
     assert bundle.search("a red thing", k=1).items[0].class_name == "red"
     assert Retriever.open(tmp_path / "out" / "library", encoder=ColourEncoder()).head is None
+
+
+def test_the_heads_of_several_generators_come_into_one_bundle(world, tmp_path):
+    for name, more in (("first", "[mine]"), ("second", '[mine]\nk = 2\n[index]\nname = "other"\nothers = ["first"]')):
+        world[0].write_text(f'{RECIPE}arms = ["reflective"]\n{more}')
+        for stage in STAGES[:-1]:
+            work(world, tmp_path / name).stage(stage)
+    before = contents(tmp_path / "second")
+    work(world, tmp_path / "second").stage("index")
+    assert contents(tmp_path / "second") == before
+    own, taken = Bundle(tmp_path / "second" / "retriever").manifest.heads
+    (alone,) = Bundle(tmp_path / "first" / "retriever").manifest.heads
+    assert own.name == "other" and taken == alone and alone.name == "stand-in-altered-photos-not-a-generator"
+    assert Retriever.open(tmp_path / "second" / "retriever", encoder=ColourEncoder()).head_name == "other"
+
+    world[0].write_text(RECIPE + '[index]\nothers = ["first"]\n')
+    with pytest.raises(RealRAGError, match="Give one of the two runs a `name`"):
+        work(world, tmp_path / "second").stage("index")
+    world[0].write_text(RECIPE + '[index]\nothers = ["nowhere"]')
+    with pytest.raises(RealRAGError, match="has no retriever yet"):
+        work(world, tmp_path / "second").stage("index")
 
 
 def test_a_second_run_does_nothing_again_and_changes_nothing(world, tmp_path, monkeypatch):
@@ -155,6 +186,65 @@ def test_the_recipes_that_come_along_are_valid(name):
     assert recipe.data.photos == "somewhere" and recipe.evaluate.ship == "reflective"
 
 
+@pytest.mark.parametrize("mode", ["text", "lora"])
+def test_a_run_that_trains_a_tower_ends_in_a_bundle_that_carries_it(world, tmp_path, monkeypatch, mode):
+    monkeypatch.undo()
+    write_tiny_small(tmp_path / "tiny")
+    fit = f'[fit]\nmode = "{mode}"\nepochs = 2\nbatch = 8\nrate = 0.01\nheld_out = 0.2\n[evaluate]\narms = ["zero", "reflective"]\nseeds = 1\n'
+    world[0].write_text(RECIPE.split("[fit]")[0] + fit)
+    recipe = read_recipe(world[0], {"photos": str(world[1]), "test_photos": str(world[2]), "encoder": str(tmp_path / "tiny")})
+    for stage in STAGES:
+        Run(recipe, tmp_path / "out").stage(stage)
+    library, retriever = Bundle(tmp_path / "out" / "library"), Retriever.open(tmp_path / "out" / "retriever")
+    assert retriever.encoder.tuned["mode"] == mode and retriever.search("a red thing", k=1).items
+    same = np.array_equal(library.embeddings, retriever.bundle.embeddings)
+    assert same == (mode == "text")
+    report = json.loads((tmp_path / "out" / "evaluate.json").read_text())
+    assert report["facts"]["mode"] == mode and set(report["arms"]) == {"zero", "reflective", "random", "oracle"}
+    assert report["arms"]["zero"]["by_class"] != report["arms"]["reflective"]["by_class"]
+    assert "held-out R@1" in (tmp_path / "out" / "report.html").read_text()
+    before = contents(tmp_path / "out" / "retriever")
+    monkeypatch.setattr(SmallEncoder, "_images", None)  # a second run encodes nothing
+    for stage in ("embed", "fit", "index"):
+        Run(recipe, tmp_path / "out").stage(stage)
+    assert contents(tmp_path / "out" / "retriever") == before
+
+
+def test_an_arm_learns_from_measured_utility_in_a_recipe(world, tmp_path):
+    world[0].write_text(RECIPE.split("[evaluate]")[0] + '[data]\nutility = "u.safetensors"\n[evaluate]\narms = ["zero", "utility"]\nseeds = 1\nship = "utility"\n')
+    run = work(world, tmp_path / "out")
+    run.stage("embed")
+    library, prompts = run._open(run.library), run._prompts()
+    rows = candidates(stages.load_material(library, run.encoder, prompts), 4)
+
+    class Meter:
+        name, unit = "width", "pixels"
+
+        def __call__(self, prompt, photo):
+            return float(photo.width)
+
+    measure_utility(library, prompts, rows, Meter(), tmp_path / "u.safetensors")
+    for stage in STAGES[1:]:
+        run.stage(stage)
+    assert Retriever.open(tmp_path / "out" / "retriever", encoder=ColourEncoder()).head.facts["utility"]["unit"] == "pixels"
+    assert "utility - zero" in json.loads((tmp_path / "out" / "evaluate.json").read_text())["differences"]
+
+
+def test_a_recipe_for_an_encoder_drives_its_training_and_no_run(tmp_path, capsys):
+    (tmp_path / "mine.toml").write_text("[encoder]\nepochs = 3\nleft_out = 16\nbf16 = false\n")
+    parser = argparse.ArgumentParser()
+    train_encoder.add_arguments(parser)
+    sets = [word for name in ("grocery", "clothing", "subjects", "mobilenet", "out") for word in (f"--{name}", "x")]
+    settings = lambda *more: train_encoder.chosen_config(parser.parse_args([*sets, *more]))  # noqa: E731
+    assert settings() == EncoderConfig() == settings("--recipe", "small-encoder")
+    chosen = settings("--recipe", str(tmp_path / "mine.toml"), "--epochs", "5")
+    assert (chosen.epochs, chosen.left_out, chosen.bf16, chosen.batch) == (5, 16, False, EncoderConfig().batch)
+    with pytest.raises(RealRAGError, match="has no section"):
+        settings("--recipe", "tiny-cpu")
+    assert main(["run", "small-encoder", "--out", str(tmp_path / "out")]) == 1
+    assert "train encoder --recipe small-encoder" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     "text, told",
     [
@@ -176,7 +266,7 @@ def test_paths_of_a_recipe_are_relative_to_it_and_an_unknown_one_is_refused(tmp_
     recipe = read_recipe(tmp_path / "r.toml")
     assert recipe.data.photos == str(tmp_path / "mine") and recipe.imagine.workflow == str(tmp_path / "flow.json")
     assert recipe.imagine.model == "someone/model"
-    with pytest.raises(RealRAGError, match="grocery-novel, paper, recommended, tiny-cpu"):
+    with pytest.raises(RealRAGError, match="grocery-novel, lora, paper, recommended, small-encoder, tiny-cpu"):
         find_recipe("papper")
 
 

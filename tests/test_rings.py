@@ -28,6 +28,15 @@ def test_the_core_knows_nothing_of_comfyui_or_the_trainer():
             assert top not in {"torchvision", "timm", "tensorflow", "requests", "urllib"}, path
 
 
+def test_nodes_never_pull_or_push():
+    """Nothing is fetched or sent inside ComfyUI: the modules that talk to a hub are for the command line."""
+    hub = {"hub", "pull", "push"}
+    for path in (ROOT / "nodes").rglob("*.py"):
+        assert not [module for module, _ in imports(path) if hub & set(module.split(".")) or module.startswith("huggingface")], path
+    users = {path.name for path in (ROOT / "realrag").rglob("*.py") if hub & {module for module, level in imports(path) if level}}
+    assert users == {"pull.py", "push.py", "cli_bundles.py"}
+
+
 def test_only_nodes_know_comfyui_and_nothing_imports_the_trainer():
     for path in FILES:
         for module, level in imports(path):
@@ -53,7 +62,7 @@ def test_no_pickle_no_eval_no_exec_and_every_torch_load_is_weights_only(path):
 
 
 def test_importing_the_core_imports_nothing_heavy():
-    modules = "realrag.retriever realrag.build realrag.cli realrag.adapters realrag.shared_attention".split()
+    modules = "realrag.retriever realrag.build realrag.pull realrag.push realrag.cli realrag.adapters realrag.shared_attention".split()
     code = f"import sys, {', '.join(modules)}\nprint(sorted({{'open_clip', 'faiss', 'huggingface_hub', 'torchvision'}} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tiny_encoders import SMALL as CONFIG
 
 from realrag.encoder import load_encoder
 from realrag.errors import EncoderError
@@ -25,10 +26,6 @@ from realrag.small_encoder import (
 )
 
 SHIPPED = Path(__file__).parents[1] / "realrag" / "assets" / "small_encoder.safetensors"
-CONFIG = {
-    "name": "tiny", "dim": 12, "width": 0.25, "buckets": 97, "text_width": 8,
-    "preprocess": {"size": 32, "mode": "squash", "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3},
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from realrag_train.convert_mobilenet import convert, load_mobilenet
-from realrag_train.encoder import EncoderConfig, Training, info_nce, pair_loss
-from realrag_train.measure import average_precision, figures, interval, ranked_relevance
-from realrag_train.model_card import (
+from realrag_train.small_encoder.convert_mobilenet import convert, load_mobilenet
+from realrag_train.small_encoder.encoder import EncoderConfig, Training, info_nce, pair_loss
+from realrag_train.small_encoder.measure import average_precision, figures, interval, ranked_relevance
+from realrag_train.small_encoder.model_card import (
     card,
     names_to_photos,
     photos_to_photos,
@@ -24,7 +24,7 @@ from realrag_train.model_card import (
     random_vectors_to_photos,
     shuffled_names_to_photos,
 )
-from realrag_train.pairs import (
+from realrag_train.small_encoder.pairs import (
     Group,
     Photo,
     choose_left_out,
@@ -34,8 +34,8 @@ from realrag_train.pairs import (
     read_train,
     sample_text,
 )
-from realrag_train.tflite import read_convolutions
-from realrag_train.views import RELU6_STEP, FrontCache, augmented_view, to_features, views_of
+from realrag_train.small_encoder.tflite import read_convolutions
+from realrag_train.small_encoder.views import RELU6_STEP, FrontCache, augmented_view, to_features, views_of
 
 from realrag.encoder import load_encoder
 from realrag.small_encoder import BLOCKS, MobileNet, SmallDualEncoder
@@ -360,7 +360,7 @@ def test_cached_answers_are_the_fronts_to_within_half_a_step(squares):
     torch.manual_seed(0)
     tower, photos = MobileNet(0.25), (Photo(squares / "clothing" / "hat" / "0.jpg", "hat"),)
     cache = FrontCache(squares / "one", tower, 2, photos, size=32, seed=0, mean=0.5, std=0.5, bf16=False)
-    from realrag_train.views import pixels
+    from realrag_train.small_encoder.views import pixels
 
     answer = tower.front(pixels(views_of(list(photos), 0, 32, 0), 0.5, 0.5), 2)
     assert (to_features(cache.view(0)) - answer).abs().max() <= RELU6_STEP / 2 + 1e-6

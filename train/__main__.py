@@ -9,11 +9,15 @@ from importlib import import_module
 
 from realrag.errors import RealRAGError
 
-COMMANDS = {"encoder": "encoder", "convert-mobilenet": "convert_mobilenet", "model-card": "model_card",
-            "mine": "mine", "fit": "fit", "bench-fit": "bench_fit",
-            "run": "run", "miniature-autoencoder": "miniature.autoencoder",
-            "miniature-generator": "miniature.generator", "miniature-measure": "miniature.measure",
-            "adapter": "adapter.run"}  # fmt: skip
+COMMANDS = {
+    "run": "run", "mine": "mine",
+    "fit": "contrastive.fit", "mix": "contrastive.tuned", "bench-fit": "contrastive.bench_fit",
+    "choose": "pictures.choose", "judge": "pictures.judge", "votes": "pictures.votes",
+    "encoder": "small_encoder.train_encoder", "split": "small_encoder.split",
+    "convert-mobilenet": "small_encoder.convert_mobilenet", "model-card": "small_encoder.model_card",
+    "miniature-autoencoder": "miniature.autoencoder", "miniature-generator": "miniature.generator",
+    "miniature-measure": "miniature.measure", "adapter": "adapter.run",
+}  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     stages = import_module(".run", __package__)
-    for name in ("embed", "imagine", "index", "evaluate"):  # mine and fit, above, also work without a recipe
+    for name in ("start", "embed", "imagine", "index", "evaluate"):  # mine and fit, above, also work without a recipe
         command = commands.add_parser(name, help=f"only this stage of a recipe: {getattr(stages.Run, name).__doc__}")
         stages.add_arguments(command)
         command.set_defaults(run=partial(stages.run, only=name))

@@ -64,7 +64,7 @@ def _stand_in(
     material, names = load_material(library, encoder, prompts), photo_classes(library)
     order = sorted({name for name in names if name})
     labels = np.array([order.index(name) if name else -1 for name in names])
-    groups = _groups(recipe.data.groups, order)
+    groups = _groups(recipe.data.groups, recipe.data.group_words, order)
     options, keys = recipe.imagine, [_key(name) for name in order]
     if strange := [name for name in options.unknown_classes if _key(name) not in keys]:
         raise RealRAGError(f"unknown_classes names {strange[0]!r}, which is no class of the library.")
@@ -76,9 +76,10 @@ def _stand_in(
     return StandIn(pictures, classes, {order[a]: order[b] for a, b in drawn_as.items()})
 
 
-def _groups(file: str, classes: list[str]) -> list[str] | None:
+def _groups(file: str, leading: int, classes: list[str]) -> list[str] | None:
+    """The group of each class: from the CSV, or the `leading` first words of its name; None without either."""
     if not file:
-        return None
+        return [" ".join(_key(name).split()[:leading]) for name in classes] if leading else None
     with open(file, encoding="utf-8-sig", newline="") as table:
         rows = {
             _key(row.get("class") or ""): row.get("coarse_class") or row.get("group") or ""

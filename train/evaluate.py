@@ -17,9 +17,12 @@ from realrag.files import write_atomic
 from realrag.head import ReflectiveHead
 from realrag.retriever import through_head
 
+from .contrastive.tuned import TunedVectors
+
 MEASURES = ("R@1", "R@5", "R@10", "P@10", "mAP", "nDCG@10", "MRR")
 # Of what the generator draws in its place: lower is better for "reflective hits" and "sibling@10".
 REFLECTIVE = ("reflective hits", "sibling@10", "sibling margin")
+CONTROLS = ("random", "oracle")  # floor and ceiling: chance, and right photos first, then all but the drawn
 DEPTH = 10
 RESAMPLES = 10_000
 
@@ -111,6 +114,13 @@ def head_vectors(photos: np.ndarray, head: ReflectiveHead | None) -> np.ndarray:
         return through_head(head, np.ascontiguousarray(photos, np.float32))
 
 
+def arm_scores(questions: Questions, arm: ReflectiveHead | TunedVectors | None) -> np.ndarray:
+    """(P, N) scores of the gallery for each prompt: after a head, or with the vectors of a tuned encoder."""
+    if isinstance(arm, TunedVectors):
+        return arm.queries @ arm.photos.T
+    return questions.queries @ head_vectors(questions.photos, arm).T
+
+
 def interval(values: np.ndarray, classes: np.ndarray, seed: int = 0, resamples: int = RESAMPLES) -> list[float]:
     """[mean, low, high]: a 95 % bootstrap interval over classes, whose prompts come and go together; NaN does not count."""
     kept = ~np.isnan(values)
@@ -123,8 +133,10 @@ def interval(values: np.ndarray, classes: np.ndarray, seed: int = 0, resamples: 
     return [float(values.mean()), float(low), float(high)]
 
 
-def evaluate(questions: Questions, arms: dict[str, Sequence[ReflectiveHead | None]], *, random: bool = True) -> dict:
-    """arms: name -> one head a seed ([None] for zero). Returns JSON-able figures:
+def evaluate(
+    questions: Questions, arms: dict[str, Sequence[ReflectiveHead | TunedVectors | None]], *, controls: bool = True
+) -> dict:
+    """arms: name -> one head, or a tuned encoder's vectors, a seed ([None] for zero). Returns JSON-able figures:
 
     {"arms": {arm: {"seeds", "splits": {split: {measure: [mean, low, high]}}, "by_class": {measure: [P]}, "by_seed"}},
      "differences": {"a - b": {split: {measure: [mean, low, high, seeds above 0]}}}, "splits": {split: prompts}}.
@@ -132,13 +144,16 @@ def evaluate(questions: Questions, arms: dict[str, Sequence[ReflectiveHead | Non
     if not arms or not all(arms.values()):
         raise RealRAGError("No arm to evaluate. Fit at least one head, or evaluate the arm `zero`.")
     runs = {
-        name: [figures(questions, head_vectors(questions.photos, head)) for head in heads]
+        name: [figures(questions, scores=arm_scores(questions, head)) for head in heads]
         for name, heads in arms.items()
     }
-    if random:
-        dice = np.random.default_rng(0)
-        shape = len(questions.queries), len(questions.photos)
-        runs["random"] = [figures(questions, scores=dice.random(shape)) for _ in range(5)]
+    if controls:
+        dice, right = np.random.default_rng(0), questions.query_classes[:, None] == questions.photo_classes[None]
+        runs["random"] = [figures(questions, scores=dice.random(right.shape)) for _ in range(5)]
+        worst = questions.siblings[:, None] == questions.photo_classes[None]
+        worst = worst if questions.drawn is None else worst | questions.drawn
+        ideal = figures(questions, scores=right.astype(float) - worst)
+        runs["oracle"] = [{m: v for m, v in ideal.items() if m != "sibling margin"}]  # it ranks; its scores mean nothing
     splits = questions.splits()
     report: dict = {"splits": {name: int(part.sum()) for name, part in splits.items()}, "arms": {}, "differences": {}}
     means = {name: _mean(each) for name, each in runs.items()}
@@ -147,7 +162,7 @@ def evaluate(questions: Questions, arms: dict[str, Sequence[ReflectiveHead | Non
         by_seed = {m: [_number(np.nanmean(run[m])) for run in runs[name]] for m in ("mAP", "R@1")}
         by_class = {m: [_number(v) for v in values[m]] for m in ("mAP", "R@1", "P@10")}
         report["arms"][name] = {"seeds": len(runs[name]), "splits": rows, "by_seed": by_seed, "by_class": by_class}
-    order = [name for name in ("reflective", "hard", "normal", "zero") if name in runs]
+    order = [name for name in ("utility", "reflective", "hard", "normal", "zero") if name in runs]
     for at, first in enumerate(order):
         for second in order[at + 1 :]:
             values = {m: means[first][m] - means[second][m] for m in means[first]}

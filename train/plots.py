@@ -1,4 +1,4 @@
-"""Plots as PIL pictures, drawn with Pillow alone: lines over epochs, and bars by class."""
+"""Plots as PIL pictures, drawn with Pillow alone: lines over epochs, bars by class, and points in a plane."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ COLOURS = {
     "hard": (200, 120, 20),
     "reflective": (190, 30, 70),
     "random": (200, 200, 200),
+    "oracle": (30, 140, 70),
 }
+PALETTE = ((190, 30, 70), (38, 110, 180), (30, 140, 70), (200, 120, 20), (120, 70, 170), (90, 90, 90))
 
 
 def _fonts():
@@ -80,3 +82,43 @@ def bars(rows: Sequence[tuple[str, dict[str, float]]], title: str, width: int = 
             end = left + max(0.0, min(1.0, value)) * (right - left)
             draw.rectangle([left, top + 8 * at, max(left + 1, end), top + 8 * at + 6], COLOURS.get(name, INK))
     return image
+
+
+def scatter(groups: Sequence[tuple], title: str, bounds, size: tuple[int, int] = (500, 400)):
+    """groups: [(label, photos (N, 2), prompts (M, 2))], at most as many as PALETTE has colours. bounds: lowest and highest
+    point, (2,) each; one unit is equally long both ways."""
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGB", size, PAPER)
+    draw, font = ImageDraw.Draw(image), _fonts()
+    left, top, right, bottom = 12, 34, size[0] - 12, size[1] - 18 * ((len(groups) + 1) // 2) - 14
+    (x_low, y_low), (x_high, y_high) = bounds
+    scale = min((right - left - 16) / max(x_high - x_low, 1e-9), (bottom - top - 16) / max(y_high - y_low, 1e-9))
+    x_mid, y_mid = (x_low + x_high) / 2, (y_low + y_high) / 2
+
+    def at(point) -> tuple[float, float]:
+        return (left + right) / 2 + scale * (point[0] - x_mid), (top + bottom) / 2 - scale * (point[1] - y_mid)
+
+    draw.text((left, 8), title, INK, font)
+    draw.rectangle([left, top, right, bottom], outline=FAINT)
+    for (_, photos, _), colour in zip(groups, PALETTE):
+        for x, y in map(at, photos):
+            draw.ellipse([x - 2.5, y - 2.5, x + 2.5, y + 2.5], colour)
+    for (_, _, prompts), colour in zip(groups, PALETTE):
+        for x, y in map(at, prompts):
+            draw.polygon([(x - 7, y), (x, y - 7), (x + 7, y), (x, y + 7)], colour, INK)
+    for number, ((label, _, _), colour) in enumerate(zip(groups, PALETTE)):
+        place = left + (right - left) // 2 * (number % 2), bottom + 8 + 18 * (number // 2)
+        draw.text(place, label if len(label) < 34 else label[:32] + "...", colour, font)
+    return image
+
+
+def beside(images: Sequence, columns: int):
+    """Pictures of one size on one sheet."""
+    from PIL import Image
+
+    width, height = images[0].size
+    sheet = Image.new("RGB", (width * min(columns, len(images)), height * -(-len(images) // columns)), PAPER)
+    for number, image in enumerate(images):
+        sheet.paste(image, (number % columns * width, number // columns * height))
+    return sheet

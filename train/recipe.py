@@ -10,11 +10,12 @@ from typing import Any
 from realrag import DEFAULT_ENCODER
 from realrag.errors import RealRAGError
 
-from .fitting import FitConfig
-from .loss import LossConfig
+from .small_encoder.encoder import EncoderConfig
+from .contrastive.fit_config import FitConfig
+from .contrastive.loss import LossConfig
 from .mine import MineConfig
 
-ARMS = ("zero", "normal", "hard", "reflective")
+ARMS = ("zero", "normal", "hard", "reflective", "utility")
 CONFIGS = Path(__file__).parent / "configs"
 
 
@@ -26,13 +27,39 @@ class Data:
     captions: str = ""  # a table with file, class, caption; without it the folder names are the classes
     test_photos: str = ""  # the gallery of the evaluation; without it the library itself
     groups: str = ""  # CSV with class, coarse_class: which classes are siblings (only the stand-in asks)
+    group_words: int = 0  # without that CSV, classes are siblings whose names begin with the same so many words
     prompts: str = ""  # lines of {prompt, class}; without it one prompt a class
+    utility: str = ""  # what references were worth, for the arm `utility` and for lambda_utility
     template: str = "a photo of a {}"  # paper, sec. 3.1
     encoder: str = DEFAULT_ENCODER  # the paper does not say which CLIP
     picture_size: int = 768
     max_rejected: float = 10.0  # per cent of unusable photos that stop the run
 
-    paths = ("photos", "captions", "test_photos", "groups", "prompts")
+    paths = ("photos", "captions", "test_photos", "groups", "prompts", "utility")
+
+
+@dataclass(frozen=True)
+class Start:
+    """A starting encoder of the recipe's own, trained on noisy captions so that it leaves headroom; all are our choices.
+
+    Where the section is left out nothing of this happens, and [data] names the encoder."""
+
+    mobilenet: str = ""  # made by convert-mobilenet
+    validation: str = ""  # photos on which noise is tuned; with `parts` they are parted off
+    parts: tuple[float, ...] = ()  # shares of library, validation and gallery, where one folder holds them all
+    split_seed: int = 7
+    least: float = 0.45  # R@1 on the validation photos: below, the encoder knows too little to be refined
+    most: float = 0.70  # above, it finds nearly all already
+    trials: int = 6
+    seed: int = 0
+    noise_seed: int = 7
+    size: int = 160  # pixels
+    cut: int = 11  # first trained block of thirteen
+    views: int = 5
+    epochs: int = 15
+    tower_rate: float = 2e-4
+
+    paths = ("mobilenet", "validation")
 
 
 @dataclass(frozen=True)
@@ -65,9 +92,9 @@ class Imagine:
 
 @dataclass(frozen=True)
 class Evaluate:
-    arms: tuple[str, ...] = ARMS  # paper: zero, normal and reflective; `hard` is our control
+    arms: tuple[str, ...] = ARMS[:4]  # paper: zero, normal and reflective; `hard` is our control, `utility` goes beyond
     seeds: int = 5  # our choice; the paper shows one
-    ship: str = "reflective"  # the arm whose head of the first seed goes into the bundle
+    ship: str = "reflective"  # the arm whose head or encoder of the first seed goes into the bundle
 
     def __post_init__(self) -> None:
         strange = sorted(set(self.arms) - set(ARMS))
@@ -79,13 +106,24 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Index:
+    name: str = ""  # of this run's head in the bundle; empty: its generator's
+    others: tuple[str, ...] = ()  # folders of other runs with this encoder, whose heads go into the bundle as well
+
+    paths = ("others",)
+
+
+@dataclass(frozen=True)
 class Recipe:
     data: Data = Data()
+    start: Start = Start()
     imagine: Imagine = Imagine()
     mine: MineConfig = MineConfig()
     fit: FitConfig = FitConfig()
     loss: LossConfig = LossConfig()
     evaluate: Evaluate = field(default_factory=Evaluate)
+    index: Index = Index()
+    encoder: EncoderConfig | None = None  # of `train encoder` alone
 
     def as_json(self) -> str:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
@@ -103,25 +141,28 @@ def find_recipe(name: str) -> Path:
 
 
 def read_recipe(path: Path, given: dict[str, str] | None = None) -> Recipe:
-    """The recipe in a TOML file. given: paths of the command line, which replace those of [data]. RealRAGError names the
-    section and field that are wrong."""
+    """The recipe in a TOML file. given: paths of the command line, which replace those of [data] and [start]. RealRAGError
+    names the section and field that are wrong."""
     sections = {
         each.name: type(each.default if each.default is not MISSING else each.default_factory())
         for each in fields(Recipe)
-    }
-    return Recipe(**read_sections(path, sections, {"data": given or {}}))
+    } | {"encoder": EncoderConfig}
+    places = {"data": given or {}, "start": given or {}}
+    return Recipe(**read_sections(path, sections, places, optional=("encoder",)))
 
 
-def read_sections(path: Path, sections: dict[str, type], given: dict[str, dict] | None = None) -> dict[str, Any]:
-    """Section -> its dataclass, of a TOML file that says what differs from the defaults. given: by section, what replaces
-    what the file says."""
+def read_sections(
+    path: Path, sections: dict[str, type], given: dict[str, dict] | None = None, optional: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Section -> its dataclass, of a TOML file that says what differs from the defaults; those of `optional` only where they
+    are in the file. given: by section, what replaces what the file says."""
     try:
         import tomllib
     except ImportError:  # Python 3.10
         try:
             import tomli as tomllib
         except ImportError:
-            raise RealRAGError("Reading a recipe needs Python 3.11, or `pip install tomli`.") from None
+            raise RealRAGError("Reading a recipe needs Python 3.11, or `pip install realrag[train]`.") from None
     try:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -130,8 +171,11 @@ def read_sections(path: Path, sections: dict[str, type], given: dict[str, dict] 
         raise RealRAGError(
             f"{path} has the section [{strange[0]}]; sections are {', '.join(f'[{s}]' for s in sections)}."
         )
-    given = given or {}
-    return {name: _section(path, name, kind, content.get(name, {}), given.get(name, {})) for name, kind in sections.items()}
+    return {
+        name: _section(path, name, kind, content.get(name, {}), (given or {}).get(name, {}))
+        for name, kind in sections.items()
+        if name not in optional or name in content
+    }
 
 
 def _section(path: Path, name: str, kind: type, values: Any, given: dict[str, str]):
@@ -146,10 +190,15 @@ def _section(path: Path, name: str, kind: type, values: Any, given: dict[str, st
         value = float(value) if right is float and type(value) is int else value
         if type(value) is not right:
             raise RealRAGError(f"{path}, [{name}]: {key} is {value!r}; it must be like {defaults[key]!r}.")
-        # a hub name such as "someone/model" is no path unless such a folder is there
-        near = Path(path).parent / str(value)
-        chosen[key] = (
-            str(near) if key in getattr(kind, "paths", ()) and value and (key != "model" or near.exists()) else value
-        )
-    chosen |= {key: value for key, value in given.items() if value}
+        if key in getattr(kind, "paths", ()):
+            places = [_near(path, each, key) for each in (value if right is tuple else (value,))]
+            value = tuple(places) if right is tuple else places[0]
+        chosen[key] = value
+    chosen |= {key: value for key, value in given.items() if value and key in defaults}
     return kind(**chosen)
+
+
+def _near(recipe: Path, value: str, key: str) -> str:
+    """A path of a recipe, seen from the recipe's folder. A hub name such as "someone/model" is no path unless it is there."""
+    near = Path(recipe).parent / str(value)
+    return str(near) if value and (key != "model" or near.exists()) else value

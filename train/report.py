@@ -16,9 +16,11 @@ from realrag.files import write_atomic
 from realrag.head import ReflectiveHead
 from realrag.references import letterbox
 
-from .evaluate import MEASURES, REFLECTIVE, Questions, head_vectors, ranked_rows
+from .evaluate import CONTROLS, MEASURES, REFLECTIVE, Questions, arm_scores, ranked_rows
 from .material import Prompt
 from .plots import bars, lines
+from .projection import projection
+from .contrastive.tuned import TunedVectors
 
 SHOWN_PROMPTS, SHOWN_PHOTOS, SHOWN_CLASSES, CELL = 8, 6, 30, 96
 RIGHT, DRAWN, OTHER = (30, 150, 60), (220, 130, 20), (190, 190, 190)
@@ -31,7 +33,7 @@ def write_html(
     path: Path,
     report: dict,
     asked: Questions,
-    arms: dict[str, Sequence[ReflectiveHead | None]],
+    arms: dict[str, Sequence[ReflectiveHead | TunedVectors | None]],
     gallery: Bundle,
     prompts: Sequence[Prompt],
     histories: dict[str, list[dict]],
@@ -59,18 +61,23 @@ def write_html(
         "<h2>mAP by class</h2>",
         _by_class(report, asked, prompts),
     ]
+    if (shown := projection(asked, arms, prompts, _shown_first(report, asked))) is not None:
+        parts += ["<h2>Vectors before and after a head</h2>", picture(shown[0], "photos and prompts in a plane"),
+                  f'<p class="s">{shown[1]}</p>']  # fmt: skip
     parts += [
         "<h2>First answers</h2>",
         '<p>The prompts that the first arm answers worst. Frame: <span style="color:#1e963c">right class</span>, '
         '<span style="color:#dc8214">what the generator draws already</span>, grey: another class.</p>',
     ]
     parts += _sheets(_shown_first(report, asked)[:SHOWN_PROMPTS], asked, arms, gallery, prompts)
+    write_atomic(path, page("RealRAG report", parts))
+
+
+def page(title: str, parts: Sequence[str]) -> bytes:
+    """A page that loads nothing and runs nothing."""
     safe = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    head = f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{safe}"><title>RealRAG report</title>'
-    write_atomic(
-        path,
-        f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>".encode(),
-    )
+    head = f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{safe}"><title>{title}</title>'
+    return f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>".encode()
 
 
 def picture(image, text: str, kind: str = "PNG") -> str:
@@ -85,7 +92,7 @@ def _facts(facts: dict, report: dict) -> str:
     mining = (facts.get("mining") or {}).get("reflective") or {}
     known = mining.get("known_share")
     rows = [
-        ("Encoder", facts.get("encoder")), ("Gallery photos", facts.get("gallery_photos")), ("Prompts", facts.get("prompts")),
+        ("Encoder", facts.get("encoder")), ("Trained", facts.get("mode")), ("Gallery photos", facts.get("gallery_photos")), ("Prompts", facts.get("prompts")),
         ("Drawings a prompt", facts.get("drawings_a_prompt")), ("Real-versus-drawn AUC", facts.get("imagine")),
         ("Prompts whose nearest photo to the drawing was of the true class", None if known is None else f"{known:.1%}"),
         ("First ten answers lost by the fast index", _share(report.get("ann_loss"))), ("Library", facts.get("library")),
@@ -157,7 +164,7 @@ def _by_class(report: dict, asked: Questions, prompts: Sequence[Prompt]) -> str:
     rows = []
     for p in _shown_first(report, asked)[:SHOWN_CLASSES]:
         mark = "* " if asked.siblings[p] >= 0 else ""
-        values = {arm: facts["by_class"]["mAP"][p] for arm, facts in report["arms"].items() if arm != "random"}
+        values = {arm: facts["by_class"]["mAP"][p] for arm, facts in report["arms"].items() if arm not in CONTROLS}
         rows.append((mark + prompts[p].class_name, {arm: value or 0.0 for arm, value in values.items()}))
     return picture(bars(rows, "mAP; * the generator draws something else"), "mAP by class")
 
@@ -168,7 +175,7 @@ def _sheets(shown: list[int], asked: Questions, arms: dict, gallery: Bundle, pro
 
     ranked = {}
     for arm, heads in arms.items():
-        ranked[arm] = ranked_rows(asked.queries[shown] @ head_vectors(asked.photos, heads[0]).T)[:, :SHOWN_PHOTOS]
+        ranked[arm] = ranked_rows(arm_scores(asked, heads[0])[shown])[:, :SHOWN_PHOTOS]
     sheets = []
     for at, p in enumerate(shown):
         sheet = Image.new("RGB", (90 + SHOWN_PHOTOS * (CELL + 10), len(arms) * (CELL + 10)), "white")

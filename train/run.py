@@ -17,25 +17,32 @@ import numpy as np
 import torch
 
 from realrag.build import build
+from realrag.build_heads import change_heads
 from realrag.bundle import MANIFEST, Bundle
-from realrag.captions import Credit
 from realrag.embeddings import Sizes
 from realrag.encoder import Encoder, load_encoder
 from realrag.errors import RealRAGError
 from realrag.files import default_cache, sha256_file, write_atomic
 from realrag.head import load_head
+from realrag.heads import own_name
 
-from .drawing import drawn_instead, make_generator, photo_classes
+from .drawing import drawn_instead, make_generator
+from .embed import embed
 from .evaluate import Questions, ann_loss, drawn_photos, evaluate, head_vectors, table, write_report
-from .fit import STOPPED, Keeping, fit_file
+from .contrastive.fit import STOPPED, Keeping, fit_file
 from .generators import Generator
-from .imagine import DRAWN, class_prompts, imagine, write_prompts
+from .imagine import DRAWN, imagine
 from .material import Material, load_material, read_prompts
 from .mine import mine_file, read_drawn, read_negatives
+from .pace import Pace
+from .ranks import own_device, share_of_work, sigterm_as_ctrl_c
 from .recipe import Recipe, find_recipe, read_recipe
+from .small_encoder.start import start, started
+from .contrastive.tuned import TunedVectors, tuned_vectors
 
-HELP = "do all stages of a recipe: embed, imagine, mine, fit, index, evaluate"
-STAGES = ("embed", "imagine", "mine", "fit", "index", "evaluate")
+HELP = "do all stages of a recipe: start, embed, imagine, mine, fit, index, evaluate"
+STAGES = ("start", "embed", "imagine", "mine", "fit", "index", "evaluate")
+GIVEN = ("photos", "captions", "test_photos", "groups", "encoder", "mobilenet", "validation")
 log = logging.getLogger(__name__)
 Say = Callable[[str], None]
 
@@ -48,12 +55,15 @@ class Run:
     """One recipe in one folder. Each stage reads files of the stages before it and writes its own."""
 
     def __init__(
-        self, recipe: Recipe, folder: Path, *, device: str = "cpu", max_minutes: float = 0, say: Say = log.info
-    ):
-        self.recipe, self.folder, self.device, self.say = recipe, Path(folder), device, say
+        self, recipe: Recipe, folder: Path, *, device: str = "cpu", max_minutes: float = 0, tensorboard: bool = False,
+        say: Say = log.info, share: tuple[int, int] = (0, 1),
+    ):  # fmt: skip
+        self.given, self.recipe = recipe, started(recipe, Path(folder))
+        self.folder, self.device, self.say, self.share = Path(folder), device, say, share
+        self.tensorboard, self.pace = tensorboard, Pace(say, "")
         self.until = time.monotonic() + 60 * max_minutes if max_minutes else float("inf")
         self.library, self.retriever = self.folder / "library", self.folder / "retriever"
-        self.gallery = self.folder / "gallery" if recipe.data.test_photos else self.library
+        self.gallery = self.folder / "gallery" if self.recipe.data.test_photos else self.library
         self.prompts_file, self.drawn_file = self.folder / "prompts.jsonl", self.folder / "imagine" / DRAWN
 
     @cached_property
@@ -63,8 +73,11 @@ class Run:
     def in_time(self, done: int = 0, total: int = 0) -> None:
         if time.monotonic() > self.until:
             raise OutOfTime("Time is up; what is finished is kept. Run the same command again to go on.")
+        if total:
+            self.pace(done, total)
 
     def stage(self, name: str) -> None:
+        self.pace = Pace(self.say, name)
         self.in_time()
         began = time.monotonic()
         getattr(self, name)()
@@ -72,36 +85,17 @@ class Run:
 
     # Stages
 
+    def start(self) -> None:
+        """split/ and start/encoder.safetensors, where the recipe wants a starting encoder of its own."""
+        if self.given.start.mobilenet:
+            start(self.given, self.folder, self.say, self.in_time)
+
     def embed(self) -> None:
         """library/, and gallery/ where test photos are given: bundles without a head."""
-        data = self.recipe.data
-        if not data.photos:
-            raise RealRAGError("Which photos? Give --photos FOLDER, or `photos` in the recipe's section [data].")
-        captions = Path(data.captions) if data.captions else None
-        for photos, out in ((data.photos, self.library), (data.test_photos, self.gallery)):
-            if not photos:
-                continue
-            report = build(
-                Path(photos), out, self.encoder, captions=captions, default=Credit(), sizes=Sizes(picture=data.picture_size),
-                progress=self.in_time,
-            )  # fmt: skip
-            share = 100 * len(report.rejected) / max(1, report.found)
-            self.say(f"{photos}: {report.total} photos, {report.encoded} encoded now, {len(report.rejected)} rejected")
-            if share > data.max_rejected:
-                raise RealRAGError(
-                    f"{share:.1f} % of the photos in {photos} cannot be used, more than max_rejected {data.max_rejected:g}. "
-                    f"The first: {report.rejected[0].message}"
-                )
-        if data.prompts:
-            prompts = read_prompts(Path(data.prompts))
-        else:
-            classes = sorted({name for name in photo_classes(self._open(self.library)) if name})
-            if not classes:
-                raise RealRAGError(
-                    f"The photos in {data.photos} have no classes. Sort them into folders, or give captions."
-                )
-            prompts = class_prompts(classes, data.template)
-        write_prompts(self.prompts_file, prompts)
+        embed(
+            self.recipe.data, self.library, self.gallery, self.prompts_file, self.encoder, share=self.share, say=self.say,
+            progress=self.in_time,
+        )  # fmt: skip
 
     def imagine(self) -> None:
         """imagine/: the drawn pictures and their vectors."""
@@ -127,40 +121,80 @@ class Run:
                     self.say(f"the generator's first photo was of the true class for {found.facts['known_share']:.1%}")
 
     def fit(self) -> None:
-        """heads/ARM-SEED/head.safetensors of every trained arm."""
+        """heads/ARM-SEED/head.safetensors of every trained arm, or in another mode its encoder."""
         for arm in self.recipe.evaluate.arms:
             for seed in range(self.recipe.evaluate.seeds) if arm != "zero" else ():
                 self.in_time()
                 left = (self.until - time.monotonic()) / 60
-                head = fit_file(
-                    self.library, self._head(arm, seed), replace(self.recipe.fit, seed=self.recipe.fit.seed + seed),
+                made = fit_file(
+                    self.library, self._trained(arm, seed), replace(self.recipe.fit, seed=self.recipe.fit.seed + seed),
                     replace(self.recipe.loss, kind=arm), prompts_file=self.prompts_file,
-                    negatives_file=None if arm == "normal" else self._negatives(arm),
+                    negatives_file=self._negatives(arm) if arm in ("reflective", "hard") else None,
+                    utility_file=Path(self.recipe.data.utility) if self.recipe.data.utility else None,
                     drawn_file=self.drawn_file if arm == "reflective" else None, encoder=self.encoder, device=self.device,
-                    keeping=Keeping(max_minutes=0 if left == float("inf") else max(left, 1e-6)),
+                    keeping=Keeping(max_minutes=0 if left == float("inf") else max(left, 1e-6), tensorboard=self.tensorboard),
+                    progress=Pace(self.say, f"fit {arm}, seed {seed}"),
                 )  # fmt: skip
-                if head is None:
+                if made is None:
                     raise OutOfTime(
                         "Stopped while fitting; the checkpoint is kept. Run the same command again to go on."
                     )
 
     def index(self) -> None:
-        """retriever/: the library with the shipped arm's head, ready for models/realrag."""
+        """retriever/: the library with the shipped arm's head and those of other runs, or with its encoder; it is ready for
+        models/realrag."""
         arm = self.recipe.evaluate.ship
-        head = None if arm == "zero" else self._head(arm, 0)
+        if arm != "zero" and self.recipe.fit.mode != "head":
+            return self._index_tuned(load_encoder(str(self._trained(arm, 0)), device=self.device))
+        library, heads = self._open(self.library), self._heads()
         if (self.retriever / MANIFEST).is_file():
-            manifest, library = Bundle(self.retriever, default_cache()).manifest, self._open(self.library).manifest
-            mine = {file.sha256 for file in manifest.files if file.role != "head"}
-            theirs = {file.sha256 for file in library.files if file.role != "head"}
-            heads = {file.sha256 for file in manifest.of("head")}
-            if mine == theirs and heads == ({sha256_file(head)} if head else set()):
+            there = Bundle(self.retriever, default_cache()).manifest
+            photos = [{file.sha256 for file in each.files if file.role != "head"} for each in (there, library.manifest)]
+            found = [(head.name, head.file.sha256) for head in there.heads]
+            if photos[0] == photos[1] and found == [(name, sha256_file(path)) for name, path in heads.items()]:
                 return
         partial = self.folder / "retriever.part"
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(self.library, partial)
-        if head:
-            captions = Path(self.recipe.data.captions) if self.recipe.data.captions else None
-            build(Path(self.recipe.data.photos), partial, self.encoder, captions=captions, head=head)
+        change_heads(partial, heads)
+        shutil.rmtree(self.retriever, ignore_errors=True)
+        partial.rename(self.retriever)
+
+    def _heads(self) -> dict[str, Path]:
+        """The heads of the bundle by name: this run's first, so that it is the default."""
+        heads, options = {}, self.recipe.index
+        if (arm := self.recipe.evaluate.ship) != "zero":
+            own = self._trained(arm, 0)
+            heads[options.name or own_name(load_head(own, self.encoder.dim).facts)] = own
+        for folder in map(Path, options.others):
+            if not (folder / "retriever" / MANIFEST).is_file():
+                raise RealRAGError(f"{folder} has no retriever yet. Run its stage `index` first, or leave it out of `others`.")
+            other = Bundle(folder / "retriever", default_cache())
+            for head in other.manifest.heads:
+                if head.name in heads:
+                    raise RealRAGError(
+                        f"{folder} has a head {head.name!r}, and so has this bundle already. Give one of the two runs a `name` of "
+                        "its own in the section [index], and run its stage `index` again."
+                    )
+                heads[head.name] = other.folder / head.file.path
+        return heads
+
+    def _index_tuned(self, encoder: Encoder) -> None:
+        """A bundle of the tuned encoder: with the library's vectors where its image tower is the same, else with new ones."""
+        library, data = self._open(self.library).manifest, self.recipe.data
+        if (self.retriever / MANIFEST).is_file():
+            there = Bundle(self.retriever, default_cache()).manifest
+            photos = [{file.sha256 for file in manifest.of("records")} for manifest in (there, library)]
+            if there.encoder["fingerprint"] == encoder.fingerprint and photos[0] == photos[1]:
+                return
+        partial = self.folder / "retriever.part"
+        if (partial / MANIFEST).is_file():
+            shutil.rmtree(partial)
+        build(
+            Path(data.photos), partial, encoder, captions=Path(data.captions) if data.captions else None,
+            sizes=Sizes(picture=data.picture_size), reuse=self.library if encoder.reads(library.encoder) else None,
+            progress=self.in_time,
+        )  # fmt: skip
         shutil.rmtree(self.retriever, ignore_errors=True)
         partial.rename(self.retriever)
 
@@ -176,22 +210,27 @@ class Run:
             material.queries, material.photos, material.query_classes, material.photo_classes, siblings
         )  # fmt: skip
         asked = replace(asked, drawn=drawn_photos(asked, drawn))
-        dim, arms = material.photos.shape[1], {}
+        dim, arms, texts = material.photos.shape[1], {}, [prompt.prompt for prompt in prompts]
         for arm in self.recipe.evaluate.arms:
-            heads = [
-                load_head(self._head(arm, seed), dim) for seed in range(self.recipe.evaluate.seeds) if arm != "zero"
-            ]
-            arms[arm] = heads or [None]
+            arms[arm] = []
+            for seed in range(self.recipe.evaluate.seeds) if arm != "zero" else ():
+                self.in_time()
+                trained = self._trained(arm, seed)
+                if self.recipe.fit.mode == "head":
+                    arms[arm].append(load_head(trained, dim))
+                else:
+                    arms[arm].append(tuned_vectors(load_encoder(str(trained), device=self.device), gallery, texts))
+            arms[arm] = arms[arm] or [None]
         self.in_time()
         report = evaluate(asked, arms)
         shipped = arms[self.recipe.evaluate.ship][0]
-        report["ann_loss"] = ann_loss(
-            material.queries, head_vectors(material.photos, shipped), self.folder / "ann", gallery.id[:32]
-        )
+        if not isinstance(shipped, TunedVectors):
+            shipped = TunedVectors(material.queries, head_vectors(material.photos, shipped))
+        report["ann_loss"] = ann_loss(shipped.queries, shipped.photos, self.folder / "ann", gallery.id[:32])
         report["facts"] = {
             "generator": json.loads(made["generator"]), "encoder": self.encoder.name, "encoder_fingerprint": self.encoder.fingerprint,
             "library": self._open(self.library).id, "gallery": gallery.id, "gallery_photos": len(material.photos),
-            "prompts": len(prompts), "drawings_a_prompt": int(drawn.shape[1]),
+            "mode": self.recipe.fit.mode, "prompts": len(prompts), "drawings_a_prompt": int(drawn.shape[1]),
             "imagine": json.loads((self.drawn_file.parent / "imagine.json").read_bytes()).get("real_versus_drawn_auc"),
             "mining": {a: read_negatives(self._negatives(a))[0].facts for a in ("reflective", "hard") if a in arms},
         }  # fmt: skip
@@ -215,11 +254,13 @@ class Run:
     def _negatives(self, arm: str) -> Path:
         return self.folder / ("negatives.safetensors" if arm == "reflective" else "hard-negatives.safetensors")
 
-    def _head(self, arm: str, seed: int) -> Path:
-        return self.folder / "heads" / f"{arm}-{seed}" / "head.safetensors"
+    def _trained(self, arm: str, seed: int) -> Path:
+        mode = self.recipe.fit.mode
+        return self.folder / "heads" / f"{arm}-{seed}" / ("head.safetensors" if mode == "head" else f"{mode}-encoder")
 
     def _histories(self) -> dict[str, list[dict]]:
-        files = {arm: self._head(arm, 0).with_name("fit.json") for arm in self.recipe.evaluate.arms if arm != "zero"}
+        name = "fit.json" if self.recipe.fit.mode == "head" else f"{self.recipe.fit.mode}-encoder.fit.json"
+        files = {arm: self._trained(arm, 0).with_name(name) for arm in self.recipe.evaluate.arms if arm != "zero"}
         return {arm: json.loads(file.read_bytes())["history"] for arm, file in files.items() if file.is_file()}
 
     def _generator(self, library: Bundle) -> Generator:
@@ -239,24 +280,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--test-photos", default="", metavar="FOLDER", help="photos to measure on, never trained on")
     parser.add_argument("--groups", default="", metavar="FILE", help="CSV with class, coarse_class (for the stand-in)")
     parser.add_argument("--encoder", default="", metavar="NAME", help="as `realrag index` takes it")
+    parser.add_argument("--mobilenet", default="", metavar="FILE", help="for recipes that train a starting encoder")
+    parser.add_argument("--validation", default="", metavar="FOLDER", help="photos on which its noise is tuned")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for torch's own choice")
     parser.add_argument(
         "--max-minutes", type=float, default=0, help="stop in time; the same command goes on (0: never)"
     )
+    parser.add_argument("--tensorboard", action="store_true", help="write its event files beside the CSV logs of fit")
 
 
 def run(arguments: argparse.Namespace, say: Say = lambda line: print(line, flush=True), only: str = "") -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    given = {name: getattr(arguments, name) for name in ("photos", "captions", "test_photos", "groups", "encoder")}
+    share = share_of_work()
+    if share[1] > 1 and only != "embed":
+        raise RealRAGError("torchrun shares the work of `embed` and `fit`. Run this command once, without torchrun.")
+    given = {name: getattr(arguments, name) for name in GIVEN}
     recipe = read_recipe(find_recipe(arguments.recipe), given)
+    if recipe.encoder is not None:
+        raise RealRAGError(f"{arguments.recipe} says how to train an encoder: `python -m train encoder --recipe {arguments.recipe}`.")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    write_atomic(arguments.out / "recipe.json", recipe.as_json().encode())
-    work = Run(recipe, arguments.out, device=arguments.device, max_minutes=arguments.max_minutes, say=say)
+    if share[0] == 0:
+        write_atomic(arguments.out / "recipe.json", recipe.as_json().encode())
+    tell = say if share[1] == 1 else lambda line: say(f"[{share[0]}] {line}")
+    device = own_device(arguments.device)
+    work = Run(
+        recipe, arguments.out, device=device, max_minutes=arguments.max_minutes, tensorboard=arguments.tensorboard,
+        say=tell, share=share,
+    )  # fmt: skip
     try:
-        for stage in (only,) if only else STAGES:
-            work.stage(stage)
+        with sigterm_as_ctrl_c():
+            for stage in (only,) if only else STAGES:
+                work.stage(stage)
     except OutOfTime as stopped:
-        say(str(stopped))
+        tell(str(stopped))
+        raise SystemExit(STOPPED) from None
+    except KeyboardInterrupt:
+        tell("Stopped; what is finished is kept. Run the same command again to go on.")
         raise SystemExit(STOPPED) from None

@@ -8,7 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .layers import Attend, Place, attention, initialise, join_heads, modulate, rms_norm, split_heads, timestep_embedding
+from .layers import (
+    Attend,
+    Place,
+    attention,
+    initialise,
+    join_heads,
+    modulate,
+    rms_norm,
+    split_heads,
+    timestep_embedding,
+)
 
 HEAD = 64
 PATCH = 2

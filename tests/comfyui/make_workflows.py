@@ -164,7 +164,7 @@ def retrieval(canvas: Canvas, note: str, top_k: int = 3) -> tuple[dict, dict]:
     """The part all graphs share: a library, the prompt, the references, their scores and credits."""
     canvas.group("1  Find real photos", (0, 0), (900, HEIGHT), "#3f5159")
     canvas.note((20, 440), (380, 420), "What this graph does", note)
-    loader = canvas.node("RealRAG_LoadRetriever", (20, 80), (380, 60))
+    loader = canvas.node("RealRAG_LoadRetriever", (20, 80), (380, 110))
     prompt = canvas.node("PrimitiveStringMultiline", (20, 220), (380, 160), title="Prompt", value=PROMPT)
     found = canvas.node(
         "RealRAG_RetrieveReferences", (440, 80), (440, 760), top_k=top_k,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 
 import pytest
 
@@ -31,6 +32,62 @@ def test_nodes_with_one_bundle_share_one_retriever_and_it_goes_with_the_last_of_
     del first, second
     gc.collect()
     assert not load._open
+
+
+@pytest.fixture
+def two_heads(plugin, nodes, tmp_path):
+    """The shipped bundle with two heads, "flux" and "SD3.5", in a folder that ComfyUI knows."""
+    import folder_paths
+    import torch
+
+    head, folders = plugin("realrag.head"), nodes[1]
+    folder = shutil.copytree(folders.bundle_folder(folders.SHIPPED), tmp_path / "bundles" / "two-heads")
+    dim, files = plugin("realrag.bundle").read_manifest(folder).dim, {}
+    with torch.inference_mode(False):
+        for seed, name in enumerate(("flux", "SD3.5")):
+            torch.manual_seed(seed)
+            made = head.ReflectiveHead(dim, 8, {"generator": name})
+            torch.nn.init.normal_(made.fc2.weight)
+            head.save_head(made, tmp_path / f"{name}.safetensors")
+            files[name] = tmp_path / f"{name}.safetensors"
+    plugin("realrag.build_heads").change_heads(folder, files)
+    before = folder_paths.folder_names_and_paths[folders.BUNDLES]
+    folder_paths.add_model_folder_path(folders.BUNDLES, str(tmp_path / "bundles"))
+    yield folder
+    folder_paths.folder_names_and_paths[folders.BUNDLES] = ([p for p in before[0] if p != str(tmp_path / "bundles")], before[1])
+
+
+def test_heads_of_one_bundle_rank_differently_and_share_one_encoder(nodes, two_heads):
+    load = nodes[0]
+    opened = {head: load.open_retriever(two_heads, head) for head in ("flux", "SD3.5", "none")}
+    assert load.open_retriever(two_heads) is opened["flux"], "the first head is the default"
+    assert len({id(managed.retriever.encoder) for managed in opened.values()}) == 1
+    assert len({id(managed.patcher) for managed in opened.values()}) == 1
+    answers = {head: managed.search("green apples", k=3) for head, managed in opened.items()}
+    assert len({tuple(item.score for item in answer.items) for answer in answers.values()}) == 3
+    assert "Ranked through the head 'SD3.5'." in answers["SD3.5"].scores_text()
+    assert "plain encoder, through none of the heads (flux, SD3.5)" in answers["none"].scores_text()
+    plain = load.open_retriever(nodes[1].bundle_folder(nodes[1].SHIPPED)).search("green apples", k=3)
+    assert plain.ranked_by == "" and [i.score for i in plain.items] == [i.score for i in answers["none"].items]
+    del opened
+    gc.collect()
+    assert not load._open
+
+
+def test_the_list_offers_the_heads_of_all_bundles_and_a_wrong_one_is_refused_with_what_there_is(nodes, two_heads):
+    load, folders, _ = nodes
+    node = load.LoadReflectiveRetriever
+    (two_heads.parent / "damaged").mkdir()
+    (two_heads.parent / "damaged" / "manifest.json").write_text("{")
+    assert folders.head_names() == ["flux", "SD3.5"]
+    options = next(each for each in node.define_schema().inputs if each.id == "head")
+    assert options.options == ["auto", "none (plain encoder)", "flux", "SD3.5"] and options.default == "auto"
+    for right in ("auto", "none (plain encoder)", "none", "flux", "SD3.5", None):
+        assert node.validate_inputs("two-heads", right) is True
+    assert node.validate_inputs("two-heads") is True and node.validate_inputs(folders.SHIPPED, "auto") is True
+    assert "no head 'flux': it has none" in node.validate_inputs(folders.SHIPPED, "flux")
+    for wrong in ("Flux", "../flux", "/etc/passwd", "", "flux\0", "x" * 10_000, 7, [], {"a": 1}, True, float("nan")):
+        assert "its heads are flux, SD3.5" in node.validate_inputs("two-heads", wrong), wrong
 
 
 def test_cancel_stops_the_opening_of_a_bundle(nodes):

@@ -6,8 +6,13 @@ import shutil
 
 import pytest
 import synthetic_adapters
+import torch
 from comfy_server import ROOT, Graph, Refused, Run, Server
 from safetensors.torch import save_file
+
+from realrag.build_heads import change_heads
+from realrag.bundle import read_manifest
+from realrag.head import ReflectiveHead, save_head
 
 SHIPPED = "sample (shipped)"
 # family -> (model file for UNETLoader, tiny VAE)
@@ -223,6 +228,41 @@ def test_bundles_are_found_in_models_and_where_the_users_yaml_says_and_a_damaged
         runs["damaged"].status == "error"
         and "has changed" in runs["damaged"].events["execution_error"]["exception_message"]
     )
+
+
+def test_each_head_of_a_library_can_be_chosen_and_a_graph_from_before_heads_still_runs(server: Server, tmp_path):
+    folder = shutil.copytree(ROOT / "realrag" / "assets" / "sample", server.base / "models" / "realrag" / "two-heads")
+    for seed, name in enumerate(("flux", "sd35")):
+        torch.manual_seed(seed)
+        head = ReflectiveHead(read_manifest(folder).dim, 8, {"generator": name})
+        torch.nn.init.normal_(head.fc2.weight)
+        save_head(head, tmp_path / f"{name}.safetensors")
+    change_heads(folder, {name: tmp_path / f"{name}.safetensors" for name in ("flux", "sd35")})
+    heads = server.json("/object_info/RealRAG_LoadRetriever")["RealRAG_LoadRetriever"]["input"]["optional"]["head"]
+    assert heads[1]["options"] == ["auto", "none (plain encoder)", "flux", "sd35"] and heads[1]["default"] == "auto"
+
+    graph, shown = Graph(), {}
+    for chosen in (None, "auto", "none (plain encoder)", "flux", "sd35"):
+        found = retrieval(graph)
+        loader = graph[found]["inputs"]["retriever"][0]
+        graph[loader]["inputs"] = {"bundle": "two-heads", **({"head": chosen} if chosen else {})}
+        shown[chosen] = graph.add("RealRAGTest_ShowText", text=[found, 2])
+    run = server.run(graph)
+    texts = {chosen: shown_text(run, node) for chosen, node in shown.items()}
+    assert texts[None] == texts["auto"] == texts["flux"] and "head 'flux'" in texts["flux"]
+    assert len(set(texts.values())) == 3 and "plain encoder" in texts["none (plain encoder)"]
+
+
+@pytest.mark.parametrize("head", ["sd3", "../flux", "C:\\x", "", "a\0b", "flux, sd35", 7, {"head": "flux"}, ["a", "b", "c"]])
+def test_a_head_that_the_library_lacks_is_refused_before_anything_runs(server: Server, head):
+    graph = Graph()
+    found = retrieval(graph)
+    graph[graph[found]["inputs"]["retriever"][0]]["inputs"]["head"] = head
+    graph.add("RealRAGTest_ShowText", text=[found, 2])
+    with pytest.raises(Refused) as refusal:
+        server.queue(graph)
+    assert refusal.value.code == 400
+    assert "it has none" in str(refusal.value) or isinstance(head, list)  # ComfyUI itself refuses a list as a bad link
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import pytest
 import synthetic_adapters
 from comfy_server import Graph, Server
 from safetensors.torch import save_file
-from test_server import model_and_vae, sample, shown_hash, shown_text
+from test_server import model_and_vae, retrieval, sample, shown_hash, shown_text
+from test_server_controls import edit
 
 
 def through_prompt(graph: Graph, model: str, colour: int, **links) -> str:
@@ -42,6 +43,28 @@ def test_redux_steers_the_picture_through_the_prompt(server: Server):
     arms["strength 0"] = through_prompt(graph, model, 0xFF, **{**links, "strength": 0.0})
     found = hashes(server, graph, model, arms)
     assert found["strength 0"] == found["plain"] and len(set(found.values())) == 3
+
+
+def test_masks_windows_and_negatives_of_retrieved_photos_count_through_the_prompt(server: Server):
+    graph = Graph()
+    model, vae = model_and_vae(graph, server, "flux")
+    found = retrieval(graph, top_k=2)
+    mask = graph.add("SolidMask", value=0.5, width=40, height=24)
+    edited = {
+        "plain": found, "mask": edit(graph, found, mask=[mask, 0]), "window": edit(graph, found, end_percent=0.3),
+        "negative": edit(graph, found, rank=2, negative=True),
+    }  # fmt: skip
+    shown = {}
+    for name, references in edited.items():
+        positive, negative = (graph.add("RealRAGTest_Conditioning", seed=seed) for seed in (1, 2))
+        links = {"references": [references, 0], "vae": [vae, 0], "conditioning": [positive, 0], "negative": [negative, 0]}
+        dials = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0, "path": "reference latents"}
+        arm = graph.add("RealRAG_InjectReferences", model=[model, 0], **links, **dials)
+        latent = sample(graph, arm)
+        graph[latent]["inputs"] |= {"positive": [arm, 2], "negative": [arm, 4]}
+        shown[name] = shown_hash(graph, latent)
+    run = server.run(graph)
+    assert len({shown_text(run, node) for node in shown.values()}) == len(edited)
 
 
 def test_reference_latents_steer_a_model_of_kontexts_kind(server: Server):

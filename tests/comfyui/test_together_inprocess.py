@@ -135,3 +135,41 @@ def test_what_references_add_in_the_first_block_is_the_same_with_a_controlnet(wo
     assert alone.abs().max() > 0
     torch.testing.assert_close(beside, alone, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(entering(steered, control) - entering(steered, None), torch.ones_like(alone))
+
+
+class Packed(torch.Tensor):
+    """Stands for a quantised weight (GGUF): notes whatever is done to it."""
+
+    touched: set[str] = set()
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        name = getattr(function, "__name__", str(function))
+        cls.touched.add(name)
+        with torch._C.DisableTorchFunctionSubclass():
+            found = function(*args, **(kwargs or {}))
+            return found.as_subclass(cls) if name in ("detach", "requires_grad_") else found
+
+
+@KINDS
+@both_ways
+def test_quantised_weights_are_only_touched_by_the_model_itself(world, kind, way):
+    import tiny_models
+
+    plain = tiny_models.model(kind)
+    wanted = world.sample(world.steered(kind, way, model=plain))
+    packed = tiny_models.model(kind)
+    for module in packed.model.diffusion_model.modules():
+        if isinstance(module, torch.nn.Linear):
+            weight = module.weight.detach().as_subclass(Packed)
+            module.weight = torch.nn.Parameter(weight, requires_grad=False)
+    assert any(isinstance(weight, Packed) for weight in packed.model.diffusion_model.parameters())
+    Packed.touched.clear()
+    world.sample(packed)
+    alone = set(Packed.touched)
+    assert "linear" in alone
+    Packed.touched.clear()
+    steered = world.steered(kind, way, model=packed)
+    assert not Packed.touched  # nothing is read, copied or moved when the node runs
+    assert torch.equal(world.sample(steered.clone()), wanted)
+    assert Packed.touched <= alone

@@ -15,7 +15,7 @@ from realrag.errors import RealRAGError
 from realrag.files import canonical_json, sha256_bytes, write_atomic
 
 from ..miniature.world import square
-from ..views import open_photo
+from ..small_encoder.views import open_photo
 from .config import DataConfig
 from .inputs import Inputs
 from .looks import look_of, with_look

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from realrag.errors import RealRAGError
 
-from ..pairs import Group, Photo, read_folders, read_grocery, read_subjects, sample_text
+from ..small_encoder.pairs import Group, Photo, read_folders, read_grocery, read_subjects, sample_text
 from .config import DataConfig
 
 TRAIN, SEEN, HELD_OUT = "train", "seen", "held out"

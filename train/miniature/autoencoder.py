@@ -1,5 +1,6 @@
 """Trains the miniature autoencoder. The outer layers start as taef2's and the encoder's stay so; the inner ones learn, on
-cached answers of the outer ones, to say in 16 channels what taef2 says in 32. Then all that decodes learns on pixels."""
+cached answers of the outer ones, to say in 16 channels what taef2 says in 32. Then all that decodes learns on pixels, and
+on what taef2's first layers see in them, without which it would paint its doubts as a blur."""
 
 from __future__ import annotations
 
@@ -13,11 +14,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
-from realrag.files import sorted_header, write_atomic
-from realrag.miniature.autoencoder import FORMAT, VERSION, Autoencoder
+from realrag.files import sha256_file, sorted_header, write_atomic
+from realrag.miniature.autoencoder import FORMAT, VERSION, Autoencoder, load_autoencoder
 
+from ..contrastive.fit import STOPPED
 from .features import answers, to_images
 from .loop import Keeping, Training, Watch, chosen_rows, pace, training_key
 from .taef2 import BACK, FRONT, Teacher, read_taef2, squeeze
@@ -36,10 +38,11 @@ class AutoencoderConfig:
     inner_batch: int = 32
     inner_rate: float = 1e-3
     joint_steps: int = 200  # after them the latents are fixed, and a generator can be trained
-    last_steps: int = 800
-    batch: int = 8  # whole pictures
+    last_steps: int = 1200
+    batch: int = 4  # whole pictures
     rate: float = 4e-4  # on pixels
-    noise: float = 0.1  # on latents of unit variance, since no generator hits them exactly
+    echo: float = 1.0  # weight of what taef2's first layers see, beside pixels
+    noise: float = 0.05  # on latents of unit variance, since no generator hits them exactly
     spread: float = 0.05  # weight of the pull to zero mean and unit variance of each channel
 
     @property
@@ -58,6 +61,25 @@ def picture_loss(made: Tensor, wanted: Tensor) -> Tensor:
     return total / 3
 
 
+class Echo(nn.Module):
+    """How differently the frozen first layers of an encoder answer to two pictures: mean square over variance, averaged
+    over the ends of their three scales. The same idea as LPIPS (arXiv 1801.03924), with no weights but our own start's."""
+
+    def __init__(self, front: nn.Sequential):
+        super().__init__()
+        self.scales = nn.ModuleList([front[:2], front[2:6], front[6:10]])
+
+    def forward(self, made: Tensor, wanted: Tensor) -> Tensor:
+        total = made.new_zeros(())
+        for scale in self.scales:
+            made = scale(made)
+            with torch.no_grad():
+                wanted = scale(wanted)
+                variance = wanted.float().var()
+            total = total + F.mse_loss(made.float(), wanted.float()) / variance
+        return total / len(self.scales)
+
+
 def spread_loss(latents: Tensor) -> Tensor:
     """How far each channel of (B, C, h, w) is from zero mean and unit variance."""
     variance, mean = torch.var_mean(latents.float(), dim=(0, 2, 3), correction=0)
@@ -73,6 +95,7 @@ class AutoencoderTraining(Training):
         super().__init__(model, steps=config.steps, seed=config.seed, weight_decay=0.0, clip=1.0, averaging=0.98)
         self.teacher, self.config, self.fronts, self.pictures = teacher, config, fronts, pictures
         self.tail, self.decoder = model.taesd_encoder[FRONT:], model.taesd_decoder
+        self.echo = Echo(model.taesd_encoder[:FRONT])
 
     def rate(self) -> float:
         config, step = self.config, self.step
@@ -101,9 +124,9 @@ class AutoencoderTraining(Training):
                     wanted = self.teacher.head(self.teacher.tail(features)).float()
                 apart = F.mse_loss(self.decoder[:BACK](noisy).float(), wanted) / wanted.var()
             else:
-                made = self.decoder(noisy).float()
-        if not inner:
-            apart = picture_loss(made, to_images(self._pick(self.pictures, batch)))
+                wanted = to_images(self._pick(self.pictures, batch))
+                made = self.decoder(noisy)
+                apart = picture_loss(made.float(), wanted) + config.echo * self.echo(made, wanted)
         return apart + config.spread * spread * (not fixed), {"apart": apart.item(), "spread": spread.item()}
 
 
@@ -129,6 +152,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_world_arguments(parser)
     parser.add_argument("--taef2", type=Path, required=True, metavar="DIR", help="taef2_encoder.pth and taef2_decoder.pth")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="safetensors to write")
+    parser.add_argument("--start", type=Path, metavar="FILE", help="begin with these weights: with --inner-steps 0 --joint-steps 0 "
+                        "only the decoder learns, and latents stay as they are")  # fmt: skip
     parser.add_argument("--threads", type=int, default=2)
     for owner in (AutoencoderConfig, Keeping):
         for f in fields(owner):
@@ -143,11 +168,16 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
     model = model.to(memory_format=torch.channels_last)
     front = model.taesd_encoder[:FRONT].requires_grad_(False)
     fronts = front_answers(world, config.views, front, say)
-    some = torch.from_numpy(fronts[0][:: max(1, len(fronts[0]) // 400)].copy()).float()
-    with torch.no_grad():
-        squeeze(teacher, model, teacher.tail(some).movedim(1, -1).flatten(0, 2))
+    if arguments.start:
+        model.load_state_dict(load_autoencoder(arguments.start).state_dict())
+    else:
+        some = torch.from_numpy(fronts[0][:: max(1, len(fronts[0]) // 400)].copy()).float()
+        with torch.no_grad():
+            squeeze(teacher, model, teacher.tail(some).movedim(1, -1).flatten(0, 2))
     training = AutoencoderTraining(model, teacher, config, fronts, [world.pixels(view) for view in range(config.views)])
     about = {"config": asdict(config), "world": world.key, "start": "taef2 (madebyollin/taesd, MIT)"}
+    if arguments.start:
+        about["start"] = sha256_file(arguments.start)
     watch = Watch(arguments.out.parent, arguments.out.stem, training_key(about), keeping, say)
     part = config.inner_steps + config.joint_steps
     finished = watch.run(training)
@@ -156,4 +186,4 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
         say(f"wrote {arguments.out} after step {training.step} of {training.steps}")
     if not finished:
         say("stopped and kept; the same command goes on from there")
-        raise SystemExit(75)
+        raise SystemExit(STOPPED)

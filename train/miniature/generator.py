@@ -24,8 +24,8 @@ from realrag.miniature.sampling import FAMILIES, shifted
 from realrag.miniature.text import encode_prompts
 from realrag.small_encoder import TextTower
 
-from ..fit import STOPPED
-from ..pairs import Group, sample_text
+from ..contrastive.fit import STOPPED
+from ..small_encoder.pairs import Group, sample_text
 from .features import answers, weights_key
 from .loop import Keeping, Training, Watch, chosen_rows, training_key
 from .sheet import write_sheet
@@ -41,12 +41,12 @@ class GeneratorConfig:
     """The knobs; `steps` may change between two runs of one training, everything else is fixed with its first step."""
 
     seed: int = 0
-    steps: int = 16_000  # a million samples
-    batch: int = 64
+    steps: int = 32_000  # a million samples
+    batch: int = 32  # on a CPU small batches learn more in an hour
     views: int = 4  # of each photo, an epoch each in turn
     rate: float = 7e-4  # held, then lowered over the last `cool_down` of the steps: so a run can be ended at any step
     cool_down: float = 0.25
-    warm_up: int = 300  # steps
+    warm_up: int = 200  # steps
     weight_decay: float = 0.01
     clip: float = 1.0
     averaging: float = 0.999
@@ -191,17 +191,21 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
         "latents": weights_key(autoencoder.taesd_encoder),
     }  # fmt: skip
 
+    def export(model: nn.Module, **more) -> None:
+        save_generator(out, model, model.state_dict(), about | {"step": training.step, **more})
+
     def draw() -> None:
         model = training.averaged()
         held_out = held_out_loss(model, *unseen, texts, config.bf16)
-        save_generator(out, model, model.state_dict(), about | {"step": training.step, "held_out_loss": round(held_out, 5)})
-        write_sheet(out.with_name(f"{out.stem}-{training.step:06d}.png"), model, load_autoencoder(arguments.autoencoder), texts)
-        say(f"step {training.step}: loss {held_out:.4f} on photos kept out; wrote {out} and a sheet")
+        export(model, held_out_loss=round(held_out, 5))
+        if keeping.sheet_minutes:
+            write_sheet(out.with_name(f"{out.stem}-{training.step:06d}.png"), model, load_autoencoder(arguments.autoencoder), texts)
+        say(f"step {training.step}: loss {held_out:.4f} on photos kept out; wrote {out}")
 
     watch = Watch(out.parent, out.stem, training_key(about), keeping, say, draw)
-    finished = watch.run(training)
+    if not watch.run(training):
+        export(training.averaged())  # no measuring and no sheet: who stops a run wants it to end
+        say(f"stopped after step {training.step} and kept; the same command goes on from there")
+        raise SystemExit(STOPPED)
     draw()
     say(f"{sum(w.numel() for w in training.model.parameters()) / 1e6:.1f} M parameters, sha256 {sha256_file(out)[:12]}")
-    if not finished:
-        say("stopped and kept; the same command goes on from there")
-        raise SystemExit(STOPPED)

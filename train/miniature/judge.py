@@ -1,5 +1,5 @@
-"""The judge of pictures: a linear classifier on MobileNet's features, taught on real photos alone. It shares nothing with
-what it judges."""
+"""The judge of pictures: a linear classifier on MobileNet's features, taught on real photos alone, sharp and softened. It
+shares nothing with what it judges."""
 
 from __future__ import annotations
 
@@ -13,32 +13,41 @@ from torch import Tensor, nn
 
 from realrag.small_encoder import MobileNet
 
-from ..convert_mobilenet import load_mobilenet
+from ..small_encoder.convert_mobilenet import load_mobilenet
 
 SIDE = 192  # pictures of 128 pixels are enlarged: MobileNet was made for 224
 
 
-class Judge:
-    """`labels` (N,) codes of classes; `judge(pictures)` gives log-odds (B, classes)."""
+def softened(pictures: Tensor) -> Tensor:
+    """(B, 3, S, S) less sharp: a judge that knows only sharp photos takes every softness for another class."""
+    return 0.4 * pictures + 0.6 * F.interpolate(F.avg_pool2d(pictures, 2), scale_factor=2, mode="bilinear")
 
-    def __init__(self, mobilenet: Path):
+
+class Features(nn.Module):
+    """(B, 3, S, S) in 0..1 -> (B, 1024) of unit length: MobileNet V1 as it came."""
+
+    def __init__(self, mobilenet: Path, soft: bool = False):
+        super().__init__()
         state, about = load_mobilenet(mobilenet)
-        self.net = MobileNet()
+        self.net, self.soft = MobileNet(), soft
         self.net.load_state_dict(state)
-        self.net = self.net.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+        self.to(memory_format=torch.channels_last).eval().requires_grad_(False)
         self.mean, self.std = about["mean"], about["std"]
-        self.linear: nn.Linear | None = None
 
     @torch.no_grad()
-    def features(self, pictures: Tensor) -> Tensor:
-        """(B, 3, S, S) in 0..1 -> (B, 1024) of unit length."""
-        x = F.interpolate(pictures, (SIDE, SIDE), mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
+    def forward(self, pictures: Tensor) -> Tensor:
+        x = softened(pictures) if self.soft else pictures
+        x = F.interpolate(x, (SIDE, SIDE), mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
         with torch.autocast("cpu", torch.bfloat16):
             answer = self.net((x - self.mean) / self.std)
         return F.normalize(answer.float().mean((2, 3)), dim=1)
 
+
+class Judge:
+    """`learn` from features and labels; then `judge(features)` gives log-odds (B, classes)."""
+
     def learn(self, features: Tensor, labels: Sequence[int], classes: int, steps: int = 60, decay: float = 1e-4) -> None:
-        """Multinomial logistic regression by L-BFGS, every class counting alike."""
+        """Multinomial logistic regression by L-BFGS, every class counting alike; features (N, D), labels (N,) codes."""
         self.centre = features.mean(0)
         target = torch.as_tensor(labels)
         weight = 1 / torch.bincount(target, minlength=classes).clamp_min(1).float()

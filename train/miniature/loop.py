@@ -109,7 +109,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Keeping:
-    """How often a run is kept, logged and drawn, and when it stops of itself (0: never)."""
+    """How often a run is kept, logged and drawn, and when it stops of itself. 0 minutes: never."""
 
     save_minutes: float = 5.0
     log_steps: int = 50
@@ -178,7 +178,7 @@ class Watch:
             if now - saved > 60 * self.keeping.save_minutes:
                 self.flush(training)
                 saved = time.monotonic()
-            if now - drawn > 60 * self.keeping.sheet_minutes:
+            if self.keeping.sheet_minutes and now - drawn > 60 * self.keeping.sheet_minutes:
                 self.sheet()
                 drawn = time.monotonic()
             if self.keeping.max_minutes and now - began > 60 * self.keeping.max_minutes:

@@ -17,10 +17,10 @@ from realrag.miniature.autoencoder import Autoencoder, load_autoencoder
 from realrag.miniature.generator import load_generator
 from realrag.miniature.sampling import LATENT, sample
 
-from ..pairs import QUERY
-from .features import to_images
+from ..small_encoder.pairs import QUERY
+from .features import answers, to_images
 from .generator import Texts
-from .judge import Judge, class_accuracy
+from .judge import Features, Judge, class_accuracy
 from .sheet import tile
 from .world import World, add_world_arguments, held_out, read_photos
 
@@ -28,10 +28,21 @@ HELP = "judge the miniature autoencoder and generators"
 CHUNK = 32
 
 
-def features_of(judge: Judge, pixels: np.ndarray, through: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
-    """(N, 1024) of (N, 3, S, S) uint8 after `through`."""
-    chunks = (to_images(pixels[start : start + CHUNK]) for start in range(0, len(pixels), CHUNK))
-    return torch.cat([judge.features(through(chunk)) for chunk in chunks])
+def features_of(features: Features, pictures: Tensor, through: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
+    """(N, 1024) of (N, 3, S, S) after `through`."""
+    return torch.cat([features(through(chunk.contiguous())) for chunk in pictures.split(CHUNK)])
+
+
+def taught_judge(mobilenet: Path, world: World) -> Judge:
+    """Learns from the plain view and a cropped one of every photo, sharp and softened; the features are kept in files."""
+    found, judge = [], Judge()
+    for soft in (False, True):
+        for view in (0, 2):
+            name = "judge-soft" if soft else "judge"
+            made = answers(name, Features(mobilenet, soft), world, view, lambda: world.pixels(view))  # noqa: B023
+            found.append(torch.from_numpy(np.array(made)).float())
+    judge.learn(torch.cat(found), np.tile(labels_of(world), len(found)), len(world.groups))
+    return judge
 
 
 def copies(autoencoder: Autoencoder) -> Callable[[Tensor], Tensor]:
@@ -80,17 +91,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
     torch.set_num_threads(arguments.threads)
-    judge, autoencoder = Judge(arguments.mobilenet), load_autoencoder(arguments.autoencoder)
+    features, autoencoder = Features(arguments.mobilenet), load_autoencoder(arguments.autoencoder)
     taught, tested = read_photos(arguments, "train"), read_photos(arguments, "test")
     names = [group.name for group in taught.groups]
-    judge.learn(features_of(judge, taught.pixels(0)), labels_of(taught), len(names))
-    labels = labels_of(tested)
+    judge, labels = taught_judge(arguments.mobilenet, taught), labels_of(tested)
     rows = np.sort(np.concatenate([np.flatnonzero(labels == label)[: arguments.most] for label in np.unique(labels)]))
-    pixels, labels, away = tested.pixels(0)[rows], labels[rows], set(held_out(arguments.grocery))
+    photos, labels, away = to_images(tested.pixels(0)[rows]), labels[rows], set(held_out(arguments.grocery))
     seen = np.array([names[label] not in away for label in labels])
-    report: dict = {"judge": "linear on MobileNet V1", "photos": len(labels), "autoencoder": sha256_file(arguments.autoencoder)}
+    report: dict = {"judge": "linear on MobileNet V1, taught on sharp and softened photos", "photos": len(labels), "autoencoder": sha256_file(arguments.autoencoder)}
     for what, through in (("photos", lambda x: x), ("copies", copies(autoencoder))):
-        scores = judge(features_of(judge, pixels, through))
+        scores = judge(features_of(features, photos, through))
         for part, mask in (("all", np.ones_like(seen)), ("seen", seen), ("held out", ~seen)):
             report[f"{what}, {part} classes"] = class_accuracy(scores[mask], labels[mask])
     report["copies / photos"] = report["copies, all classes"] / report["photos, all classes"]
@@ -102,7 +112,7 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
             wanted = [label for label in wanted for _ in range(arguments.each)]
             prompts = [QUERY.format(names[label]) for label in wanted]
             made = drawn(model, autoencoder, prompts, texts, arguments.seed, arguments.steps, arguments.cfg)
-            scores = judge(torch.cat([judge.features(chunk) for chunk in made.split(CHUNK)]))
+            scores = judge(features_of(features, made))
             report[f"drawn, {part} classes"] = class_accuracy(scores, wanted)
             sheet = tile(made[:: max(1, arguments.each)], 8)
             name = arguments.out.with_name(f"{arguments.out.stem}-{part.replace(' ', '-')}.png")

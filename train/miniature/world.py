@@ -14,8 +14,8 @@ from PIL import Image, ImageOps
 
 from realrag.files import canonical_json, sha256_bytes, write_atomic
 
-from ..pairs import Group, PhotoSet, choose_left_out, read_grocery, read_train
-from ..views import open_photo
+from ..small_encoder.pairs import Group, PhotoSet, choose_left_out, read_grocery, read_train
+from ..small_encoder.views import open_photo
 
 SIZE = 128
 HELD_OUT, HELD_OUT_SEED = 16, 5  # nine fruits and vegetables and seven packages

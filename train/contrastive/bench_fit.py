@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from .fitting import FitConfig, Fitting
 from .loss import LossConfig
-from .material import Material
+from ..material import Material
 
 HELP = "measure how fast `fit` trains on this machine"
 TARGET_SECONDS = 30.0  # for 1.3M pairs, 10 epochs, on one H200-class GPU

@@ -113,7 +113,8 @@ class FrontCache:
         for weight in (*tower.stem.parameters(), *tower.blocks[:cut].parameters()):
             digest.update(weight.detach().numpy().tobytes())
         for photo in photos:
-            digest.update(f"{photo.group}/{photo.path.name}\n".encode())
+            seen = photo.path.stat()  # another photo may come to have the name of an old one
+            digest.update(f"{photo.group}/{photo.path.name} {seen.st_size} {seen.st_mtime_ns}\n".encode())
         self.folder = folder / digest.hexdigest()[:16]
         self.folder.mkdir(parents=True, exist_ok=True)
         self.compute = lambda view: front_answers(tower, cut, list(photos), view, size, seed, mean, std, bf16)

@@ -1,12 +1,17 @@
-"""The three small photo sets -> photos with a group each, and the phrases that are true of a group."""
+"""Captioned photos, or the three small photo sets -> photos with a group each, and the phrases that are true of a group."""
 
 from __future__ import annotations
 
 import csv
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from realrag.captions import spoken
+from realrag.errors import RealRAGError
+from realrag.files import canonical_json, sha256_bytes
+from realrag.library import scan
 
 TEMPLATES = (
     "{}", "{}", "a photo of {}", "a photo of a {}", "a photo of an {}", "a photo of {}s", "a photo of the {}",
@@ -48,6 +53,46 @@ class PhotoSet:
 
 def plain_name(label: str) -> str:
     return label.replace("-", " ").replace("_", " ").lower()
+
+
+def read_captioned(folder: Path, captions: Path | None = None) -> PhotoSet:
+    """Any folder that `realrag index` takes, each content once; a group a class, or a caption where a photo has no class.
+
+    RealRAGError when the folder holds no photo with words."""
+    groups, photos = {}, []
+    for photo in scan(folder, captions).candidates:
+        said = spoken(photo.credit.class_name or photo.credit.caption)
+        if said:
+            key = said.casefold()
+            groups.setdefault(key, Group(key, plain_name(said), plain_name(said)))
+            photos.append(Photo(photo.path, key))
+    if not photos:
+        raise RealRAGError(f"{folder} holds no photo with a class or caption. Sort them into folders, or give captions.")
+    return PhotoSet(tuple(groups[key] for key in sorted(groups)), tuple(photos))
+
+
+def told(data: PhotoSet, folder: Path) -> dict[str, str | int]:
+    """What a trained file says of the photos it learnt from, or was measured on."""
+    listed = [[photo.path.relative_to(folder).as_posix(), photo.group] for photo in data.photos]
+    return {
+        "folder": folder.name, "photos": len(data.photos), "groups": len(data.groups),
+        "sha256": sha256_bytes(canonical_json(listed)),
+    }  # fmt: skip
+
+
+def with_noise(data: PhotoSet, share: float, seed: int) -> PhotoSet:
+    """Each photo's caption names another group, any of them alike, with probability `share`.
+
+    The dice are the photo's own, so that of one seed the photos wrong at a smaller share stay wrong at a larger one."""
+    if not 0 <= share <= 1 or (share and len(data.groups) < 2):
+        raise RealRAGError(f"noise is {share} with {len(data.groups)} groups; it lies from 0 to 1 and needs two groups.")
+    keys, photos = [group.key for group in data.groups], []
+    for photo in data.photos:
+        dice = random.Random(f"{seed}/{photo.group}/{photo.path.name}")
+        wrong = dice.random() < share
+        other = dice.choice([key for key in keys if key != photo.group]) if share else ""
+        photos.append(replace(photo, group=other) if wrong else photo)
+    return replace(data, photos=tuple(photos))
 
 
 def read_grocery(folder: Path, split: str) -> PhotoSet:

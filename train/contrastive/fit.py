@@ -1,48 +1,40 @@
-"""Fits a reflective head to one generator (paper, eq. 5-8) on the vectors a bundle holds; stopped at any point, the same
-command goes on from the last checkpoint."""
+"""Fits a reflective head to one generator (paper, eq. 5-8) on the vectors a bundle holds, or one tower of its encoder; stopped
+at any point, the same command goes on from the last checkpoint."""
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import logging
 import os
-import signal
-import threading
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import torch
 
 from realrag.bundle import Bundle
-from realrag.errors import RealRAGError
+from realrag.encoder import Encoder
+from realrag.errors import EncoderError, RealRAGError
 from realrag.files import canonical_json, default_cache, sha256_bytes, sweep_temporaries, write_atomic
 from realrag.head import ReflectiveHead, load_head, save_head
 from realrag.retriever import own_encoder
 
-from .fitting import FitConfig, Fitting
+from .fit_config import RATES, FitConfig
+from .fitting import Fitting
 from .loss import KINDS, LossConfig
-from .material import Prompt, load_material, prompts_hash, read_prompts
-from .mine import read_drawn, read_negatives
-from .mining import MineConfig
+from ..material import Prompt, load_material, prompts_hash, read_prompts
+from ..mine import read_drawn, read_negatives
+from ..mining import MineConfig
+from .models import Model, TextModel, VisionModel
+from ..pace import Pace
+from .tuned import finished, refuse_to_replace, whole_encoder, words_of, write_tuned
+from .utility import Utility, read_utility
+from .watch import Keeping, Watch
 
-HELP = "fit a reflective head to a generator, on cached vectors"
+HELP = "fit a reflective head, or a tower of the encoder, to a generator"
 STOPPED = 75  # exit status: unfinished, run the same command again
-COLUMNS = ("step", "epoch", "loss", "rate", "tau")
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Keeping:
-    """How often a run is kept and told of, in steps, and after how many minutes it stops of itself (0: never)."""
-
-    every: int = 500
-    log_every: int = 50
-    max_minutes: float = 0.0
 
 
 def fit_file(
@@ -53,20 +45,23 @@ def fit_file(
     *,
     prompts_file: Path,
     negatives_file: Path | None = None,
+    utility_file: Path | None = None,
     drawn_file: Path | None = None,
-    encoder=None,
+    encoder: Encoder | None = None,
     device: str = "cpu",
     keeping: Keeping = Keeping(),
     generator: str = "",
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> ReflectiveHead | None:
-    """Train and write the head `out`, its history beside it and a CSV log; None when it was stopped before the end.
+) -> ReflectiveHead | Encoder | None:
+    """Train and write the head `out`, or in the other modes the folder `out` with a tuned encoder; None when it was stopped
+    before the end.
 
-    A head that is there and has the same inputs stays as it is. SIGTERM, and `keeping.max_minutes`, save and stop.
-    Files beside `head.safetensors` are fit.json and fit.csv; beside another NAME.safetensors, NAME.fit.json and so on.
+    What is there and has the same inputs stays as it is. SIGTERM, and `keeping.max_minutes`, save and stop.
+    Files beside `head.safetensors` are fit.json and fit.csv; beside another NAME they are NAME.fit.json and so on.
     """
     out, bundle, prompts = Path(out), Bundle(folder, default_cache()), read_prompts(prompts_file)
     negatives, mined = _negatives_for(bundle, prompts, loss, negatives_file)
+    utility = _utility_for(bundle, prompts, loss, utility_file)
     fingerprint = bundle.manifest.encoder["fingerprint"]
     drawn, made = read_drawn(drawn_file, fingerprint) if drawn_file and config.refresh else (None, {})
     facts = {
@@ -81,35 +76,80 @@ def fit_file(
         "negatives": sha256_bytes(negatives.rows.tobytes()) if negatives else "",
         "drawn": sha256_bytes(drawn.tobytes()) if drawn is not None else "",
         "known_share": negatives.facts["known_share"] if negatives else None,
+        "utility": {name: utility.facts[name] for name in ("measured_by", "unit")} if utility else None,
+        "utility_sha256": sha256_bytes(utility.rows.tobytes() + utility.utility.tobytes()) if utility else "",
     }
     facts["key"] = key = sha256_bytes(canonical_json(facts))
     names = {kind: out.with_name(("" if out.stem == "head" else out.stem + ".") + f"fit.{kind}") for kind in ("json", "csv")}
     checkpoint = names["json"].with_suffix(".checkpoint.safetensors")
-    if (kept := _finished(out, bundle.manifest.dim, key)) is not None:
+    head = config.mode == "head"
+    if (kept := _finished(out, bundle.manifest.dim, key) if head else finished(out, key)) is not None:
         checkpoint.unlink(missing_ok=True)
         return kept
+    if not head:
+        refuse_to_replace(out, fingerprint)  # now, and not when hours of work are done
     mining = MineConfig(**mined["config"]) if mined else MineConfig()
-    material = load_material(bundle, encoder or own_encoder(bundle, device), prompts)
-    rows = None if negatives is None else negatives.rows
-    fitting = Fitting(material, rows, config, loss, drawn=drawn, mining=mining, device=device)
+    if encoder is None or not head and encoder.place[1] != torch.float32:
+        encoder = own_encoder(bundle, device if head else "cpu")  # a tower is trained in fp32, not as a GPU reads it
+    if encoder.fingerprint != fingerprint:
+        raise EncoderError(f"{bundle.folder} was made with another encoder than {encoder.name}. Index the photos with it first.")
+    material = load_material(bundle, encoder, prompts)
+    model = _model(bundle, encoder, prompts, config, torch.device(device))
+    fitting = Fitting(
+        material, None if negatives is None else negatives.rows, config, loss, model=model, utility=utility, drawn=drawn,
+        mining=mining, device=device,
+    )  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     sweep_temporaries(out.parent)
     if checkpoint.is_file():
         found = fitting.resume(checkpoint, key)
         log.info("%s", f"going on after step {fitting.step}" if found else f"{checkpoint} is of another run: beginning anew")
-    with _Watch(keeping, names["csv"], checkpoint, key, fitting, progress) as watch:
-        finished = fitting.run(watch.after_step)
-        watch.flush(save=not finished)
-    if not finished:
+    with Watch(keeping, names["csv"], checkpoint, key, fitting, progress) as watch:
+        ended = fitting.run(watch.after_step)
+        watch.flush(save=not ended)
+    if not ended:
         return None
     facts |= {"tau": fitting.tau.item(), "epochs": len(fitting.history), "steps": fitting.step, "pairs": len(fitting.pairs)}
-    fitting.head.to("cpu").facts = facts
+    facts |= {"highest_rate": config.highest_rate}
+    if head:
+        made = fitting.head.to("cpu").eval()
+        made.facts = facts
+    else:
+        made = whole_encoder(model)
+        made.tuned = words_of(encoder, config.mode, facts)
     if fitting.rank == 0:
         history = {"facts": facts, "history": fitting.history}
         write_atomic(names["json"], json.dumps(history, indent=1, ensure_ascii=False).encode())
-        save_head(fitting.head, out)  # last: the head being there says that all is there
+        if head:  # last: it being there says that all is there
+            save_head(made, out)
+        else:
+            made = write_tuned(made, out)
         checkpoint.unlink(missing_ok=True)
-    return fitting.head
+    return made
+
+
+def _model(bundle: Bundle, encoder: Encoder, prompts: list[Prompt], config: FitConfig, device: torch.device) -> Model | None:
+    """What is trained; None is a head, which `Fitting` makes. Drawn from the seed alone, so that all ranks hold the same."""
+    if config.mode == "head":
+        return None
+    torch.manual_seed(config.seed)
+    if config.mode == "text":
+        return TextModel(encoder, [prompt.prompt for prompt in prompts], device)
+    return VisionModel(encoder, bundle, config, device)
+
+
+def _utility_for(bundle: Bundle, prompts: list[Prompt], loss: LossConfig, path: Path | None) -> Utility | None:
+    if not loss.uses_utility:
+        return None
+    if path is None:
+        raise RealRAGError("This loss needs what references were worth. Give --utility FILE, or set lambda_utility to 0.")
+    utility = read_utility(path, len(prompts), len(bundle.records))
+    for what, wanted, found in (
+        ("bundle", bundle.id, utility.facts["bundle_id"]), ("prompts", prompts_hash(prompts), utility.facts["prompts"]),
+    ):  # fmt: skip
+        if wanted != found:
+            raise RealRAGError(f"{path} was measured for another {what} ({found[:12]}, not {wanted[:12]}). Measure again.")
+    return utility
 
 
 def _negatives_for(bundle: Bundle, prompts: list[Prompt], loss: LossConfig, path: Path | None):
@@ -137,77 +177,22 @@ def _finished(path: Path, dim: int, key: str) -> ReflectiveHead | None:
     return head if head and head.facts.get("key") == key else None
 
 
-class _Watch:
-    """Keeps checkpoints and the CSV log while a run goes on, and ends it when time is up or the system asks (SIGTERM)."""
-
-    def __init__(self, keeping: Keeping, csv_path: Path, checkpoint: Path, key: str, fitting: Fitting, progress):
-        self.keeping, self.csv_path, self.checkpoint, self.key = keeping, csv_path, checkpoint, key
-        self.fitting, self.progress, self.asked = fitting, progress, False
-        self.until = time.monotonic() + 60 * keeping.max_minutes if keeping.max_minutes else float("inf")
-        self.lines = self._earlier()
-
-    def _earlier(self) -> list[list[str]]:
-        """The log up to the checkpoint; what a killed run wrote after it comes again."""
-        if not self.fitting.step or not self.csv_path.is_file():
-            return []
-        with open(self.csv_path, newline="") as file:
-            rows = list(csv.reader(file))[1:]
-        return [row for row in rows if len(row) == len(COLUMNS) and row[0].isdigit() and int(row[0]) <= self.fitting.step]
-
-    def __enter__(self) -> _Watch:
-        self._before = None
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "asked", True))
-        return self
-
-    def __exit__(self, *_exc) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
-
-    def after_step(self, fitting: Fitting) -> bool:
-        if fitting.step % self.keeping.log_every == 0 or fitting.done:
-            rate, epoch = fitting.optimiser.param_groups[0]["lr"], (fitting.step - 1) // fitting.steps_each_epoch + 1
-            values = fitting.step, epoch, fitting.mean_last_loss(), rate, fitting.tau.item()
-            self.lines.append([f"{value:.9g}" for value in values])
-            if fitting.rank == 0:
-                self.progress(fitting.step, fitting.steps)
-        if fitting.step % self.keeping.every == 0 and not fitting.done:
-            self.flush(save=True)
-        return not self._stop()
-
-    def _stop(self) -> bool:
-        stop = self.asked or time.monotonic() > self.until
-        if self.fitting.world == 1:
-            return stop
-        if self.fitting.step % 20:
-            return False  # ranks must stop at the same step; they ask each other now and then
-        flag = torch.tensor(float(stop), device=self.fitting.device)
-        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
-        return bool(flag.item())
-
-    def flush(self, save: bool) -> None:
-        if self.fitting.rank:
-            return
-        if save:
-            self.fitting.save(self.checkpoint, self.key)
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([COLUMNS, *self.lines])
-        write_atomic(self.csv_path, text.getvalue().encode())
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("--negatives", type=Path, metavar="FILE", help="made by mine; not needed for --loss normal")
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="default: prompts.jsonl beside the negatives")
     parser.add_argument("--drawn", type=Path, metavar="FILE", help="drawn.safetensors, for --refresh")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="head.safetensors to write")
+    parser.add_argument("--utility", type=Path, metavar="FILE", help="what references were worth, for --lambda-utility")
+    parser.add_argument("--out", type=Path, required=True, metavar="PATH",
+                        help="head.safetensors to write, or with another --mode the folder of the tuned encoder")  # fmt: skip
+    parser.add_argument("--mode", choices=list(RATES), default=FitConfig.mode, help="what is trained (default %(default)s)")
     parser.add_argument("--generator", default="", help="its name, where the negatives do not say it")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for torch's own choice")
     parser.add_argument("--loss", choices=KINDS, default=LossConfig.kind)
     for owner in (LossConfig, FitConfig, Keeping):
         for field in fields(owner):
-            if field.name != "kind":
+            if field.name not in ("kind", "mode"):
                 boolean = isinstance(field.default, bool)
                 kind = {"action": argparse.BooleanOptionalAction} if boolean else {"type": type(field.default)}
                 flag, told = "--" + field.name.replace("_", "-"), f"default {field.default}"
@@ -221,28 +206,24 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
         torch.set_num_threads(arguments.threads)
     device = _join_ranks(arguments.device)
     torch.set_float32_matmul_precision("high")  # TF32 on a card that has it; no change on a CPU
+    if int(os.environ.get("RANK", "0")):
+        say = lambda line: None  # noqa: E731 - the first process speaks for all
     prompts = arguments.prompts or (arguments.negatives and arguments.negatives.with_name("prompts.jsonl"))
     if prompts is None:
         raise RealRAGError("Which prompts? Give --prompts FILE.")
-    began = time.monotonic()
-
-    def progress(done: int, total: int) -> None:
-        say(f"step {done} of {total}, {time.monotonic() - began:.0f} s")
-
-    head = fit_file(
+    made = fit_file(
         arguments.bundle, arguments.out, FitConfig(**pick(FitConfig)), LossConfig(arguments.loss, **pick(LossConfig)),
-        prompts_file=prompts, negatives_file=arguments.negatives, drawn_file=arguments.drawn, device=device,
-        keeping=Keeping(**pick(Keeping)), generator=arguments.generator, progress=progress,
+        prompts_file=prompts, negatives_file=arguments.negatives, utility_file=arguments.utility, drawn_file=arguments.drawn,
+        device=device, keeping=Keeping(**pick(Keeping)), generator=arguments.generator, progress=Pace(say, "fit"),
     )  # fmt: skip
     if torch.distributed.is_initialized():
         torch.distributed.barrier()  # a rank that leaves early may take the others down with it
         torch.distributed.destroy_process_group()
-    if int(os.environ.get("RANK", "0")):
-        say = lambda line: None  # noqa: E731 - the first process speaks for all
-    if head is None:
+    if made is None:
         say("stopped and kept; the same command goes on from there")
         raise SystemExit(STOPPED)
-    say(f"wrote {arguments.out} after {head.facts['steps']} steps of {head.facts['pairs']} pairs")
+    facts = made.facts if isinstance(made, ReflectiveHead) else made.tuned["facts"]
+    say(f"wrote {arguments.out} after {facts['steps']} steps of {facts['pairs']} pairs")
 
 
 def _join_ranks(device: str) -> str:

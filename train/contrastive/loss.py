@@ -14,7 +14,7 @@ from torch import Tensor
 
 from realrag.errors import RealRAGError
 
-KINDS = ("normal", "hard", "reflective")
+KINDS = ("normal", "hard", "reflective", "utility")
 NOTHING = -1e4  # a score whose exponential is zero in every float, with a gradient that is zero too and not a NaN
 
 
@@ -22,7 +22,8 @@ NOTHING = -1e4  # a score whose exponential is zero in every float, with a gradi
 class LossConfig:
     """What eq. 8 leaves open, each default marked with where it comes from.
 
-    `hard` is the same loss with other negatives (the nearest wrong photo to the prompt); `normal` has none.
+    `hard` is the same loss with other negatives (the nearest wrong photo to the prompt); `normal` has none. `utility`
+    learns from measured utility alone; `lambda_utility` adds that term to any other kind.
     """
 
     kind: str = "reflective"  # paper
@@ -33,17 +34,24 @@ class LossConfig:
     mask_same_class: bool = True  # our choice: prompts of one class repeat in a batch, so its photos are no negatives
     multi_positive: bool = False  # our choice: eq. 8 has one positive, figure 2(b) draws three
     symmetric: bool = False  # paper: text -> image only
+    lambda_utility: float = 0.0  # our choice, beyond the paper: weight of the measured utility (REPLUG); 0 is off
+    beta: float = 0.0  # our choice: temperature of the utilities; 0 takes their standard deviation in the file
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise RealRAGError(f"The loss {self.kind!r} is not known; it is one of {', '.join(KINDS)}.")
-        if not (self.tau > 0 and self.lambda_ref >= 0 and math.isfinite(self.tau + self.lambda_ref)):
-            given = f"tau is {self.tau} and lambda_ref {self.lambda_ref}"
-            raise RealRAGError(f"{given}; tau lies above 0, lambda_ref at 0 or above.")
+        weights = self.lambda_ref, self.lambda_utility, self.beta
+        if not (self.tau > 0 and min(weights) >= 0 and math.isfinite(self.tau + sum(weights))):
+            given = f"tau is {self.tau}, lambda_ref {weights[0]}, lambda_utility {weights[1]}, beta {weights[2]}"
+            raise RealRAGError(f"{given}; tau lies above 0, the others at 0 or above.")
 
     @property
     def uses_negatives(self) -> bool:
-        return self.kind != "normal" and self.lambda_ref > 0
+        return self.kind in ("hard", "reflective") and self.lambda_ref > 0
+
+    @property
+    def uses_utility(self) -> bool:
+        return self.kind == "utility" or self.lambda_utility > 0
 
 
 def contrastive_loss(
@@ -100,27 +108,35 @@ def _one_way(scores: Tensor, own: Tensor, same: Tensor | None, reflected: Tensor
     return (each.sum(1) / positive.sum(1)).mean()
 
 
-def cached_backward(
-    head: Callable[[Tensor], Tensor],
-    photos: Tensor,
-    negatives: Tensor | None,
-    loss_of: Callable[[Tensor, Tensor | None], Tensor],
-    chunk: int,
+def utility_loss(
+    queries: Tensor, candidates: Tensor, utility: Tensor, present: Tensor, tau: Tensor | float, beta: float
 ) -> Tensor:
-    """The gradients of `loss_of(head(photos), head(negatives))`, with at most `chunk` rows in the head at a time; returns
-    the loss. The batch may then be larger than what the head's inner values leave room for (GradCache, arXiv 2101.06983).
+    """Mean over the batch of KL(P || Q): P = softmax(zq.zc / tau) and Q = softmax(utility / beta) over a prompt's candidates
+    (REPLUG, arXiv 2301.12652, sec. 4.1-4.3: KL of the retrieval likelihood from what the reader's own gain says).
 
-    photos (B, D), negatives (B, K, D) or None: the head's inputs.
+    queries (B, D), candidates zc (B, C, D): unit vectors; utility (B, C): how much each candidate helped; present (B, C)
+    bools. A prompt with fewer than two candidates adds nothing, yet counts in the mean, so that ranks add up to one process.
     """
-    rows = photos if negatives is None else torch.cat([photos, negatives.flatten(0, 1)])
+    scores = torch.einsum("bd,bcd->bc", queries / tau, candidates).masked_fill(~present, NOTHING)
+    wanted = utility.to(scores) / beta
+    wanted = wanted - wanted.masked_fill(~present, -torch.inf).amax(1, keepdim=True).nan_to_num(neginf=0.0)  # the best is 0
+    p, q = scores.log_softmax(1), wanted.masked_fill(~present, NOTHING).log_softmax(1)
+    return (p.exp() * (p - q) * present).sum(1).mean()
+
+
+def cached_backward(
+    encode: Callable[[Tensor], Tensor], inputs: Tensor, loss_of: Callable[[Tensor], Tensor], chunk: int
+) -> Tensor:
+    """The gradients of `loss_of(encode(inputs))` with at most `chunk` rows in `encode` at a time; returns the loss. The
+    batch may then be larger than what the inner values leave room for (GradCache, arXiv 2101.06983).
+    """
     with torch.no_grad():
-        out = torch.cat([head(part) for part in rows.split(chunk)])
+        out = torch.cat([encode(part) for part in inputs.split(chunk)])
     out.requires_grad_()
-    count = len(photos)
-    loss = loss_of(out[:count], None if negatives is None else out[count:].view(negatives.shape[:2] + out.shape[1:]))
+    loss = loss_of(out)
     loss.backward()
-    for part, gradient in zip(rows.split(chunk), out.grad.split(chunk)):
-        head(part).backward(gradient)
+    for part, gradient in zip(inputs.split(chunk), out.grad.split(chunk)):
+        encode(part).backward(gradient)
     return loss.detach()
 
 

@@ -1,0 +1,169 @@
+"""What is trained on which side: a head on the photos' vectors, the text tower, or the vision tower. The other side is a table
+of vectors that stays. Towers stay in evaluation mode: no dropout, and batch norms keep their figures."""
+
+from __future__ import annotations
+
+import copy
+import os
+import random
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from realrag.bundle import Bundle
+from realrag.encoder import Encoder
+from realrag.errors import EncoderError
+from realrag.head import ReflectiveHead
+
+from .fit_config import FitConfig
+from .lora import add_lora
+
+DECODERS = min(16, os.cpu_count() or 4)  # threads that open pictures
+PLAIN = -1  # the epoch of a picture as it is
+
+
+class Model(Protocol):
+    """`side`: what it turns into vectors, "photos" or "prompts". `trained`: its weights by name. `watched`: pairs that are
+    cheap enough to look at after each epoch. `at_once`: inputs that go through it together where no gradient is asked."""
+
+    side: str
+    trained: dict[str, nn.Parameter]
+    watched: int
+    at_once: int
+
+    def inputs(self, rows: Tensor, epoch: int) -> tuple[Tensor, Tensor | slice]:
+        """(n,) rows of photos or prompts -> what `encode` takes, (m, ...), and where in its answer each row lies."""
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        """(m, ...) -> (m, D) unit vectors, with gradients to `trained`."""
+
+
+class HeadModel:
+    """A reflective head on vectors (N, D) that are there already."""
+
+    side, watched, at_once = "photos", 4096, 1 << 16
+
+    def __init__(self, photos: Tensor, head: ReflectiveHead):
+        self.photos, self.module = photos, head
+        self.trained = dict(head.named_parameters())
+
+    def inputs(self, rows: Tensor, epoch: int) -> tuple[Tensor, slice]:
+        return self.photos[rows], slice(None)
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        return self.module(inputs)
+
+
+class _Tower:
+    """One tower of a copy of an encoder, in fp32 on `device`; on a GPU it computes in bf16."""
+
+    watched = 256
+
+    def __init__(self, encoder: Encoder, device: torch.device):
+        self.encoder, self.device = copy.deepcopy(encoder).to(device, torch.float32).eval(), device
+
+    def _train_only(self, weights: dict[str, nn.Parameter]) -> None:
+        self.encoder.requires_grad_(False)
+        for weight in weights.values():
+            weight.requires_grad_(True)
+        self.trained = weights
+
+    def _used(self, answer: Tensor) -> dict[str, nn.Parameter]:
+        """The weights that an answer of the encoder depends on."""
+        named = {name: weight for name, weight in self.encoder.named_parameters() if weight.requires_grad}
+        if not answer.requires_grad:
+            return {}
+        gradients = torch.autograd.grad(answer.sum(), list(named.values()), allow_unused=True)
+        return {name: weight for (name, weight), found in zip(named.items(), gradients) if found is not None}
+
+    def _half(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+
+
+class TextModel(_Tower):
+    """The text tower, asked for the prompts `texts`. The photos' vectors, and every index of them, stay valid."""
+
+    side, at_once = "prompts", 256
+
+    def __init__(self, encoder: Encoder, texts: Sequence[str], device: torch.device):
+        super().__init__(encoder, device)
+        self.texts = list(texts)
+        self.encoder.requires_grad_(True)
+        used = self._used(self.encoder._texts(["a photo"]))
+        shared = [name for name in used if name.startswith(encoder.image_side)] if encoder.image_side else list(used)
+        if not used or shared:
+            why = f"shares {shared[0]} with the vision tower" if shared else "has no weights that can be trained"
+            raise EncoderError(f"The text tower of {encoder.name} {why}. Use the mode head, lora or full.")
+        self._train_only(used)
+
+    def inputs(self, rows: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+        rows, place = torch.unique(rows, return_inverse=True)
+        return rows.cpu(), place
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        with self._half():
+            said = self.encoder._texts([self.texts[row] for row in inputs.tolist()])
+        return F.normalize(said.float(), dim=1)
+
+
+class VisionModel(_Tower):
+    """The vision tower, or LoRA beside its weights, on the pictures that a bundle holds."""
+
+    side, at_once = "photos", 64
+
+    def __init__(self, encoder: Encoder, bundle: Bundle, config: FitConfig, device: torch.device):
+        super().__init__(encoder, device)
+        self.bundle, self.augment, self.seed = bundle, config.augment, config.seed
+        self._pool, self._waiting = ThreadPoolExecutor(DECODERS), {}
+        if config.mode == "lora":
+            self.encoder.requires_grad_(False)
+            weights = add_lora(self.encoder, encoder.image_side, config.lora_rank, config.lora_alpha) if encoder.image_side else {}
+        else:
+            self.encoder.requires_grad_(True)
+            size = encoder.preprocess.size
+            weights = self._used(self.encoder._images(torch.zeros(1, 3, size, size, device=device)))
+        if not weights:
+            need = "linear map that LoRA could go beside" if config.mode == "lora" else "weight that can be trained"
+            raise EncoderError(f"The vision tower of {encoder.name} has no {need}. Use the mode head.")
+        self._train_only(weights)
+
+    def inputs(self, rows: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+        """A photo that comes twice is opened and encoded once; those of the next step are opened while this one is computed."""
+        rows, place = torch.unique(rows, return_inverse=True)
+        opened = [self._opening(row, epoch) for row in rows.tolist()]
+        self._waiting = {}
+        return torch.stack([future.result() for future in opened]), place
+
+    def ahead(self, rows: Tensor, epoch: int) -> None:
+        """Begin to open the pictures that `inputs` will be asked for next."""
+        self._waiting = {(row, epoch): self._opening(row, epoch) for row in torch.unique(rows).tolist()}
+
+    def _opening(self, row: int, epoch: int) -> Future[Tensor]:
+        return self._waiting.get((row, epoch)) or self._pool.submit(self._pixels, row, epoch)
+
+    def _pixels(self, row: int, epoch: int) -> Tensor:
+        record = self.bundle.records[row]
+        image = self.bundle.image(record)
+        if self.augment and epoch != PLAIN:
+            image = altered(image, random.Random(f"{self.seed}/{epoch}/{record.id}"))
+        return self.encoder.prepare(image)
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        pixels = self.encoder.preprocess.normalise(inputs.to(self.device, non_blocking=True), torch.float32)
+        with self._half():
+            seen = self.encoder._images(pixels)
+        return F.normalize(seen.float(), dim=1)
+
+
+def altered(image, dice: random.Random):
+    """A crop of at least 80 % of each side, half of them mirrored."""
+    from PIL import ImageOps
+
+    width, height = (max(1, round(side * dice.uniform(0.8, 1.0))) for side in image.size)
+    left, top = dice.randint(0, image.width - width), dice.randint(0, image.height - height)
+    image = image.crop((left, top, left + width, top + height))
+    return ImageOps.mirror(image) if dice.random() < 0.5 else image

@@ -1,0 +1,192 @@
+"""The pictures that a generator painted under each arm (none, random, normal, reflective, oracle ...), and their
+vectors."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from realrag.bundle import Bundle, unit_rows
+from realrag.captions import spoken
+from realrag.encoder import Encoder
+from realrag.errors import RealRAGError
+from realrag.files import canonical_json, sha256_bytes, sweep_temporaries, write_atomic
+from realrag.library import photo_files
+from realrag.photos import decode, encode_jpeg, read_bytes, shrink
+
+from ..material import Prompt
+
+BATCH, KEPT = 32, 256  # pictures encoded at once, and kept in one file
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One painted picture. seed: its number among those of its prompt, equal between arms where the noise was.
+    references: ids of the library photos that it was shown, None where that is not known."""
+
+    file: Path
+    prompt: str
+    class_name: str
+    seed: int
+    references: tuple[str, ...] | None = None
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.prompt, self.seed
+
+
+def class_key(name: str) -> str:
+    """What names of classes and prompts are compared by: no case, '-' and '_' as spaces."""
+    return spoken(name).casefold()
+
+
+def read_arm(path: Path, prompts: Sequence[Prompt]) -> list[Picture]:
+    """The pictures of one arm, sorted by prompt and seed.
+
+    path: a folder with one sub-folder a prompt, called like the prompt or its class, where the n-th picture by name has
+    seed n; or a table, .csv or .jsonl, of file, prompt and, where known, class, seed and references (ids, with spaces
+    between or as a list), its files named from where it lies. RealRAGError says what is wrong with it.
+    """
+    path = Path(path)
+    if path.is_dir():
+        pictures = _from_folder(path, prompts)
+    elif path.suffix.lower() in (".csv", ".jsonl"):
+        pictures = _from_table(path, {p.prompt: p.class_name for p in prompts})
+    else:
+        raise RealRAGError(
+            f"{path} is no folder of pictures and no .csv or .jsonl table of them. Give one or the other."
+        )
+    if not pictures:
+        raise RealRAGError(
+            f"There is no picture in {path}. Put each into a sub-folder called like its prompt or class."
+        )
+    pictures.sort(key=lambda picture: picture.key)
+    for one, next_one in zip(pictures, pictures[1:]):
+        if one.key == next_one.key:
+            raise RealRAGError(f"{path} has two pictures of {one.prompt!r} with seed {one.seed}: {one.file.name} and "
+                               f"{next_one.file.name}. A prompt and seed name one picture.")  # fmt: skip
+    return pictures
+
+
+def _from_folder(folder: Path, prompts: Sequence[Prompt]) -> list[Picture]:
+    said = {class_key(p.prompt): [p] for p in prompts}
+    for prompt in prompts:
+        if (name := class_key(prompt.class_name)) and name not in {class_key(p.prompt) for p in prompts}:
+            said.setdefault(name, []).append(prompt)
+    files: dict[str, list[Path]] = {}
+    for file in photo_files(folder):
+        files.setdefault(Path(file).parent.name, []).append(folder / file)
+    pictures = []
+    for name, found in files.items():
+        meant = said.get(class_key(name), [])
+        if len(meant) != 1:
+            how = f"the class of {len(meant)} prompts" if meant else "no prompt and no class of one"
+            raise RealRAGError(
+                f"The folder {name!r} in {folder} is called like {how}. Call it like one of the prompts."
+            )
+        pictures += [Picture(f, meant[0].prompt, meant[0].class_name, seed) for seed, f in enumerate(sorted(found))]
+    return pictures
+
+
+def _from_table(path: Path, classes: dict[str, str]) -> list[Picture]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() == ".csv":
+            rows = list(csv.DictReader(text.splitlines()))
+        else:
+            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+    except (OSError, ValueError, csv.Error) as error:
+        raise RealRAGError(
+            f"The table {path} cannot be read ({error}). Save it as UTF-8, one picture a line."
+        ) from None
+    pictures, seen = [], {}
+    for number, row in enumerate(rows, 1):
+        try:
+            prompt, file = row["prompt"], row["file"]
+            class_name = row.get("class") or classes.get(prompt, "")
+            if not (isinstance(file, str) and file and isinstance(prompt, str) and prompt.strip() and class_name):
+                raise ValueError("file, prompt or class is empty")
+            seed = int(row["seed"]) if str(row.get("seed") or "").strip() else seen.get(prompt, 0)
+            given = row.get("references")
+            given = given.split() if isinstance(given, str) else given
+            references = None if given is None else tuple(str(id) for id in given)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RealRAGError(
+                f"{path}, picture {number}: {type(error).__name__} {error}. Each needs file and prompt, and class unless "
+                "the prompts say it."
+            ) from None
+        seen[prompt] = seed + 1
+        pictures.append(Picture(path.parent / file, prompt, class_name, seed, references))
+    return pictures
+
+
+def with_references(pictures: Sequence[Picture], choices: dict[str, tuple[str, ...]]) -> list[Picture]:
+    """The same pictures with the references that `choose` wrote for their prompts; what a table says itself stays."""
+    return [p if p.references is not None else replace(p, references=choices.get(p.prompt)) for p in pictures]
+
+
+# Vectors
+
+
+def picture_vectors(
+    pictures: Sequence[Picture],
+    encoder: Encoder,
+    longest: int,
+    folder: Path,
+    progress: Progress = lambda done, total: None,
+) -> np.ndarray:
+    """(N, D) float32 raw. Each picture is shrunk and written as a JPEG as a bundle's photos are, so that neither size
+    nor file traces tell them from real ones. PhotoError names a picture that cannot be read."""
+    sources = [lambda p=p: encode_jpeg(shrink(decode(read_bytes(p.file), p.file.name), longest)) for p in pictures]
+    stats = [p.file.stat() if p.file.is_file() else None for p in pictures]
+    names = [[longest, str(p.file.resolve()), s and [s.st_size, s.st_mtime_ns]] for p, s in zip(pictures, stats)]
+    return _vectors(sources, names, encoder, folder, progress)
+
+
+def photo_vectors(
+    bundle: Bundle, encoder: Encoder, folder: Path, progress: Progress = lambda done, total: None
+) -> np.ndarray:
+    """(N, D) float32 raw vectors of a bundle's photos: its own where the encoder is the one it was made with."""
+    if bundle.manifest.encoder["fingerprint"] == encoder.fingerprint:
+        return np.asarray(bundle.embeddings, np.float32)
+    sources = [lambda record=record: bundle.jpeg(record) for record in bundle.records]
+    return _vectors(sources, [bundle.id], encoder, folder, progress)
+
+
+def _vectors(sources: Sequence[Callable[[], bytes]], names: list, encoder: Encoder, folder: Path, progress: Progress):
+    """KEPT at a time, each part kept in a file named by all that decides it, so that a stopped run goes on."""
+    from safetensors.numpy import load_file, save
+
+    folder.mkdir(parents=True, exist_ok=True)
+    sweep_temporaries(folder)
+    key = sha256_bytes(canonical_json([encoder.fingerprint, len(sources), names]))[:32]
+    parts = []
+    for start in range(0, len(sources), KEPT):
+        path = folder / f"{key}-{start}.safetensors"
+        if not path.is_file():
+            rows = [
+                _encode(sources[at : at + BATCH], encoder)
+                for at in range(start, min(start + KEPT, len(sources)), BATCH)
+            ]
+            # Raw vectors of photos are fp16 in bundles; those of pictures are rounded alike.
+            write_atomic(path, save({"vectors": np.concatenate(rows).astype(np.float16)}))
+        parts.append(load_file(path)["vectors"][: len(sources) - start].astype(np.float32))
+        progress(min(start + KEPT, len(sources)), len(sources))
+    return np.concatenate(parts)
+
+
+def _encode(sources: Sequence[Callable[[], bytes]], encoder: Encoder) -> np.ndarray:
+    return encoder.encode_images(torch.stack([encoder.prepare(decode(source())) for source in sources])).numpy()
+
+
+def text_vectors(texts: Sequence[str], encoder: Encoder, batch: int = 256) -> np.ndarray:
+    """(N, D) float32 unit vectors."""
+    return unit_rows(np.concatenate([encoder.encode_texts(list(texts[at : at + batch])).numpy()
+                                     for at in range(0, len(texts), batch)]))  # fmt: skip

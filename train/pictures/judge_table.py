@@ -1,0 +1,52 @@
+"""The figures of painted pictures as text, with what has to be said beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+MEASURES = ("CLIP-I", "CLIP-T", "accuracy (linear)", "accuracy (means)", "accuracy (names)", "copied", "diversity", "FID",
+            "KID", "to references", "references copied")  # fmt: skip
+TOLD = ("CLIP-I", "accuracy (linear)", "copied", "FID", "KID")  # differences on the screen; all are in the files
+
+
+def table(report: dict) -> str:
+    """One encoder's figures as text: the real photos and each arm, then the differences with their intervals."""
+    facts, distances = report["facts"], report["distances"]
+    own = " (the retriever's own: it is no independent judge)" if facts["retrievers_own"] else ""
+    measures = [m for m in MEASURES if any(m in row for row in report["arms"].values())]
+    lines = [f"{facts['encoder']}{own}: {facts['pictures']} pictures an arm, {facts['classes']} classes"]
+    wide = {m: max(len(m), 7) + 2 for m in measures}
+    lines.append(f"{'arm':<12}" + "".join(f"{m:>{wide[m]}}" for m in measures))
+    for name, row in {"real photos": report["real"], **report["arms"]}.items():
+        cells = (f"{row[m][0]:>{wide[m]}.4f}" if m in row else f"{'-':>{wide[m]}}" for m in measures)
+        lines.append(f"{name:<12}" + "".join(cells))
+    lines += notes(report)
+    if report["differences"]:
+        lines += ["", "differences, with 95 % intervals over classes (not resolved where 0 lies inside)"]
+    for pair, row in report["differences"].items():
+        lines.append(f"{pair:<24}" + ", ".join(f"{m} {signed(row[m])}" for m in TOLD if m in row))
+    return "\n".join(lines) + ("" if distances else "\nFID and KID need four real photos or more.")
+
+
+def notes(report: dict) -> list[str]:
+    """What has to be said with the figures."""
+    facts, distances = report["facts"], report["distances"]
+    how = f"the {facts['copy_quantile']:.0%} quantile of real photos' own" if facts["copy_quantile"] else "as given"
+    lines = [
+        f"copied: cosine to the nearest library photo {facts['copy_threshold']:.4f} or more, {how}.",
+        f"accuracy: judges taught from {facts['taught_from']} ({facts['linear_judge']['photos']}); that of the real photos, "
+        f"the ceiling, is of {facts['held_photos']} they were not taught.",
+    ]  # fmt: skip
+    if distances:
+        floor, few = distances["floor"]["FID"], distances["pictures"] < 10 * distances["dim"]
+        lines.append(
+            f"FID and KID: {distances['pictures']} pictures against {distances['photos']} real photos in {distances['dim']} "
+            f"dimensions; as many real photos have FID {floor[0]:.3f} (sd {floor[1]:.3f} over splits)."
+            + " So few pictures raise every FID, but no KID: compare FID at this number of pictures only." * few
+        )  # fmt: skip
+    return lines
+
+
+def signed(row: Sequence[float | None]) -> str:
+    mean, low, high = row
+    return f"{mean:+.4f}" + ("" if low is None else f" ({low:+.4f} to {high:+.4f})")
