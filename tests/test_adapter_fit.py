@@ -207,6 +207,8 @@ def test_a_run_stops_when_its_minutes_are_over_and_draws_sheets(recipe, tmp_path
 
     sheet = Image.open(out.with_name("a.held-out.png"))
     assert sheet.size == (5 * 32, 2 * 32) and Image.open(out.with_name("a.seen.png")).size == (5 * 32, 2 * 32)
+    altered = Image.open(out.with_name("a.held-out-in-looks.png"))
+    assert altered.size == sheet.size and altered.tobytes() != sheet.tobytes()
 
 
 def test_a_checkpoint_of_other_settings_is_refused(recipe, tmp_path):

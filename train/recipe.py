@@ -147,15 +147,15 @@ def read_recipe(path: Path, given: dict[str, str] | None = None) -> Recipe:
         each.name: type(each.default if each.default is not MISSING else each.default_factory())
         for each in fields(Recipe)
     } | {"encoder": EncoderConfig}
-    given = given or {}
-    return Recipe(**read_sections(path, sections, {"data": given, "start": given}, optional=("encoder",)))
+    places = {"data": given or {}, "start": given or {}}
+    return Recipe(**read_sections(path, sections, places, optional=("encoder",)))
 
 
 def read_sections(
     path: Path, sections: dict[str, type], given: dict[str, dict] | None = None, optional: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Section -> its dataclass, of a TOML file that says what differs from the defaults. given: by section, what replaces
-    what the file says. optional: sections that are left out where the file does not have them."""
+    """Section -> its dataclass, of a TOML file that says what differs from the defaults; those of `optional` only where they
+    are in the file. given: by section, what replaces what the file says."""
     try:
         import tomllib
     except ImportError:  # Python 3.10
@@ -171,9 +171,8 @@ def read_sections(
         raise RealRAGError(
             f"{path} has the section [{strange[0]}]; sections are {', '.join(f'[{s}]' for s in sections)}."
         )
-    given = given or {}
     return {
-        name: _section(path, name, kind, content.get(name, {}), given.get(name, {}))
+        name: _section(path, name, kind, content.get(name, {}), (given or {}).get(name, {}))
         for name, kind in sections.items()
         if name not in optional or name in content
     }

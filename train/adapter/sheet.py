@@ -16,6 +16,7 @@ from realrag.miniature.sampling import sample
 from .bases import Base
 from .cache import Cached
 from .fitting import AdapterTraining
+from .gap import LOOKS
 from .inputs import MiniatureInputs
 from .pairs import Drawing
 from .steering import Steered
@@ -62,17 +63,17 @@ def rows_of(cached: Cached, count: int, seed: int) -> tuple[list[str], np.ndarra
 
 
 def columns(
-    steered: Steered, inputs: MiniatureInputs, cached: Cached, seed: int = 0, count: int = ROWS, **how
+    steered: Steered, inputs: MiniatureInputs, cached: Cached, seed: int = 0, count: int = ROWS, look: int = 0, **how
 ) -> list[Tensor]:
     """Right reference, without, with it, wrong reference, with that one: (B, 3, S, S) each, all from the same noise."""
     prompts, right, wrong = rows_of(cached, count, seed)
-    plain = np.zeros(len(right), np.int64)
-    noise = torch.randn(cached.pictures(right, plain).shape, generator=torch.Generator().manual_seed(seed))
+    looks = np.full(len(right), look)
+    noise = torch.randn(cached.pictures(right, looks).shape, generator=torch.Generator().manual_seed(seed))
     texts = inputs.texts(prompts)
-    shown = [inputs.autoencoder.decode(cached.pictures(photos, plain)) for photos in (right, wrong)]
+    shown = [inputs.autoencoder.decode(cached.pictures(photos, looks)) for photos in (right, wrong)]
     made = [
         paint(steered, inputs, texts, f, noise, **how)
-        for f in (None, cached.seen(right, plain), cached.seen(wrong, plain))
+        for f in (None, cached.seen(right, looks), cached.seen(wrong, looks))
     ]
     return [shown[0], made[0], made[1], shown[1], made[2]]
 
@@ -85,12 +86,14 @@ def save_sheet(path: Path, pictures: list[Tensor]) -> None:
 
 
 def sheets_of(out: Path, say: Callable[[str], None]) -> Callable[[AdapterTraining, Base, MiniatureInputs], None]:
-    """What the run calls now and then: one sheet of things seen, one of things held out."""
+    """What the run calls now and then: sheets of things seen and held out, plain and in another look."""
 
     def draw(training: AdapterTraining, base: Base, inputs: MiniatureInputs) -> None:
         with training.averaged() as steered:
             for part, cached in training.parts.items():
-                save_sheet(out.with_name(f"{out.stem}.{part.replace(' ', '-')}.png"), columns(steered, inputs, cached))
+                for look, said in enumerate(("", LOOKS)[: len(cached.features)]):
+                    name = f"{out.stem}.{part}{said}.png".replace(" ", "-")
+                    save_sheet(out.with_name(name), columns(steered, inputs, cached, look=look))
         say(f"drew sheets beside {out} after step {training.step}")
 
     return draw
