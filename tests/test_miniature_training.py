@@ -16,6 +16,7 @@ from realrag_train.miniature import world as world_module
 from realrag_train.miniature.generator import GeneratorConfig, GeneratorTraining, flow_loss, noise_levels
 from realrag_train.miniature.judge import Judge, class_accuracy, softened
 from realrag_train.miniature.loop import Keeping, Watch, chosen_rows, pace
+from realrag_train.miniature.sheet import tile
 from realrag_train.miniature.taef2 import FRONT, Teacher, squeeze
 from realrag_train.miniature.world import World, held_out, view_of
 from realrag_train.small_encoder.pairs import Group, Photo, PhotoSet
@@ -292,3 +293,10 @@ def test_a_softened_photo_keeps_its_light_and_loses_its_edges():
     photo[..., ::2] = 1
     soft = softened(photo)
     assert soft.mean() == pytest.approx(0.5, abs=1e-4) and soft.diff(dim=3).abs().mean() < 0.5
+
+
+def test_a_sheet_is_filled_row_by_row_and_white_where_nothing_is_left():
+    pictures = torch.stack([torch.full((3, 2, 2), n / 10) for n in range(5)])
+    sheet = np.asarray(tile(pictures, 3))
+    assert sheet.shape == (4, 6, 3)
+    assert sheet[::2, ::2, 0].tolist() == [[0, 26, 51], [76, 102, 255]]

@@ -28,7 +28,9 @@ ROWS_EACH = 2  # pictures of a prompt, one above the other
 
 
 def tile(pictures: Tensor, columns: int) -> Image.Image:
-    """(N, 3, S, S) in 0..1, row by row."""
+    """(N, 3, S, S) in 0..1, row by row; what is missing in the last row is white."""
+    missing = -len(pictures) % columns
+    pictures = torch.cat([pictures, pictures.new_ones(missing, *pictures.shape[1:])])
     rows = [torch.cat(list(row), dim=2) for row in pictures.split(columns)]
     return Image.fromarray((torch.cat(rows, dim=1) * 255).round().byte().permute(1, 2, 0).numpy().astype(np.uint8))
 
