@@ -294,7 +294,7 @@ def test_choices_come_back_as_the_references_that_pictures_were_shown(world, cap
     (run / "heads" / "normal-0").mkdir(parents=True)
     save_head(ReflectiveHead(13, 4), run / "heads" / "normal-0" / "head.safetensors")
     assert main(["choose", str(run), "--out", str(world / "choices"), "--k", "2"]) == 0
-    assert "oracle      100.0% of 8 references" in capsys.readouterr().out
+    assert "oracle  100.0% of 8 references" in capsys.readouterr().out.splitlines()[2]
     lines = [json.loads(line) for line in (world / "choices" / "choices.jsonl").read_text().splitlines()]
     assert {line["arm"] for line in lines} == {"none", "random", "oracle", "zero", "normal"}
     assert all((world / "choices" / r["picture"]).is_file() for line in lines for r in line["references"])

@@ -120,14 +120,14 @@ def read_choices(path: Path) -> dict[str, dict[str, tuple[str, ...]]]:
 
 def summary(lines: Sequence[dict]) -> str:
     """For each arm how many of its references are of the prompt's class."""
-    said = []
-    for arm in dict.fromkeys(line["arm"] for line in lines):
+    said, arms = [], list(dict.fromkeys(line["arm"] for line in lines))
+    for arm in arms:
         right = [r["class"] == line["class"] for line in lines if line["arm"] == arm for r in line["references"]]
         empty = sum(not line["references"] for line in lines if line["arm"] == arm)
         share = (
             f"{np.mean(right):.1%} of {len(right)} references are of the prompt's class" if right else "no reference"
         )
-        said.append(f"{arm:<12}{share}" + (f"; {empty} prompts without one" if empty and right else ""))
+        said.append(f"{arm:<{2 + max(map(len, arms))}}{share}" + (f"; {empty} prompts without one" if empty and right else ""))
     return "\n".join(said)
 
 
