@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .layers import (
     Attend,
+    FinalLayer,
     Place,
     attention,
     initialise,
@@ -139,16 +140,6 @@ class Embedder(nn.Module):
         return self.out_layer(nn.functional.silu(self.in_layer(x)))
 
 
-class LastLayer(nn.Module):
-    def __init__(self, width: int, out: int):
-        super().__init__()
-        self.linear = nn.Linear(width, out)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
-
-    def forward(self, x: Tensor, vector: Tensor) -> Tensor:
-        return self.linear(modulate(x, *self.adaLN_modulation(vector).chunk(2, dim=-1)))
-
-
 class Flux(nn.Module):
     """Velocity (noise - latent) of a noisy latent. Without `guidance_in`, as schnell."""
 
@@ -161,7 +152,7 @@ class Flux(nn.Module):
         self.time_in, self.vector_in = Embedder(256, width), Embedder(config.pooled, width)
         self.double_blocks = nn.ModuleList(DoubleBlock(width) for _ in range(config.double))
         self.single_blocks = nn.ModuleList(SingleBlock(width) for _ in range(config.single))
-        self.final_layer = LastLayer(width, inside)
+        self.final_layer = FinalLayer(width, inside)
         initialise(self, zero=("mod.lin", "modulation.lin", "adaLN_modulation.1", "final_layer.linear"))
 
     def turn(self, text: int, height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -57,6 +57,18 @@ def rms_norm(x: Tensor, weight: Tensor) -> Tensor:
     return F.rms_norm(x, weight.shape, weight.to(x.dtype), eps=1e-6)
 
 
+class FinalLayer(nn.Module):
+    """(B, L, width) and the vector (B, width) of time and prompt -> (B, L, out)."""
+
+    def __init__(self, width: int, out: int):
+        super().__init__()
+        self.linear = nn.Linear(width, out)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+
+    def forward(self, x: Tensor, vector: Tensor) -> Tensor:
+        return self.linear(modulate(x, *self.adaLN_modulation(vector).chunk(2, dim=-1)))
+
+
 def initialise(model: nn.Module, zero: tuple[str, ...]) -> None:
     """Xavier for matrices, zero for biases and for the layers whose name ends in one of `zero`: modulations and the last
     layer, so that every block starts as the identity (DiT, arXiv 2212.09748)."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .layers import (
     Attend,
+    FinalLayer,
     Place,
     attention,
     initialise,
@@ -127,16 +128,6 @@ class Patches(nn.Module):
         self.proj = nn.Conv2d(channels, width, PATCH, PATCH)
 
 
-class FinalLayer(nn.Module):
-    def __init__(self, width: int, channels: int):
-        super().__init__()
-        self.linear = nn.Linear(width, PATCH * PATCH * channels)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
-
-    def forward(self, x: Tensor, vector: Tensor) -> Tensor:
-        return self.linear(modulate(x, *self.adaLN_modulation(vector).chunk(2, dim=-1)))
-
-
 class SD3(nn.Module):
     """Velocity (noise - latent) of a noisy latent."""
 
@@ -150,7 +141,7 @@ class SD3(nn.Module):
         self.context_embedder = nn.Linear(config.context, width)
         self.register_buffer("pos_embed", grid_embedding(width, config.grid))
         self.joint_blocks = nn.ModuleList(JointBlock(width, i == config.depth - 1) for i in range(config.depth))
-        self.final_layer = FinalLayer(width, config.channels)
+        self.final_layer = FinalLayer(width, PATCH * PATCH * config.channels)
         initialise(self, zero=("adaLN_modulation.1", "final_layer.linear"))
 
     def positions(self, height: int, width: int) -> Tensor:
