@@ -7,8 +7,6 @@ import argparse
 import json
 import logging
 import shutil
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -29,39 +27,34 @@ from realrag.heads import own_name
 from .drawing import drawn_instead, make_generator
 from .embed import embed
 from .evaluate import Questions, ann_loss, drawn_photos, evaluate, head_vectors, table, write_report
-from .contrastive.fit import STOPPED, Keeping, fit_file
+from .contrastive.fit import Keeping, fit_file
 from .generators import Generator
 from .imagine import DRAWN, imagine
 from .material import Material, load_material, read_prompts
 from .mine import mine_file, read_drawn, read_negatives
 from .pace import Pace
-from .ranks import own_device, share_of_work, sigterm_as_ctrl_c
+from .ranks import own_device, share_of_work
 from .recipe import Recipe, find_recipe, read_recipe
 from .small_encoder.start import start, started
+from .stages import OutOfTime, Say, Staged, stopping
 from .contrastive.tuned import TunedVectors, tuned_vectors
 
 HELP = "do all stages of a recipe: start, embed, imagine, mine, fit, index, evaluate"
 STAGES = ("start", "embed", "imagine", "mine", "fit", "index", "evaluate")
 GIVEN = ("photos", "captions", "test_photos", "groups", "encoder", "mobilenet", "validation")
 log = logging.getLogger(__name__)
-Say = Callable[[str], None]
 
 
-class OutOfTime(RealRAGError):
-    """--max-minutes is over; everything that is finished is kept."""
-
-
-class Run:
+class Run(Staged):
     """One recipe in one folder. Each stage reads files of the stages before it and writes its own."""
 
     def __init__(
         self, recipe: Recipe, folder: Path, *, device: str = "cpu", max_minutes: float = 0, tensorboard: bool = False,
         say: Say = log.info, share: tuple[int, int] = (0, 1),
     ):  # fmt: skip
+        super().__init__(max_minutes=max_minutes, say=say)
         self.given, self.recipe = recipe, started(recipe, Path(folder))
-        self.folder, self.device, self.say, self.share = Path(folder), device, say, share
-        self.tensorboard, self.pace = tensorboard, Pace(say, "")
-        self.until = time.monotonic() + 60 * max_minutes if max_minutes else float("inf")
+        self.folder, self.device, self.share, self.tensorboard = Path(folder), device, share, tensorboard
         self.library, self.retriever = self.folder / "library", self.folder / "retriever"
         self.gallery = self.folder / "gallery" if self.recipe.data.test_photos else self.library
         self.prompts_file, self.drawn_file = self.folder / "prompts.jsonl", self.folder / "imagine" / DRAWN
@@ -69,19 +62,6 @@ class Run:
     @cached_property
     def encoder(self) -> Encoder:
         return load_encoder(self.recipe.data.encoder, device=self.device)
-
-    def in_time(self, done: int = 0, total: int = 0) -> None:
-        if time.monotonic() > self.until:
-            raise OutOfTime("Time is up; what is finished is kept. Run the same command again to go on.")
-        if total:
-            self.pace(done, total)
-
-    def stage(self, name: str) -> None:
-        self.pace = Pace(self.say, name)
-        self.in_time()
-        began = time.monotonic()
-        getattr(self, name)()
-        self.say(f"{name}: done in {time.monotonic() - began:.1f} s")
 
     # Stages
 
@@ -125,14 +105,13 @@ class Run:
         for arm in self.recipe.evaluate.arms:
             for seed in range(self.recipe.evaluate.seeds) if arm != "zero" else ():
                 self.in_time()
-                left = (self.until - time.monotonic()) / 60
                 made = fit_file(
                     self.library, self._trained(arm, seed), replace(self.recipe.fit, seed=self.recipe.fit.seed + seed),
                     replace(self.recipe.loss, kind=arm), prompts_file=self.prompts_file,
                     negatives_file=self._negatives(arm) if arm in ("reflective", "hard") else None,
                     utility_file=Path(self.recipe.data.utility) if self.recipe.data.utility else None,
                     drawn_file=self.drawn_file if arm == "reflective" else None, encoder=self.encoder, device=self.device,
-                    keeping=Keeping(max_minutes=0 if left == float("inf") else max(left, 1e-6), tensorboard=self.tensorboard),
+                    keeping=Keeping(max_minutes=self.minutes_left, tensorboard=self.tensorboard),
                     progress=Pace(self.say, f"fit {arm}, seed {seed}"),
                 )  # fmt: skip
                 if made is None:
@@ -309,13 +288,6 @@ def run(arguments: argparse.Namespace, say: Say = lambda line: print(line, flush
         recipe, arguments.out, device=device, max_minutes=arguments.max_minutes, tensorboard=arguments.tensorboard,
         say=tell, share=share,
     )  # fmt: skip
-    try:
-        with sigterm_as_ctrl_c():
-            for stage in (only,) if only else STAGES:
-                work.stage(stage)
-    except OutOfTime as stopped:
-        tell(str(stopped))
-        raise SystemExit(STOPPED) from None
-    except KeyboardInterrupt:
-        tell("Stopped; what is finished is kept. Run the same command again to go on.")
-        raise SystemExit(STOPPED) from None
+    with stopping(tell):
+        for stage in (only,) if only else STAGES:
+            work.stage(stage)

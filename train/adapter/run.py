@@ -17,6 +17,7 @@ from realrag.errors import RealRAGError
 from realrag.files import canonical_json, sha256_bytes, write_atomic
 
 from ..miniature.loop import Keeping, Watch, training_key
+from ..stages import STOPPED, Say
 from .bases import Base, Miniature, frozen, load_diffusers
 from .cache import Cached, cached
 from .config import MINIATURE, AdapterRecipe, BaseConfig, DataConfig, read_adapter_recipe
@@ -28,12 +29,10 @@ from .steering import Steered
 from .things import HELD_OUT, SEEN, TRAIN, read_things
 
 HELP = "train a reference adapter for a generator (miniature, or SD3 and Flux of diffusers)"
-STOPPED = 75  # exit status: unfinished, run the same command again
 SHIFTS = {
     "sd3": 3.0,
     "flux": 1.0,
 }  # of noise levels, as the families are sampled; for FLUX.1 dev give one in the recipe
-Say = Callable[[str], None]
 
 
 def load_base(config: BaseConfig, device: str) -> Base:

@@ -28,12 +28,12 @@ from ..mine import read_drawn, read_negatives
 from ..mining import MineConfig
 from .models import Model, TextModel, VisionModel
 from ..pace import Pace
+from ..stages import STOPPED
 from .tuned import finished, refuse_to_replace, whole_encoder, words_of, write_tuned
 from .utility import Utility, read_utility
 from .watch import Keeping, Watch
 
 HELP = "fit a reflective head, or a tower of the encoder, to a generator"
-STOPPED = 75  # exit status: unfinished, run the same command again
 log = logging.getLogger(__name__)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from realrag.files import sha256_file, sorted_header, write_atomic
 from realrag.miniature.autoencoder import FORMAT, VERSION, Autoencoder, load_autoencoder
 
-from ..contrastive.fit import STOPPED
+from ..stages import STOPPED
 from .features import answers, to_images
 from .loop import Keeping, Training, Watch, chosen_rows, pace, training_key
 from .taef2 import BACK, FRONT, Teacher, read_taef2, squeeze

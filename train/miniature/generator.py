@@ -24,7 +24,7 @@ from realrag.miniature.sampling import FAMILIES, shifted
 from realrag.miniature.text import encode_prompts
 from realrag.small_encoder import TextTower
 
-from ..contrastive.fit import STOPPED
+from ..stages import STOPPED
 from ..small_encoder.pairs import Group, sample_text
 from .features import answers, weights_key
 from .loop import Keeping, Training, Watch, chosen_rows, training_key

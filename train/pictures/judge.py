@@ -21,13 +21,12 @@ from .arms import Picture, read_arm, with_references
 from .choose import read_choices
 from ..drawing import photo_classes
 from ..evaluate import write_report
-from ..contrastive.fit import STOPPED
 from ..imagine import class_prompts
 from .judge_input import Judged, aligned, judge, refuse_shared
 from .judge_table import table
 from .judging import COPY_QUANTILE
 from ..material import Prompt, read_prompts
-from ..run import OutOfTime
+from ..stages import STOPPED, OutOfTime
 
 HELP = "measure painted pictures, arm by arm: CLIP-I, CLIP-T, FID, KID, class, copying, variety"
 

@@ -12,10 +12,8 @@ import torch
 
 from realrag.files import write_atomic
 
-from ..contrastive.fit import STOPPED
 from ..pace import Pace
-from ..ranks import sigterm_as_ctrl_c
-from ..run import OutOfTime
+from ..stages import stopping
 from .config import find_world, read_plan, recipe_of
 from .experiment import STAGES, Reproduction
 from .world import write_world
@@ -44,25 +42,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
     path = find_world(arguments.world)
     plan = read_plan(path)
-    try:
-        with sigterm_as_ctrl_c():
-            if arguments.reproduce == "world":
-                facts = write_world(plan.world, arguments.out, Pace(say, "photos"))
-                say(f"{arguments.out}: {len(facts['classes'])} classes, {facts['kind']}")
-                return
-            if arguments.threads:
-                torch.set_num_threads(arguments.threads)
-            recipe = recipe_of(plan, path, {"mobilenet": arguments.mobilenet, "encoder": arguments.encoder})
-            arguments.out.mkdir(parents=True, exist_ok=True)
-            work = Reproduction(
-                plan, recipe, arguments.out, device=arguments.device, max_minutes=arguments.max_minutes, say=say
-            )  # fmt: skip
-            write_atomic(arguments.out / "plan.json", plan.as_json(work.recipe).encode())
-            for stage in [arguments.stage] if arguments.stage else STAGES:
-                work.stage(stage)
-    except OutOfTime as stopped:
-        say(str(stopped))
-        raise SystemExit(STOPPED) from None
-    except KeyboardInterrupt:
-        say("Stopped; what is finished is kept. Run the same command again to go on.")
-        raise SystemExit(STOPPED) from None
+    with stopping(say):
+        if arguments.reproduce == "world":
+            facts = write_world(plan.world, arguments.out, Pace(say, "photos"))
+            say(f"{arguments.out}: {len(facts['classes'])} classes, {facts['kind']}")
+            return
+        if arguments.threads:
+            torch.set_num_threads(arguments.threads)
+        recipe = recipe_of(plan, path, {"mobilenet": arguments.mobilenet, "encoder": arguments.encoder})
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        work = Reproduction(
+            plan, recipe, arguments.out, device=arguments.device, max_minutes=arguments.max_minutes, say=say
+        )  # fmt: skip
+        write_atomic(arguments.out / "plan.json", plan.as_json(work.recipe).encode())
+        for stage in [arguments.stage] if arguments.stage else STAGES:
+            work.stage(stage)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +18,6 @@ from realrag.head import load_head
 from ..evaluate import write_report
 from ..imagine import class_prompts, write_prompts
 from ..material import Prompt, read_prompts
-from ..pace import Pace
 from ..pictures.arms import class_key, read_arm
 from ..pictures.choose import CHOICES, choose, read_choices, summary, write_choices
 from ..pictures.judge_input import Judged, aligned, judge, refuse_shared
@@ -28,8 +25,9 @@ from ..pictures.judge_page import write_page
 from ..pictures.judge_table import table as judge_table
 from ..recipe import Recipe
 from ..run import STAGES as RETRIEVER_STAGES
-from ..run import OutOfTime, Run
+from ..run import Run
 from ..small_encoder.start import started
+from ..stages import Say, Staged
 from . import endpoints
 from .config import Plan
 from .judges import GradientEncoder, kept_judge
@@ -39,7 +37,6 @@ from .report import write_results
 from .world import SPLITS, read_splits, write_world
 
 STAGES = ("world", "retriever", "library", "judges", "choose", "paint", "judge", "report")
-Say = Callable[[str], None]
 
 
 class RetrieverRun(Run):
@@ -51,7 +48,7 @@ class RetrieverRun(Run):
         return WithoutReferences(self.painter)
 
 
-class Reproduction:
+class Reproduction(Staged):
     """One plan in one folder. Each stage reads files of the stages before it and writes its own."""
 
     def __init__(
@@ -59,9 +56,9 @@ class Reproduction:
         painter: Painter | None = None,
     ):  # fmt: skip
         """painter: in place of the one that the plan names."""
-        self.plan, self.folder, self.device, self.say = plan, Path(folder), device, say
+        super().__init__(max_minutes=max_minutes, say=say)
+        self.plan, self.folder, self.device, self._painter = plan, Path(folder), device, painter
         self.photos = Path(plan.experiment.photos) if plan.experiment.photos else self.folder / "photos"
-        self.until, self._painter = time.monotonic() + 60 * max_minutes if max_minutes else float("inf"), painter
         data = replace(
             recipe.data, photos=str(self.photos / "library" / "known"), test_photos=str(self.photos / "evaluation")
         )
@@ -73,20 +70,6 @@ class Reproduction:
         self.recipe = replace(recipe, data=data, start=begin)
         self.run_folder, self.library_folder = self.folder / "retriever", self.folder / "library"
         self.taught, self.real = self.folder / "judges" / "taught", self.run_folder / "gallery"
-        self.pace = Pace(say, "")
-
-    def in_time(self, done: int = 0, total: int = 0) -> None:
-        if time.monotonic() > self.until:
-            raise OutOfTime("Time is up; what is finished is kept. Run the same command again to go on.")
-        if total:
-            self.pace(done, total)
-
-    def stage(self, name: str) -> None:
-        self.pace = Pace(self.say, name)
-        self.in_time()
-        began = time.monotonic()
-        getattr(self, name)()
-        self.say(f"{name}: done in {time.monotonic() - began:.1f} s")
 
     # Stages
 
@@ -99,11 +82,9 @@ class Reproduction:
 
     def retriever(self) -> None:
         """retriever/: a recipe's run on the known classes alone: starting encoder, negatives, heads, retrieval figures."""
-        left = (self.until - time.monotonic()) / 60
         self.run_folder.mkdir(parents=True, exist_ok=True)
         run = RetrieverRun(
-            self.recipe, self.run_folder, device=self.device, max_minutes=0 if left == float("inf") else max(left, 1e-6),
-            say=self.say,
+            self.recipe, self.run_folder, device=self.device, max_minutes=self.minutes_left, say=self.say,
         )  # fmt: skip
         run.painter = self.painter
         for stage in RETRIEVER_STAGES:
