@@ -16,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from .errors import EncoderError
+from .files import write_atomic
 
 FORMAT, VERSION = "realrag-small-encoder", "1"
 
@@ -179,7 +180,7 @@ def save_small_encoder(
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
-    path.write_bytes(len(header).to_bytes(8, "little") + header + data[end:])
+    write_atomic(path, len(header).to_bytes(8, "little") + header + data[end:])
 
 
 def load_small_encoder(path: Path) -> SmallDualEncoder:

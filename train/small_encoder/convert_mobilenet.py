@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
+from realrag.files import write_atomic
 from realrag.small_encoder import MobileNet
 
 from .tflite import read_convolutions
@@ -30,7 +31,8 @@ def convert(tflite: Path, out: Path, width: float = 1.0) -> None:
         state[f"{name}.weight"], state[f"{name}.bias"] = torch.from_numpy(layer.weight), torch.from_numpy(layer.bias)
     model.load_state_dict(state)
     # pixel 0..255 -> scale * (pixel - zero)
-    save_file(state, out, {"mean": json.dumps(zero / 255), "std": json.dumps(1 / (255 * scale)), "source": tflite.name})
+    words = {"mean": json.dumps(zero / 255), "std": json.dumps(1 / (255 * scale)), "source": tflite.name}
+    write_atomic(out, save(state, words))
 
 
 def load_mobilenet(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

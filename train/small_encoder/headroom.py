@@ -82,9 +82,8 @@ def find_headroom(
         "tuned": "noise", "measure": f"{MEASURE} on the validation photos", "bounds": [least, most],
         "trials": [list(one) for one in tried], "within": least <= reached <= most,
     }  # fmt: skip
-    best, part = _trial(scratch, noise), out.with_suffix(".part")
-    save_small_encoder(load_small_encoder(best), part, {**training_of(best), "search": search})
-    part.replace(out)
+    best = _trial(scratch, noise)
+    save_small_encoder(load_small_encoder(best), out, {**training_of(best), "search": search})
     found = "lies within" if search["within"] else "is the nearest to"
     say(f"{out}: noise {noise:.4f}, {MEASURE} {reached:.3f} on validation photos {found} {least:g} to {most:g}")
     return search

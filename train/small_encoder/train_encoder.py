@@ -103,9 +103,7 @@ def train_encoder(
     model = training.averaged()
     report = validate(model, config.cut, front, val, list(names))
     about = {"config": asdict(config), "start": source["source"], "validation": report, **(about or {})}
-    part = out.with_suffix(".part")
-    save_small_encoder(model, part, about)
-    part.replace(out)
+    save_small_encoder(model, out, about)
     say(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)" + "".join(f", val {n} {v:.3f}" for n, v in report.items()))
     return report
 
