@@ -91,7 +91,7 @@ def test_each_row_has_a_noise_level_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(
         run.steered,
         "velocity",
-        lambda x, sigma, states, pooled, features, shown: seen.update(x=x, sigma=sigma) or x * 0,
+        lambda x, sigma, states, pooled, features, shown, alone: seen.update(x=x, sigma=sigma) or x * 0,
     )
     pairs = Drawing(run.cached, (0.1, 0.3, 0.1)).draw(6, np.random.default_rng((0, 0, 0)))
     monkeypatch.setattr(run.drawing, "draw", lambda count, dice: pairs)
@@ -120,6 +120,39 @@ def test_accumulated_batches_have_the_gradient_of_their_mean(tmp_path):
     assert loss.item() == pytest.approx(np.mean(losses), rel=1e-5)
     slow = [p.grad / 3 for p in parts.model.parameters() if p.grad is not None]
     assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-6) for a, b in zip(grads, slow, strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_generator_that_learns_along_moves_and_half_of_its_rows_without_a_reference_know_no_adapter(kind, tmp_path, monkeypatch):
+    run = training(kind, tmp_path, FitConfig(steps=4, batch=64, drop_image=0.5, drop_both=0.2, together=True))
+    told, velocity = {}, run.steered.velocity
+    monkeypatch.setattr(run.steered, "velocity", lambda *parts: told.update(shown=parts[5], alone=parts[6]) or velocity(*parts))
+    net = run.steered.base.net
+    before = {name: weight.detach().clone() for name, weight in net.named_parameters()}
+    for _ in range(3):
+        run.advance()
+    assert not (told["shown"] & told["alone"]).any() and 0.3 < told["alone"].sum() / (~told["shown"]).sum() < 0.7
+    moved = {name: weight.detach().clone() for name, weight in net.named_parameters() if not torch.equal(before[name], weight)}
+    assert len(moved) > 0.8 * len(before)
+    kept = {name: weight.clone() for name, weight in run.kept("net").items()}
+    with run.averaged():
+        assert all(torch.equal(weight, kept[name]) for name, weight in net.named_parameters())
+    assert all(torch.equal(weight, net.get_parameter(name)) for name, weight in moved.items())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_alone_is_without_an_adapter(kind, tmp_path):
+    run = training(kind, tmp_path, FitConfig(steps=3, batch=4, rate=1e-2, warm_up=1))
+    for _ in range(3):
+        run.advance()
+    x, sigma, alone = torch.randn(4, 16, 4, 4), torch.rand(4), torch.tensor([True, False, True, False])
+    said = run.cached.said(np.zeros(4, int))
+    said, features = [part.float() for part in said], torch.randn(4, 3, 16)
+    mixed, plain, steered = (
+        run.steered.velocity(x, sigma, *said, *rest) for rest in ((features, None, alone), (), (features,))
+    )
+    assert torch.allclose(mixed[alone], plain[alone], atol=1e-6) and torch.allclose(mixed[~alone], steered[~alone], atol=1e-6)
+    assert not torch.allclose(plain, steered, atol=1e-4)
 
 
 def test_a_training_whose_references_teach_nothing_stops_itself(tmp_path, monkeypatch):
@@ -193,6 +226,23 @@ def test_a_stopped_run_goes_on_to_the_very_same_adapter(kind, recipe, tmp_path):
     spec = load_adapter(tmp_path / "parts" / "a.safetensors").spec
     assert spec.base == ("the miniature SD3" if kind == "sd3" else "the miniature Flux") and spec.encoder == "colour"
     assert spec.encoder_sha256 == ColourEncoder().weights_sha256
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_learnt_along_is_written_whole_and_the_steps_may_change_on_the_way(kind, recipe, tmp_path):
+    from dataclasses import replace
+
+    first, out = recipe(kind), tmp_path / "out" / "a.safetensors"
+    first = replace(first, fit=replace(first.fit, together=True, steps=8))
+    out.parent.mkdir()
+    assert not train_adapter(first, out, tmp_path / "scratch", Keeping(max_minutes=1e-6))
+    first = replace(first, fit=replace(first.fit, steps=3))
+    assert train_adapter(first, out, tmp_path / "scratch")
+    before, after = (load_generator(p) for p in (first.base.path, out.with_name("a.generator.safetensors")))
+    assert after.state_dict().keys() == before.state_dict().keys()
+    assert any(not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters()))
+    with pytest.raises(RealRAGError, match="Only a miniature"):
+        train_adapter(replace(first, base=replace(first.base, kind="diffusers-sd3")), out, tmp_path / "scratch")
 
 
 def test_a_run_stops_when_its_minutes_are_over_and_draws_sheets(recipe, tmp_path):

@@ -74,6 +74,7 @@ class FitConfig:
     rate: float = 1e-3
     weight_decay: float = 0.01
     warm_up: int = 200
+    cool_down: float = 0.25  # the share of the steps, at the end, over which the rate comes down
     clip: float = 1.0
     averaging: float = 0.999
     optimiser: str = "adamw"
@@ -81,6 +82,7 @@ class FitConfig:
     drop_image: float = 0.1  # IP-Adapter drops 5 % each
     drop_text: float = 0.1
     drop_both: float = 0.1
+    together: bool = False  # the generator learns along (a miniature alone), and is written beside the adapter
     spread: float = 1.0  # of the normal distribution behind the noise levels (arXiv 2403.03206, section 3.1)
     seed: int = 0
 
@@ -116,6 +118,12 @@ class AdapterRecipe:
         said = asdict(self)
         for section, kind in (("base", BaseConfig), ("data", DataConfig)):
             said[section] = {key: value for key, value in said[section].items() if key not in kind.paths}
+        return said
+
+    def settled(self) -> dict[str, Any]:
+        """The facts that are fixed with the first step; the others may change between two runs of one training."""
+        said = self.facts()
+        said["fit"] = {key: value for key, value in said["fit"].items() if key not in ("steps", "cool_down")}
         return said
 
 

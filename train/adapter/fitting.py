@@ -1,20 +1,20 @@
-"""The training itself: flow matching through a frozen generator, to which the adapter shows another photo of the target."""
+"""The training itself: flow matching through a generator, frozen or learning along, to which the adapter shows another
+photo of the target."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from realrag.errors import RealRAGError
 from realrag.miniature.sampling import shifted
 
-from ..miniature.loop import Training, pace
+from ..miniature.loop import Training, held
 from .cache import Cached
 from .config import FitConfig, GuardConfig
 from .gap import LOOKS, Gap, check, fixed_tuples, measure
@@ -33,6 +33,14 @@ class Material:
     held_out: Cached | None = None
 
 
+class Together(nn.Module):
+    """An adapter and the generator that learns along with it, as one model to train."""
+
+    def __init__(self, adapter: nn.Module, net: nn.Module):
+        super().__init__()
+        self.adapter, self.net = adapter, net.requires_grad_(True)
+
+
 class AdapterTraining(Training):
     """The step, its dice all drawn from (seed, step), and the gap on fixed tuples now and then.
 
@@ -44,7 +52,7 @@ class AdapterTraining(Training):
         plain: float = 0.5, device: str | torch.device = "cpu",
     ):  # fmt: skip
         super().__init__(
-            steered.adapter,
+            Together(steered.adapter, steered.base.net) if fit.together else steered.adapter,
             steps=fit.steps,
             seed=fit.seed,
             weight_decay=fit.weight_decay,
@@ -67,7 +75,7 @@ class AdapterTraining(Training):
         self.latest: dict[str, Gap] = {}
 
     def rate(self) -> float:
-        return self.fit.rate * pace(self.step, self.steps, self.fit.warm_up)
+        return self.fit.rate * held(self.step, self.steps, self.fit.warm_up, self.fit.cool_down)
 
     def levels(self, normal: Tensor) -> Tensor:
         """Standard normal numbers -> noise levels in 0..1: logit-normal, moved towards more noise."""
@@ -86,9 +94,11 @@ class AdapterTraining(Training):
             noise = torch.from_numpy(dice.standard_normal(target.shape, np.float32)).to(self.device)
             level = sigma[:, None, None, None]  # (B, 1, 1, 1): each row has a noise level of its own
             shown = torch.from_numpy(pairs.image).to(self.device)
+            # A generator that learns along stays one that needs no adapter: of the rows without a reference it sees half so.
+            alone = ~shown & torch.from_numpy(dice.random(len(shown)) < 0.5).to(shown) if self.fit.together else None
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.fit.autocast):
                 made = self.steered.velocity(
-                    (1 - level) * target + level * noise, sigma, states, pooled, features, shown
+                    (1 - level) * target + level * noise, sigma, states, pooled, features, shown, alone
                 )
             loss = (made.float() - (noise - target)).square().mean() / self.fit.accumulate
             if part < self.fit.accumulate - 1:
@@ -117,14 +127,22 @@ class AdapterTraining(Training):
 
     @contextmanager
     def averaged(self) -> Iterator[Steered]:
-        """The generator with the averaged weights for a while."""
-        trained = self.steered.adapter
-        self.steered.adapter = copy.deepcopy(trained).requires_grad_(False)
-        self.steered.adapter.load_state_dict(self.average)
+        """Adapter and generator with the averaged weights for a while."""
+        self._swap()
         try:
             yield self.steered
         finally:
-            self.steered.adapter = trained
+            self._swap()
+
+    def _swap(self) -> None:
+        for name, weight in self.model.named_parameters():
+            weight.data, self.average[name] = self.average[name], weight.data
+
+    def kept(self, part: str) -> dict[str, Tensor]:
+        """The averaged weights of the "adapter", or of the "net" that learnt along ({} where it did not)."""
+        if not self.fit.together:
+            return self.average if part == "adapter" else {}
+        return {n.removeprefix(f"{part}."): w for n, w in self.average.items() if n.startswith(f"{part}.")}
 
     def _moved(self, *parts: Tensor | None) -> Tensor:
         return self.steered.velocity(*(None if part is None else part.to(self.device) for part in parts)).float().cpu()

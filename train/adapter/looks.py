@@ -26,16 +26,19 @@ class Look:
 
 PLAIN = Look()
 MOST_INSET = 0.14  # of a corner, so that no border comes into view
+FAR, NEAR = (0.15, 0.85), (-0.1, 0.1)  # turns of the hue, in whole turns
 
 
 def look_of(thing: str, number: int, seed: int) -> Look:
-    """Look 0 is the photo as it is; every other depends on the thing, its number and the seed alone."""
+    """Look 0 is the photo as it is; every other depends on the thing, its number and the seed alone. Odd ones have colours
+    that tell the reference from everything known; even ones have colours that the thing's own cousins might have."""
     if not number:
         return PLAIN
     dice = random.Random(f"{seed}/{thing}/{number}")
     inset = [dice.uniform(0, MOST_INSET) for _ in range(8)]
     corners = tuple(at + d if not at else at - d for at, d in zip(PLAIN.corners, inset))
-    return Look(dice.uniform(0.15, 0.85) * 2 * math.pi, dice.uniform(0.7, 1.4), dice.random() < 0.5, corners)
+    turn = dice.uniform(*(FAR if number % 2 else NEAR)) * 2 * math.pi
+    return Look(turn, dice.uniform(0.7, 1.4), dice.random() < 0.5, corners)
 
 
 def colour_matrix(look: Look) -> np.ndarray:

@@ -36,10 +36,11 @@ class Drawing:
         rows = dice.choice(self.rows, count, p=self.odds)
         pairs = np.array([dice.choice(self.own[row], 2, replace=False) for row in rows])
         altered = dice.integers(min(1, len(self.cached.features) - 1), len(self.cached.features), size=count)
-        looks = np.where(dice.random(count) < self.plain, 0, altered)
+        plain = dice.random(count) < self.plain
         sentences = rows * self.cached.sentences + dice.integers(self.cached.sentences, size=count)
         roll, (image, text, both) = dice.random(count), self.drops
         no_image, no_text = roll < image + both, (roll >= image) & (roll < image + both + text)
+        looks = np.where(plain | no_image, 0, altered)  # where nothing shows the look, things look as they do
         return Pairs(pairs[:, 0], pairs[:, 1], looks, sentences, ~no_image, ~no_text)
 
     def others(self, pairs: Pairs, dice: np.random.Generator) -> np.ndarray:

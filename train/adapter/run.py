@@ -15,6 +15,7 @@ import torch
 from realrag.encoder import Encoder, load_encoder
 from realrag.errors import RealRAGError
 from realrag.files import canonical_json, sha256_bytes, write_atomic
+from realrag.miniature.generator import load_generator, save_generator
 
 from ..miniature.loop import Keeping, Watch, training_key
 from ..stages import STOPPED, Say
@@ -41,8 +42,6 @@ def load_base(config: BaseConfig, device: str) -> Base:
             config.kind, Path(config.path), config.name or Path(config.path).name, config.precision, config.checkpointing,
             config.guidance, device,
         )  # fmt: skip
-    from realrag.miniature.generator import load_generator
-
     return frozen(Miniature(load_generator(Path(config.path)), config.name), config.precision, False, device)
 
 
@@ -100,6 +99,7 @@ class Files:
             say,
         )
         self.gaps = out.with_name(f"{out.stem}.gap.csv")
+        self.generator = out.with_name(f"{out.stem}.generator.safetensors")
 
     def earlier_gaps(self) -> None:
         """The gaps up to the checkpoint that is gone on from."""
@@ -119,7 +119,10 @@ class Files:
             writer.writerows(training.history)
             write_atomic(self.gaps, text.getvalue().encode())
         facts = {**self.facts, "steps": training.step, "gap": training.history[-1] if training.history else None}
-        save_adapter(self.out, training.average, self.base, self.encoder.name, self.encoder.weights_sha256, facts)
+        save_adapter(self.out, training.kept("adapter"), self.base, self.encoder.name, self.encoder.weights_sha256, facts)
+        if net := training.kept("net"):
+            about = {"together with": self.out.name, "steps": training.step, "began as": self.facts["generator"]}
+            save_generator(self.generator, self.base.net, {**self.base.net.state_dict(), **net}, about)
         for name, gap in training.latest.items():
             self.say(f"step {training.step}, {name}: gap {gap}")
 
@@ -142,10 +145,13 @@ def train_adapter(
     recipe: AdapterRecipe, out: Path, scratch: Path, keeping: Keeping = Keeping(), device: str = "cpu",
     say: Say = lambda line: None, sheet: Callable[[AdapterTraining, Base, Inputs], None] | None = None,
 ) -> bool:  # fmt: skip
-    """Writes the adapter `out`; beside it NAME.checkpoint.safetensors, NAME.csv and NAME.gap.csv. True when it is finished,
+    """Writes the adapter `out`; beside it NAME.checkpoint.safetensors, NAME.csv and NAME.gap.csv, and where the generator
+    learns along NAME.generator.safetensors. True when it is finished,
     False when time was up or SIGTERM came. NoGap when references teach nothing; all is kept then too."""
     if not recipe.base.path or recipe.base.kind == MINIATURE and not recipe.base.autoencoder:
         raise RealRAGError("Which generator? Give --base, and --autoencoder with a miniature; or both in [base].")
+    if recipe.fit.together and recipe.base.kind != MINIATURE:
+        raise RealRAGError("Only a miniature can learn along with its adapter. Leave out together = true in [fit].")
     encoder = load_encoder(recipe.data.encoder, offline=True)
     inputs = load_inputs(recipe.base, encoder, device)
     material, key = load_material(recipe, inputs, encoder, scratch, say), inputs.key
@@ -165,7 +171,7 @@ def train_adapter(
         "generator": net_key(base.net),
     }
     say(f"{base.name}: {sum(p.numel() for p in adapter.parameters()) / 1e6:.2f} M numbers to train")
-    watch = AdapterWatch(out.parent, out.stem, training_key(facts), keeping, say)
+    watch = AdapterWatch(out.parent, out.stem, training_key({**facts, "recipe": recipe.settled()}), keeping, say)
     watch.files = Files(out, training, base, encoder, facts, say)
     if sheet is not None:
         watch.sheet = lambda: sheet(training, base, inputs)

@@ -99,24 +99,29 @@ class Steered:
         pooled: Tensor,
         features: Tensor | None = None,
         shown: Tensor | None = None,
+        alone: Tensor | None = None,
     ) -> Tensor:
         """x (B, C, h, w) at noise levels sigma (B,), text states (B, T, D) and pooled (B, P) -> d x / d sigma (B, C, h, w).
 
         features: (B, L, E) of one reference a row; None leaves the generator alone. shown: (B,) bool; where it is False the
-        row is as the format has it without a reference: features of zeros with SD3, no branch at all with Flux.
+        row is as the format has it without a reference: features of zeros with SD3, no branch at all with Flux. alone: (B,)
+        bool; where it is True the generator is as without an adapter.
         """
         # With gradient checkpointing the blocks run again in the backward pass, so the branches stay until the next call.
-        self._branches = None if features is None else self._ready(sigma, features, shown)
+        self._branches = None if features is None else self._ready(sigma, features, shown, alone)
         return self.base.velocity(x, sigma, states, pooled)
 
-    def _ready(self, sigma: Tensor, features: Tensor, shown: Tensor | None) -> Callable[..., Tensor]:
+    def _ready(
+        self, sigma: Tensor, features: Tensor, shown: Tensor | None, alone: Tensor | None
+    ) -> Callable[..., Tensor]:
         adapter, heads = self.adapter, self.base.heads
         if self.base.family == "flux":
             tokens = adapter.tokens(features)
+            steered = shown if alone is None else ~alone if shown is None else shown & ~alone
 
             def flux(index: int, q: Tensor) -> Tensor:
                 added = xlabs.branch(q, *adapter.keys_values_each(tokens, index, heads))
-                return added if shown is None else added * shown[:, None, None].to(added)
+                return added if steered is None else added * steered[:, None, None].to(added)
 
             return flux
         if shown is not None:
@@ -124,6 +129,7 @@ class Steered:
         tokens, time = adapter.tokens(features, 1000 * sigma)
 
         def sd3(index: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            return adapter.branch(index, q, k, v, *adapter.keys_values(tokens, time, index))
+            added = adapter.branch(index, q, k, v, *adapter.keys_values(tokens, time, index))
+            return added if alone is None else added * ~alone[:, None, None]
 
         return sd3

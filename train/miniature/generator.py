@@ -27,7 +27,7 @@ from realrag.small_encoder import TextTower
 from ..stages import STOPPED
 from ..small_encoder.pairs import Group, sample_text
 from .features import answers, weights_key
-from .loop import Keeping, Training, Watch, chosen_rows, training_key
+from .loop import Keeping, Training, Watch, chosen_rows, held, training_key
 from .sheet import write_sheet
 from .taef2 import FRONT
 from .world import World, add_world_arguments, read_photos, read_world
@@ -93,8 +93,7 @@ class GeneratorTraining(Training):
 
     def rate(self) -> float:
         config = self.config
-        left = (config.steps - self.step) / max(1.0, config.cool_down * config.steps)
-        return config.rate * min(1.0, (self.step + 1) / config.warm_up, left)
+        return config.rate * held(self.step, config.steps, config.warm_up, config.cool_down)
 
     def batch(self) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
         """latents, noise, noise levels and texts of this step."""

@@ -30,6 +30,12 @@ def pace(step: int, steps: int, warm_up: int) -> float:
     return min(1.0, (step + 1) / max(1, warm_up)) * (1 + math.cos(math.pi * min(1.0, step / steps))) / 2
 
 
+def held(step: int, steps: int, warm_up: int, cool_down: float) -> float:
+    """Share of the full rate: up in a line over `warm_up` steps, held, and down in a line over the last `cool_down` of the
+    steps, so that a run can be ended at any step."""
+    return min(1.0, (step + 1) / max(1, warm_up), (steps - step) / max(1.0, cool_down * steps))
+
+
 def chosen_rows(seed: int, step: int, batch: int, count: int) -> tuple[Tensor, Tensor]:
     """Rows of this step and how often each was seen before: every epoch goes through all `count` rows in an order of
     its own, and a batch may span two epochs."""
