@@ -145,13 +145,14 @@ def convert(args) -> int:
 def demo(args) -> int:
     from .demo import run_demo
 
-    with bar("encoding") as progress:
-        report, answers, made = run_demo(args.out, progress)
-    print(f"Indexed {report.indexed} photos ({report.encoded} encoded in this run).")
-    for answer in answers:
+    with bar("encoding") as progress, bar("painting") as painting:
+        made = run_demo(args.out, progress, painting)
+    print(f"Indexed {made.report.indexed} photos ({made.report.encoded} encoded in this run).")
+    for answer in made.answers:
         best = answer.items[0]
         print(f"  {answer.query!r} -> {best.caption} ({best.score:.2f}, {best.licence})")
-    print("Written:", *made, sep="\n  ")
+    print(*made.said, sep="\n")
+    print("Written:", *made.written, sep="\n  ")
     return OK
 
 

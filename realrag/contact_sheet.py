@@ -10,14 +10,21 @@ CELL, TEXT, GAP, LEFT = 200, 56, 12, 230
 INK, PAPER, FAINT = (30, 30, 30), (250, 250, 248), (110, 110, 110)
 
 
-def contact_sheet(answers: list[References], columns: int):
-    """PIL RGB image; `columns` references a row."""
-    from PIL import Image, ImageDraw, ImageFont
+def fonts() -> tuple:
+    """A small and a large one."""
+    from PIL import ImageFont
 
     try:
-        small, large = ImageFont.load_default(12), ImageFont.load_default(17)
+        return ImageFont.load_default(12), ImageFont.load_default(17)
     except TypeError:  # Pillow before 10.1 knows one size
-        small = large = ImageFont.load_default()
+        return ImageFont.load_default(), ImageFont.load_default()
+
+
+def contact_sheet(answers: list[References], columns: int):
+    """PIL RGB image; `columns` references a row."""
+    from PIL import Image, ImageDraw
+
+    small, large = fonts()
     height = GAP + len(answers) * (CELL + TEXT + GAP)
     sheet = Image.new("RGB", (LEFT + columns * (CELL + GAP), height), PAPER)
     draw = ImageDraw.Draw(sheet)

@@ -1,15 +1,19 @@
-"""`realrag demo`: index the photos that ship with the plugin, ask several prompts, write what came out."""
+"""`realrag demo`: index the photos that ship with the plugin, ask several prompts, paint some of them without and with the
+photo that was found, and write what came out."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
+from . import demo_pictures
 from .build import Report, build
 from .contact_sheet import contact_sheet
 from .encoder import load_encoder
 from .files import write_atomic
 from .library import Progress
+from .miniature.files import families_there
 from .references import References
 from .retriever import Retriever
 
@@ -26,8 +30,21 @@ PROMPTS = (
 COLUMNS = 4
 
 
-def run_demo(out: Path, progress: Progress = lambda done, total: None) -> tuple[Report, list[References], list[Path]]:
-    """Build OUT/bundle, ask PROMPTS, write OUT/references.png and OUT/references.json; returns what was made and where."""
+@dataclass(frozen=True)
+class Demo:
+    """What was made. `said`: what the judge says of the pictures, empty where the miniatures are not in the package."""
+
+    report: Report
+    answers: list[References]
+    written: list[Path]
+    said: list[str]
+
+
+def run_demo(
+    out: Path, progress: Progress = lambda done, total: None, painting: Progress = lambda done, total: None
+) -> Demo:
+    """Build OUT/bundle and ask PROMPTS: OUT/references.png and .json. Then paint what demo_pictures lists, each with the
+    best photo for it in that bundle: OUT/pictures.png and .json."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     encoder = load_encoder()
@@ -38,4 +55,15 @@ def run_demo(out: Path, progress: Progress = lambda done, total: None) -> tuple[
     write_atomic(picture, lambda file: contact_sheet(answers, COLUMNS).save(file, "PNG"))
     content = [{"prompt": answer.query, "note": answer.note, "references": answer.as_json()} for answer in answers]
     write_atomic(table, json.dumps({"bundle": report.bundle_id, "answers": content}, indent=1, ensure_ascii=False).encode())
-    return report, answers, [picture, table, out / "bundle"]
+    written, said = [picture, table], []
+    if families_there():
+        things = demo_pictures.HELD_OUT + demo_pictures.SEEN
+        prompts = [demo_pictures.PROMPT.format(thing) for thing in things]
+        found = [answer.items[0] for answer in retriever.search_batch(prompts, k=1)]
+        library = [retriever.bundle.image(record) for record in retriever.bundle.records]
+        painted = demo_pictures.paint_all(encoder, things, found, library, painting)
+        picture, table, said = out / "pictures.png", out / "pictures.json", demo_pictures.summary(painted)
+        write_atomic(picture, lambda file: demo_pictures.sheet(things, found, painted).save(file, "PNG"))
+        write_atomic(table, json.dumps(demo_pictures.as_json(things, found, painted), indent=1).encode())
+        written += [picture, table]
+    return Demo(report, answers, [*written, out / "bundle"], said)

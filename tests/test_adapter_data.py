@@ -128,6 +128,10 @@ def test_a_photo_is_never_its_own_reference_and_the_wrong_one_shows_another_thin
     pairs = drawing.draw(4000, np.random.default_rng(0))
     assert (pairs.targets != pairs.references).all() and (rows[pairs.targets] == rows[pairs.references]).all()
     assert (pairs.sentences // 3 == rows[pairs.targets]).all() and not pairs.looks[~pairs.image].any()
+    misnamed = Drawing(made, (0.1, 0.2, 0.3), cousins=0.4).draw(4000, np.random.default_rng(0))
+    own, wrong = rows[misnamed.targets], misnamed.sentences // 3 != rows[misnamed.targets]
+    assert not wrong[~misnamed.image].any() and wrong[misnamed.image].mean() == pytest.approx(0.4, abs=0.03)
+    assert set(np.unique(misnamed.sentences // 3)) <= set(own)
     assert (pairs.looks[pairs.image] == 0).mean() == pytest.approx(0.7, abs=0.03)
     shares = [
         (~pairs.image & pairs.text).mean(),

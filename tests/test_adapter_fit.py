@@ -13,10 +13,12 @@ from made_photos import photo_bytes
 from safetensors.torch import load_file
 
 from realrag.adapters import load_adapter
+from realrag.adapters.steering import Steered
 from realrag.errors import RealRAGError
 from realrag.miniature.generator import load_generator, save_generator
+from realrag.miniature.painting import Miniature
 from realrag_train.adapter import run as adapter_run
-from realrag_train.adapter.bases import Miniature, frozen
+from realrag_train.adapter.bases import frozen
 from realrag_train.adapter.cache import Cached
 from realrag_train.adapter.config import AdapterRecipe, BaseConfig, DataConfig, FitConfig, GuardConfig
 from realrag_train.adapter.fitting import AdapterTraining, Material
@@ -25,7 +27,6 @@ from realrag_train.adapter.pairs import Drawing
 from realrag_train.adapter.run import train_adapter
 from realrag_train.adapter.sheet import sheets_of
 from realrag_train.adapter.start import AdapterConfig, new_adapter
-from realrag_train.adapter.steering import Steered
 from realrag_train.adapter.things import Things
 from realrag_train.miniature.loop import Keeping
 from realrag_train.small_encoder.pairs import Group, Photo

@@ -12,7 +12,7 @@ from realrag.adapters import build_adapter, load_adapter  # noqa: E402
 from realrag.errors import AdapterError, RealRAGError  # noqa: E402
 from realrag_train.adapter.bases import Fp8Linear, frozen  # noqa: E402
 from realrag_train.adapter.start import AdapterConfig, new_adapter, published, save_adapter  # noqa: E402
-from realrag_train.adapter.steering import Steered  # noqa: E402
+from realrag.adapters.steering import Steered  # noqa: E402
 
 SMALL = AdapterConfig(hidden=64, tokens=3, depth=1)
 LOW = AdapterConfig(hidden=64, tokens=3, depth=1, rank=2)

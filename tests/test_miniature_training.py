@@ -14,7 +14,8 @@ from PIL import Image
 from realrag_train.__main__ import main
 from realrag_train.miniature import world as world_module
 from realrag_train.miniature.generator import GeneratorConfig, GeneratorTraining, flow_loss, noise_levels
-from realrag_train.miniature.judge import Judge, class_accuracy, softened
+from realrag_train.miniature.judge import learn
+from realrag_train.miniature.measure import share, times
 from realrag_train.miniature.loop import Keeping, Watch, chosen_rows, pace
 from realrag_train.miniature.sheet import tile
 from realrag_train.miniature.taef2 import FRONT, Teacher, squeeze
@@ -24,6 +25,7 @@ from realrag_train.small_encoder.pairs import Group, Photo, PhotoSet
 from realrag.errors import RealRAGError
 from realrag.miniature.autoencoder import Autoencoder, load_autoencoder
 from realrag.miniature.generator import load_generator
+from realrag.miniature.judge import class_accuracy, copied, load_judge, softened
 from realrag.miniature.sd3 import SD3, SD3Config
 
 ROOT = Path(__file__).parent.parent
@@ -274,7 +276,29 @@ def test_the_commands_go_from_photos_to_a_generator_and_its_measure(tmp_path, mo
     assert stopped.value.code == 75 and "stopped after step 3" in capsys.readouterr().out
     short = f"--mobilenet {tmp_path / 'net.safetensors'} --out {tmp_path / 'out' / 'm.json'} --each 1 --most 1 --steps 1"
     assert main(["miniature-measure", *common, "--autoencoder", str(coder), "--generator", str(made), *short.split()]) == 0
-    assert "drawn, held out classes" in (tmp_path / "out" / "m.json").read_text()
+    assert '"held out, kind, without"' in (tmp_path / "out" / "m.json").read_text()
+    judge = tmp_path / "out" / "judge.safetensors"
+    assert main(["miniature-judge", *common[:-2], "--mobilenet", str(tmp_path / "net.safetensors"), "--out", str(judge)]) == 0
+    features, loaded = load_judge(judge)
+    assert loaded.names == ("kiwi", "lemon", "juice") and loaded(features(torch.rand(2, 3, 16, 16))).shape == (2, 3)
+    with pytest.raises(RealRAGError, match="says"):
+        load_judge(made)
+
+
+def test_a_copy_is_as_near_as_photos_hardly_ever_are_to_one_another():
+    near = lambda cosine: torch.tensor([cosine, (1 - cosine**2) ** 0.5, 0, 0])  # noqa: E731 - to the first photo
+    photos = torch.stack([near(1.0), near(0.9), *torch.eye(4)[2:]])
+    assert copied(torch.stack([near(1.0), near(-0.2), near(0.2)]), photos).tolist() == [True, False, False]
+    assert copied(near(0.95)[None], photos).all() and not copied(near(0.2)[None], photos).any()
+
+
+def test_intervals_draw_classes_and_a_ratio_is_of_the_same_rows():
+    classes = np.repeat(np.arange(16), 8)
+    right = np.repeat(np.arange(16) % 2, 8).astype(float)
+    found = share(right, classes)
+    assert found["mean"] == 0.5 and 0.2 < found["low"] < 0.3 and 0.7 < found["high"] < 0.8  # of 16 coins, not of 128
+    assert times(right, right, classes) == {"mean": 1.0, "low": 1.0, "high": 1.0}
+    assert times(right, right * 0, classes)["mean"] == np.inf
 
 
 def test_the_judge_learns_classes_that_a_line_parts_and_is_not_led_by_their_sizes():
@@ -282,10 +306,12 @@ def test_the_judge_learns_classes_that_a_line_parts_and_is_not_led_by_their_size
     middles = torch.nn.functional.normalize(torch.randn(3, 16, generator=dice), dim=1)
     labels = torch.tensor([0] * 60 + [1] * 6 + [2] * 6)
     drawn = torch.nn.functional.normalize(middles[labels] + 0.1 * torch.randn(72, 16, generator=dice), dim=1)
-    judge = Judge()
-    judge.learn(drawn, labels.tolist(), 3)
+    judge = learn("abc", drawn, labels.tolist())
     fresh = torch.nn.functional.normalize(middles[labels] + 0.1 * torch.randn(72, 16, generator=dice), dim=1)
     assert class_accuracy(judge(fresh), labels.tolist()) > 0.95
+    margins = judge.margins(fresh, labels)
+    assert torch.equal(margins > 0, judge(fresh).argmax(1) == labels)
+    assert margins[0] == pytest.approx(float(judge(fresh)[0, 0] - judge(fresh)[0, 1:].max()), abs=1e-5)
 
 
 def test_a_softened_photo_keeps_its_light_and_loses_its_edges():

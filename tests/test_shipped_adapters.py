@@ -11,17 +11,18 @@ import torch
 
 import realrag
 from realrag.adapters import load_adapter
+from realrag.adapters.steering import Steered
 from realrag.encoder import load_encoder
 from realrag.miniature.autoencoder import load_autoencoder
 from realrag.miniature.generator import load_generator
+from realrag.miniature.painting import Miniature
 from realrag.miniature.sampling import shifted
-from realrag_train.adapter.bases import Miniature, frozen
+from realrag_train.adapter.bases import frozen
 from realrag_train.adapter.cache import cached
 from realrag_train.adapter.config import DataConfig, read_adapter_recipe
 from realrag_train.adapter.gap import fixed_tuples, measure
 from realrag_train.adapter.inputs import MiniatureInputs
 from realrag_train.adapter.run import SHIFTS
-from realrag_train.adapter.steering import Steered
 from realrag_train.adapter.things import HELD_OUT, TRAIN, Things, read_things
 
 ASSETS = Path(realrag.__file__).parent / "assets"

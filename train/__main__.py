@@ -17,7 +17,7 @@ COMMANDS = {
     "reproduce": "reproduce.command",
     "convert-mobilenet": "small_encoder.convert_mobilenet", "model-card": "small_encoder.model_card",
     "miniature-autoencoder": "miniature.autoencoder", "miniature-generator": "miniature.generator",
-    "miniature-measure": "miniature.measure", "adapter": "adapter.run",
+    "miniature-judge": "miniature.judge", "miniature-measure": "miniature.measure", "adapter": "adapter.run",
 }  # fmt: skip
 
 

@@ -24,6 +24,11 @@ def autoencoder_file() -> Path:
     return FOLDER / "autoencoder.safetensors"
 
 
+def judge_file() -> Path:
+    """Who tells what a picture shows."""
+    return FOLDER / "judge.safetensors"
+
+
 def families_there() -> list[str]:
     """Those of NAMES that can be loaded: their generator and the autoencoder are in the package."""
     found = [name for name, family in NAMES.items() if generator_file(family).is_file()]

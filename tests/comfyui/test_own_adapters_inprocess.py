@@ -136,8 +136,8 @@ def test_a_miniature_in_comfyui_is_steered_as_in_training(world, vision, encoder
     from test_miniature_parity import SMALL, TIGHT, comfyui_model, filled
 
     from realrag.adapters import load_adapter
-    from realrag_train.adapter.bases import Miniature
-    from realrag_train.adapter.steering import Steered
+    from realrag.miniature.painting import Miniature
+    from realrag.adapters.steering import Steered
 
     ours = filled(SMALL[kind]())
     theirs = comfyui_model(ours)

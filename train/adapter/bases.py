@@ -3,45 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from realrag.adapters.steering import Base
 from realrag.errors import RealRAGError
-from realrag.miniature import flux, sd3
-
-MINIATURES = {"sd3": "SD3", "flux": "Flux"}
-MINIATURE_HEADS = {"sd3": sd3.HEAD, "flux": flux.HEAD}  # channels of a head
-
-
-class Base(Protocol):
-    """A generator that predicts d x / d sigma on the straight line x = (1 - sigma) x_0 + sigma noise."""
-
-    family: str  # "sd3" or "flux"
-    name: str  # in words, as messages and the adapter file say it
-    net: nn.Module
-    width: int
-    heads: int
-    blocks: int  # double (joint) ones
-
-    def velocity(self, x: Tensor, sigma: Tensor, states: Tensor, pooled: Tensor) -> Tensor:
-        """x (B, C, h, w), sigma (B,), states (B, T, D), pooled (B, P) -> (B, C, h, w)"""
-
-
-class Miniature:
-    """RealRAG's own small SD3 or Flux."""
-
-    def __init__(self, net: nn.Module, name: str = ""):
-        self.net, self.family = net, net.family
-        self.name = name or f"the miniature {MINIATURES[net.family]}"
-        blocks = net.double_blocks if self.family == "flux" else net.joint_blocks
-        self.width, self.blocks = net.config.width, len(blocks)
-        self.heads = self.width // MINIATURE_HEADS[self.family]
-
-    def velocity(self, x: Tensor, sigma: Tensor, states: Tensor, pooled: Tensor) -> Tensor:
-        return self.net(x, sigma, states, pooled)
 
 
 class DiffusersSD3:

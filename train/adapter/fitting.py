@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from realrag.adapters.steering import Steered
 from realrag.errors import RealRAGError
 from realrag.miniature.sampling import shifted
 
@@ -19,7 +20,6 @@ from .cache import Cached
 from .config import FitConfig, GuardConfig
 from .gap import LOOKS, Gap, check, fixed_tuples, measure
 from .pairs import Drawing
-from .steering import Steered
 
 FIXED_SEED = 0  # of the tuples: the same for every run
 
@@ -44,12 +44,12 @@ class Together(nn.Module):
 class AdapterTraining(Training):
     """The step, its dice all drawn from (seed, step), and the gap on fixed tuples now and then.
 
-    shift: of noise levels. plain: share of pairs in the plain look.
+    shift: of noise levels. plain, cousins: what `Drawing` says.
     """
 
     def __init__(
         self, steered: Steered, material: Material, fit: FitConfig, guard: GuardConfig, shift: float = 1.0,
-        plain: float = 0.5, device: str | torch.device = "cpu",
+        plain: float = 0.5, cousins: float = 0.0, device: str | torch.device = "cpu",
     ):  # fmt: skip
         super().__init__(
             Together(steered.adapter, steered.base.net) if fit.together else steered.adapter,
@@ -63,7 +63,7 @@ class AdapterTraining(Training):
             self.optimiser = eight_bit(self.optimiser)
         self.steered, self.fit, self.guard, self.shift, self.device = steered, fit, guard, shift, torch.device(device)
         self.cached = material.train
-        self.drawing = Drawing(material.train, (fit.drop_image, fit.drop_text, fit.drop_both), plain)
+        self.drawing = Drawing(material.train, (fit.drop_image, fit.drop_text, fit.drop_both), plain, cousins)
         parts = {"seen": material.seen, "held out": material.held_out}
         self.parts = {name: part for name, part in parts.items() if part is not None}
         tuples = lambda part, look: fixed_tuples(part, guard.tuples, self.levels, FIXED_SEED, look)  # noqa: E731

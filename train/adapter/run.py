@@ -12,21 +12,22 @@ from pathlib import Path
 
 import torch
 
+from realrag.adapters.steering import Base, Steered
 from realrag.encoder import Encoder, load_encoder
 from realrag.errors import RealRAGError
 from realrag.files import canonical_json, sha256_bytes, write_atomic
 from realrag.miniature.generator import load_generator, save_generator
+from realrag.miniature.painting import Miniature
 
 from ..miniature.loop import Keeping, Watch, training_key
 from ..stages import STOPPED, Say
-from .bases import Base, Miniature, frozen, load_diffusers
+from .bases import frozen, load_diffusers
 from .cache import Cached, cached
 from .config import MINIATURE, AdapterRecipe, BaseConfig, DataConfig, read_adapter_recipe
 from .fitting import AdapterTraining, Material
 from .gap import NoGap
 from .inputs import DiffusersInputs, Inputs, MiniatureInputs
 from .start import new_adapter, save_adapter
-from .steering import Steered
 from .things import HELD_OUT, SEEN, TRAIN, read_things
 
 HELP = "train a reference adapter for a generator (miniature, or SD3 and Flux of diffusers)"
@@ -163,7 +164,8 @@ def train_adapter(
     adapter = new_adapter(base, dim, places, recipe.adapter, recipe.fit.seed).to(device)
     steered = Steered(base, adapter)
     shift = recipe.base.shift or SHIFTS[base.family]
-    training = AdapterTraining(steered, material, recipe.fit, recipe.guard, shift, recipe.data.plain, device)
+    data = recipe.data
+    training = AdapterTraining(steered, material, recipe.fit, recipe.guard, shift, data.plain, data.cousins, device)
     facts = {
         "recipe": recipe.facts(),
         "encoder": encoder.weights_sha256,

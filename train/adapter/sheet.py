@@ -11,46 +11,16 @@ from PIL import Image
 from torch import Tensor
 
 from realrag.files import write_atomic
-from realrag.miniature.sampling import sample
+from realrag.adapters.steering import Base, Steered
+from realrag.miniature.painting import paint
 
-from .bases import Base
 from .cache import Cached
 from .fitting import AdapterTraining
 from .gap import LOOKS
 from .inputs import MiniatureInputs
 from .pairs import Drawing
-from .steering import Steered
 
-ROWS, STEPS, CFG = 8, 16, 3.0
-
-
-class Painter:
-    """A steered generator as `sample` calls it; with guidance the second half of the rows has no reference, as in ComfyUI."""
-
-    def __init__(self, steered: Steered, features: Tensor | None):
-        self.steered, self.features, self.family = steered, features, steered.base.family
-
-    def __call__(self, x: Tensor, sigma: Tensor, states: Tensor, pooled: Tensor, attend=None) -> Tensor:
-        features, shown = self.features, None
-        if features is not None and len(x) > len(features):
-            shown = torch.arange(len(x)) < len(features)
-            features = torch.cat((features, features))
-        return self.steered.velocity(x, sigma, states, pooled, features, shown)
-
-
-@torch.no_grad()
-def paint(
-    steered: Steered,
-    inputs: MiniatureInputs,
-    texts: tuple[Tensor, Tensor],
-    features: Tensor | None,
-    noise: Tensor,
-    **how,
-) -> Tensor:
-    """(B, 3, S, S) in 0..1. texts: states and pooled of B prompts; features (B, L, E) or None."""
-    empty = inputs.texts([""])
-    how = {"steps": STEPS, "cfg": CFG, **how}
-    return inputs.autoencoder.decode(sample(Painter(steered, features), noise, texts, empty, **how))
+ROWS, STEPS = 8, 16
 
 
 def rows_of(cached: Cached, count: int, seed: int) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -69,10 +39,9 @@ def columns(
     prompts, right, wrong = rows_of(cached, count, seed)
     looks = np.full(len(right), look)
     noise = torch.randn(cached.pictures(right, looks).shape, generator=torch.Generator().manual_seed(seed))
-    texts = inputs.texts(prompts)
     shown = [inputs.autoencoder.decode(cached.pictures(photos, looks)) for photos in (right, wrong)]
     made = [
-        paint(steered, inputs, texts, f, noise, **how)
+        paint(steered, inputs.autoencoder, inputs.encoder.towers.text, prompts, noise, f, **{"steps": STEPS, **how})
         for f in (None, cached.seen(right, looks), cached.seen(wrong, looks))
     ]
     return [shown[0], made[0], made[1], shown[1], made[2]]

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from realrag.adapters import build_adapter
 from realrag.adapters.instantx_sd3 import RESAMPLER_HEAD
+from realrag.adapters.steering import Base
 from realrag.adapters.reading import FORMAT, VERSION
 from realrag.errors import RealRAGError
 from realrag.files import sorted_header, write_atomic
 
-from .bases import Base
 
 HALF_LIMIT = 65504.0  # the largest number of fp16
 

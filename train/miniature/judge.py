@@ -1,9 +1,9 @@
-"""The judge of pictures: a linear classifier on MobileNet's features, taught on real photos alone, sharp and softened. It
-shares nothing with what it judges."""
+"""Teaches the judge of pictures: from real photos alone, sharp and softened."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,65 +11,63 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from realrag.small_encoder import MobileNet
+from realrag.files import sha256_file
+from realrag.miniature.judge import SHARP, Features, Judge, save_judge
 
 from ..small_encoder.convert_mobilenet import load_mobilenet
+from .features import answers
+from .world import World, add_world_arguments, read_photos
 
-SIDE = 192  # pictures of 128 pixels are enlarged: MobileNet was made for 224
-
-
-def softened(pictures: Tensor) -> Tensor:
-    """(B, 3, S, S) less sharp: a judge that knows only sharp photos takes every softness for another class."""
-    return 0.4 * pictures + 0.6 * F.interpolate(F.avg_pool2d(pictures, 2), scale_factor=2, mode="bilinear")
+HELP = "teach the judge of the miniatures' pictures"
 
 
-class Features(nn.Module):
-    """(B, 3, S, S) in 0..1 -> (B, 1024) of unit length: MobileNet V1 as it came."""
-
-    def __init__(self, mobilenet: Path, soft: bool = False):
-        super().__init__()
-        state, about = load_mobilenet(mobilenet)
-        self.net, self.soft = MobileNet(), soft
-        self.net.load_state_dict(state)
-        self.to(memory_format=torch.channels_last).eval().requires_grad_(False)
-        self.mean, self.std = about["mean"], about["std"]
-
-    @torch.no_grad()
-    def forward(self, pictures: Tensor) -> Tensor:
-        x = softened(pictures) if self.soft else pictures
-        x = F.interpolate(x, (SIDE, SIDE), mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
-        with torch.autocast("cpu", torch.bfloat16):
-            answer = self.net((x - self.mean) / self.std)
-        return F.normalize(answer.float().mean((2, 3)), dim=1)
+def mobilenet_features(mobilenet: Path, soft: bool = False) -> Features:
+    """Of a file made by convert-mobilenet."""
+    state, about = load_mobilenet(mobilenet)
+    return Features(state, about["mean"], about["std"], soft)
 
 
-class Judge:
-    """`learn` from features and labels; then `judge(features)` gives log-odds (B, classes)."""
+def learn(
+    names: Sequence[str], features: Tensor, labels: Sequence[int], steps: int = 60, decay: float = 1e-4
+) -> Judge:  # fmt: skip
+    """Multinomial logistic regression by L-BFGS, every class counting alike; features (N, D), labels (N,) rows of names."""
+    centre, target = features.mean(0), torch.as_tensor(labels)
+    weight = 1 / torch.bincount(target, minlength=len(names)).clamp_min(1).float()
+    linear = nn.Linear(features.shape[1], len(names))
+    nn.init.zeros_(linear.weight), nn.init.zeros_(linear.bias)
+    optimiser = torch.optim.LBFGS(linear.parameters(), max_iter=steps, line_search_fn="strong_wolfe")
+    x = (features - centre) * SHARP
 
-    def learn(self, features: Tensor, labels: Sequence[int], classes: int, steps: int = 60, decay: float = 1e-4) -> None:
-        """Multinomial logistic regression by L-BFGS, every class counting alike; features (N, D), labels (N,) codes."""
-        self.centre = features.mean(0)
-        target = torch.as_tensor(labels)
-        weight = 1 / torch.bincount(target, minlength=classes).clamp_min(1).float()
-        linear = nn.Linear(features.shape[1], classes)
-        nn.init.zeros_(linear.weight), nn.init.zeros_(linear.bias)
-        optimiser = torch.optim.LBFGS(linear.parameters(), max_iter=steps, line_search_fn="strong_wolfe")
-        x = (features - self.centre) * 10
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        value = F.cross_entropy(linear(x), target, weight) + decay * linear.weight.square().sum()
+        value.backward()
+        return value
 
-        def loss() -> Tensor:
-            optimiser.zero_grad()
-            value = F.cross_entropy(linear(x), target, weight) + decay * linear.weight.square().sum()
-            value.backward()
-            return value
-
-        optimiser.step(loss)
-        self.linear = linear.requires_grad_(False)
-
-    def __call__(self, features: Tensor) -> Tensor:
-        return self.linear((features - self.centre) * 10)
+    optimiser.step(loss)
+    return Judge(tuple(names), centre, linear.weight.detach(), linear.bias.detach())
 
 
-def class_accuracy(scores: Tensor, labels: Sequence[int]) -> float:
-    """Mean over the classes that occur of the share of their rows (N, classes) whose greatest score is their own."""
-    right, labels = (scores.argmax(1) == torch.as_tensor(labels)).float().numpy(), np.asarray(labels)
-    return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
+def taught_judge(mobilenet: Path, world: World) -> Judge:
+    """Learns from the plain view and a cropped one of every photo, sharp and softened; the features are kept in files."""
+    found = []
+    for soft in (False, True):
+        for view in (0, 2):
+            name = "judge-soft" if soft else "judge"
+            made = answers(name, mobilenet_features(mobilenet, soft), world, view, lambda: world.pixels(view))  # noqa: B023
+            found.append(torch.from_numpy(np.array(made)).float())
+    labels = np.tile(world.photos.group_rows(), len(found))
+    return learn([group.name for group in world.groups], torch.cat(found), labels)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_world_arguments(parser)
+    parser.add_argument("--mobilenet", type=Path, required=True, metavar="FILE", help="made by convert-mobilenet")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="safetensors to write")
+
+
+def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
+    taught = read_photos(arguments, "train")
+    judge, features = taught_judge(arguments.mobilenet, taught), mobilenet_features(arguments.mobilenet)
+    save_judge(arguments.out, features, judge, {"photos": taught.key, "views": 2})
+    say(f"{len(judge.names)} classes from {len(taught.photos.photos)} photos, sha256 {sha256_file(arguments.out)[:12]}")

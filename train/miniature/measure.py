@@ -1,48 +1,38 @@
-"""Measures the miniatures with the judge: photos, the autoencoder's copies of them, and a generator's pictures."""
+"""Measures the miniatures with the judge: photos, the autoencoder's copies of them, and what a generator draws of things it
+has seen and of things held out, without a reference, with a photo of the thing, and with a photo of another thing."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from realrag.encoder import load_encoder
+from realrag.adapters import load_adapter
+from realrag.adapters.steering import Steered
+from realrag.encoder import Encoder, load_encoder
 from realrag.files import sha256_file, write_atomic
 from realrag.miniature.autoencoder import Autoencoder, load_autoencoder
 from realrag.miniature.generator import load_generator
-from realrag.miniature.sampling import LATENT, sample
+from realrag.miniature.judge import Judge, class_accuracy, copied
+from realrag.miniature.painting import CFG, STEPS, Miniature, noise_of, paint
 
-from ..small_encoder.pairs import QUERY
-from .features import answers, to_images
-from .generator import Texts
-from .judge import Features, Judge, class_accuracy
+from ..small_encoder.pairs import QUERY, Group
+from ..small_encoder.views import open_photo
+from .features import to_images
+from .judge import mobilenet_features, taught_judge
 from .sheet import tile
 from .world import World, add_world_arguments, held_out, read_photos
 
-HELP = "judge the miniature autoencoder and generators"
-CHUNK = 32
-
-
-def features_of(features: Features, pictures: Tensor, through: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
-    """(N, 1024) of (N, 3, S, S) after `through`."""
-    return torch.cat([features(through(chunk.contiguous())) for chunk in pictures.split(CHUNK)])
-
-
-def taught_judge(mobilenet: Path, world: World) -> Judge:
-    """Learns from the plain view and a cropped one of every photo, sharp and softened; the features are kept in files."""
-    found, judge = [], Judge()
-    for soft in (False, True):
-        for view in (0, 2):
-            name = "judge-soft" if soft else "judge"
-            made = answers(name, Features(mobilenet, soft), world, view, lambda: world.pixels(view))  # noqa: B023
-            found.append(torch.from_numpy(np.array(made)).float())
-    judge.learn(torch.cat(found), np.tile(labels_of(world), len(found)), len(world.groups))
-    return judge
+HELP = "judge the miniature autoencoder, generators and adapters"
+DRAWS = 2000  # of the bootstrap
+OPENED = 256  # pixels of a reference's short side at least
+WORDS = ("name", "kind")  # what prompts say: "a photo of lemon", "a photo of citrus"
 
 
 def copies(autoencoder: Autoencoder) -> Callable[[Tensor], Tensor]:
@@ -54,70 +44,147 @@ def copies(autoencoder: Autoencoder) -> Callable[[Tensor], Tensor]:
             made = autoencoder.decode(autoencoder.encode(x)).float()
         return (made * 255).round() / 255
 
-    return through
-
-
-@torch.no_grad()
-def drawn(model, autoencoder: Autoencoder, prompts: list[str], texts: Texts, seed: int, steps: int, cfg: float) -> Tensor:
-    """One picture (3, S, S) of each prompt, from noise of its own."""
-    dice, made = torch.Generator().manual_seed(seed), []
-    for start in range(0, len(prompts), CHUNK):
-        said = prompts[start : start + CHUNK]
-        noise = torch.randn(len(said), 16, LATENT, LATENT, generator=dice)
-        with torch.autocast("cpu", torch.bfloat16):
-            latents = sample(model, noise, texts(said), texts([""]), steps=steps, cfg=cfg)
-            made.append(autoencoder.decode(latents).float())
-    return (torch.cat(made) * 255).round() / 255
+    return lambda pictures: torch.cat([through(part.contiguous()) for part in pictures.split(32)])
 
 
 def labels_of(world: World) -> np.ndarray:
     return np.array(world.photos.group_rows())
 
 
+def interval(figure: Callable[[np.ndarray], float], classes: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """95 % bootstrap interval of figure(rows), drawing classes with all their rows: pictures of one class are no independent
+    witnesses of how others fare."""
+    dice, own = np.random.default_rng(seed), [np.flatnonzero(classes == c) for c in np.unique(classes)]
+    drawn = (np.concatenate([own[i] for i in dice.integers(len(own), size=len(own))]) for _ in range(DRAWS))
+    return tuple(float(value) for value in np.nanquantile([figure(rows) for rows in drawn], (0.025, 0.975)))
+
+
+def share(right: np.ndarray, classes: np.ndarray) -> dict:
+    """Mean of the class means of 0 and 1 (N,), with its interval. Every class has as many rows here."""
+    low, high = interval(lambda rows: right[rows].mean(), classes)
+    return {"mean": float(np.mean([right[classes == c].mean() for c in np.unique(classes)])), "low": low, "high": high}
+
+
+def times(more: np.ndarray, less: np.ndarray, classes: np.ndarray) -> dict:
+    """How many times the mean of `less` that of `more` is, of the same prompts and noise."""
+
+    def ratio(rows: np.ndarray) -> float:
+        return more[rows].mean() / less[rows].mean() if less[rows].any() else np.inf
+
+    low, high = interval(ratio, classes)
+    return {"mean": float(ratio(np.arange(len(classes)))), "low": low, "high": high}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is drawn of some classes: `each` pictures of every one of `labels`, rows of `groups`, and test photos of it as
+    references, in turn; a wrong reference is the right one of another class."""
+
+    groups: tuple[Group, ...]
+    labels: list[int]
+    each: int
+    tested: World
+
+    @property
+    def rows(self) -> np.ndarray:
+        return np.repeat(self.labels, self.each)
+
+    def prompts(self, words: str) -> list[str]:
+        return [QUERY.format(self.groups[row].coarse if words == "kind" else self.groups[row].name) for row in self.rows]
+
+    def references(self, wrong: bool) -> list[int]:
+        """Photos of `tested`."""
+        own = labels_of(self.tested)
+        of = dict(zip(self.labels, np.roll(self.labels, 1))) if wrong else {label: label for label in self.labels}
+        found = []
+        for label in self.labels:
+            photos = np.flatnonzero(own == of[label])
+            found += [int(photos[len(photos) * i // self.each % len(photos)]) for i in range(self.each)]
+        return found
+
+    def states(self, encoder: Encoder, wrong: bool) -> Tensor:
+        """(N, L, E)"""
+        made = []
+        for photo in self.references(wrong):
+            image = open_photo(self.tested.photos.photos[photo].path, OPENED)
+            made.append(encoder.see(encoder.prepare(image)[None]).penultimate.half())
+        return torch.cat(made).float()
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_world_arguments(parser)
     parser.add_argument("--mobilenet", type=Path, required=True, metavar="FILE", help="made by convert-mobilenet")
     parser.add_argument("--autoencoder", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--generator", type=Path, metavar="FILE", help="judge what it draws of every class it has seen, too")
-    parser.add_argument("--encoder", default="realrag-small", help="whose text tower reads the prompts")
+    parser.add_argument("--generator", type=Path, metavar="FILE", help="judge what it draws, too")
+    parser.add_argument("--adapter", type=Path, metavar="FILE", help="and what it draws with references")
+    parser.add_argument("--encoder", default="realrag-small", help="whose text tower reads the prompts, and who sees references")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON to write")
     parser.add_argument("--each", type=int, default=8, help="pictures of a class")
+    parser.add_argument("--seen-each", type=int, default=4, help="pictures of a class that the generator has seen")
     parser.add_argument("--most", type=int, default=10, help="test photos of a class")
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--cfg", type=float, default=3.0)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--cfg", type=float, default=CFG)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
 
 
 def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
     torch.set_num_threads(arguments.threads)
-    features, autoencoder = Features(arguments.mobilenet), load_autoencoder(arguments.autoencoder)
+    features, autoencoder = mobilenet_features(arguments.mobilenet), load_autoencoder(arguments.autoencoder)
     taught, tested = read_photos(arguments, "train"), read_photos(arguments, "test")
-    names = [group.name for group in taught.groups]
-    judge, labels = taught_judge(arguments.mobilenet, taught), labels_of(tested)
+    judge, labels, away = taught_judge(arguments.mobilenet, taught), labels_of(tested), set(held_out(arguments.grocery))
     rows = np.sort(np.concatenate([np.flatnonzero(labels == label)[: arguments.most] for label in np.unique(labels)]))
-    photos, labels, away = to_images(tested.pixels(0)[rows]), labels[rows], set(held_out(arguments.grocery))
-    seen = np.array([names[label] not in away for label in labels])
+    photos, labels = to_images(tested.pixels(0)[rows]), labels[rows]
+    seen = np.array([judge.names[label] not in away for label in labels])
     report: dict = {"judge": "linear on MobileNet V1, taught on sharp and softened photos", "photos": len(labels), "autoencoder": sha256_file(arguments.autoencoder)}
-    for what, through in (("photos", lambda x: x), ("copies", copies(autoencoder))):
-        scores = judge(features_of(features, photos, through))
+    for what, pictures in (("photos", photos), ("copies", copies(autoencoder)(photos))):
+        scores = judge(features.of(pictures))
         for part, mask in (("all", np.ones_like(seen)), ("seen", seen), ("held out", ~seen)):
             report[f"{what}, {part} classes"] = class_accuracy(scores[mask], labels[mask])
     report["copies / photos"] = report["copies, all classes"] / report["photos, all classes"]
     if arguments.generator:
-        model, texts = load_generator(arguments.generator), Texts(load_encoder(arguments.encoder).towers.text)
-        report |= {"generator": sha256_file(arguments.generator), "steps": arguments.steps, "cfg": arguments.cfg}
-        for part in ("seen", "held out"):
-            wanted = [label for label, name in enumerate(names) if (name in away) == (part == "held out")]
-            wanted = [label for label in wanted for _ in range(arguments.each)]
-            prompts = [QUERY.format(names[label]) for label in wanted]
-            made = drawn(model, autoencoder, prompts, texts, arguments.seed, arguments.steps, arguments.cfg)
-            scores = judge(features_of(features, made))
-            report[f"drawn, {part} classes"] = class_accuracy(scores, wanted)
-            sheet = tile(made[:: max(1, arguments.each)], 8)
-            name = arguments.out.with_name(f"{arguments.out.stem}-{part.replace(' ', '-')}.png")
-            write_atomic(name, lambda file: sheet.save(file, "PNG"))  # noqa: B023 - written at once
-        report["drawn / photos, seen classes"] = report["drawn, seen classes"] / report["photos, seen classes"]
+        library = features.of(to_images(taught.pixels(0)))
+        report |= judged(arguments, judge, features, autoencoder, library, tested, away, say)
+        report["drawn / photos, seen classes"] = report["seen, name, without"]["mean"] / report["photos, seen classes"]
     write_atomic(arguments.out, json.dumps(report, indent=1).encode())
     for name, value in report.items():
-        say(f"{name}: {value:.3f}" if isinstance(value, float) else f"{name}: {value}")
+        say(f"{name}: {told(value)}")
+
+
+def told(value) -> str:
+    if isinstance(value, dict):
+        return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]" + (
+            f", near-copies {value['copied']:.1%}" if "copied" in value else ""
+        )
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def judged(arguments, judge: Judge, features, autoencoder, library: Tensor, tested: World, away: set[str], say) -> dict:
+    """Accuracy by part, words and reference; how many times as many are right with the right reference as without."""
+    encoder, net = load_encoder(arguments.encoder), load_generator(arguments.generator)
+    report = {"generator": sha256_file(arguments.generator), "steps": arguments.steps, "cfg": arguments.cfg}
+    how, base = {"steps": arguments.steps, "cfg": arguments.cfg}, Miniature(net)
+    steered = Steered(base)
+    if arguments.adapter:
+        report["adapter"], steered = sha256_file(arguments.adapter), Steered(base, load_adapter(arguments.adapter).float())
+        steered.adapter.spec.check_encoder(encoder.weights_sha256)
+    arms = ("without", "right", "wrong") if arguments.adapter else ("without",)
+    for part, each in (("seen", arguments.seen_each), ("held out", arguments.each)):
+        wanted = [label for label, name in enumerate(judge.names) if (name in away) == (part == "held out")]
+        plan, right = Plan(tested.groups, wanted, each, tested), {}
+        noise = noise_of(len(plan.rows), arguments.seed)
+        states = {"without": None} | {arm: plan.states(encoder, arm == "wrong") for arm in arms[1:]}
+        for words in WORDS[: 1 + (part == "held out")]:
+            for arm in arms:
+                made = paint(steered, autoencoder, encoder.towers.text, plan.prompts(words), noise, states[arm], **how)
+                answers = features.of(made)
+                right[arm] = (judge.margins(answers, plan.rows) > 0).numpy().astype(float)
+                about = {**share(right[arm], plan.rows), "copied": float(copied(answers, library).float().mean())}
+                say(f"{part}, {words}, {arm}: {told(about)}")
+                report[f"{part}, {words}, {arm}"] = about
+                page = tile(made[::each], 8)
+                name = arguments.out.with_name(f"{arguments.out.stem}-{part.replace(' ', '-')}-{words}-{arm}.png")
+                write_atomic(name, lambda file: page.save(file, "PNG"))  # noqa: B023 - written at once
+            for arm in arms[1:]:
+                report[f"{part}, {words}, {arm} / without"] = times(right[arm], right["without"], plan.rows)
+    return report

@@ -1,20 +1,33 @@
-"""A frozen generator with an adapter at its blocks, by hooks alone: none of the generator's code is copied or replaced.
+"""A generator with an adapter at its blocks, by hooks alone: none of the generator's code is copied or replaced.
 
-The formulas are those of `realrag.adapters`, so that what is trained is what ComfyUI injects later.
+The formulas are those of the adapters' own files, so that what is trained is what ComfyUI injects later.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor, nn
 
-from realrag.adapters import xlabs
-from realrag.adapters.attention import split_heads
-from realrag.errors import RealRAGError
+from ..errors import RealRAGError
+from . import xlabs
+from .attention import split_heads
 
-from .bases import Base
+
+class Base(Protocol):
+    """A generator that predicts d x / d sigma on the straight line x = (1 - sigma) x_0 + sigma noise."""
+
+    family: str  # "sd3" or "flux"
+    name: str  # in words, as messages and the adapter file say it
+    net: nn.Module
+    width: int
+    heads: int
+    blocks: int  # double (joint) ones
+
+    def velocity(self, x: Tensor, sigma: Tensor, states: Tensor, pooled: Tensor) -> Tensor:
+        """x (B, C, h, w), sigma (B,), states (B, T, D), pooled (B, P) -> (B, C, h, w)"""
 
 
 @dataclass(frozen=True)
@@ -82,12 +95,16 @@ def sites_of(base: Base) -> list[Site]:
 
 
 class Steered:
-    """Call it like the generator, with an image encoder's features beside. Hooks stay on `base.net` as long as it lives."""
+    """Call it like the generator, with an image encoder's features beside. Hooks stay on `base.net` as long as it lives.
 
-    def __init__(self, base: Base, adapter: nn.Module):
+    Without an adapter it is the generator."""
+
+    def __init__(self, base: Base, adapter: nn.Module | None = None):
         self.base, self.adapter = base, adapter
-        adapter.spec.check_base(base.family, base.name, base.width, base.blocks)
         self._branches: Callable[..., Tensor] | None = None
+        if adapter is None:
+            return
+        adapter.spec.check_base(base.family, base.name, base.width, base.blocks)
         for index, site in enumerate(sites_of(base)):
             site.attach(lambda *seen, index=index: self._branches and self._branches(index, *seen))
 

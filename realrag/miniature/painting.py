@@ -1,0 +1,81 @@
+"""Pictures by a miniature generator that a reference adapter steers, outside ComfyUI."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ..adapters.steering import Steered
+from ..small_encoder import TextTower
+from . import flux, sd3
+from .autoencoder import Autoencoder
+from .sampling import LATENT, sample
+from .text import encode_prompts
+
+FAMILY_NAMES = {"sd3": "SD3", "flux": "Flux"}
+HEADS = {"sd3": sd3.HEAD, "flux": flux.HEAD}  # channels of a head
+STEPS, CFG = 20, 3.0
+CHUNK = 32  # pictures at a time
+
+
+class Miniature:
+    """RealRAG's own small SD3 or Flux, as an adapter sees it."""
+
+    def __init__(self, net: nn.Module, name: str = ""):
+        self.net, self.family = net, net.family
+        self.name = name or f"the miniature {FAMILY_NAMES[net.family]}"
+        blocks = net.double_blocks if self.family == "flux" else net.joint_blocks
+        self.width, self.blocks = net.config.width, len(blocks)
+        self.heads = self.width // HEADS[self.family]
+
+    def velocity(self, x: Tensor, sigma: Tensor, states: Tensor, pooled: Tensor) -> Tensor:
+        return self.net(x, sigma, states, pooled)
+
+
+class Guided:
+    """A steered generator as `sample` calls it; with guidance the second half of the rows has no reference, as in ComfyUI."""
+
+    def __init__(self, steered: Steered, features: Tensor | None):
+        self.steered, self.features, self.family = steered, features, steered.base.family
+
+    def __call__(self, x: Tensor, sigma: Tensor, states: Tensor, pooled: Tensor, attend=None) -> Tensor:
+        features, shown = self.features, None
+        if features is not None and len(x) > len(features):
+            shown = torch.arange(len(x), device=x.device) < len(features)
+            features = torch.cat((features, features))
+        return self.steered.velocity(x, sigma, states, pooled, features, shown)
+
+
+def noise_of(count: int, seed: int) -> Tensor:
+    """(count, 16, 16, 16): what pictures of 128 pixels begin with; picture i is the same however many there are."""
+    dice = torch.Generator().manual_seed(seed)
+    return torch.stack([torch.randn(16, LATENT, LATENT, generator=dice) for _ in range(count)])
+
+
+@torch.no_grad()
+def paint(
+    steered: Steered,
+    autoencoder: Autoencoder,
+    text: TextTower,
+    prompts: list[str],
+    noise: Tensor,
+    features: Tensor | None = None,
+    *,
+    steps: int = STEPS,
+    cfg: float = CFG,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Tensor:
+    """One picture of each of B prompts, (B, 3, S, S) in 0..1, to whole steps of 1/255 as a file holds it.
+
+    noise (B, 16, S / 8, S / 8); features (B, L, E): hidden states of one reference a picture, None for none."""
+    nothing, made = encode_prompts(text, [""]), []
+    for start in range(0, len(prompts), CHUNK):
+        rows = slice(start, start + CHUNK)
+        model = Guided(steered, None if features is None else features[rows])
+        with torch.autocast(noise.device.type, torch.bfloat16):
+            latents = sample(model, noise[rows], encode_prompts(text, prompts[rows]), nothing, steps=steps, cfg=cfg)
+            made.append(autoencoder.decode(latents).float())
+        progress(min(start + CHUNK, len(prompts)), len(prompts))
+    return (torch.cat(made) * 255).round() / 255
