@@ -154,6 +154,23 @@ def test_alone_is_without_an_adapter(kind, tmp_path):
     )
     assert torch.allclose(mixed[alone], plain[alone], atol=1e-6) and torch.allclose(mixed[~alone], steered[~alone], atol=1e-6)
     assert not torch.allclose(plain, steered, atol=1e-4)
+    run.steered.strength = 0.0
+    assert torch.equal(run.steered.velocity(x, sigma, *said, features), plain)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_references_stand_side_by_side(kind, tmp_path):
+    run = training(kind, tmp_path, FitConfig(steps=3, batch=4, rate=1e-2, warm_up=1))
+    for _ in range(3):
+        run.advance()
+    x, sigma, said = torch.randn(4, 16, 4, 4), torch.rand(4), [part.float() for part in run.cached.said(np.zeros(4, int))]
+    two = torch.randn(4, 2, 3, 16)
+    look = lambda features, shown=None: run.steered.velocity(x, sigma, *said, features, shown)  # noqa: E731
+    assert torch.allclose(look(two), look(two.flip(1)), atol=1e-5)  # in either order
+    assert torch.allclose(look(two[:, :1].expand(-1, 3, -1, -1)), look(two[:, 0]), atol=1e-5)  # one thrice is that one
+    assert not torch.allclose(look(two), look(two[:, 0]), atol=1e-4)
+    first = torch.tensor([True, False, False, False])
+    assert torch.allclose(look(two, first)[0], look(two)[0], atol=1e-5) and not torch.allclose(look(two, first)[1], look(two)[1], atol=1e-4)
 
 
 def test_a_training_whose_references_teach_nothing_stops_itself(tmp_path, monkeypatch):

@@ -2,15 +2,21 @@
 
 import csv
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import realrag_train as train
+import torch
 from PIL import Image
 
 from realrag.bundle import Bundle
 from realrag.cli import main
 from realrag.demo import COLUMNS, PHOTOS, PROMPTS
+from realrag.demo_pictures import HELD_OUT, LABEL, PROMPT, SEEN, SIZE, TOP, Painted, sheet, summary, worst
 from realrag.encoder import load_encoder
+from realrag.miniature.files import families_there
 from realrag.retriever import Retriever, shipped_bundle
 
 
@@ -47,9 +53,51 @@ def test_the_contact_sheet_shows_every_answer(demo):
 
 
 def test_the_demo_twice_is_the_same(demo):
-    before = (demo / "references.json").read_bytes()
+    """All that it wrote but the bundle is deleted first: no picture lies ready anywhere."""
+    before = {path.name: path.read_bytes() for path in demo.iterdir() if path.is_file()}
+    for name in before:
+        (demo / name).unlink()
     assert main(["demo", "--out", str(demo)]) == 0
-    assert (demo / "references.json").read_bytes() == before
+    assert {path.name: path.read_bytes() for path in demo.iterdir() if path.is_file()} == before
+    assert before.keys() == {"references.json", "references.png", *(("pictures.json", "pictures.png") if families_there() else ())}
+
+
+def test_every_held_out_class_is_painted():
+    assert sorted(HELD_OUT) == (Path(train.__file__).parent / "miniature" / "held_out.txt").read_text().split("\n")[:-1]
+    assert not set(HELD_OUT) & set(SEEN)
+
+
+@pytest.mark.skipif(not families_there(), reason="the miniatures are not in the package")
+def test_every_prompt_is_painted_without_and_with_the_photo_found_for_it(demo):
+    painted = json.loads((demo / "pictures.json").read_text())
+    assert len(painted) == 2 * len(families_there()) * len(HELD_OUT + SEEN)
+    assert {p["prompt"] for p in painted if p["held_out"]} == {PROMPT.format(thing) for thing in HELD_OUT}
+    for with_it in (p for p in painted if p["reference"]):
+        assert (PHOTOS / with_it["reference"]).is_file()
+    assert len({p["reference"] for p in painted if p["reference"]}) > len(HELD_OUT)
+    sheet = np.asarray(Image.open(demo / "pictures.png").convert("RGB"), np.float32)
+    column = lambda at: sheet[TOP:-300, LABEL + at * (SIZE + 6) :][:, :SIZE]  # noqa: E731
+    for at in range(1, 1 + 2 * len(families_there()), 2):
+        assert np.abs(column(at) - column(at + 1)).mean() > 2, "the photo changes nothing"
+
+
+def test_a_sheet_shows_what_the_judge_likes_least():
+    things = HELD_OUT + SEEN
+    margins = torch.linspace(-1, 1, len(things))
+    picture = torch.rand(len(things), 3, SIZE, SIZE)
+    made = [
+        Painted("SD3 miniature", steered, picture, margins * sign, ["leek"] * len(things), margins > 0.9)
+        for steered, sign in ((False, 3), (True, -1))
+    ]
+    assert [(p.steered, row) for p, row in worst(made)] == [(True, len(things) - 1 - i) for i in range(3)]
+    half = len(HELD_OUT)
+    assert summary(made)[1] == (
+        f"SD3 miniature with the photo: the judge names {min(half, len(things) // 2)} of {half} held out, "
+        f"{max(0, len(things) // 2 - half)} of {len(SEEN)} seen; near-copies of a photo: {int((margins > 0.9).sum())}"
+    )
+    found = [SimpleNamespace(image=Image.new("RGB", (60, 90)), file="a.jpg")] * len(things)
+    shown = np.asarray(sheet(things, found, made), np.float32)
+    assert np.allclose(shown[TOP : TOP + SIZE, LABEL + SIZE + 6 :][:, :SIZE], picture[0].permute(1, 2, 0) * 255, atol=0.6)
 
 
 def test_the_shipped_bundle_is_right_and_belongs_to_the_shipped_encoder():

@@ -97,10 +97,10 @@ def sites_of(base: Base) -> list[Site]:
 class Steered:
     """Call it like the generator, with an image encoder's features beside. Hooks stay on `base.net` as long as it lives.
 
-    Without an adapter it is the generator."""
+    Without an adapter it is the generator. strength: of what the adapter adds, 0 is the generator alone."""
 
-    def __init__(self, base: Base, adapter: nn.Module | None = None):
-        self.base, self.adapter = base, adapter
+    def __init__(self, base: Base, adapter: nn.Module | None = None, strength: float = 1.0):
+        self.base, self.adapter, self.strength = base, adapter, strength
         self._branches: Callable[..., Tensor] | None = None
         if adapter is None:
             return
@@ -120,33 +120,38 @@ class Steered:
     ) -> Tensor:
         """x (B, C, h, w) at noise levels sigma (B,), text states (B, T, D) and pooled (B, P) -> d x / d sigma (B, C, h, w).
 
-        features: (B, L, E) of one reference a row; None leaves the generator alone. shown: (B,) bool; where it is False the
+        features: (B, L, E) of one reference a row, or (B, R, L, E) of R of them, which the picture sees side by side; None
+        leaves the generator alone. shown: (B,) bool; where it is False the
         row is as the format has it without a reference: features of zeros with SD3, no branch at all with Flux. alone: (B,)
         bool; where it is True the generator is as without an adapter.
         """
         # With gradient checkpointing the blocks run again in the backward pass, so the branches stay until the next call.
-        self._branches = None if features is None else self._ready(sigma, features, shown, alone)
+        self._branches = None if features is None or not self.strength else self._ready(sigma, features, shown, alone)
         return self.base.velocity(x, sigma, states, pooled)
 
     def _ready(
         self, sigma: Tensor, features: Tensor, shown: Tensor | None, alone: Tensor | None
     ) -> Callable[..., Tensor]:
-        adapter, heads = self.adapter, self.base.heads
+        adapter, heads, strength = self.adapter, self.base.heads, self.strength
+        many = features.shape[1] if features.ndim == 4 else 1
+        features = features.flatten(0, 1) if features.ndim == 4 else features
+        side_by_side = lambda tokens: tokens.unflatten(0, (-1, many)).flatten(1, 2)  # noqa: E731
         if self.base.family == "flux":
-            tokens = adapter.tokens(features)
+            tokens = side_by_side(adapter.tokens(features))
             steered = shown if alone is None else ~alone if shown is None else shown & ~alone
 
             def flux(index: int, q: Tensor) -> Tensor:
-                added = xlabs.branch(q, *adapter.keys_values_each(tokens, index, heads))
+                added = strength * xlabs.branch(q, *adapter.keys_values_each(tokens, index, heads))
                 return added if steered is None else added * steered[:, None, None].to(added)
 
             return flux
         if shown is not None:
-            features = features * shown[:, None, None].to(features)
-        tokens, time = adapter.tokens(features, 1000 * sigma)
+            features = features * shown.repeat_interleave(many)[:, None, None].to(features)
+        tokens, time = adapter.tokens(features, 1000 * sigma.repeat_interleave(many))
+        tokens, time = side_by_side(tokens), time[::many]
 
         def sd3(index: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            added = adapter.branch(index, q, k, v, *adapter.keys_values(tokens, time, index))
+            added = strength * adapter.branch(index, q, k, v, *adapter.keys_values(tokens, time, index))
             return added if alone is None else added * ~alone[:, None, None]
 
         return sd3

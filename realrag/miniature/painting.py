@@ -69,7 +69,7 @@ def paint(
 ) -> Tensor:
     """One picture of each of B prompts, (B, 3, S, S) in 0..1, to whole steps of 1/255 as a file holds it.
 
-    noise (B, 16, S / 8, S / 8); features (B, L, E): hidden states of one reference a picture, None for none."""
+    noise (B, 16, S / 8, S / 8); features (B, L, E) or (B, R, L, E): hidden states of the references of each picture, None for none."""
     nothing, made = encode_prompts(text, [""]), []
     for start in range(0, len(prompts), CHUNK):
         rows = slice(start, start + CHUNK)
