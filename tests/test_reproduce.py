@@ -170,7 +170,7 @@ def test_a_stopped_experiment_goes_on_and_a_finished_one_does_nothing_again(done
     monkeypatch.setattr(DescribedEncoder, "_images", None)
     monkeypatch.setattr("realrag_train.reproduce.judges.GradientEncoder._images", None)
     monkeypatch.setattr("realrag_train.reproduce.judges.CnnEncoder._images", None)
-    monkeypatch.setattr("realrag_train.reproduce.painting.StandInPainter.paint", None)
+    monkeypatch.setattr("realrag_train.reproduce.painting.StandInPainter.paint_many", None)
     monkeypatch.setattr("realrag_train.reproduce.world.picture", None)
     for stage in STAGES:
         work(out).stage(stage)

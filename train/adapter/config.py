@@ -24,6 +24,7 @@ class BaseConfig:
 
     kind: str = MINIATURE
     path: str = ""  # miniature: its .safetensors; of diffusers: the folder of a saved pipeline
+    family: str = ""  # "sd3" or "flux": a miniature that begins anew and learns along, where no path is given
     autoencoder: str = ""  # miniature alone
     name: str = ""  # in words, for the adapter's file; "" for the kind's own
     precision: str = "fp32"

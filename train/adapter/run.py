@@ -16,7 +16,7 @@ from realrag.adapters.steering import Base, Steered
 from realrag.encoder import Encoder, load_encoder
 from realrag.errors import RealRAGError
 from realrag.files import canonical_json, sha256_bytes, write_atomic
-from realrag.miniature.generator import load_generator, save_generator
+from realrag.miniature.generator import MODELS, load_generator, save_generator
 from realrag.miniature.painting import Miniature
 
 from ..miniature.loop import Keeping, Watch, training_key
@@ -37,13 +37,18 @@ SHIFTS = {
 }  # of noise levels, as the families are sampled; for FLUX.1 dev give one in the recipe
 
 
-def load_base(config: BaseConfig, device: str) -> Base:
+def load_base(config: BaseConfig, device: str, seed: int = 0) -> Base:
     if config.kind != MINIATURE:
         return load_diffusers(
             config.kind, Path(config.path), config.name or Path(config.path).name, config.precision, config.checkpointing,
             config.guidance, device,
         )  # fmt: skip
-    return frozen(Miniature(load_generator(Path(config.path)), config.name), config.precision, False, device)
+    if config.path:
+        net = load_generator(Path(config.path))
+    else:
+        torch.manual_seed(seed)
+        net = MODELS[config.family][0]()
+    return frozen(Miniature(net, config.name), config.precision, False, device)
 
 
 def load_inputs(config: BaseConfig, encoder: Encoder, device: str) -> Inputs:
@@ -149,8 +154,12 @@ def train_adapter(
     """Writes the adapter `out`; beside it NAME.checkpoint.safetensors, NAME.csv and NAME.gap.csv, and where the generator
     learns along NAME.generator.safetensors. True when it is finished,
     False when time was up or SIGTERM came. NoGap when references teach nothing; all is kept then too."""
-    if not recipe.base.path or recipe.base.kind == MINIATURE and not recipe.base.autoencoder:
-        raise RealRAGError("Which generator? Give --base, and --autoencoder with a miniature; or both in [base].")
+    begun = bool(recipe.base.path) or (recipe.base.family in MODELS and recipe.fit.together)
+    if not begun or recipe.base.kind == MINIATURE and not recipe.base.autoencoder:
+        raise RealRAGError(
+            "Which generator? Give --base, and --autoencoder with a miniature; or both in [base]. A miniature that begins "
+            f"anew has family = {' or '.join(sorted(MODELS))} there, and together = true in [fit]."
+        )
     if recipe.fit.together and recipe.base.kind != MINIATURE:
         raise RealRAGError("Only a miniature can learn along with its adapter. Leave out together = true in [fit].")
     encoder = load_encoder(recipe.data.encoder, offline=True)
@@ -159,7 +168,7 @@ def train_adapter(
     if recipe.base.kind != MINIATURE:
         del inputs  # text encoders and autoencoder make room for the transformer
         inputs = None
-    base = load_base(recipe.base, device)
+    base = load_base(recipe.base, device, recipe.fit.seed)
     places, dim = material.train.features[0].shape[1:]
     adapter = new_adapter(base, dim, places, recipe.adapter, recipe.fit.seed).to(device)
     steered = Steered(base, adapter)

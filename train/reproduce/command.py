@@ -14,7 +14,7 @@ from realrag.files import write_atomic
 
 from ..pace import Pace
 from ..stages import stopping
-from .config import find_world, read_plan, recipe_of
+from .config import Painting, find_world, read_plan, recipe_of
 from .experiment import STAGES, Reproduction
 from .world import write_world
 
@@ -33,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mobilenet", default="", metavar="FILE", help="for a starting encoder, made by convert-mobilenet"
     )
     run.add_argument("--encoder", default="", metavar="NAME", help="in place of a starting encoder of its own")
+    for name in Painting.paths:
+        run.add_argument(f"--{name}", default="", metavar="FILE", help=f"of the miniature that paints: its {name}")
     run.add_argument("--stage", choices=STAGES, help="only this one")
     run.add_argument("--device", default="cpu")
     run.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for torch's own choice")
@@ -41,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
     path = find_world(arguments.world)
-    plan = read_plan(path)
+    named = {name: getattr(arguments, name, "") for name in Painting.paths}
+    plan = read_plan(path, {**named, "kind": "miniature" if any(named.values()) else ""})
     with stopping(say):
         if arguments.reproduce == "world":
             facts = write_world(plan.world, arguments.out, Pace(say, "photos"))

@@ -22,11 +22,22 @@ class Retriever:
 
 @dataclass(frozen=True)
 class Painting:
-    """Who paints. The fields after `kind` belong to the stand-in alone."""
+    """Who paints: "miniature", with its three files, or "stand-in"."""
 
     kind: str = "stand-in"
+    generator: str = ""
+    adapter: str = ""
+    autoencoder: str = ""
+    strength: float = 1.0
+    # of the stand-in
     heeds: float = 0.9  # probability that a right reference is heeded for a class it does not know
     seed: int = 7
+
+    paths = ("generator", "adapter", "autoencoder")
+
+    def __post_init__(self) -> None:
+        if self.kind == "miniature" and not all(getattr(self, name) for name in self.paths):
+            raise RealRAGError(f"A miniature paints with {', '.join(self.paths)}. Name the three files in [painting].")
 
 
 @dataclass(frozen=True)
@@ -77,10 +88,10 @@ def find_world(name: str) -> Path:
     raise RealRAGError(f"No world {name}. Give a TOML file, or one of those that come along: {', '.join(known)}.")
 
 
-def read_plan(path: Path) -> Plan:
-    """RealRAGError names the section and field that are wrong."""
+def read_plan(path: Path, painting: dict[str, str] | None = None) -> Plan:
+    """painting: in place of what the file says of it. RealRAGError names the section and field that are wrong."""
     kinds = {"world": World, "retriever": Retriever, "painting": Painting, "experiment": Experiment}
-    return Plan(**read_sections(path, kinds))
+    return Plan(**read_sections(path, kinds, {"painting": painting or {}}))
 
 
 def recipe_of(plan: Plan, path: Path, given: dict[str, str]) -> Recipe:
@@ -108,7 +119,8 @@ def deviations(plan: dict) -> list[str]:
         **asdict(Plan()),
         **{name: recipe[name] for name in ("start", "imagine", "mine", "fit", "loss", "evaluate")},
     }
-    free = {"retriever.recipe", "experiment.photos", "world.seed", "start.mobilenet", "start.validation"}
+    free = {f"painting.{name}" for name in ("kind", *Painting.paths)}
+    free |= {"world.generator", "retriever.recipe", "experiment.photos", "world.seed", "start.mobilenet", "start.validation"}
     found = []
     for section, values in registered.items():
         there = plan[section] if section in plan else plan["recipe"][section]

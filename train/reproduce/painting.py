@@ -33,13 +33,17 @@ class Reference:
     image: Image.Image
 
 
+Row = tuple[str, int, Sequence[Reference]]  # prompt, noise, references
+
+
 class Painter(Protocol):
     """A generator that can be shown references. Equal facts, prompt, noise and references promise the same picture."""
 
     facts: dict[str, Any]  # holds "name"
+    batch: int  # as many rows are best painted together
 
-    def paint(self, prompt: str, noise: int, references: Sequence[Reference]) -> Image.Image:
-        """The picture of `prompt` from the noise of this seed. No references is the plain generator."""
+    def paint_many(self, rows: Sequence[Row]) -> list[Image.Image]:
+        """The picture of each row's prompt from the noise of its seed. No references is the plain generator."""
         ...
 
 
@@ -50,7 +54,7 @@ class WithoutReferences:
         self._painter, self.facts = painter, painter.facts
 
     def draw(self, prompt: str, seed: int) -> Image.Image:
-        return self._painter.paint(prompt, seed, ())
+        return self._painter.paint_many([(prompt, seed, ())])[0]
 
 
 class StandInPainter:
@@ -58,6 +62,8 @@ class StandInPainter:
     the prompt's and noise's own dice, that reference is heeded; else a known sibling comes in its place.
 
     So what references can do is known beforehand, and only the machinery is tested."""
+
+    batch = 1
 
     def __init__(self, world: Path, prompts: Sequence[Prompt], class_of: Callable[[str], str], heeds: float, seed: int):
         """class_of: reference id -> class."""
@@ -79,7 +85,10 @@ class StandInPainter:
         self._classes, self._class_of, self._heeds = classes, class_of, heeds
         self.facts = {**self._plain.facts, "heeds": heeds}
 
-    def paint(self, prompt: str, noise: int, references: Sequence[Reference]) -> Image.Image:
+    def paint_many(self, rows: Sequence[Row]) -> list[Image.Image]:
+        return [self._paint(*row) for row in rows]
+
+    def _paint(self, prompt: str, noise: int, references: Sequence[Reference]) -> Image.Image:
         dice = random.Random(hashlib.sha256(f"{prompt}\n{noise}\nheeds".encode()).hexdigest())
         right = any(class_key(self._class_of(each.id)) == self._classes[prompt] for each in references)
         return (self._shown if right and dice.random() < self._heeds else self._plain).draw(prompt, noise)
@@ -89,6 +98,10 @@ def make_painter(
     config: Painting, world: Path, prompts: Sequence[Prompt], library: Callable[[], Bundle], device: str
 ) -> Painter:
     """The painter of a plan. library: opens the bundle that references come from. RealRAGError for one not known."""
+    if config.kind == "miniature":
+        from .miniature import MiniaturePainter
+
+        return MiniaturePainter(config)
     if config.kind == "stand-in":
 
         def class_of(id: str) -> str:
@@ -97,7 +110,7 @@ def make_painter(
 
         return StandInPainter(world, prompts, class_of, config.heeds, config.seed)
     raise RealRAGError(
-        f"The painter {config.kind!r} is not known; it is stand-in. Generators with references are to come."
+        f"The painter {config.kind!r} is not known; there are miniature and stand-in."
     )
 
 
@@ -128,13 +141,15 @@ def paint_arms(
                 lines[arm].append(
                     {"file": f"pictures/{key}.jpg", "prompt": prompt, "seed": noise, "references": list(ids)}
                 )
-    for done, (key, (prompt, noise, ids)) in enumerate(wanted.items(), 1):
-        path = folder / "pictures" / f"{key}.jpg"
-        if not path.is_file():
-            shown = [Reference(id, library.image(library.records[library.records.row_of(id)])) for id in ids]
-            picture = painter.paint(prompt, noise, shown)
-            write_atomic(path, encode_jpeg(picture.convert("RGB")))
-        progress(done, len(wanted))
+    place = lambda key: folder / "pictures" / f"{key}.jpg"  # noqa: E731
+    left = [key for key in wanted if not place(key).is_file()]
+    shown = lambda id: Reference(id, library.image(library.records[library.records.row_of(id)]))  # noqa: E731
+    for at in range(0, len(left), painter.batch):
+        keys = left[at : at + painter.batch]
+        rows = [(prompt, noise, [shown(id) for id in ids]) for prompt, noise, ids in (wanted[key] for key in keys)]
+        for key, picture in zip(keys, painter.paint_many(rows), strict=True):
+            write_atomic(place(key), encode_jpeg(picture.convert("RGB")))
+        progress(len(wanted) - len(left) + at + len(keys), len(wanted))
     for arm, each in lines.items():
         write_atomic(folder / f"{arm}.jsonl", "".join(json.dumps(line) + "\n" for line in each).encode())
     return {"asked": sum(map(len, lines.values())), "painted": len(wanted)}

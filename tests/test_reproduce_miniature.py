@@ -1,0 +1,62 @@
+"""The miniatures as painters of the experiment, with random weights: what is tested is which noise and reference goes where."""
+
+import io
+
+import numpy as np
+import pytest
+import tiny_miniature
+import torch
+from made_photos import photo_bytes
+from PIL import Image
+from realrag_train.adapter.start import AdapterConfig, new_adapter, save_adapter
+from realrag_train.reproduce.config import Painting, read_plan
+from realrag_train.reproduce.miniature import MiniaturePainter
+from realrag_train.reproduce.painting import Reference
+
+from realrag.encoder import load_encoder
+from realrag.errors import RealRAGError
+from realrag.miniature.generator import load_generator
+from realrag.miniature.painting import Miniature
+
+KINDS = ["sd3", "flux"]
+
+
+def painter(kind, folder, strength=1.0):
+    files, encoder = tiny_miniature.write(folder, kind), load_encoder()
+    base = Miniature(load_generator(files["path"]))
+    seen = encoder.see(encoder.prepare(Image.new("RGB", (64, 64)))[None]).penultimate
+    adapter = new_adapter(base, seen.shape[2], seen.shape[1], AdapterConfig(hidden=64, tokens=4, depth=1), 0)
+    for name, weight in adapter.named_parameters():
+        if "to_v_ip" in name or ".v." in name:
+            torch.nn.init.normal_(weight.data, std=4.0)
+    out = folder / "adapter.safetensors"
+    save_adapter(out, adapter.state_dict(), base, encoder.name, encoder.weights_sha256, {})
+    return MiniaturePainter(Painting("miniature", files["path"], str(out), files["autoencoder"], strength))
+
+
+def far(a, b):
+    return np.abs(np.asarray(a, float) - np.asarray(b, float)).mean()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_row_has_its_own_noise_and_references_however_they_are_mixed(kind, tmp_path):
+    paints, open_ = painter(kind, tmp_path), lambda seed: Image.open(io.BytesIO(photo_bytes((200, 60, 40), seed)))
+    red, other = (Reference(str(seed), open_(seed).convert("RGB")) for seed in (0, 1))
+    rows = [("a lemon", 7, [red]), ("a lemon", 7, []), ("a lemon", 8, []), ("a lemon", 7, [red, other, red]), ("a lemon", 7, [other, red, red])]
+    made = paints.paint_many(rows)
+    alone = [paints.paint_many([row])[0] for row in rows]
+    assert all(picture.size == (128, 128) for picture in made)
+    assert all(far(a, b) < 1 for a, b in zip(made, alone))  # bf16 in another batch
+    assert far(made[0], made[1]) > 1 and far(made[1], made[2]) > 1 and far(made[3], made[4]) < 1
+    assert paints.facts["name"] == ("the miniature SD3" if kind == "sd3" else "the miniature Flux")
+    silent = painter(kind, tmp_path, strength=0.0)
+    assert far(silent.paint_many(rows[:1])[0], made[1]) < 1 and silent.facts != paints.facts
+
+
+def test_a_plan_that_paints_with_a_miniature_names_its_three_files(tmp_path):
+    plan = tmp_path / "w.toml"
+    plan.write_text('[painting]\ngenerator = "g.safetensors"\nadapter = "a.safetensors"\n')
+    with pytest.raises(RealRAGError, match="Name the three files"):
+        read_plan(plan, {"kind": "miniature"})
+    read = read_plan(plan, {"kind": "miniature", "autoencoder": str(tmp_path / "e")}).painting
+    assert read.generator == str(tmp_path / "g.safetensors") and read.autoencoder == str(tmp_path / "e")

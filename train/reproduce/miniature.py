@@ -1,0 +1,60 @@
+"""The miniatures as painters of the experiment: a generator of our own with the adapter that was trained along with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from realrag.adapters import load_adapter
+from realrag.adapters.steering import Steered
+from realrag.encoder import load_encoder
+from realrag.files import sha256_file
+from realrag.miniature.autoencoder import load_autoencoder
+from realrag.miniature.generator import load_generator
+from realrag.miniature.painting import CFG, CHUNK, STEPS, Miniature, noise_of, paint
+
+from .config import Painting
+from .painting import Reference
+
+
+class MiniaturePainter:
+    """Sees references through the encoder that its adapter was trained with, and reads prompts by that one's text tower."""
+
+    batch = CHUNK
+
+    def __init__(self, config: Painting):
+        files = {name: Path(getattr(config, name)) for name in config.paths}
+        self.encoder, self.autoencoder = load_encoder(), load_autoencoder(files["autoencoder"])
+        base = Miniature(load_generator(files["generator"]))
+        self.steered = Steered(base, load_adapter(files["adapter"]).float(), config.strength)
+        self.steered.adapter.spec.check_encoder(self.encoder.weights_sha256)
+        self.states: dict[str, Tensor] = {}  # of references, half precision: a library's are asked for again and again
+        self.facts = {
+            "name": base.name, **{name: sha256_file(file) for name, file in files.items()}, "strength": config.strength,
+            "steps": STEPS, "cfg": CFG, "encoder": self.encoder.weights_sha256,
+        }  # fmt: skip
+
+    def see(self, reference: Reference) -> Tensor:
+        """(L, E)"""
+        if reference.id not in self.states:
+            seen = self.encoder.see(self.encoder.prepare(reference.image)[None]).penultimate
+            self.states[reference.id] = seen[0].half()
+        return self.states[reference.id].float()
+
+    def paint_many(self, rows: Sequence[tuple[str, int, Sequence[Reference]]]) -> list[Image.Image]:
+        """Rows of (prompt, noise, references). Those with as many references are painted together."""
+        made: dict[int, Image.Image] = {}
+        for count in sorted({len(shown) for _, _, shown in rows}):
+            places = [place for place, row in enumerate(rows) if len(row[2]) == count]
+            features = torch.stack([torch.stack([self.see(each) for each in rows[p][2]]) for p in places]) if count else None
+            noise = torch.cat([noise_of(1, rows[place][1]) for place in places])
+            prompts = [rows[place][0] for place in places]
+            pictures = paint(self.steered, self.autoencoder, self.encoder.towers.text, prompts, noise, features)
+            for place, picture in zip(places, (pictures * 255).byte().permute(0, 2, 3, 1).numpy()):
+                made[place] = Image.fromarray(np.ascontiguousarray(picture))
+        return [made[place] for place in range(len(rows))]
