@@ -1,6 +1,7 @@
 """The training of the miniatures: its world, its dice, a run that goes on bit by bit, and the commands end to end."""
 
 import csv
+import math
 import os
 import random
 import signal
@@ -14,7 +15,7 @@ from PIL import Image
 from realrag_train.__main__ import main
 from realrag_train.miniature import world as world_module
 from realrag_train.miniature.generator import GeneratorConfig, GeneratorTraining, flow_loss, noise_levels
-from realrag_train.miniature.judge import learn
+from realrag_train.miniature.judge import Histograms, learn
 from realrag_train.miniature.measure import share, times
 from realrag_train.miniature.loop import Keeping, Watch, chosen_rows, pace
 from realrag_train.miniature.sheet import tile
@@ -290,6 +291,27 @@ def test_a_copy_is_as_near_as_photos_hardly_ever_are_to_one_another():
     photos = torch.stack([near(1.0), near(0.9), *torch.eye(4)[2:]])
     assert copied(torch.stack([near(1.0), near(-0.2), near(0.2)]), photos).tolist() == [True, False, False]
     assert copied(near(0.95)[None], photos).all() and not copied(near(0.2)[None], photos).any()
+
+
+def test_histograms_count_colours_and_gradients():
+    """Against a slow count."""
+    pictures = torch.rand(2, 3, 12, 10, generator=torch.Generator().manual_seed(0))
+    found = (2 * Histograms()(pictures)) ** 2
+    assert found.shape == (2, 656)
+    for picture, shares in zip(pictures, found):
+        colours = [0.0] * 512
+        for row in range(12):
+            for column in range(10):
+                r, g, b = (min(7, int(value * 8)) for value in picture[:, row, column])
+                colours[64 * r + 8 * g + b] += 1 / 120
+        assert torch.allclose(shares[:512], torch.tensor(colours), atol=1e-5)
+        grey, gradients = picture.mean(0), [0.0] * 48
+        for row in range(1, 11):
+            for column in range(1, 9):
+                across, down = grey[row, column + 1] - grey[row, column - 1], grey[row + 1, column] - grey[row - 1, column]
+                strength, turn = min(1, 8 * math.hypot(across, down)), math.atan2(down, across) % math.pi
+                gradients[int(strength * 5.99) * 8 + min(7, int(turn / math.pi * 8))] += 1 / 80
+        assert torch.allclose(shares[512:560], torch.tensor(gradients), atol=1e-5)
 
 
 def test_intervals_draw_classes_and_a_ratio_is_of_the_same_rows():

@@ -1,4 +1,4 @@
-"""Measures the miniatures with the judge: photos, the autoencoder's copies of them, and what a generator draws of things it
+"""Measures the miniatures with two judges: photos, the autoencoder's copies of them, and what a generator draws of things it
 has seen and of things held out, without a reference, with a photo of the thing, and with a photo of another thing."""
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from realrag.encoder import Encoder, load_encoder
 from realrag.files import sha256_file, write_atomic
 from realrag.miniature.autoencoder import Autoencoder, load_autoencoder
 from realrag.miniature.generator import load_generator
-from realrag.miniature.judge import Judge, class_accuracy, copied
+from realrag.miniature.judge import Judge, copied
 from realrag.miniature.painting import CFG, STEPS, Miniature, noise_of, paint
 
 from ..small_encoder.pairs import QUERY, Group
 from ..small_encoder.views import open_photo
 from .features import to_images
-from .judge import mobilenet_features, taught_judge
+from .judge import Histograms, mobilenet_features, taught_histograms, taught_judge
 from .sheet import tile
 from .world import World, add_world_arguments, held_out, read_photos
 
@@ -56,7 +56,7 @@ def interval(figure: Callable[[np.ndarray], float], classes: np.ndarray, seed: i
     witnesses of how others fare."""
     dice, own = np.random.default_rng(seed), [np.flatnonzero(classes == c) for c in np.unique(classes)]
     drawn = (np.concatenate([own[i] for i in dice.integers(len(own), size=len(own))]) for _ in range(DRAWS))
-    return tuple(float(value) for value in np.nanquantile([figure(rows) for rows in drawn], (0.025, 0.975)))
+    return tuple(float(value) for value in np.quantile([figure(rows) for rows in drawn], (0.025, 0.975), method="nearest"))
 
 
 def share(right: np.ndarray, classes: np.ndarray) -> dict:
@@ -124,67 +124,91 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--most", type=int, default=10, help="test photos of a class")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--cfg", type=float, default=CFG)
+    parser.add_argument("--strength", type=float, default=1.0, help="of references")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
 
 
 def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
     torch.set_num_threads(arguments.threads)
-    features, autoencoder = mobilenet_features(arguments.mobilenet), load_autoencoder(arguments.autoencoder)
+    autoencoder, away = load_autoencoder(arguments.autoencoder), set(held_out(arguments.grocery))
     taught, tested = read_photos(arguments, "train"), read_photos(arguments, "test")
-    judge, labels, away = taught_judge(arguments.mobilenet, taught), labels_of(tested), set(held_out(arguments.grocery))
+    judges = {
+        "MobileNet": (mobilenet_features(arguments.mobilenet), taught_judge(arguments.mobilenet, taught)),
+        "histograms": (Histograms(), taught_histograms(taught)),
+    }
+    labels = labels_of(tested)
     rows = np.sort(np.concatenate([np.flatnonzero(labels == label)[: arguments.most] for label in np.unique(labels)]))
     photos, labels = to_images(tested.pixels(0)[rows]), labels[rows]
-    seen = np.array([judge.names[label] not in away for label in labels])
-    report: dict = {"judge": "linear on MobileNet V1, taught on sharp and softened photos", "photos": len(labels), "autoencoder": sha256_file(arguments.autoencoder)}
+    seen = np.array([taught.groups[label].name not in away for label in labels])
+    report: dict = {"photos": len(labels), "autoencoder": sha256_file(arguments.autoencoder), "steps": arguments.steps, "cfg": arguments.cfg, "strength": arguments.strength}
     for what, pictures in (("photos", photos), ("copies", copies(autoencoder)(photos))):
-        scores = judge(features.of(pictures))
         for part, mask in (("all", np.ones_like(seen)), ("seen", seen), ("held out", ~seen)):
-            report[f"{what}, {part} classes"] = class_accuracy(scores[mask], labels[mask])
-    report["copies / photos"] = report["copies, all classes"] / report["photos, all classes"]
+            report[f"{what}, {part}"] = verdicts(judges, pictures[mask], labels[mask])
+    report["copies / photos"] = {
+        name: {"mean": report["copies, all"][name]["mean"] / report["photos, all"][name]["mean"]} for name in judges
+    }
     if arguments.generator:
-        library = features.of(to_images(taught.pixels(0)))
-        report |= judged(arguments, judge, features, autoencoder, library, tested, away, say)
-        report["drawn / photos, seen classes"] = report["seen, name, without"]["mean"] / report["photos, seen classes"]
+        report |= drawn(arguments, judges, autoencoder, taught, tested, away, say)
+        report["seen, name, without / photos"] = {
+            name: {"mean": report["seen, name, without"][name]["mean"] / report["photos, seen"][name]["mean"]} for name in judges
+        }
     write_atomic(arguments.out, json.dumps(report, indent=1).encode())
     for name, value in report.items():
         say(f"{name}: {told(value)}")
 
 
 def told(value) -> str:
-    if isinstance(value, dict):
-        return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]" + (
-            f", near-copies {value['copied']:.1%}" if "copied" in value else ""
-        )
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    """A line of the report in words."""
+    if not isinstance(value, dict):
+        return f"{value:.3f}" if isinstance(value, float) else str(value)
+    parts = [f"{name} {told(each)}" for name, each in value.items() if name not in ("mean", "low", "high")]
+    if "mean" in value:
+        bounds = f" [{value['low']:.3f}, {value['high']:.3f}]" if "low" in value else ""
+        parts.insert(0, f"{value['mean']:.3f}{bounds}")
+    return ", ".join(parts)
 
 
-def judged(arguments, judge: Judge, features, autoencoder, library: Tensor, tested: World, away: set[str], say) -> dict:
-    """Accuracy by part, words and reference; how many times as many are right with the right reference as without."""
-    encoder, net = load_encoder(arguments.encoder), load_generator(arguments.generator)
-    report = {"generator": sha256_file(arguments.generator), "steps": arguments.steps, "cfg": arguments.cfg}
-    how, base = {"steps": arguments.steps, "cfg": arguments.cfg}, Miniature(net)
-    steered = Steered(base)
+def verdicts(judges: dict, pictures: Tensor, labels: np.ndarray) -> dict:
+    """Each judge's share of right answers."""
+    return {name: share(right(each, pictures, labels), labels) for name, each in judges.items()}
+
+
+def right(judge: tuple[Callable, Judge], pictures: Tensor, labels: np.ndarray) -> np.ndarray:
+    features, taught = judge
+    return (taught.margins(features.of(pictures), labels) > 0).numpy().astype(float)
+
+
+def drawn(arguments, judges: dict, autoencoder: Autoencoder, taught: World, tested: World, away: set[str], say) -> dict:
+    """Accuracy by part, words and reference; how many times as many are right with a reference as without."""
+    encoder, base = load_encoder(arguments.encoder), Miniature(load_generator(arguments.generator))
+    report, steered, arms = {"generator": sha256_file(arguments.generator)}, Steered(base), ("without",)
     if arguments.adapter:
-        report["adapter"], steered = sha256_file(arguments.adapter), Steered(base, load_adapter(arguments.adapter).float())
+        steered = Steered(base, load_adapter(arguments.adapter).float(), arguments.strength)
         steered.adapter.spec.check_encoder(encoder.weights_sha256)
-    arms = ("without", "right", "wrong") if arguments.adapter else ("without",)
+        report["adapter"], arms = sha256_file(arguments.adapter), ("without", "right", "wrong")
+    features = judges["MobileNet"][0]
+    library, how = features.of(to_images(taught.pixels(0))), {"steps": arguments.steps, "cfg": arguments.cfg}
     for part, each in (("seen", arguments.seen_each), ("held out", arguments.each)):
-        wanted = [label for label, name in enumerate(judge.names) if (name in away) == (part == "held out")]
-        plan, right = Plan(tested.groups, wanted, each, tested), {}
+        wanted = [label for label, group in enumerate(tested.groups) if (group.name in away) == (part == "held out")]
+        plan = Plan(tested.groups, wanted, each, tested)
         noise = noise_of(len(plan.rows), arguments.seed)
         states = {"without": None} | {arm: plan.states(encoder, arm == "wrong") for arm in arms[1:]}
         for words in WORDS[: 1 + (part == "held out")]:
+            found: dict = {}
             for arm in arms:
                 made = paint(steered, autoencoder, encoder.towers.text, plan.prompts(words), noise, states[arm], **how)
-                answers = features.of(made)
-                right[arm] = (judge.margins(answers, plan.rows) > 0).numpy().astype(float)
-                about = {**share(right[arm], plan.rows), "copied": float(copied(answers, library).float().mean())}
-                say(f"{part}, {words}, {arm}: {told(about)}")
-                report[f"{part}, {words}, {arm}"] = about
+                found[arm] = {name: right(judge, made, plan.rows) for name, judge in judges.items()}
+                about = {name: share(each, plan.rows) for name, each in found[arm].items()}
+                report[line := f"{part}, {words}, {arm}"] = {
+                    **about, "near-copies": float(copied(features.of(made), library).float().mean())
+                }
+                say(f"{line}: {told(report[line])}")
                 page = tile(made[::each], 8)
-                name = arguments.out.with_name(f"{arguments.out.stem}-{part.replace(' ', '-')}-{words}-{arm}.png")
+                name = arguments.out.with_name(f"{arguments.out.stem}-{line.replace(', ', '-').replace(' ', '-')}.png")
                 write_atomic(name, lambda file: page.save(file, "PNG"))  # noqa: B023 - written at once
             for arm in arms[1:]:
-                report[f"{part}, {words}, {arm} / without"] = times(right[arm], right["without"], plan.rows)
+                report[f"{part}, {words}, {arm} / without"] = {
+                    name: times(found[arm][name], found["without"][name], plan.rows) for name in judges
+                }
     return report
