@@ -4,6 +4,7 @@ machinery: what the arms must show by construction, stops and new starts, and th
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from realrag_train.material import read_prompts
 from realrag_train.pictures.arms import class_key
 from realrag_train.recipe import Data, Evaluate, Imagine, Recipe
 from realrag_train.reproduce import endpoints, experiment
+from realrag_train.reproduce.ablations import REGISTERED, Ablation, Ablations
 from realrag_train.reproduce.config import Experiment, Painting, Plan, deviations, find_world, read_plan, recipe_of
 from realrag_train.reproduce.experiment import STAGES, Reproduction
 from realrag_train.reproduce.judges import GradientEncoder
@@ -197,6 +199,43 @@ def test_the_report_prints_what_was_registered_and_every_gate_as_passed_or_faile
     assert results["plan"]["experiment"]["unseen_noises"] == 12 and results["plan"]["recipe"]["evaluate"]["seeds"] == 2
     assert {"FID", "KID", "copied", "diversity"} <= results["judges"]["gradients"]["pictures"]["arms"]["oracle"].keys()
     assert results["judges"]["gradients"]["pictures"]["distances"]["floor"]["FID"][0] > 0
+
+
+def test_ablations_show_what_a_stand_in_must_show(done, encoder):
+    out = done[0]
+    wanted = (
+        Ablation("references", "1", k=1), Ablation("wrong references", "all", "oracle", wrong=1.0),
+        Ablation("wrong references", "half", "oracle", k=2, wrong=0.5), Ablation("wrong references", "none", "oracle"),
+        Ablation("photos a class", "1", photos=1), Ablation("eq. 7", "as printed", loss={"reflect_tau": False}),
+        Ablation("reflective negatives", "2", mine={"k": 2}), Ablation("strength", "0.5", "oracle", strength=0.5),
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "load_encoder", lambda name, device: encoder)
+        before = sorted((out / "painted").glob("*.jsonl"))
+        report = Ablations(PLAN, RECIPE, out, say=lambda line: None).run(wanted, pictures=40)
+        again = Ablations(PLAN, RECIPE, out, say=lambda line: None).run(wanted, pictures=40)
+    assert again == report and report["pictures"] == 40 and before == sorted((out / "painted").glob("*.jsonl"))
+    rows = {(row["knob"], row["value"]): row for row in report["rows"]}
+    assert rows["none", "registered"]["difference"] == [0, 0, 0] and len(rows) == 1 + len(wanted)
+    right = lambda value: rows["wrong references", value]["accuracy"][0]  # noqa: E731
+    # This stand-in heeds a right reference among wrong ones as well as alone, and no wrong one.
+    assert right("none") == right("half") > 1.5 * right("all")
+    shown = lambda name: [json.loads(line)["references"] for line in (out / "ablations" / f"{name}.jsonl").read_text().splitlines()]  # noqa: E731
+    assert {len(ids) for ids in shown("references 1")} == {1} and {len(ids) for ids in shown("none registered")} == {2}
+    library = Bundle(out / "library")
+    classes = lambda ids: [library.records[library.records.row_of(id)].class_name for id in ids]  # noqa: E731
+    assert all(len(set(classes(ids))) == 2 for ids in shown("photos a class 1"))
+    assert shown("strength 0.5") == shown("wrong references none")
+    assert "| strength | 0.5 | oracle |" in (out / "ablations" / "ablations.md").read_text()
+
+
+def test_the_registered_ablations_are_those_of_the_document():
+    knobs = {each.knob for each in REGISTERED}
+    text = (Path(__file__).parents[1] / "docs" / "reproduction.md").read_text()
+    told = " ".join(text[text.index("## Ablations") : text.index("## What differs")].split())
+    for said in ("`k`", "5, 15, 60 photos a class", "0, 1/3, 2/3, 1", "0.3, 1, 3", "0.03, 0.07, 0.2", "1, 3, 10 reflective", "0.25, 0.5, 0.75, 1"):
+        assert said in told
+    assert len(knobs) == 10 and len({each.name for each in REGISTERED}) == len(REGISTERED)
 
 
 # Endpoints alone

@@ -51,14 +51,17 @@ def choose(
     gallery: Bundle | None = None,
     k: int = 3,
     seed: int = 0,
+    among: np.ndarray | None = None,
 ) -> list[dict]:
     """Lines of {arm, prompt, class, references: [{id, file, class, score}]}, best first.
 
     none: no reference. random: k photos by chance. oracle: k photos of the prompt's class by chance, and not those that
     an encoder likes best; none where the library has none. A head's arm (None for `zero`): what the node would
-    retrieve.
+    retrieve. among: (N,) bools, the library's photos that may be chosen; None for all.
     """
     allowed = kept_apart(library, gallery)
+    if among is not None:
+        allowed &= among
     if not allowed.any():
         raise RealRAGError(
             f"Every photo of {library.folder} is among those to judge by. Take two separate sets of photos."

@@ -1,4 +1,5 @@
-"""Does a reflective retriever beat a plain one? `world` draws a procedural world, `run` does the whole experiment.
+"""Does a reflective retriever beat a plain one? `world` draws a procedural world, `run` does the whole experiment, `ablate`
+varies what the paper does not.
 
 Stopped at any point, the same command goes on. What was registered stands in docs/reproduction.md."""
 
@@ -14,6 +15,7 @@ from realrag.files import write_atomic
 
 from ..pace import Pace
 from ..stages import stopping
+from .ablations import Ablations
 from .config import Painting, find_world, read_plan, recipe_of
 from .experiment import STAGES, Reproduction
 from .world import write_world
@@ -25,20 +27,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="reproduce", required=True)
     world = commands.add_parser("world", help="draw the photos of a procedural world, with labels.csv and the split")
     run = commands.add_parser("run", help=f"all stages: {', '.join(STAGES)}")
-    for command in (world, run):
+    ablate = commands.add_parser("ablate", help="after `run`: one knob after another, as registered")
+    for command in (world, run, ablate):
         command.add_argument("world", metavar="WORLD", nargs="?" if command is world else None, default="procedural",
                              help="a TOML file, or procedural")  # fmt: skip
         command.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-    run.add_argument(
-        "--mobilenet", default="", metavar="FILE", help="for a starting encoder, made by convert-mobilenet"
-    )
-    run.add_argument("--encoder", default="", metavar="NAME", help="in place of a starting encoder of its own")
-    for name in Painting.paths:
-        run.add_argument(f"--{name}", default="", metavar="FILE", help=f"of the miniature that paints: its {name}")
+    for command in (run, ablate):
+        command.add_argument("--mobilenet", default="", metavar="FILE", help="for a starting encoder, made by convert-mobilenet")
+        command.add_argument("--encoder", default="", metavar="NAME", help="in place of a starting encoder of its own")
+        for name in Painting.paths:
+            command.add_argument(f"--{name}", default="", metavar="FILE", help=f"of the miniature that paints: its {name}")
+        command.add_argument("--device", default="cpu")
+        command.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for torch's own choice")
+        command.add_argument("--max-minutes", type=float, default=0, help="stop in time; the same command goes on (0: never)")
     run.add_argument("--stage", choices=STAGES, help="only this one")
-    run.add_argument("--device", default="cpu")
-    run.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for torch's own choice")
-    run.add_argument("--max-minutes", type=float, default=0, help="stop in time; the same command goes on (0: never)")
 
 
 def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
@@ -54,9 +56,12 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
             torch.set_num_threads(arguments.threads)
         recipe = recipe_of(plan, path, {"mobilenet": arguments.mobilenet, "encoder": arguments.encoder})
         arguments.out.mkdir(parents=True, exist_ok=True)
-        work = Reproduction(
-            plan, recipe, arguments.out, device=arguments.device, max_minutes=arguments.max_minutes, say=say
-        )  # fmt: skip
+        kind = Ablations if arguments.reproduce == "ablate" else Reproduction
+        work = kind(plan, recipe, arguments.out, device=arguments.device, max_minutes=arguments.max_minutes, say=say)
+        if arguments.reproduce == "ablate":
+            work.run()
+            say(f"{work.home}: ablations.md, ablations.json")
+            return
         write_atomic(arguments.out / "plan.json", plan.as_json(work.recipe).encode())
         for stage in [arguments.stage] if arguments.stage else STAGES:
             work.stage(stage)

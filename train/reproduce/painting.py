@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -126,11 +127,15 @@ def paint_arms(
     choices: dict[str, dict[str, tuple[str, ...]]],
     noises: dict[str, Sequence[int]],
     progress: Callable[[int, int], None] = lambda done, total: None,
+    tables: Path | None = None,
 ) -> dict[str, int]:
-    """folder/pictures/KEY.jpg, and folder/ARM.jsonl for each arm, as `judge` reads it. choices: {arm: {prompt: ids}};
+    """folder/pictures/KEY.jpg, and ARM.jsonl for each arm, as `judge` reads it, in `tables` or in the folder. choices: {arm: {prompt: ids}};
     noises: {prompt: seeds}. Returns {"asked", "painted"}: pictures of all arms, and distinct ones. Those already there are
     not painted again."""
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    tables = tables or folder
+    tables.mkdir(parents=True, exist_ok=True)
+    shelf = Path(os.path.relpath(folder / "pictures", tables)).as_posix()
     sweep_temporaries(folder / "pictures")
     wanted, lines = {}, {arm: [] for arm in choices}
     for arm, chosen in choices.items():
@@ -139,7 +144,7 @@ def paint_arms(
                 key = picture_key(painter.facts, prompt, noise, ids)
                 wanted[key] = prompt, noise, ids
                 lines[arm].append(
-                    {"file": f"pictures/{key}.jpg", "prompt": prompt, "seed": noise, "references": list(ids)}
+                    {"file": f"{shelf}/{key}.jpg", "prompt": prompt, "seed": noise, "references": list(ids)}
                 )
     place = lambda key: folder / "pictures" / f"{key}.jpg"  # noqa: E731
     left = [key for key in wanted if not place(key).is_file()]
@@ -151,5 +156,5 @@ def paint_arms(
             write_atomic(place(key), encode_jpeg(picture.convert("RGB")))
         progress(len(wanted) - len(left) + at + len(keys), len(wanted))
     for arm, each in lines.items():
-        write_atomic(folder / f"{arm}.jsonl", "".join(json.dumps(line) + "\n" for line in each).encode())
+        write_atomic(tables / f"{arm}.jsonl", "".join(json.dumps(line) + "\n" for line in each).encode())
     return {"asked": sum(map(len, lines.values())), "painted": len(wanted)}

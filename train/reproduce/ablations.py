@@ -1,0 +1,178 @@
+"""What the paper does not vary, varied: references, library, wrong references, loss, negatives, strength. Registered in
+docs/reproduction.md: one seed of one arm, U1 alone, one judge. They describe; they decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from realrag.bundle import Bundle
+from realrag.files import write_atomic
+from realrag.head import ReflectiveHead
+
+from ..contrastive.fit import Keeping, fit_file
+from ..drawing import photo_classes
+from ..evaluate import write_report
+from ..mine import mine_file
+from ..imagine import DRAWN
+from ..pictures.arms import class_key, read_arm
+from ..pictures.choose import choose
+from ..pictures.judge_input import aligned
+from ..stages import OutOfTime
+from . import endpoints
+from .experiment import Reproduction
+from .painting import make_painter, paint_arms
+from .references import shuffled
+
+RESULTS = "ablations.json"
+PICTURES = 500  # an arm, at least
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """One value of one knob, and what else than the registered experiment has it means. `arm`: whose references are shown,
+    "reflective" or "oracle"."""
+
+    knob: str
+    value: str
+    arm: str = "reflective"
+    loss: dict[str, Any] = field(default_factory=dict)
+    mine: dict[str, Any] = field(default_factory=dict)
+    fit: dict[str, Any] = field(default_factory=dict)
+    k: int = 0  # references; 0 for as many as in the experiment
+    photos: int = 0  # of a class in the library; 0 for all
+    wrong: float = 0.0  # share of references that are of another class
+    strength: float = 1.0
+
+    @property
+    def name(self) -> str:
+        return f"{self.knob} {self.value}"
+
+    @property
+    def trains(self) -> bool:
+        return bool(self.loss or self.mine or self.fit)
+
+
+REGISTERED = (
+    *(Ablation("references", str(k), k=k) for k in (1, 2, 3, 5)),
+    *(Ablation("photos a class", str(n) if n else "all", photos=n) for n in (5, 15, 0)),
+    *(Ablation("wrong references", f"{n} of 3", "oracle", wrong=n / 3) for n in range(4)),
+    *(Ablation("lambda_ref", str(value), loss={"lambda_ref": value}) for value in (0.3, 3.0)),
+    *(Ablation("tau", str(value), loss={"tau": value}) for value in (0.03, 0.2)),
+    Ablation("eq. 7", "as printed", loss={"reflect_tau": False}),
+    *(Ablation("reflective negatives", str(k), mine={"k": k}) for k in (3, 10)),
+    Ablation("the true class", "not excluded", mine={"drop_same_class": False}),
+    Ablation("negatives", "mined again every 2 epochs", fit={"refresh": 2}),
+    *(Ablation("strength", str(value), "oracle", strength=value) for value in (0.25, 0.5, 0.75, 1.0)),
+)
+
+
+class Ablations(Reproduction):
+    """On a finished reproduction's folder, whose library, heads, judge and pictures serve again."""
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "ablations"
+
+    def run(self, wanted: Sequence[Ablation] = REGISTERED, pictures: int = PICTURES) -> dict:
+        """ablations.json and ablations.md; returns the former."""
+        library, rows = self.bundle(self.library_folder), []
+        prompts = [prompt for prompt in self.prompts if self._split(prompt) == endpoints.SPLIT]
+        seeds = range(self.plan.experiment.first_noise, self.plan.experiment.first_noise - (-pictures // len(prompts)))
+        noises = {prompt.prompt: seeds for prompt in prompts}
+        base = Ablation("none", "registered")
+        for each in (base, *wanted):
+            self.in_time()
+            choices = {each.name: self.references(each, library, prompts)}
+            painter = self.painter
+            if each.strength != self.plan.painting.strength:
+                painter = make_painter(
+                    replace(self.plan.painting, strength=each.strength), self.photos, self.prompts, lambda: self._library,
+                    self.device,
+                )  # fmt: skip
+            paint_arms(self.folder / "painted", painter, library, choices, noises, self.in_time, tables=self.home)
+            rows.append(self.verdict(each, base))
+            self.say(told(rows[-1]))
+        report = {"painter": self.painter.facts, "pictures": len(prompts) * len(seeds), "judge": self.plan.experiment.judges[0],
+                  "rows": rows}  # fmt: skip
+        write_report(self.home / RESULTS, report)
+        write_atomic(self.home / "ablations.md", table(report).encode())
+        return report
+
+    def _split(self, prompt) -> str:
+        return {class_key(name): split for name, (_, split) in self.splits.items()}[class_key(prompt.class_name)]
+
+    def references(self, each: Ablation, library: Bundle, prompts: Sequence) -> dict[str, tuple[str, ...]]:
+        """{prompt: ids}"""
+        among = np.ones(len(library.records), bool)
+        if each.photos:
+            classes = photo_classes(library)
+            among = np.array([classes[:at].count(name) < each.photos for at, name in enumerate(classes)])
+        k = each.k or self.plan.experiment.k
+        heads = {"reflective": self.head(each)} if each.arm == "reflective" else {}
+        controls = ("oracle",) if each.arm == "oracle" else ()
+        lines = choose(
+            library, self.encoder, prompts, heads, controls=controls, gallery=self.bundle(self.real), k=k,
+            seed=self.plan.experiment.seed, among=among,
+        )  # fmt: skip
+        ids = lambda line: [reference["id"] for reference in line["references"]]  # noqa: E731
+        count = round(each.wrong * k)
+        return {
+            line["prompt"]: tuple([*ids(other)[:count], *ids(line)[count:]]) for line, other in zip(lines, shuffled(lines))
+        }
+
+    def head(self, each: Ablation) -> ReflectiveHead:
+        """Of the experiment's first seed; trained again where the ablation asks for it."""
+        run, recipe = self.run_folder, self.recipe
+        folder = self.home / "heads" / each.name.replace(" ", "-") if each.trains else run / "heads" / "reflective-0"
+        prompts, drawn, negatives = run / "prompts.jsonl", run / "imagine" / DRAWN, run / "negatives.safetensors"
+        if each.mine:
+            negatives = folder / "negatives.safetensors"
+            folder.mkdir(parents=True, exist_ok=True)
+            mine_file(
+                run / "library", prompts, negatives, replace(recipe.mine, kind="reflective", **each.mine), drawn_file=drawn,
+                encoder=self.encoder, device=self.device, progress=self.in_time,
+            )  # fmt: skip
+        folder.mkdir(parents=True, exist_ok=True)
+        made = fit_file(
+            run / "library", folder / "head.safetensors", replace(recipe.fit, **each.fit),
+            replace(recipe.loss, kind="reflective", **each.loss), prompts_file=prompts, negatives_file=negatives,
+            drawn_file=drawn, encoder=self.encoder, device=self.device, keeping=Keeping(max_minutes=self.minutes_left),
+            progress=self.in_time,
+        )  # fmt: skip
+        if made is None:
+            raise OutOfTime("Stopped while fitting; the checkpoint is kept. Run the same command again to go on.")
+        return made
+
+    def verdict(self, each: Ablation, base: Ablation) -> dict:
+        """Accuracy by the judge that decides, and the paired difference to the registered values."""
+        arms = aligned({name: read_arm(self.home / f"{name}.jsonl", self.prompts) for name in {each.name, base.name}})
+        encoder = self.judge_encoder(self.plan.experiment.judges[0])
+        seen = endpoints.verdicts(
+            arms, self.bundle(self.real), self.bundle(self.taught), self.splits, encoder, self.folder / "judged" / "vectors",
+            self.in_time,
+        )  # fmt: skip
+        accuracy = endpoints.accuracy(seen)[endpoints.SPLIT][each.name]["accuracy"]
+        apart = endpoints.difference(seen, each.name, base.name, endpoints.SPLIT)
+        return {"knob": each.knob, "value": each.value, "arm": each.arm, "accuracy": accuracy, "difference": apart["difference"]}
+
+
+def told(row: dict) -> str:
+    (mean, low, high), (apart, below, above) = row["accuracy"], row["difference"]
+    return (
+        f"| {row['knob']} | {row['value']} | {row['arm']} | {mean:.3f} ({low:.3f} to {high:.3f}) | "
+        f"{apart:+.3f} ({below:+.3f} to {above:+.3f}) |"
+    )
+
+
+def table(report: dict) -> str:
+    head = [
+        f"{report['pictures']} pictures an arm, {endpoints.SPLIT}, judge `{report['judge']}`, painter: {report['painter']['name']}. "
+        "Differences are to the first row, paired; classes are resampled.",
+        "", "| what | value | references of | accuracy | difference |", "|---|---|---|---|---|",
+    ]  # fmt: skip
+    return "\n".join([*head, *map(told, report["rows"])]) + "\n"
