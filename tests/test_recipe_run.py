@@ -220,7 +220,7 @@ def test_an_arm_learns_from_measured_utility_in_a_recipe(world, tmp_path):
     class Meter:
         name, unit = "width", "pixels"
 
-        def __call__(self, prompt, photo):
+        def __call__(self, prompt, photo, id):
             return float(photo.width)
 
     measure_utility(library, prompts, rows, Meter(), tmp_path / "u.safetensors")

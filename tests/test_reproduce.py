@@ -11,6 +11,7 @@ import pytest
 import torch
 from realrag_train import run as stages
 from realrag_train.contrastive.fit_config import FitConfig
+from realrag_train.contrastive.utility import read_utility
 from realrag_train.material import read_prompts
 from realrag_train.pictures.arms import class_key
 from realrag_train.recipe import Data, Evaluate, Imagine, Recipe
@@ -21,7 +22,7 @@ from realrag_train.reproduce.experiment import STAGES, Reproduction
 from realrag_train.reproduce.judges import GradientEncoder
 from realrag_train.reproduce.painting import make_painter
 from realrag_train.reproduce.scene import picture
-from realrag_train.reproduce.world import World, split_classes
+from realrag_train.reproduce.world import World, read_splits, split_classes
 from realrag_train.run import OutOfTime
 
 from realrag.bundle import Bundle
@@ -34,7 +35,7 @@ PLAN = Plan(
 )  # fmt: skip
 RECIPE = Recipe(
     data=Data(encoder="described", picture_size=48), imagine=Imagine(seeds=2), fit=FitConfig(epochs=6, batch=16, rate=4e-3, hidden=16),
-    evaluate=Evaluate(arms=("zero", "normal", "hard", "reflective"), seeds=2),
+    evaluate=Evaluate(arms=("zero", "normal", "hard", "reflective", "utility"), seeds=2),
 )  # fmt: skip
 
 
@@ -113,7 +114,7 @@ def test_right_references_help_what_the_generator_lacks_and_wrong_ones_change_no
 def test_what_the_generator_knows_is_painted_alike_under_every_arm(results):
     rows = results["judges"]["gradients"]["accuracy"]["G-seen"]
     assert (
-        len(rows) == 8 and len({tuple(row["accuracy"]) for row in rows.values()}) <= 2
+        len(rows) == 9 and len({tuple(row["accuracy"]) for row in rows.values()}) <= 2
     )  # heeding paints it anew, or not
 
 
@@ -146,8 +147,21 @@ def test_the_heads_of_arms_and_seeds_are_each_asked_for_their_own_references(don
         arm: [[r["id"] for r in line["references"]] for line in lines if line["arm"] == arm]
         for arm in {line["arm"] for line in lines}
     }
-    trained = ("normal-0", "normal-1", "hard-0", "reflective-0", "reflective-1")
-    assert len({json.dumps(chosen[arm]) for arm in (*trained, "zero")}) == 6
+    trained = ("normal-0", "normal-1", "hard-0", "reflective-0", "reflective-1", "utility-0")
+    assert len({json.dumps(chosen[arm]) for arm in (*trained, "zero")}) == 7
+
+
+def test_utility_is_above_nothing_for_right_photos_of_what_the_generator_lacks_alone(done):
+    out = done[0] / "retriever"
+    library, prompts = Bundle(out / "library"), read_prompts(out / "prompts.jsonl")
+    found = read_utility(out / "utility.safetensors", len(prompts), len(library.records))
+    seen = {name: split == "G-seen" for name, (_, split) in read_splits(done[0] / "photos").items()}
+    for prompt, rows, worth in zip(prompts, found.rows, found.utility):
+        for row, value in zip(rows, worth):
+            name = library.records[int(row)].class_name
+            right = class_key(name) == class_key(prompt.class_name) and not seen[name]
+            assert value == pytest.approx(0.9 if right else 0)
+    assert found.utility.any()
 
 
 def test_each_picture_is_painted_once_and_every_arm_has_its_table(done, results):
@@ -157,7 +171,7 @@ def test_each_picture_is_painted_once_and_every_arm_has_its_table(done, results)
     assert painted["painted"] == len(pictures) < painted["asked"]
     arms = {file.stem for file in (out / "painted").glob("*.jsonl")}
     assert arms == {"none", "random", "oracle", "shuffled", "zero"} | {
-        f"{a}-{s}" for a in ("normal", "hard", "reflective") for s in (0, 1)
+        f"{a}-{s}" for a in ("normal", "hard", "reflective", "utility") for s in (0, 1)
     }
     lines = (out / "painted" / "zero.jsonl").read_text().splitlines()
     assert len(lines) == 4 * (3 * 3 + 3 + 12) and painted["asked"] == len(lines) * len(arms)

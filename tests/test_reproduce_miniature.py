@@ -9,6 +9,7 @@ import torch
 from made_photos import photo_bytes
 from PIL import Image
 from realrag_train.adapter.start import AdapterConfig, new_adapter, save_adapter
+from realrag_train.miniature.world import square
 from realrag_train.reproduce.config import Painting, read_plan
 from realrag_train.reproduce.miniature import MiniaturePainter
 from realrag_train.reproduce.painting import Reference
@@ -16,7 +17,8 @@ from realrag_train.reproduce.painting import Reference
 from realrag.encoder import load_encoder
 from realrag.errors import RealRAGError
 from realrag.miniature.generator import load_generator
-from realrag.miniature.painting import Miniature
+from realrag.miniature.painting import Miniature, noise_of
+from realrag.miniature.text import encode_prompts
 
 KINDS = ["sd3", "flux"]
 
@@ -51,6 +53,29 @@ def test_each_row_has_its_own_noise_and_references_however_they_are_mixed(kind, 
     assert paints.facts["name"] == ("the miniature SD3" if kind == "sd3" else "the miniature Flux")
     silent = painter(kind, tmp_path, strength=0.0)
     assert far(silent.paint_many(rows[:1])[0], made[1]) < 1 and silent.facts != paints.facts
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_worth_is_what_the_loss_on_the_targets_falls_by(kind, tmp_path):
+    paints = painter(kind, tmp_path)
+    targets = [Image.open(io.BytesIO(photo_bytes((40, 200, 60), seed))).convert("RGB") for seed in (2, 3)]
+    red = Reference("red", Image.open(io.BytesIO(photo_bytes((200, 60, 40), 0))).convert("RGB"))
+    found = paints.worth("a lime", red, targets)
+    total = []
+    for states in (None, paints.see(red)[None]):  # a slow twin: one target and level at a time
+        losses = []
+        for at, target in enumerate(targets):
+            x = torch.from_numpy(np.asarray(square(target, 128))).permute(2, 0, 1)[None].float() / 255
+            latent, noise = paints.autoencoder.encode(x), noise_of(2, 0)[at : at + 1]
+            for quantile in (0.125, 0.375, 0.625, 0.875):
+                level = torch.sigmoid(torch.special.ndtri(torch.tensor([quantile])))
+                if kind == "sd3":
+                    level = 3 * level / (1 + 2 * level)
+                texts = encode_prompts(paints.encoder.towers.text, ["a lime"])
+                moved = paints.steered.velocity((1 - level) * latent + level * noise, level, *texts, states)
+                losses.append((moved - (noise - latent)).square().mean().item())
+        total.append(np.mean(losses))
+    assert found == pytest.approx(total[0] - total[1], rel=0.1) and abs(found) > 1e-3
 
 
 def test_a_plan_that_paints_with_a_miniature_names_its_three_files(tmp_path):

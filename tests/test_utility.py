@@ -121,7 +121,7 @@ class Brightness:
     def __init__(self, stop_after=None):
         self.asked, self.stop_after = [], stop_after
 
-    def __call__(self, prompt, photo):
+    def __call__(self, prompt, photo, id):
         if self.stop_after is not None and len(self.asked) == self.stop_after:
             raise KeyboardInterrupt
         self.asked.append(prompt)
@@ -227,7 +227,7 @@ def test_a_meter_that_gives_no_number_is_named(world, tmp_path):
     bundle, prompts, rows = world
 
     class Broken(Brightness):
-        def __call__(self, prompt, photo):
+        def __call__(self, prompt, photo, id):
             return float("nan")
 
     with pytest.raises(RealRAGError, match="gave nan for 'a red photo'"):

@@ -28,8 +28,8 @@ class Meter(Protocol):
     name: str
     unit: str
 
-    def __call__(self, prompt: str, photo) -> float:
-        """How much the PIL photo, given as the only reference, helps the picture of this prompt: for example how far the
+    def __call__(self, prompt: str, photo, id: str) -> float:
+        """How much the PIL photo, whose id in the bundle this is, given as the only reference, helps the picture of this prompt: for example how far the
         generator's loss on a real photo of the thing falls, or a judge's mark with it less that without."""
 
 
@@ -89,7 +89,8 @@ def measure_utility(
     for number, (prompt, row) in enumerate(np.argwhere(rows >= 0).tolist()):
         if number < done:
             continue
-        value = float(meter(prompts[prompt].prompt, bundle.image(bundle.records[int(rows[prompt, row])])))
+        record = bundle.records[int(rows[prompt, row])]
+        value = float(meter(prompts[prompt].prompt, bundle.image(record), record.id))
         if not np.isfinite(value):
             raise RealRAGError(f"{meter.name} gave {value} for {prompts[prompt].prompt!r}; a utility is a finite number.")
         values[prompt, row] = value

@@ -23,6 +23,7 @@ PRIMARY, SECOND, SPLIT = ("reflective", "normal"), ("reflective", "hard"), "U1"
 PAIRS = (
     PRIMARY,
     SECOND,
+    ("utility", "normal"),
     ("normal", "zero"),
     ("zero", "none"),
     ("oracle", "none"),

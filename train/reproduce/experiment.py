@@ -15,9 +15,10 @@ from realrag.errors import RealRAGError
 from realrag.files import default_cache
 from realrag.head import load_head
 
+from ..contrastive.utility import candidates, measure_utility
 from ..evaluate import write_report
 from ..imagine import class_prompts, write_prompts
-from ..material import Prompt, read_prompts
+from ..material import Prompt, load_material, read_prompts
 from ..pictures.arms import class_key, read_arm
 from ..pictures.choose import CHOICES, choose, read_choices, summary, write_choices
 from ..pictures.judge_input import Judged, aligned, judge, refuse_shared
@@ -34,6 +35,7 @@ from .judges import GradientEncoder, kept_judge
 from .painting import Painter, WithoutReferences, make_painter, paint_arms
 from .references import right_references, shuffled
 from .report import write_results
+from .worth import CANDIDATES, Worth
 from .world import SPLITS, read_splits, write_world
 
 STAGES = ("world", "retriever", "library", "judges", "choose", "paint", "judge", "report")
@@ -43,6 +45,15 @@ class RetrieverRun(Run):
     """A recipe's run whose drawings come from a painter that is shown no reference."""
 
     painter: Painter
+    validation: Path
+
+    def utility(self) -> None:
+        """utility.safetensors: what the generator gains from each of the first photos found for each prompt."""
+        if "utility" in self.recipe.evaluate.arms:
+            library, prompts, out = self._open(self.library), self._prompts(), self.folder / "utility.safetensors"
+            rows = candidates(load_material(library, self.encoder, prompts), CANDIDATES)
+            measure_utility(library, prompts, rows, Worth(self.painter, prompts, self.validation), out, progress=self.in_time)
+            self.recipe = replace(self.recipe, data=replace(self.recipe.data, utility=str(out)))
 
     def _generator(self, library: Bundle) -> WithoutReferences:
         return WithoutReferences(self.painter)
@@ -58,6 +69,7 @@ class Reproduction(Staged):
         """painter: in place of the one that the plan names."""
         super().__init__(max_minutes=max_minutes, say=say)
         self.plan, self.folder, self.device, self._painter = plan, Path(folder), device, painter
+        self._opened: dict[Path, Bundle] = {}
         self.photos = Path(plan.experiment.photos) if plan.experiment.photos else self.folder / "photos"
         data = replace(
             recipe.data, photos=str(self.photos / "library" / "known"), test_photos=str(self.photos / "evaluation")
@@ -86,8 +98,10 @@ class Reproduction(Staged):
         run = RetrieverRun(
             self.recipe, self.run_folder, device=self.device, max_minutes=self.minutes_left, say=self.say,
         )  # fmt: skip
-        run.painter = self.painter
+        run.painter, run.validation = self.painter, self.photos / "validation"
         for stage in RETRIEVER_STAGES:
+            if stage == "fit":
+                run.stage("utility")
             if stage != "index":  # nothing is shipped
                 run.stage(stage)
 
@@ -177,7 +191,7 @@ class Reproduction(Staged):
             )
             stand = endpoints.gates(seen, retrieval, (self.recipe.start.least, self.recipe.start.most), plan)
             pairs = {f"{a} - {b}": {split: endpoints.difference(seen, a, b, split) for split in (*SPLITS, "all")
-                                    if split == "all" or (seen.splits == split).any()} for a, b in endpoints.PAIRS}  # fmt: skip
+                                    if split == "all" or (seen.splits == split).any()} for a, b in endpoints.PAIRS if {a, b} <= seen.right.keys()}  # fmt: skip
             primary = pairs[" - ".join(endpoints.PRIMARY)][endpoints.SPLIT]
             found[name] = {
                 "ceiling": seen.real, "confusions": seen.confusions, "accuracy": endpoints.accuracy(seen), "gates": stand,
@@ -207,9 +221,14 @@ class Reproduction(Staged):
     def prompts(self) -> list[Prompt]:
         return read_prompts(self.folder / "prompts.jsonl")
 
-    @cached_property
+    @property
     def _library(self) -> Bundle:
-        return self.bundle(self.library_folder)
+        """All photos that references are taken from; while the retriever learns, only those that it learns from."""
+        whole = (self.library_folder / MANIFEST).is_file()
+        folder = self.library_folder if whole else self.run_folder / "library"
+        if folder not in self._opened:
+            self._opened[folder] = self.bundle(folder)
+        return self._opened[folder]
 
     @cached_property
     def painter(self) -> Painter:

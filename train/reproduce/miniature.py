@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +17,20 @@ from realrag.files import sha256_file
 from realrag.miniature.autoencoder import load_autoencoder
 from realrag.miniature.generator import load_generator
 from realrag.miniature.painting import CFG, CHUNK, STEPS, Miniature, noise_of, paint
+from realrag.miniature.sampling import FAMILIES, shifted
+from realrag.miniature.text import encode_prompts
 
+from ..miniature.world import SIZE, square
 from .config import Painting
 from .painting import Reference
+
+LEVELS = 4  # of noise, at which a reference's worth is measured
 
 
 class MiniaturePainter:
     """Sees references through the encoder that its adapter was trained with, and reads prompts by that one's text tower."""
 
-    batch = CHUNK
+    batch, unit = CHUNK, "mean squared error of the velocity"
 
     def __init__(self, config: Painting):
         files = {name: Path(getattr(config, name)) for name in config.paths}
@@ -33,6 +38,7 @@ class MiniaturePainter:
         base = Miniature(load_generator(files["generator"]))
         self.steered = Steered(base, load_adapter(files["adapter"]).float(), config.strength)
         self.steered.adapter.spec.check_encoder(self.encoder.weights_sha256)
+        self.asked: tuple = ("", None)  # the last prompt whose targets were explained
         self.states: dict[str, Tensor] = {}  # of references, half precision: a library's are asked for again and again
         self.facts = {
             "name": base.name, **{name: sha256_file(file) for name, file in files.items()}, "strength": config.strength,
@@ -45,6 +51,33 @@ class MiniaturePainter:
             seen = self.encoder.see(self.encoder.prepare(reference.image)[None]).penultimate
             self.states[reference.id] = seen[0].half()
         return self.states[reference.id].float()
+
+    @torch.no_grad()
+    def worth(self, prompt: str, reference: Reference, targets: Sequence[Image.Image]) -> float:
+        """How far the flow-matching loss on the targets falls, at LEVELS noise levels and one noise for each target."""
+        if prompt != self.asked[0]:
+            self.asked = prompt, self._explain(prompt, targets)
+        moved, without = self.asked[1]
+        return float(without - moved(self.see(reference)[None]))
+
+    def _explain(self, prompt: str, targets: Sequence[Image.Image]) -> tuple[Callable[[Tensor | None], float], float]:
+        """The loss as a function of a reference's states (1, L, E), and what it is without one."""
+        pixels = np.stack([np.asarray(square(image, SIZE)) for image in targets])
+        x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+        latents = self.autoencoder.encode(x).repeat(LEVELS, 1, 1, 1)
+        noise = noise_of(len(targets), 0).repeat(LEVELS, 1, 1, 1)
+        quantiles = torch.special.ndtri((torch.arange(LEVELS) + 0.5) / LEVELS).sigmoid()
+        sigma = shifted(quantiles, FAMILIES[self.steered.base.family].time_shift).repeat_interleave(len(targets))
+        texts = [each.expand(len(sigma), *each.shape[1:]) for each in encode_prompts(self.encoder.towers.text, [prompt])]
+
+        def loss(states: Tensor | None) -> float:
+            level = sigma[:, None, None, None]
+            shown = None if states is None else states.expand(len(sigma), -1, -1)
+            with torch.autocast("cpu", torch.bfloat16):
+                velocity = self.steered.velocity((1 - level) * latents + level * noise, sigma, *texts, shown)
+            return float((velocity.float() - (noise - latents)).square().mean())
+
+        return loss, loss(None)
 
     def paint_many(self, rows: Sequence[tuple[str, int, Sequence[Reference]]]) -> list[Image.Image]:
         """Rows of (prompt, noise, references). Those with as many references are painted together."""

@@ -42,9 +42,14 @@ class Painter(Protocol):
 
     facts: dict[str, Any]  # holds "name"
     batch: int  # as many rows are best painted together
+    unit: str  # of `worth`
 
     def paint_many(self, rows: Sequence[Row]) -> list[Image.Image]:
         """The picture of each row's prompt from the noise of its seed. No references is the plain generator."""
+        ...
+
+    def worth(self, prompt: str, reference: Reference, targets: Sequence[Image.Image]) -> float:
+        """How much better the generator explains these photos of what the prompt names when it sees the reference."""
         ...
 
 
@@ -64,7 +69,7 @@ class StandInPainter:
 
     So what references can do is known beforehand, and only the machinery is tested."""
 
-    batch = 1
+    batch, unit = 1, "probability that it changes the class that is painted to the right one"
 
     def __init__(self, world: Path, prompts: Sequence[Prompt], class_of: Callable[[str], str], heeds: float, seed: int):
         """class_of: reference id -> class."""
@@ -88,6 +93,11 @@ class StandInPainter:
 
     def paint_many(self, rows: Sequence[Row]) -> list[Image.Image]:
         return [self._paint(*row) for row in rows]
+
+    def worth(self, prompt: str, reference: Reference, targets: Sequence[Image.Image]) -> float:
+        lacking = self._classes[prompt] in self.facts["drawn_as"]
+        right = class_key(self._class_of(reference.id)) == self._classes[prompt]
+        return self._heeds if lacking and right else 0.0
 
     def _paint(self, prompt: str, noise: int, references: Sequence[Reference]) -> Image.Image:
         dice = random.Random(hashlib.sha256(f"{prompt}\n{noise}\nheeds".encode()).hexdigest())
