@@ -252,6 +252,27 @@ def test_the_registered_ablations_are_those_of_the_document():
     assert len(knobs) == 10 and len({each.name for each in REGISTERED}) == len(REGISTERED)
 
 
+def test_a_shorter_table_holds_its_arms_alone_and_no_gate_of_an_arm_that_was_not_painted(done, encoder, tmp_path):
+    import shutil
+
+    arms = ("none", "normal", "hard", "reflective", "oracle")
+    plan = replace(PLAN, experiment=replace(PLAN.experiment, arms=arms, judges=("gradients",)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "load_encoder", lambda name, device: encoder)
+        shutil.copytree(done[0], out := tmp_path / "out", ignore=lambda folder, names: [n for n in names if n.endswith(".jsonl") and "painted" in folder])
+        run = Reproduction(plan, RECIPE, out, say=lambda line: None)
+        for stage in ("choose", "paint", "judge", "report"):
+            run.stage(stage)
+    found = json.loads((out / "results.json").read_bytes())["judges"]["gradients"]
+    assert set(found["accuracy"]["U1"]) == set(arms) and "zero - none" not in found["differences"]
+    whole = json.loads((done[0] / "results.json").read_bytes())["judges"]["gradients"]
+    assert found["differences"]["reflective - normal"] == whole["differences"]["reflective - normal"]
+    gates = lambda report: [gate for gate in report["gates"] if gate["gate"] != "wrong references do not"]  # noqa: E731
+    assert found["gates"] == gates(whole) and len(whole["gates"]) == len(found["gates"]) + 1
+    with pytest.raises(RealRAGError, match="lack one"):
+        replace(PLAN.experiment, arms=("none", "reflective"))
+
+
 # Endpoints alone
 
 
@@ -321,7 +342,7 @@ def test_a_gate_that_does_not_stand_is_a_failed_one():
 
 
 def test_the_worlds_that_come_along_can_be_read_and_what_they_cannot_be_is_said(tmp_path):
-    for name in ("procedural", "procedural-again"):
+    for name in ("procedural", "procedural-again", "procedural-sd3"):
         plan = read_plan(find_world(name))
         recipe = recipe_of(plan, find_world(name), {"mobilenet": "m"})
         u1 = sum(split == "U1" for _, split in split_classes(plan.world))

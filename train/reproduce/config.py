@@ -46,6 +46,7 @@ class Experiment:
 
     photos: str = ""  # a world's folder made before; empty: the procedural one of [world] is drawn
     k: int = 3  # references a prompt
+    arms: tuple[str, ...] = ()  # those that are painted; empty for all
     noises: int = 10  # pictures a prompt and arm
     unseen_noises: int = 40  # the same for U1, which holds the endpoints
     first_noise: int = 1000  # so that no picture is judged that the negatives were mined from
@@ -63,6 +64,8 @@ class Experiment:
     paths = ("photos",)
 
     def __post_init__(self) -> None:
+        if self.arms and not {"none", "normal", "hard", "reflective", "oracle"} <= set(self.arms):
+            raise RealRAGError(f"The arms {', '.join(self.arms)} lack one that an endpoint or a gate needs: none, normal, hard, reflective, oracle.")
         if min(self.k, self.noises, self.unseen_noises) < 1 or not self.judges or set(self.judges) - set(JUDGES):
             raise RealRAGError(f"k, noises and unseen_noises start at 1, judges are among {', '.join(JUDGES)}: {self}.")
 
@@ -120,7 +123,7 @@ def deviations(plan: dict) -> list[str]:
         **{name: recipe[name] for name in ("start", "imagine", "mine", "fit", "loss", "evaluate")},
     }
     free = {f"painting.{name}" for name in ("kind", *Painting.paths)}
-    free |= {"world.generator", "retriever.recipe", "experiment.photos", "world.seed", "start.mobilenet", "start.validation"}
+    free |= {"world.generator", "experiment.arms", "retriever.recipe", "experiment.photos", "world.seed", "start.mobilenet", "start.validation"}
     found = []
     for section, values in registered.items():
         there = plan[section] if section in plan else plan["recipe"][section]

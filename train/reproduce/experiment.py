@@ -139,6 +139,8 @@ class Reproduction(Staged):
             seed=experiment.seed,
         )
         lines += shuffled([line for line in lines if line["arm"] == "oracle"])
+        if experiment.arms:
+            lines = [line for line in lines if endpoints.arm_of(line["arm"]) in experiment.arms]
         write_choices(self.folder / "choices", lines, library)
         self.say(summary(lines))
 
