@@ -1,5 +1,5 @@
 """Does a reflective retriever beat a plain one? `world` draws a procedural world, `run` does the whole experiment, `ablate`
-varies what the paper does not.
+varies what the paper does not, `photos` makes a world of real ones.
 
 Stopped at any point, the same command goes on. What was registered stands in docs/reproduction.md."""
 
@@ -15,6 +15,7 @@ from realrag.files import write_atomic
 
 from ..pace import Pace
 from ..stages import stopping
+from . import own_photos
 from .ablations import Ablations
 from .config import Painting, find_world, read_plan, recipe_of
 from .experiment import STAGES, Reproduction
@@ -28,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     world = commands.add_parser("world", help="draw the photos of a procedural world, with labels.csv and the split")
     run = commands.add_parser("run", help=f"all stages: {', '.join(STAGES)}")
     ablate = commands.add_parser("ablate", help="after `run`: one knob after another, as registered")
+    own = commands.add_parser("photos", help="a world of your own photos, for `photos` in [experiment]")
+    own_photos.add_arguments(own)
+    own.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     for command in (world, run, ablate):
         command.add_argument("world", metavar="WORLD", nargs="?" if command is world else None, default="procedural",
                              help="a TOML file, or procedural")  # fmt: skip
@@ -44,6 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
+    if arguments.reproduce == "photos":
+        facts = own_photos.write_photos(
+            arguments.photos, arguments.out, arguments.captions, arguments.groups, arguments.group_words, arguments.unseen,
+            arguments.novel, arguments.seed,
+        )  # fmt: skip
+        say(f"{arguments.out}: {len(facts['classes'])} classes; photos: {', '.join(f'{n} {c}' for n, c in facts['photos'].items())}")
+        return
     path = find_world(arguments.world)
     named = {name: getattr(arguments, name, "") for name in Painting.paths}
     plan = read_plan(path, {**named, "kind": "miniature" if any(named.values()) else ""})

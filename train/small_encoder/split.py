@@ -82,7 +82,7 @@ def split(
             raise RealRAGError(f"{len(candidates)} photos in {photos} leave none for {name}. Give more photos or other parts.")
         for photo in members:
             (made / name / photo.file).parent.mkdir(parents=True, exist_ok=True)
-            _link(photo.path, made / name / photo.file)
+            link(photo.path, made / name / photo.file)
         write_atomic(made / name / "captions.csv", _table(members))
     facts = asked | {"photos": {name: len(members) for name, members in zip(NAMES, parts)}}
     write_atomic(made / FACTS, (json.dumps(facts, indent=1) + "\n").encode())
@@ -90,7 +90,7 @@ def split(
     return facts
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
     try:
         os.link(source.resolve(), target)
     except OSError:  # another disk, or a disk without links

@@ -1,0 +1,131 @@
+"""A world of real photos: any captioned folder, its classes split into seen, unseen and novel ones, the photos of each class
+into sets that share none. What comes out is laid out as a procedural world is (`world.py`)."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import random
+import re
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from realrag.errors import RealRAGError
+from realrag.files import canonical_json, sha256_bytes, write_atomic
+from realrag.library import Candidate, scan
+
+from ..small_encoder.split import link
+from .world import COLUMNS, FACTS, LABELS, SETS
+
+SHARES = {"library": 0.35, "generator": 0.35, "judge": 0.15, "evaluation": 0.10, "validation": 0.05}
+
+
+def families_of(classes: Sequence[str], groups: Path | None, words: int) -> dict[str, str]:
+    """Class -> family: coarse_class of a CSV, or the first words of its name."""
+    if groups is None:
+        return {name: " ".join(re.split(r"[ _-]+", name)[: max(1, words)]) for name in classes}
+    with open(groups, encoding="utf-8-sig", newline="") as file:
+        found = {row["class"]: row["coarse_class"] for row in csv.DictReader(file)}
+    if missing := sorted(set(classes) - set(found)):
+        raise RealRAGError(f"{groups} says no coarse_class of {missing[0]!r}. Add a line for it.")
+    return {name: found[name] for name in classes}
+
+
+def last_word(name: str) -> str:
+    """The last word of a name that is no number: of a car its body."""
+    return next((word for word in reversed(re.split(r"[ _-]+", name)) if not word.isdigit()), name)
+
+
+def split_names(families: dict[str, str], unseen: int, novel: int, seed: int) -> dict[str, str]:
+    """Class -> G-seen, U1 or U2, drawn by seed. Each held-out class has a seen one of its family, and one with its last word
+    where another has it at all: what it is made of was seen, and it was not. RealRAGError where that cannot be."""
+    names, held = sorted(families), []
+    random.Random(f"{seed}/held out").shuffle(names)
+    words = {name: last_word(name) for name in names}
+    kept, spoken = Counter(families.values()), Counter(words.values())
+    alone = {word for word, count in spoken.items() if count == 1}
+    for name in names:
+        if len(held) < unseen + novel and kept[families[name]] > 1 and (words[name] in alone or spoken[words[name]] > 1):
+            held.append(name)
+            kept[families[name]] -= 1
+            spoken[words[name]] -= 1
+    if unseen < 1 or novel < 0 or len(held) < unseen + novel:
+        raise RealRAGError(
+            f"{unseen} unseen and {novel} novel of {len(names)} classes: at least one is unseen, and {len(held)} can be held out "
+            "so that each has a seen sibling."
+        )
+    return {name: "U1" if name in held[:unseen] else "U2" if name in held else "G-seen" for name in sorted(names)}
+
+
+def write_photos(
+    photos: Path, out: Path, captions: Path | None, groups: Path | None, words: int, unseen: int, novel: int, seed: int
+) -> dict:
+    """Links (or copies) of the photos in OUT, labels.csv and world.json, whose facts are returned."""
+    candidates = [photo for photo in scan(photos, captions).candidates if photo.credit.class_name]
+    by_class: dict[str, list[Candidate]] = {}
+    for photo in sorted(candidates, key=lambda photo: photo.sha256):
+        by_class.setdefault(folder_of(photo.credit.class_name), []).append(photo)
+    of_name = {folder_of(photo.credit.class_name): photo.credit.class_name for photo in candidates}
+    families = families_of(list(of_name.values()), groups, words)
+    splits = split_names({folder: families[name] for folder, name in of_name.items()}, unseen, novel, seed)
+    rows = []
+    for folder, members in sorted(by_class.items()):
+        random.Random(f"{seed}/{folder}").shuffle(members)
+        for name, part in parts_of(members, splits[folder]).items():
+            where = f"library/{'novel' if splits[folder] == 'U2' else 'known'}" if name == "library" else name
+            rows += [
+                (f"{where}/{folder}/{photo.sha256[:16]}{Path(photo.file).suffix.lower()}", photo, folder, name) for photo in part
+            ]
+    facts = {"kind": "photos", "seed": seed, "classes": {f: {"family": families[of_name[f]], "split": splits[f]} for f in splits}}
+    facts["photos"] = {name: sum(row[3] == name for row in rows) for name in SETS}
+    facts["sha256"] = sha256_bytes(canonical_json([facts, [[row[0], row[1].sha256] for row in rows]]))
+    if (out / FACTS).is_file():
+        if json.loads((out / FACTS).read_bytes()).get("sha256") != facts["sha256"]:
+            raise RealRAGError(f"{out} holds another world. Name another folder, or delete it.")
+        return facts
+    made = out.with_name(out.name + ".part")
+    shutil.rmtree(made, ignore_errors=True)
+    for file, photo, *_ in rows:
+        (made / file).parent.mkdir(parents=True, exist_ok=True)
+        link(photo.path, made / file)
+    text = io.StringIO(newline="")
+    table = csv.writer(text)
+    table.writerow(COLUMNS)
+    table.writerows((file, folder, families[of_name[folder]], name, splits[folder]) for file, _, folder, name in rows)
+    write_atomic(made / LABELS, text.getvalue().encode())
+    write_atomic(made / FACTS, (json.dumps(facts, indent=1) + "\n").encode())
+    made.rename(out)
+    return facts
+
+
+def folder_of(name: str) -> str:
+    """A class's name as a folder's, with which it is asked for."""
+    return re.sub(r"[^\w. -]+", "-", name).strip(". -")
+
+
+def parts_of(members: list[Candidate], split: str) -> dict[str, list[Candidate]]:
+    """Set -> photos. What the generator and the validation get of seen classes goes into the library of the others."""
+    lost = {"generator"} if split == "U1" else {"generator", "validation"} if split == "U2" else set()
+    shares = {name: 0.0 if name in lost else share for name, share in SHARES.items()}
+    shares["library"] += sum(SHARES[name] for name in lost)
+    found, at = {}, 0.0
+    for name, share in shares.items():
+        start, at = round(at * len(members)), at + share
+        found[name] = members[start : round(at * len(members))]
+    if empty := [name for name, part in found.items() if shares[name] and not part]:
+        raise RealRAGError(f"{len(members)} photos of one class leave none for {empty[0]}. Give each class 20 or more.")
+    return found
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("photos", type=Path, metavar="PHOTOS")
+    parser.add_argument("--captions", type=Path, metavar="FILE", help="CSV or JSONL with file and class")
+    parser.add_argument("--groups", type=Path, metavar="FILE", help="CSV with class, coarse_class: the families")
+    parser.add_argument("--group-words", type=int, default=1, help="without it: as many first words of a name are its family")
+    parser.add_argument("--unseen", type=int, default=60, help="classes that the generator does not see (U1)")
+    parser.add_argument("--novel", type=int, default=0, help="classes that neither it nor the retriever sees (U2)")
+    parser.add_argument("--seed", type=int, default=0)
