@@ -7,7 +7,6 @@ from realrag.errors import RealRAGError
 from realrag.miniature.autoencoder import FORMAT, VERSION, Autoencoder, load_autoencoder
 from realrag.miniature.flux import Flux, FluxConfig
 from realrag.miniature.generator import load_generator, save_generator
-from realrag.miniature.layers import attention
 from realrag.miniature.sampling import sample, shifted, sigmas
 from realrag.miniature.sd3 import SD3, SD3Config, grid_embedding
 
@@ -78,22 +77,6 @@ def test_pictures_need_not_be_square(model):
     assert model(*inputs(height=12, width=4)).shape == (2, 16, 12, 4)
 
 
-def test_an_adapter_is_asked_once_in_every_block_and_may_add_to_the_picture(model):
-    seen = []
-
-    def adding(q, k, v, place):
-        seen.append((place.kind, place.index, place.text, tuple(place.query.shape)))
-        out = attention(q, k, v, place)
-        return torch.cat([out[:, :, : place.text], out[:, :, place.text :] + 1], dim=2)
-
-    given = inputs()
-    changed = model(*given, attend=adding)
-    expected = [("double", i) for i in range(2)] if model.family == "sd3" else [("double", 0), ("single", 0), ("single", 1)]
-    assert [place[:2] for place in seen] == expected
-    assert all(place[2] == 5 and place[3][2] == 5 + 16 for place in seen)
-    assert (changed - model(*given)).abs().max() > 1e-4
-
-
 def test_the_grid_gives_every_patch_a_place_of_its_own():
     places = grid_embedding(256, 16)[0]
     assert places.shape == (256, 256) and torch.cdist(places, places).add(torch.eye(256) * 9).min() > 0.1
@@ -113,7 +96,7 @@ def test_sampling_finds_the_latent_a_perfect_model_points_to():
     class Perfect(torch.nn.Module):
         family = "sd3"
 
-        def forward(self, x, t, states, pooled, attend):
+        def forward(self, x, t, states, pooled):
             return (x - target[: len(x)].repeat(len(x) // 2, 1, 1, 1)) / t[:, None, None, None]
 
     texts = torch.zeros(2, 1, 1), torch.zeros(2, 1)

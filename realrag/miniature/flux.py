@@ -8,18 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .layers import (
-    Attend,
-    FinalLayer,
-    Place,
-    attention,
-    initialise,
-    join_heads,
-    modulate,
-    rms_norm,
-    split_heads,
-    timestep_embedding,
-)
+from .layers import FinalLayer, attention, initialise, modulate, rms_norm, split_heads, timestep_embedding
 
 HEAD = 128
 AXES = (16, 56, 56)  # of a head: unused, row, column
@@ -97,14 +86,14 @@ class DoubleBlock(nn.Module):
         self.img_mod, self.img_attn, self.img_mlp = Modulation(width, 6), Attention(width), mlp(width)
         self.txt_mod, self.txt_attn, self.txt_mlp = Modulation(width, 6), Attention(width), mlp(width)
 
-    def forward(self, img: Tensor, txt: Tensor, vector: Tensor, turn: tuple[Tensor, Tensor], index: int, attend: Attend):
+    def forward(self, img: Tensor, txt: Tensor, vector: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         img_mods, txt_mods = self.img_mod(vector), self.txt_mod(vector)
         parts = []
         for x, mods, layer in ((txt, txt_mods, self.txt_attn), (img, img_mods, self.img_attn)):
             q, k, v = split_heads(layer.qkv(modulate(x, *mods[:2])), HEAD)
             parts.append((layer.norm.query_norm(q), layer.norm.key_norm(k), v))
         q, k, v = (torch.cat(pair, dim=2) for pair in zip(*parts))
-        attended = join_heads(attend(rotate(q, *turn), rotate(k, *turn), v, Place("double", index, txt.shape[1], q)))
+        attended = attention(rotate(q, *turn), rotate(k, *turn), v)
         txt_part, img_part = attended.split([txt.shape[1], img.shape[1]], dim=1)
         img = img + img_mods[2] * self.img_attn.proj(img_part)
         img = img + img_mods[5] * self.img_mlp(modulate(img, *img_mods[3:5]))
@@ -121,13 +110,13 @@ class SingleBlock(nn.Module):
         self.linear1, self.linear2 = nn.Linear(width, 7 * width), nn.Linear(5 * width, width)
         self.norm, self.modulation = QKNorm(), Modulation(width, 3)
 
-    def forward(self, x: Tensor, vector: Tensor, turn: tuple[Tensor, Tensor], text: int, index: int, attend: Attend) -> Tensor:
+    def forward(self, x: Tensor, vector: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
         shift, scale, gate = self.modulation(vector)
         width = x.shape[-1]
         qkv, inner = self.linear1(modulate(x, shift, scale)).split([3 * width, 4 * width], dim=-1)
         q, k, v = split_heads(qkv, HEAD)
         q, k = self.norm.query_norm(q), self.norm.key_norm(k)
-        attended = join_heads(attend(rotate(q, *turn), rotate(k, *turn), v, Place("single", index, text, q)))
+        attended = attention(rotate(q, *turn), rotate(k, *turn), v)
         return x + gate * self.linear2(torch.cat([attended, nn.functional.gelu(inner, approximate="tanh")], dim=-1))
 
 
@@ -162,7 +151,7 @@ class Flux(nn.Module):
         ids = torch.stack([torch.zeros_like(rows), rows, columns], dim=1)
         return rotations(torch.cat([ids.new_zeros(text, 3), ids]))
 
-    def forward(self, x: Tensor, t: Tensor, context: Tensor, pooled: Tensor, attend: Attend = attention) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
         """x (B, C, H, W) with even sides, t (B,) in 0..1, context (B, T, `context`), pooled (B, `pooled`) -> like x."""
         height, width = x.shape[2] // PATCH, x.shape[3] // PATCH
         patches = x.unflatten(3, (width, PATCH)).unflatten(2, (height, PATCH))  # b c h ph w pw
@@ -170,10 +159,10 @@ class Flux(nn.Module):
         txt = self.txt_in(context)
         vector = self.time_in(timestep_embedding(t)) + self.vector_in(pooled)
         turn, text = self.turn(txt.shape[1], height, width, x.device), txt.shape[1]
-        for index, block in enumerate(self.double_blocks):
-            img, txt = block(img, txt, vector, turn, index, attend)
+        for block in self.double_blocks:
+            img, txt = block(img, txt, vector, turn)
         both = torch.cat([txt, img], dim=1)
-        for index, block in enumerate(self.single_blocks):
-            both = block(both, vector, turn, text, index, attend)
+        for block in self.single_blocks:
+            both = block(both, vector, turn)
         out = self.final_layer(both[:, text:], vector).unflatten(1, (height, width)).unflatten(-1, (-1, PATCH, PATCH))
         return torch.einsum("bhwcpq->bchpwq", out).reshape(x.shape)

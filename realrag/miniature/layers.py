@@ -3,30 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-
-class Place(NamedTuple):
-    """Where an attention stands: in block `index` of `kind` "double" or "single", after `text` rows of text. `query`
-    (B, heads, L, head) is the query before any rotation, as reference adapters want it."""
-
-    kind: str
-    index: int
-    text: int
-    query: Tensor
-
-
-Attend = Callable[[Tensor, Tensor, Tensor, Place], Tensor]
-
-
-def attention(q: Tensor, k: Tensor, v: Tensor, place: Place) -> Tensor:
-    """(B, heads, L, head) each -> the same. What an adapter adds, it adds in a function of this signature."""
-    return F.scaled_dot_product_attention(q, k, v)
 
 
 def split_heads(x: Tensor, head: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -35,9 +15,9 @@ def split_heads(x: Tensor, head: int) -> tuple[Tensor, Tensor, Tensor]:
     return q, k, v
 
 
-def join_heads(x: Tensor) -> Tensor:
-    """(B, heads, L, head) -> (B, L, heads * head)"""
-    return x.transpose(1, 2).flatten(2)
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """(B, heads, L, head) each -> (B, L, heads * head)"""
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 def timestep_embedding(t: Tensor, dim: int = 256) -> Tensor:

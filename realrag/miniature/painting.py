@@ -40,7 +40,7 @@ class Guided:
     def __init__(self, steered: Steered, features: Tensor | None):
         self.steered, self.features, self.family = steered, features, steered.base.family
 
-    def __call__(self, x: Tensor, sigma: Tensor, states: Tensor, pooled: Tensor, attend=None) -> Tensor:
+    def __call__(self, x: Tensor, sigma: Tensor, states: Tensor, pooled: Tensor) -> Tensor:
         features, shown = self.features, None
         if features is not None and len(x) > len(features):
             shown = torch.arange(len(x), device=x.device) < len(features)

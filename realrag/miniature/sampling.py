@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .layers import Attend, attention
-
 LATENT = 16  # of a picture of 128 pixels
 
 
@@ -46,18 +44,17 @@ def sample(
     *,
     steps: int = 20,
     cfg: float = 3.0,
-    attend: Attend = attention,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tensor:
     """noise (B, 16, h, w) -> latents. `positive` and `negative` are states (B, T, C) and pooled (B, D); the negative is
-    one row or B. `attend` sees 2 B rows, the positive ones first; at a cfg of 1 it sees B, and no negative is computed."""
+    one row or B. `model` sees 2 B rows, the positive ones first; at a cfg of 1 it sees B, and no negative is computed."""
     levels, x, both = sigmas(steps, FAMILIES[model.family].time_shift).to(noise.device), noise, cfg != 1
     texts = positive
     if both:
         texts = tuple(torch.cat([yes, no.expand_as(yes)]) for yes, no in zip(positive, negative))
     for step, (now, after) in enumerate(zip(levels, levels[1:])):
         rows = torch.cat([x, x]) if both else x
-        velocity = model(rows, now.expand(len(rows)), *texts, attend=attend)
+        velocity = model(rows, now.expand(len(rows)), *texts)
         if both:
             yes, no = velocity.chunk(2)
             velocity = no + cfg * (yes - no)

@@ -8,18 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .layers import (
-    Attend,
-    FinalLayer,
-    Place,
-    attention,
-    initialise,
-    join_heads,
-    modulate,
-    rms_norm,
-    split_heads,
-    timestep_embedding,
-)
+from .layers import FinalLayer, attention, initialise, modulate, rms_norm, split_heads, timestep_embedding
 
 HEAD = 64
 PATCH = 2
@@ -103,12 +92,11 @@ class JointBlock(nn.Module):
         super().__init__()
         self.context_block, self.x_block = Stream(width, last), Stream(width)
 
-    def forward(self, context: Tensor, x: Tensor, vector: Tensor, index: int, attend: Attend) -> tuple[Tensor | None, Tensor]:
+    def forward(self, context: Tensor, x: Tensor, vector: Tensor) -> tuple[Tensor | None, Tensor]:
         text, text_rest = self.context_block.before(context, vector)
         image, image_rest = self.x_block.before(x, vector)
         q, k, v = (torch.cat(pair, dim=2) for pair in zip(text, image))
-        attended = join_heads(attend(q, k, v, Place("double", index, context.shape[1], q)))
-        parts = attended.split([context.shape[1], x.shape[1]], dim=1)
+        parts = attention(q, k, v).split([context.shape[1], x.shape[1]], dim=1)
         context = None if self.context_block.last else self.context_block.after(context, parts[0], text_rest)
         return context, self.x_block.after(x, parts[1], image_rest)
 
@@ -151,13 +139,13 @@ class SD3(nn.Module):
         square = self.pos_embed.unflatten(1, (grid, grid))
         return square[:, top : top + height, left : left + width].flatten(1, 2)
 
-    def forward(self, x: Tensor, t: Tensor, context: Tensor, pooled: Tensor, attend: Attend = attention) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
         """x (B, C, H, W) with even sides, t (B,) in 0..1, context (B, T, `context`), pooled (B, `pooled`) -> like x."""
         height, width = x.shape[2] // PATCH, x.shape[3] // PATCH
         image = self.x_embedder.proj(x).flatten(2).transpose(1, 2) + self.positions(height, width)
         vector = self.t_embedder(timestep_embedding(t)) + self.y_embedder(pooled)
         text: Tensor | None = self.context_embedder(context)
-        for index, block in enumerate(self.joint_blocks):
-            text, image = block(text, image, vector, index, attend)
+        for block in self.joint_blocks:
+            text, image = block(text, image, vector)
         patches = self.final_layer(image, vector).unflatten(1, (height, width)).unflatten(-1, (PATCH, PATCH, -1))
         return torch.einsum("nhwpqc->nchpwq", patches).reshape(x.shape)
