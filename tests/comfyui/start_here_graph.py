@@ -15,7 +15,7 @@ References*, best first. *Inject References* lets a **miniature** Stable Diffusi
 same seed without them. The miniature was never shown {THING}, so only the photos can tell it what that looks like.
 
 1. Ask for a lemon, a mango or red beet, which it was never shown either; or for a pear or a red pepper, which it was.
-2. Effect too strong or too weak: change `strength`. 0 is the picture without references.
+2. Effect too strong or too weak: change *strength*. 0 is the picture without references.
 3. To try Flux, choose *Flux miniature* wherever *SD3 miniature* stands.
 
 The miniature paints 128 x 128 pixels, enlarged here to three times that, and has seen little but groceries. With a real
