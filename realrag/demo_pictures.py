@@ -29,6 +29,7 @@ HELD_OUT = (
 SEEN = ("granny smith", "banana", "orange", "red bell pepper", "carrots", "kiwi", "oatly oat milk", "tropicana mandarin morning")
 PROMPT = "a photo of {}"
 SEED = 0
+STRENGTH = 1.5  # found best for the miniatures: docs/miniature.md
 SIZE, GAP, LABEL, TOP, WORST = 128, 6, 150, 46, 3
 
 
@@ -61,7 +62,7 @@ def paint_all(
     for name in families:
         adapter = load_adapter(adapter_file(NAMES[name])).float()
         adapter.spec.check_encoder(encoder.weights_sha256)
-        steered = Steered(Miniature(load_generator(generator_file(NAMES[name]))), adapter)
+        steered = Steered(Miniature(load_generator(generator_file(NAMES[name]))), adapter, STRENGTH)
         for given in (None, states):
             before = len(made) * len(things)
             pictures = paint(
@@ -148,7 +149,7 @@ def sheet(things: tuple[str, ...], found: list[Reference], painted: list[Painted
 def as_json(things: tuple[str, ...], found: list[Reference], painted: list[Painted]) -> list[dict]:
     return [
         {
-            "prompt": PROMPT.format(thing), "held_out": thing in HELD_OUT, "family": p.family, "seed": SEED,
+            "prompt": PROMPT.format(thing), "held_out": thing in HELD_OUT, "family": p.family, "seed": SEED, "strength": STRENGTH if p.steered else 0.0,
             "reference": found[row].file if p.steered else None, "judge_says": p.named[row],
             "margin": round(float(p.margins[row]), 3), "near_copy": bool(p.copied[row]),
         }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 ADAPTER = Path(__file__).resolve().parents[2] / "realrag" / "assets" / "miniature" / "sd3_adapter.safetensors"
 TOP_K = 3
+STRENGTH = 1.5  # found best for the miniatures: docs/miniature.md
 THING = "garlic"  # one of those that the miniatures were never shown
 PROMPT = f"a photo of {THING}"
 NOTE = f"""Everything here comes with RealRAG: **nothing to download**. Press **Run**.
@@ -47,4 +48,4 @@ def injection(canvas, mini: dict, found: dict) -> dict:
         links |= {"adapter": (adapter, "adapter"), "clip_vision": (library, "clip_vision")}
     else:
         links |= {"vae": (mini, "vae")}
-    return canvas.node("RealRAG_InjectReferences", (960, 460), (360, 640), strength=1.0, links=links)
+    return canvas.node("RealRAG_InjectReferences", (960, 460), (360, 640), strength=STRENGTH, links=links)

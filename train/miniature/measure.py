@@ -16,6 +16,7 @@ from torch import Tensor
 from realrag.adapters import load_adapter
 from realrag.adapters.steering import Steered
 from realrag.encoder import Encoder, load_encoder
+from realrag.errors import RealRAGError
 from realrag.files import sha256_file, write_atomic
 from realrag.miniature.autoencoder import Autoencoder, load_autoencoder
 from realrag.miniature.generator import load_generator
@@ -99,6 +100,8 @@ class Plan:
         found = []
         for label in self.labels:
             photos = np.flatnonzero(own == of[label])
+            if not len(photos):
+                raise RealRAGError(f"{self.groups[of[label]].name} has no test photo to serve as a reference.")
             found += [int(photos[len(photos) * i // self.each % len(photos)]) for i in range(self.each)]
         return found
 
