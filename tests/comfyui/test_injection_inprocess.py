@@ -213,7 +213,8 @@ def test_only_listed_adapter_files_can_be_loaded(world, tmp_path, monkeypatch):
     )
     folder_paths.filename_list_cache.pop("realrag_adapters", None)
     node = world.plugin("nodes.load_adapter").LoadReferenceAdapter
-    assert node.define_schema().inputs[0].options == ["mine.safetensors"]
+    options = node.define_schema().inputs[0].options
+    assert [name for name in options if not name.endswith("(shipped)")] == ["mine.safetensors"]
     assert node.execute("mine.safetensors").result[0].adapter.spec.label == "Flux XLabs v1"
     assert node.fingerprint_inputs("mine.safetensors") == node.fingerprint_inputs("mine.safetensors")
     with pytest.raises(FileNotFoundError):
