@@ -65,7 +65,7 @@ def test_worth_is_what_the_loss_on_the_targets_falls_by(kind, tmp_path):
     for states in (None, paints.see(red)[None]):  # a slow twin: one target and level at a time
         losses = []
         for at, target in enumerate(targets):
-            x = torch.from_numpy(np.asarray(square(target, 128))).permute(2, 0, 1)[None].float() / 255
+            x = torch.from_numpy(np.array(square(target, 128))).permute(2, 0, 1)[None].float() / 255
             latent, noise = paints.autoencoder.encode(x), noise_of(2, 0)[at : at + 1]
             for quantile in (0.125, 0.375, 0.625, 0.875):
                 level = torch.sigmoid(torch.special.ndtri(torch.tensor([quantile])))
