@@ -14,7 +14,7 @@ from .adapters.steering import Steered
 from .contact_sheet import FAINT, INK, PAPER, fonts
 from .encoder import Encoder
 from .miniature.autoencoder import load_autoencoder
-from .miniature.files import NAMES, adapter_file, autoencoder_file, families_there, generator_file, judge_file
+from .miniature.files import NAMES, adapter_file, autoencoder_file, check_there, families_there, generator_file, judge_file
 from .miniature.generator import load_generator
 from .miniature.judge import copied, load_judge
 from .miniature.painting import Miniature, noise_of, paint
@@ -54,13 +54,13 @@ def paint_all(
 ) -> list[Painted]:  # fmt: skip
     """Without and with the reference, by every family that is there, from the same noise. library: all photos, as PIL."""
     prompts, noise, made = [PROMPT.format(thing) for thing in things], noise_of(len(things), SEED), []
-    autoencoder, (features, judge) = load_autoencoder(autoencoder_file()), load_judge(judge_file())
+    autoencoder, (features, judge) = load_autoencoder(autoencoder_file()), load_judge(check_there(judge_file()))
     labels = [judge.names.index(thing) for thing in things]
     photos = features.of(torch.stack([pixels(image) for image in library]))
     states = encoder.see(torch.stack([encoder.prepare(item.image) for item in found])).penultimate
     families = families_there()
     for name in families:
-        adapter = load_adapter(adapter_file(NAMES[name])).float()
+        adapter = load_adapter(check_there(adapter_file(NAMES[name]))).float()
         adapter.spec.check_encoder(encoder.weights_sha256)
         steered = Steered(Miniature(load_generator(generator_file(NAMES[name]))), adapter, STRENGTH)
         for given in (None, states):

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
@@ -79,12 +78,6 @@ def copied(features: Tensor, photos: Tensor, quantile: float = 0.99) -> Tensor:
     own = photos @ photos.T
     own.fill_diagonal_(-1)
     return (features @ photos.T).amax(1) >= own.amax(1).quantile(quantile)
-
-
-def class_accuracy(scores: Tensor, labels: Sequence[int]) -> float:
-    """Mean over the classes that occur of the share of their rows (N, classes) whose greatest score is their own."""
-    right, labels = (scores.argmax(1) == torch.as_tensor(labels)).float().numpy(), np.asarray(labels)
-    return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
 
 
 def save_judge(path: Path, features: Features, judge: Judge, about: dict) -> None:

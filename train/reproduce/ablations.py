@@ -12,7 +12,7 @@ import numpy as np
 
 from realrag.bundle import Bundle
 from realrag.files import write_atomic
-from realrag.head import ReflectiveHead
+from realrag.head import ReflectiveHead, load_head
 
 from ..contrastive.fit import Keeping, fit_file
 from ..drawing import photo_classes
@@ -128,16 +128,17 @@ class Ablations(Reproduction):
     def head(self, each: Ablation) -> ReflectiveHead:
         """Of the experiment's first seed; trained again where the ablation asks for it."""
         run, recipe = self.run_folder, self.recipe
-        folder = self.home / "heads" / each.name.replace(" ", "-") if each.trains else run / "heads" / "reflective-0"
+        if not each.trains:
+            return load_head(run / "heads" / "reflective-0" / "head.safetensors", self.encoder.dim)
+        folder = self.home / "heads" / each.name.replace(" ", "-")
+        folder.mkdir(parents=True, exist_ok=True)
         prompts, drawn, negatives = run / "prompts.jsonl", run / "imagine" / DRAWN, run / "negatives.safetensors"
         if each.mine:
             negatives = folder / "negatives.safetensors"
-            folder.mkdir(parents=True, exist_ok=True)
             mine_file(
                 run / "library", prompts, negatives, replace(recipe.mine, kind="reflective", **each.mine), drawn_file=drawn,
                 encoder=self.encoder, device=self.device, progress=self.in_time,
             )  # fmt: skip
-        folder.mkdir(parents=True, exist_ok=True)
         made = fit_file(
             run / "library", folder / "head.safetensors", replace(recipe.fit, **each.fit),
             replace(recipe.loss, kind="reflective", **each.loss), prompts_file=prompts, negatives_file=negatives,

@@ -28,8 +28,11 @@ def families_of(classes: Sequence[str], groups: Path | None, words: int) -> dict
     """Class -> family: coarse_class of a CSV, or the first words of its name."""
     if groups is None:
         return {name: " ".join(re.split(r"[ _-]+", name)[: max(1, words)]) for name in classes}
-    with open(groups, encoding="utf-8-sig", newline="") as file:
-        found = {row["class"]: row["coarse_class"] for row in csv.DictReader(file)}
+    try:
+        with open(groups, encoding="utf-8-sig", newline="") as file:
+            found = {row["class"]: row["coarse_class"] for row in csv.DictReader(file)}
+    except (OSError, KeyError, UnicodeDecodeError) as error:
+        raise RealRAGError(f"{groups} cannot be read ({error}). It is a UTF-8 CSV with the columns class, coarse_class.") from None
     if missing := sorted(set(classes) - set(found)):
         raise RealRAGError(f"{groups} says no coarse_class of {missing[0]!r}. Add a line for it.")
     return {name: found[name] for name in classes}
