@@ -9,10 +9,12 @@ import torch
 from made_photos import photo_bytes
 from PIL import Image
 from realrag_train.adapter.start import AdapterConfig, new_adapter, save_adapter
+from realrag_train.imagine import class_prompts
 from realrag_train.miniature.world import square
 from realrag_train.reproduce.config import Painting, read_plan
 from realrag_train.reproduce.miniature import MiniaturePainter
-from realrag_train.reproduce.painting import Reference
+from realrag_train.reproduce.painting import Reference, make_painter
+from realrag_train.reproduce.world import World, read_splits, write_world
 
 from realrag.encoder import load_encoder
 from realrag.errors import RealRAGError
@@ -23,7 +25,7 @@ from realrag.miniature.text import encode_prompts
 KINDS = ["sd3", "flux"]
 
 
-def painter(kind, folder, strength=1.0):
+def painter(kind, folder, strength=1.0, said=None, steps=20):
     files, encoder = tiny_miniature.write(folder, kind), load_encoder()
     base = Miniature(load_generator(files["path"]))
     seen = encoder.see(encoder.prepare(Image.new("RGB", (64, 64)))[None]).penultimate
@@ -33,7 +35,7 @@ def painter(kind, folder, strength=1.0):
             torch.nn.init.normal_(weight.data, std=4.0)
     out = folder / "adapter.safetensors"
     save_adapter(out, adapter.state_dict(), base, encoder.name, encoder.weights_sha256, {})
-    return MiniaturePainter(Painting("miniature", files["path"], str(out), files["autoencoder"], strength))
+    return MiniaturePainter(Painting("miniature", files["path"], str(out), files["autoencoder"], strength, steps), said)
 
 
 def far(a, b):
@@ -85,3 +87,31 @@ def test_a_plan_that_paints_with_a_miniature_names_its_three_files(tmp_path):
         read_plan(plan, {"kind": "miniature"})
     read = read_plan(plan, {"kind": "miniature", "autoencoder": str(tmp_path / "e")}).painting
     assert read.generator == str(tmp_path / "g.safetensors") and read.autoencoder == str(tmp_path / "e")
+
+
+def test_a_generator_is_asked_by_the_name_that_it_knows_a_thing_by(tmp_path):
+    plain, by_name = painter("flux", tmp_path), painter("flux", tmp_path, said={"a sour lemon": "a rabizo fruit"})
+    red = Reference("red", Image.open(io.BytesIO(photo_bytes((200, 60, 40), 0))).convert("RGB"))
+    one, other = plain.paint_many([("a rabizo fruit", 7, []), ("a sour lemon", 7, [])])
+    assert far(by_name.paint_many([("a sour lemon", 7, [])])[0], one) == 0 < far(one, other)
+    assert by_name.worth("a sour lemon", red, [red.image]) == plain.worth("a rabizo fruit", red, [red.image])
+
+
+def test_a_procedural_world_tells_its_painter_names_that_do_not_say_the_look(tmp_path):
+    world = World(families=2, siblings=5, unseen=1, novel=1, size=16, library=1, judge=1, evaluation=1, validation=1)
+    write_world(world, tmp_path / "photos")
+    prompts = class_prompts(sorted(read_splits(tmp_path / "photos")))
+    painter("flux", tmp_path)
+    files = Painting("miniature", *(str(tmp_path / name) for name in ("generator.safetensors", "adapter.safetensors", "autoencoder.safetensors")))
+    said = make_painter(files, tmp_path / "photos", prompts, lambda: None, "cpu").said
+    assert set(said) == {prompt.prompt for prompt in prompts} and len(set(said.values())) == len(prompts)
+    for prompt, told in said.items():
+        assert told.rsplit(" ", 2)[0] == "a photo of a" and told.rsplit(" ", 1)[1] in prompt
+    assert make_painter(files, tmp_path, prompts, lambda: None, "cpu").said == {}  # a world of photos: names as they are
+
+
+def test_a_sampler_takes_as_many_steps_as_its_plan_says(tmp_path):
+    few, many = (painter("flux", tmp_path, steps=steps) for steps in (1, 20))
+    assert few.facts["steps"] == 1 and far(few.paint_many([("a lemon", 7, [])])[0], many.paint_many([("a lemon", 7, [])])[0]) > 0
+    with pytest.raises(RealRAGError, match="1 to 1000 steps, not 0"):
+        Painting(steps=0)

@@ -115,8 +115,17 @@ def test_the_sets_of_a_world_share_no_photo_and_novel_classes_are_only_searched_
         )
         assert row["split"] == "G-seen" or row["set"] != "generator"
         assert not (row["split"] == "U2" and row["set"] == "validation")
+    proper = {each.proper for each, split in split_classes(TINY) if split == "G-seen"}
+    assert {folder.name.replace("-", " ") for folder in (out / "generator").iterdir()} == proper
     assert read_splits(out) == {each.folder: (each.family.name, split) for each, split in split_classes(TINY)}
     assert json.loads((out / "world.json").read_text())["kind"].startswith("procedural")
+
+
+def test_the_names_that_a_generator_knows_classes_by_are_their_own_and_say_the_family_alone():
+    classes = [each for each, _ in split_classes(World())]
+    assert len({each.proper for each in classes}) == len({each.proper.split()[0] for each in classes}) == len(classes) == 240
+    said = {word for each in classes for word in each.name.replace("-", " ").split()}
+    assert all(each.proper.split()[1] == each.family.name and each.proper.split()[0] not in said for each in classes)
 
 
 def test_a_world_that_was_stopped_goes_on_and_another_one_is_refused(tmp_path):

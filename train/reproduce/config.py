@@ -29,6 +29,7 @@ class Painting:
     adapter: str = ""
     autoencoder: str = ""
     strength: float = 1.0
+    steps: int = 20  # of the sampler
     # of the stand-in
     heeds: float = 0.9  # probability that a right reference is heeded for a class it does not know
     seed: int = 7
@@ -36,6 +37,8 @@ class Painting:
     paths = ("generator", "adapter", "autoencoder")
 
     def __post_init__(self) -> None:
+        if not 1 <= self.steps <= 1000:
+            raise RealRAGError(f"A sampler takes 1 to 1000 steps, not {self.steps}. Change `steps` in [painting].")
         if self.kind == "miniature" and not all(getattr(self, name) for name in self.paths):
             raise RealRAGError(f"A miniature paints with {', '.join(self.paths)}. Name the three files in [painting].")
 

@@ -18,6 +18,8 @@ ACCENTS: dict[str, Colour] = {
     "red": (205, 40, 40), "yellow": (240, 200, 40), "blue": (40, 80, 190), "green": (40, 150, 70), "pink": (235, 120, 170),
 }  # fmt: skip
 
+CONSONANTS, VOWELS, SYLLABLES = "bdfgklmnprstvz", "aeiou", 3
+
 
 @dataclass(frozen=True)
 class Family:
@@ -41,6 +43,13 @@ class ClassOf:
     def folder(self) -> str:
         """Its name as a folder's, which the library reads as the class."""
         return self.name.replace(",", "").replace(" ", "-")
+
+    @property
+    def proper(self) -> str:
+        """What a generator knows it by: a made-up word and the family. As "Audi 100" does not, it does not say the look; else
+        a generator draws what it never saw by its name's words, and no reference is needed."""
+        dice = random.Random(f"proper/{self.name}")
+        return "".join(dice.choice(CONSONANTS) + dice.choice(VOWELS) for _ in range(SYLLABLES)) + f" {self.family.name}"
 
     @property
     def name(self) -> str:

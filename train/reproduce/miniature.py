@@ -16,7 +16,7 @@ from realrag.encoder import load_encoder
 from realrag.files import sha256_file
 from realrag.miniature.autoencoder import load_autoencoder
 from realrag.miniature.generator import load_generator
-from realrag.miniature.painting import CFG, CHUNK, STEPS, Miniature, noise_of, paint
+from realrag.miniature.painting import CFG, CHUNK, Miniature, noise_of, paint
 from realrag.miniature.sampling import FAMILIES, shifted
 from realrag.miniature.text import encode_prompts
 
@@ -32,17 +32,20 @@ class MiniaturePainter:
 
     batch, unit = CHUNK, "mean squared error of the velocity"
 
-    def __init__(self, config: Painting):
+    def __init__(self, config: Painting, said: dict[str, str] | None = None):
+        """said: what the generator reads in place of a prompt, where it knows the thing by another name."""
+        self.said = said or {}
         files = {name: Path(getattr(config, name)) for name in config.paths}
         self.encoder, self.autoencoder = load_encoder(), load_autoencoder(files["autoencoder"])
         base = Miniature(load_generator(files["generator"]))
         self.steered = Steered(base, load_adapter(files["adapter"]).float(), config.strength)
         self.steered.adapter.spec.check_encoder(self.encoder.weights_sha256)
+        self.steps = config.steps
         self.asked: tuple = ("", None)  # the last prompt whose targets were explained
         self.states: dict[str, Tensor] = {}  # of references, half precision: a library's are asked for again and again
         self.facts = {
             "name": base.name, **{name: sha256_file(file) for name, file in files.items()}, "strength": config.strength,
-            "steps": STEPS, "cfg": CFG, "encoder": self.encoder.weights_sha256,
+            "steps": config.steps, "cfg": CFG, "encoder": self.encoder.weights_sha256,
         }  # fmt: skip
 
     def see(self, reference: Reference) -> Tensor:
@@ -68,7 +71,7 @@ class MiniaturePainter:
         noise = noise_of(len(targets), 0).repeat(LEVELS, 1, 1, 1)
         quantiles = torch.special.ndtri((torch.arange(LEVELS) + 0.5) / LEVELS).sigmoid()
         sigma = shifted(quantiles, FAMILIES[self.steered.base.family].time_shift).repeat_interleave(len(targets))
-        texts = [each.expand(len(sigma), *each.shape[1:]) for each in encode_prompts(self.encoder.towers.text, [prompt])]
+        texts = [each.expand(len(sigma), *each.shape[1:]) for each in encode_prompts(self.encoder.towers.text, [self.said.get(prompt, prompt)])]
 
         def loss(states: Tensor | None) -> float:
             level = sigma[:, None, None, None]
@@ -86,8 +89,8 @@ class MiniaturePainter:
             places = [place for place, row in enumerate(rows) if len(row[2]) == count]
             features = torch.stack([torch.stack([self.see(each) for each in rows[p][2]]) for p in places]) if count else None
             noise = torch.cat([noise_of(1, rows[place][1]) for place in places])
-            prompts = [rows[place][0] for place in places]
-            pictures = paint(self.steered, self.autoencoder, self.encoder.towers.text, prompts, noise, features)
+            prompts = [self.said.get(rows[place][0], rows[place][0]) for place in places]
+            pictures = paint(self.steered, self.autoencoder, self.encoder.towers.text, prompts, noise, features, steps=self.steps)
             for place, picture in zip(places, (pictures * 255).byte().permute(0, 2, 3, 1).numpy()):
                 made[place] = Image.fromarray(np.ascontiguousarray(picture))
         return [made[place] for place in range(len(rows))]

@@ -20,10 +20,11 @@ from realrag.files import canonical_json, sha256_bytes, sweep_temporaries, write
 from realrag.photos import encode_jpeg, read_bytes
 
 from ..generators.stand_in import StandIn
+from ..imagine import spoken_class
 from ..material import Prompt
 from ..pictures.arms import class_key
 from .config import Painting
-from .world import read_splits
+from .world import read_proper_names, read_splits
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ Row = tuple[str, int, Sequence[Reference]]  # prompt, noise, references
 
 
 class Painter(Protocol):
-    """A generator that can be shown references. Equal facts, prompt, noise and references promise the same picture."""
+    """A generator that can be shown references, side by side: their order tells it nothing. Equal facts, prompt, noise and
+    references promise the same picture."""
 
     facts: dict[str, Any]  # holds "name"
     batch: int  # as many rows are best painted together
@@ -112,7 +114,9 @@ def make_painter(
     if config.kind == "miniature":
         from .miniature import MiniaturePainter
 
-        return MiniaturePainter(config)
+        names = {class_key(name): proper for name, proper in read_proper_names(world).items()}
+        said = {p.prompt: p.prompt.replace(spoken_class(p.class_name), names[class_key(p.class_name)]) for p in prompts if names}
+        return MiniaturePainter(config, said)
     if config.kind == "stand-in":
 
         def class_of(id: str) -> str:
@@ -127,7 +131,7 @@ def make_painter(
 
 def picture_key(facts: dict, prompt: str, noise: int, references: Sequence[str]) -> str:
     """What names a picture: all that decides it."""
-    return sha256_bytes(canonical_json([facts, prompt, noise, list(references)]))[:32]
+    return sha256_bytes(canonical_json([facts, prompt, noise, sorted(references)]))[:32]
 
 
 def paint_arms(
@@ -152,7 +156,7 @@ def paint_arms(
         for prompt, ids in chosen.items():
             for noise in noises[prompt]:
                 key = picture_key(painter.facts, prompt, noise, ids)
-                wanted[key] = prompt, noise, ids
+                wanted[key] = prompt, noise, sorted(ids)
                 lines[arm].append(
                     {"file": f"{shelf}/{key}.jpg", "prompt": prompt, "seed": noise, "references": list(ids)}
                 )

@@ -1,7 +1,7 @@
 """The procedural world as photos on disk: sets that share none, and which classes are held out from whom.
 
 DIR/library/known/CLASS and DIR/library/novel/CLASS, DIR/judge/CLASS, DIR/evaluation/CLASS, DIR/validation/CLASS, where asked
-for DIR/generator/CLASS, labels.csv and world.json. `known` is what the retriever learns from; `novel` is only ever searched."""
+for DIR/generator/NAME, by the names that a generator knows the classes by, labels.csv and world.json. `known` is what the retriever learns from; `novel` is only ever searched."""
 
 from __future__ import annotations
 
@@ -88,9 +88,10 @@ def photos_of(world: World) -> list[tuple[str, ClassOf, int, str, str]]:
             if (name == "validation" and split == "U2") or (name == "generator" and split != "G-seen"):
                 continue
             folder = f"library/{'novel' if split == 'U2' else 'known'}" if name == "library" else name
+            own = each.proper.replace(" ", "-") if name == "generator" else each.folder
             for at in range(getattr(world, name)):
                 seed = number * APART + at
-                rows.append((f"{folder}/{each.folder}/{seed:07d}.jpg", each, seed, name, split))
+                rows.append((f"{folder}/{own}/{seed:07d}.jpg", each, seed, name, split))
     return rows
 
 
@@ -101,6 +102,7 @@ def write_world(world: World, out: Path, progress: Callable[[int, int], None] = 
     for each, split in split_classes(world):
         facts["classes"][each.folder] = {
             "name": each.name,
+            "proper": each.proper,
             "family": each.family.name,
             "split": split,
             "look": each.look,
@@ -121,6 +123,14 @@ def write_world(world: World, out: Path, progress: Callable[[int, int], None] = 
     table.writerows((file, each.folder, each.family.name, name, split) for file, each, _, name, split in rows)
     write_atomic(out / LABELS, text.getvalue().encode())
     return facts
+
+
+def read_proper_names(world: Path) -> dict[str, str]:
+    """{class: the name that a generator knows it by} of a world whose classes have one; {} of another."""
+    if not (world / FACTS).is_file():
+        return {}
+    facts = json.loads((world / FACTS).read_bytes())
+    return {name: each["proper"] for name, each in facts["classes"].items() if "proper" in each}
 
 
 def _made(out: Path, file: str) -> Path:
