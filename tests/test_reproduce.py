@@ -215,6 +215,23 @@ def test_the_report_prints_what_was_registered_and_every_gate_as_passed_or_faile
     assert results["judges"]["gradients"]["pictures"]["distances"]["floor"]["FID"][0] > 0
 
 
+def test_the_gates_are_shown_before_hours_are_painted_and_are_those_of_the_report(done, results):
+    out, _, said = done
+    found = json.loads((out / "gates" / "gates.json").read_bytes())
+    assert found["gates"] == results["judges"][found["judge"]]["gates"] and found["judge"] == PLAN.experiment.judges[0]
+    assert {file.stem for file in (out / "gates").glob("*.jsonl")} == {"none", "oracle", "shuffled"}
+    failed = any(not gate["passed"] for gate in found["gates"])
+    assert any(line.startswith("A gate failed") for line in said) == failed
+
+
+def test_a_contact_sheet_shows_unseen_things_under_every_arm(done):
+    from PIL import Image
+
+    sheet = Image.open(done[0] / "judged" / "sheet.jpg")
+    assert sheet.width == (1 + 9) * (experiment.CELL + 8)  # a real photo and nine arms
+    assert sheet.height == 20 + 4 * (experiment.CELL + 20)  # a class a family is unseen
+
+
 def test_ablations_show_what_a_stand_in_must_show(done, encoder):
     out = done[0]
     wanted = (
@@ -240,6 +257,7 @@ def test_ablations_show_what_a_stand_in_must_show(done, encoder):
     classes = lambda ids: [library.records[library.records.row_of(id)].class_name for id in ids]  # noqa: E731
     assert all(len(set(classes(ids))) == 2 for ids in shown("photos a class 1"))
     assert shown("strength 0.5") == shown("wrong references none")
+    assert (out / "ablations" / "curves.png").read_bytes()[:4] == b"\x89PNG"
     assert "| strength | 0.5 | oracle |" in (out / "ablations" / "ablations.md").read_text()
 
 

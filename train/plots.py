@@ -60,6 +60,30 @@ def lines(series: dict[str, Sequence[float]], title: str, size: tuple[int, int] 
     return image
 
 
+def ranges(points: Sequence[tuple[str, Sequence[float]]], title: str, level: float, size: tuple[int, int] = (300, 220)):
+    """A point and its interval for each label: [(label, (mean, low, high))]; a line across at `level`, from 0 upwards."""
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGB", size, PAPER)
+    draw, font = ImageDraw.Draw(image), _fonts()
+    left, top, right, bottom = 50, 34, size[0] - 14, size[1] - 34
+    most = max([level, *(high for _, (_, _, high) in points)]) or 1.0
+    across = lambda place: left + (place + 0.5) / len(points) * (right - left)  # noqa: E731
+    up = lambda value: bottom - value / most * (bottom - top)  # noqa: E731
+    draw.text((8, 8), title, INK, font)
+    for value in (0, most / 2, most):
+        draw.line([(left, up(value)), (right, up(value))], FAINT)
+        draw.text((6, up(value) - 7), f"{value:.2f}", INK, font)
+    draw.line([(left, up(level)), (right, up(level))], COLOURS["normal"])
+    draw.line([(across(place), up(mean)) for place, (_, (mean, _, _)) in enumerate(points)], COLOURS["reflective"], 2)
+    for place, (label, (mean, low, high)) in enumerate(points):
+        x = across(place)
+        draw.line([(x, up(low)), (x, up(high))], INK)
+        draw.ellipse([x - 3, up(mean) - 3, x + 3, up(mean) + 3], COLOURS["reflective"])
+        draw.text((x - 3 * len(label), bottom + 8), label[:14], INK, font)
+    return image
+
+
 def bars(rows: Sequence[tuple[str, dict[str, float]]], title: str, width: int = 760):
     """One group of bars a row, values 0..1: [(label, {name: value})]."""
     from PIL import Image, ImageDraw

@@ -71,26 +71,39 @@ def _difference(row: Sequence[float | None]) -> str:
 
 def _sheets(arms: dict[str, list[Picture]], real: Bundle) -> list[str]:
     """One sheet a prompt: a real photo of its class, then each arm."""
+    prompts, arms = spread(prompts_of(arms), SHOWN), {name: arms[name] for name in ordered(arms)}
+    return [f"<h3>{html.escape(prompt)}</h3>" + picture(contact_sheet(arms, real, [prompt]), prompt, "JPEG") for prompt in prompts]
+
+
+def prompts_of(arms: dict[str, list[Picture]]) -> list[str]:
+    return list(dict.fromkeys(painted.prompt for painted in next(iter(arms.values()))))
+
+
+def contact_sheet(arms: dict[str, list[Picture]], real: Bundle, prompts: Sequence[str], cell: int = CELL, named: bool = False):
+    """One row a prompt: a real photo of its class, then the first picture of each arm. named: with the prompt above it."""
     from PIL import Image, ImageDraw
 
-    rows: dict[str, int] = {}
+    photos: dict[str, int] = {}
     for row, name in enumerate(photo_classes(real)):
-        rows.setdefault(class_key(name), row)
-    names, any_arm = ordered(arms), next(iter(arms.values()))
+        photos.setdefault(class_key(name), row)
+    names, any_arm = list(arms), next(iter(arms.values()))
     first: dict[str, int] = {}
     for at, painted in enumerate(any_arm):
         first.setdefault(painted.prompt, at)
-    sheets = []
-    for prompt, at in spread(list(first.items()), SHOWN):
-        pictures = [real.image(real.records[rows[class_key(any_arm[at].class_name)]])]
+    wide, high = cell + 8, cell + 2 + 18 * named
+    sheet = Image.new("RGB", ((len(names) + 1) * wide, 20 + len(prompts) * high), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, label in enumerate(["real photo", *names]):
+        draw.text((column * wide + 4, 4), label[:24], (40, 40, 40))
+    for row, prompt in enumerate(prompts):
+        at, top = first[prompt], 20 + row * high
+        pictures = [real.image(real.records[photos[class_key(any_arm[at].class_name)]])]
         pictures += [decode(read_bytes(arms[name][at].file), arms[name][at].file.name) for name in names]
-        sheet = Image.new("RGB", (len(pictures) * (CELL + 8), CELL + 22), "white")
-        draw = ImageDraw.Draw(sheet)
-        for column, (label, image) in enumerate(zip(["real photo", *names], pictures)):
-            draw.text((column * (CELL + 8) + 4, 4), label[:24], (40, 40, 40))
-            sheet.paste(letterbox(image, (CELL, CELL)), (column * (CELL + 8) + 4, 20))
-        sheets.append(f"<h3>{html.escape(prompt)}</h3>" + picture(sheet, prompt, "JPEG"))
-    return sheets
+        if named:
+            draw.text((4, top + 2), prompt, (40, 40, 40))
+        for column, image in enumerate(pictures):
+            sheet.paste(letterbox(image, (cell, cell)), (column * wide + 4, top + 18 * named))
+    return sheet
 
 
 def spread(items: Sequence, most: int) -> list:

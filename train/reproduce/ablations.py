@@ -3,6 +3,7 @@ docs/reproduction.md: one seed of one arm, U1 alone, one judge. They describe; t
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,9 +20,10 @@ from ..drawing import photo_classes
 from ..evaluate import write_report
 from ..mine import mine_file
 from ..imagine import DRAWN
-from ..pictures.arms import class_key, read_arm
+from ..pictures.arms import read_arm
 from ..pictures.choose import choose
 from ..pictures.judge_input import aligned
+from ..plots import beside, ranges
 from ..stages import OutOfTime
 from . import endpoints
 from .experiment import Reproduction
@@ -81,7 +83,8 @@ class Ablations(Reproduction):
     def run(self, wanted: Sequence[Ablation] = REGISTERED, pictures: int = PICTURES) -> dict:
         """ablations.json and ablations.md; returns the former."""
         library, rows = self.bundle(self.library_folder), []
-        prompts = [prompt for prompt in self.prompts if self._split(prompt) == endpoints.SPLIT]
+        unseen = self.prompts_of_split(endpoints.SPLIT)
+        prompts = [prompt for prompt in self.prompts if prompt.prompt in unseen]
         seeds = range(self.plan.experiment.first_noise, self.plan.experiment.first_noise - (-pictures // len(prompts)))
         noises = {prompt.prompt: seeds for prompt in prompts}
         base = Ablation("none", "registered")
@@ -101,10 +104,10 @@ class Ablations(Reproduction):
                   "rows": rows}  # fmt: skip
         write_report(self.home / RESULTS, report)
         write_atomic(self.home / "ablations.md", table(report).encode())
+        buffer = io.BytesIO()
+        curves(report["rows"]).save(buffer, "PNG", optimize=True)
+        write_atomic(self.home / "curves.png", buffer.getvalue())
         return report
-
-    def _split(self, prompt) -> str:
-        return {class_key(name): split for name, (_, split) in self.splits.items()}[class_key(prompt.class_name)]
 
     def references(self, each: Ablation, library: Bundle, prompts: Sequence) -> dict[str, tuple[str, ...]]:
         """{prompt: ids}"""
@@ -152,11 +155,7 @@ class Ablations(Reproduction):
     def verdict(self, each: Ablation, base: Ablation) -> dict:
         """Accuracy by the judge that decides, and the paired difference to the registered values."""
         arms = aligned({name: read_arm(self.home / f"{name}.jsonl", self.prompts) for name in {each.name, base.name}})
-        encoder = self.judge_encoder(self.plan.experiment.judges[0])
-        seen = endpoints.verdicts(
-            arms, self.bundle(self.real), self.bundle(self.taught), self.splits, encoder, self.folder / "judged" / "vectors",
-            self.in_time,
-        )  # fmt: skip
+        seen = self.verdicts(self.plan.experiment.judges[0], arms)
         accuracy = endpoints.accuracy(seen)[endpoints.SPLIT][each.name]["accuracy"]
         apart = endpoints.difference(seen, each.name, base.name, endpoints.SPLIT)
         return {"knob": each.knob, "value": each.value, "arm": each.arm, "accuracy": accuracy, "difference": apart["difference"]}
@@ -168,6 +167,20 @@ def told(row: dict) -> str:
         f"| {row['knob']} | {row['value']} | {row['arm']} | {mean:.3f} ({low:.3f} to {high:.3f}) | "
         f"{apart:+.3f} ({below:+.3f} to {above:+.3f}) |"
     )
+
+
+def curves(rows: Sequence[dict]):
+    """U1 accuracy and its interval over the values of each knob that has several, side by side."""
+    knobs: dict[str, list[dict]] = {}
+    for row in rows:
+        knobs.setdefault(row["knob"], []).append(row)
+    base = next(row for row in rows if row["value"] == "registered")
+    shown = [
+        ranges([(row["value"], row["accuracy"]) for row in each], f"{knob} ({each[0]['arm']})", base["accuracy"][0])
+        for knob, each in knobs.items()
+        if len(each) > 1
+    ]
+    return beside(shown, 3)
 
 
 def table(report: dict) -> str:

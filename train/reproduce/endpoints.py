@@ -20,6 +20,7 @@ from .config import Experiment
 from .judges import confusions
 
 PRIMARY, SECOND, SPLIT = ("reflective", "normal"), ("reflective", "hard"), "U1"
+CONTROLS = ("none", "oracle", "shuffled")  # the arms that the gates are about
 PAIRS = (
     PRIMARY,
     SECOND,

@@ -12,17 +12,18 @@ from realrag.bundle import MANIFEST, Bundle
 from realrag.embeddings import Sizes
 from realrag.encoder import Encoder, load_encoder
 from realrag.errors import RealRAGError
-from realrag.files import default_cache
+from realrag.files import default_cache, write_atomic
 from realrag.head import load_head
+from realrag.photos import encode_jpeg
 
 from ..contrastive.utility import candidates, measure_utility
 from ..evaluate import write_report
 from ..imagine import class_prompts, write_prompts
 from ..material import Prompt, load_material, read_prompts
-from ..pictures.arms import class_key, read_arm
+from ..pictures.arms import Picture, class_key, read_arm
 from ..pictures.choose import CHOICES, choose, read_choices, summary, write_choices
 from ..pictures.judge_input import Judged, aligned, judge, refuse_shared
-from ..pictures.judge_page import write_page
+from ..pictures.judge_page import contact_sheet, prompts_of, spread, write_page
 from ..pictures.judge_table import table as judge_table
 from ..recipe import Recipe
 from ..run import STAGES as RETRIEVER_STAGES
@@ -34,11 +35,12 @@ from .config import Plan
 from .judges import GradientEncoder, kept_judge
 from .painting import Painter, WithoutReferences, make_painter, paint_arms
 from .references import right_references, shuffled
-from .report import write_results
+from .report import gate_rows, ordered, write_results
 from .worth import CANDIDATES, Worth
 from .world import SPLITS, read_splits, write_world
 
-STAGES = ("world", "retriever", "library", "judges", "choose", "paint", "judge", "report")
+SHEET, SHOWN, CELL = "sheet.jpg", 12, 104  # of U1, for show
+STAGES = ("world", "retriever", "library", "judges", "choose", "gates", "paint", "judge", "report")
 
 
 class RetrieverRun(Run):
@@ -144,6 +146,21 @@ class Reproduction(Staged):
         write_choices(self.folder / "choices", lines, library)
         self.say(summary(lines))
 
+    def gates(self) -> None:
+        """gates/: the gates, by the arms that they ask for alone, so that hours of painting are not spent on a generator that
+        has to be mended first. `paint` has these pictures then."""
+        folder, painted = self.folder / "gates", self.folder / "painted"
+        choices = {arm: chosen for arm, chosen in read_choices(self.folder / "choices").items() if arm in endpoints.CONTROLS}
+        paint_arms(
+            painted, self.painter, self.bundle(self.library_folder), choices, self.noises, self.in_time, tables=folder
+        )
+        name = self.plan.experiment.judges[0]
+        found = self.stand(self.verdicts(name, self.arms_of(folder)))
+        write_report(folder / "gates.json", {"judge": name, "painter": self.painter.facts, "gates": found})
+        self.say("\n".join(gate_rows(found)))
+        if not all(gate["passed"] for gate in found):
+            self.say("A gate failed: mend the generator, the judge or the world first. What is painted now gets no verdict.")
+
     def paint(self) -> None:
         """painted/: the pictures of every arm, each distinct one once."""
         counts = paint_arms(
@@ -175,36 +192,30 @@ class Reproduction(Staged):
             write_report(self.folder / "judged" / f"{name}.json", reports[name])
             self.say(judge_table({**reports[name], "differences": {}}))
         write_page(self.folder / "judged" / "judge.html", reports, even, real)
+        unseen = [p for p in prompts_of(even) if p in self.prompts_of_split(endpoints.SPLIT)]
+        sheet = contact_sheet({arm: even[arm] for arm in ordered(even)}, real, spread(unseen, SHOWN), CELL, named=True)
+        write_atomic(self.folder / "judged" / SHEET, encode_jpeg(sheet))
 
     def report(self) -> None:
         """results.json and results.md: the endpoints, the gates, and what was registered."""
-        real, taught, arms, plan = (
-            self.bundle(self.real),
-            self.bundle(self.taught),
-            self.painted_arms(),
-            self.plan.experiment,
-        )
-        retrieval = json.loads((self.run_folder / "evaluate.json").read_bytes())
-        painted, found = json.loads((self.folder / "painted" / "painted.json").read_bytes()), {}
+        arms, plan, found = self.painted_arms(), self.plan.experiment, {}
+        painted = json.loads((self.folder / "painted" / "painted.json").read_bytes())
         for name in plan.judges:
-            encoder = self.judge_encoder(name)
-            seen = endpoints.verdicts(
-                arms, real, taught, self.splits, encoder, self.folder / "judged" / "vectors", self.in_time
-            )
-            stand = endpoints.gates(seen, retrieval, (self.recipe.start.least, self.recipe.start.most), plan)
+            seen = self.verdicts(name, arms)
+            stand = self.stand(seen)
             pairs = {f"{a} - {b}": {split: endpoints.difference(seen, a, b, split) for split in (*SPLITS, "all")
                                     if split == "all" or (seen.splits == split).any()} for a, b in endpoints.PAIRS if {a, b} <= seen.right.keys()}  # fmt: skip
             primary = pairs[" - ".join(endpoints.PRIMARY)][endpoints.SPLIT]
             found[name] = {
                 "ceiling": seen.real, "confusions": seen.confusions, "accuracy": endpoints.accuracy(seen), "gates": stand,
-                "differences": pairs, "fingerprint": encoder.fingerprint,
+                "differences": pairs, "fingerprint": self.judge_encoder(name).fingerprint,
                 "conclusion": endpoints.conclusion(primary, stand, painted["painter"]["name"], plan.same_sign),
                 "pictures": json.loads((self.folder / "judged" / f"{name}.json").read_bytes()),
             }  # fmt: skip
         results = {
             "plan": json.loads(self.plan.as_json(self.recipe)), "painted": painted, "judges": found,
-            "retrieval": {"arms": {a: r["splits"] for a, r in retrieval["arms"].items()}, "differences": retrieval["differences"],
-                          "facts": retrieval["facts"]},
+            "retrieval": {"arms": {a: r["splits"] for a, r in self.retrieval["arms"].items()},
+                          "differences": self.retrieval["differences"], "facts": self.retrieval["facts"]},
             "references": right_references(self.folder / "choices" / CHOICES, self.splits),
         }  # fmt: skip
         self.say(write_results(self.folder, results))
@@ -241,21 +252,39 @@ class Reproduction(Staged):
     @property
     def noises(self) -> dict[str, range]:
         """The noise seeds of each prompt: more for U1, on which the endpoints are taken."""
-        plan, first = self.plan.experiment, self.plan.experiment.first_noise
-        unseen = {class_key(name) for name, (_, split) in self.splits.items() if split == endpoints.SPLIT}
-        count = lambda prompt: (
-            max(plan.noises, plan.unseen_noises) if class_key(prompt.class_name) in unseen else plan.noises
-        )  # noqa: E731
-        return {prompt.prompt: range(first, first + count(prompt)) for prompt in self.prompts}
+        plan, first, unseen = self.plan.experiment, self.plan.experiment.first_noise, self.prompts_of_split(endpoints.SPLIT)
+        count = lambda prompt: max(plan.noises, plan.unseen_noises) if prompt in unseen else plan.noises  # noqa: E731
+        return {prompt.prompt: range(first, first + count(prompt.prompt)) for prompt in self.prompts}
+
+    def prompts_of_split(self, split: str) -> list[str]:
+        classes = {class_key(name) for name, (_, each) in self.splits.items() if each == split}
+        return [prompt.prompt for prompt in self.prompts if class_key(prompt.class_name) in classes]
 
     def bundle(self, folder: Path) -> Bundle:
         if not (folder / MANIFEST).is_file():
             raise RealRAGError(f"{folder} is not there yet. Run the stages before this one first.")
         return Bundle(folder, default_cache())
 
-    def painted_arms(self):
-        files = sorted((self.folder / "painted").glob("*.jsonl"))
-        return aligned({file.stem: read_arm(file, self.prompts) for file in files})
+    @property
+    def retrieval(self) -> dict:
+        return json.loads((self.run_folder / "evaluate.json").read_bytes())
+
+    def arms_of(self, folder: Path) -> dict[str, list[Picture]]:
+        return aligned({file.stem: read_arm(file, self.prompts) for file in sorted(folder.glob("*.jsonl"))})
+
+    def painted_arms(self) -> dict[str, list[Picture]]:
+        return self.arms_of(self.folder / "painted")
+
+    def verdicts(self, judge: str, arms: dict[str, list[Picture]]) -> endpoints.Verdicts:
+        return endpoints.verdicts(
+            arms, self.bundle(self.real), self.bundle(self.taught), self.splits, self.judge_encoder(judge),
+            self.folder / "judged" / "vectors", self.in_time,
+        )  # fmt: skip
+
+    def stand(self, seen: endpoints.Verdicts) -> list[dict]:
+        """The gates."""
+        start = self.recipe.start
+        return endpoints.gates(seen, self.retrieval, (start.least, start.most), self.plan.experiment)
 
     def judge_encoder(self, name: str) -> Encoder:
         plan = self.plan.experiment

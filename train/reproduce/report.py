@@ -45,7 +45,7 @@ def told(results: dict) -> list[str]:
             "",
             f"**{judge['conclusion']}**",
             "",
-            *_gates(judge["gates"]),
+            *gate_rows(judge["gates"]),
             *_endpoints(judge),
             *_accuracy(judge),
         ]
@@ -53,7 +53,7 @@ def told(results: dict) -> list[str]:
     return lines + _retrieval(results)
 
 
-def _gates(gates: list[dict]) -> list[str]:
+def gate_rows(gates: list[dict]) -> list[str]:
     rows = ["| gate | rule | measured | |", "|---|---|---|---|"]
     return [
         *rows,
