@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from realrag_train import run as stages
 from realrag_train.contrastive.fit_config import FitConfig
 from realrag_train.contrastive.utility import read_utility
@@ -20,7 +21,7 @@ from realrag_train.reproduce.ablations import REGISTERED, Ablation, Ablations
 from realrag_train.reproduce.config import Experiment, Painting, Plan, deviations, find_world, read_plan, recipe_of
 from realrag_train.reproduce.experiment import STAGES, Reproduction
 from realrag_train.reproduce.judges import GradientEncoder
-from realrag_train.reproduce.painting import make_painter
+from realrag_train.reproduce.painting import make_painter, paint_arms
 from realrag_train.reproduce.scene import picture
 from realrag_train.reproduce.world import World, read_splits, split_classes
 from realrag_train.run import OutOfTime
@@ -177,6 +178,26 @@ def test_each_picture_is_painted_once_and_every_arm_has_its_table(done, results)
     assert len(lines) == 4 * (3 * 3 + 3 + 12) and painted["asked"] == len(lines) * len(arms)
 
 
+def test_painting_is_shared_among_processes(tmp_path):
+    class Counted:
+        facts, batch, unit = {"name": "counted"}, 2, ""
+
+        def __init__(self):
+            self.rows = []
+
+        def paint_many(self, rows):
+            self.rows += [(prompt, noise) for prompt, noise, _ in rows]
+            return [Image.new("RGB", (8, 8)) for _ in rows]
+
+    painters, asked = [Counted(), Counted(), Counted()], {"none": {f"a {n}": () for n in range(5)}}
+    noises = {prompt: range(3) for prompt in asked["none"]}
+    for number, painter in enumerate(painters[:2]):
+        paint_arms(tmp_path / "a", painter, None, asked, noises, share=(number, 2))
+    paint_arms(tmp_path / "a", painters[2], None, asked, noises)
+    each = [set(painter.rows) for painter in painters]
+    assert [len(rows) for rows in each] == [8, 7, 0] and len(set.union(*each)) == 15
+
+
 def test_a_stopped_experiment_goes_on_and_a_finished_one_does_nothing_again(done, monkeypatch):
     out, stopped, _ = done
     assert stopped >= 4
@@ -225,8 +246,6 @@ def test_the_gates_are_shown_before_hours_are_painted_and_are_those_of_the_repor
 
 
 def test_a_contact_sheet_shows_unseen_things_under_every_arm(done):
-    from PIL import Image
-
     sheet = Image.open(done[0] / "judged" / "sheet.jpg")
     assert sheet.width == (1 + 9) * (experiment.CELL + 8)  # a real photo and nine arms
     assert sheet.height == 20 + 4 * (experiment.CELL + 20)  # a class a family is unseen

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import torch
 
+from realrag.errors import RealRAGError
 from realrag.files import write_atomic
 
 from ..pace import Pace
+from ..ranks import own_device, share_of_work
 from ..stages import stopping
 from . import own_photos
 from .ablations import Ablations
@@ -65,10 +67,14 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
             return
         if arguments.threads:
             torch.set_num_threads(arguments.threads)
+        if (share := share_of_work())[1] > 1 and getattr(arguments, "stage", None) != "paint":
+            raise RealRAGError("torchrun shares the work of `--stage paint`. Run the other stages once, without torchrun.")
         recipe = recipe_of(plan, path, {"mobilenet": arguments.mobilenet, "encoder": arguments.encoder})
         arguments.out.mkdir(parents=True, exist_ok=True)
         kind = Ablations if arguments.reproduce == "ablate" else Reproduction
-        work = kind(plan, recipe, arguments.out, device=arguments.device, max_minutes=arguments.max_minutes, say=say)
+        work = kind(
+            plan, recipe, arguments.out, device=own_device(arguments.device), max_minutes=arguments.max_minutes, say=say, share=share
+        )
         if arguments.reproduce == "ablate":
             work.run()
             say(f"{work.home}: ablations.md, ablations.json")

@@ -66,11 +66,11 @@ class Reproduction(Staged):
 
     def __init__(
         self, plan: Plan, recipe: Recipe, folder: Path, *, device: str = "cpu", max_minutes: float = 0, say: Say,
-        painter: Painter | None = None,
+        painter: Painter | None = None, share: tuple[int, int] = (0, 1),
     ):  # fmt: skip
-        """painter: in place of the one that the plan names."""
+        """painter: in place of the one that the plan names. share: of `paint`, (number of this process, processes)."""
         super().__init__(max_minutes=max_minutes, say=say)
-        self.plan, self.folder, self.device, self._painter = plan, Path(folder), device, painter
+        self.plan, self.folder, self.device, self._painter, self.share = plan, Path(folder), device, painter, share
         self._opened: dict[Path, Bundle] = {}
         self.photos = Path(plan.experiment.photos) if plan.experiment.photos else self.folder / "photos"
         data = replace(
@@ -165,7 +165,7 @@ class Reproduction(Staged):
         """painted/: the pictures of every arm, each distinct one once."""
         counts = paint_arms(
             self.folder / "painted", self.painter, self.bundle(self.library_folder), read_choices(self.folder / "choices"), self.noises,
-            self.in_time,
+            self.in_time, share=self.share,
         )  # fmt: skip
         write_report(self.folder / "painted" / "painted.json", {**counts, "painter": self.painter.facts})
         self.say(f"{counts['asked']} pictures of all arms, {counts['painted']} of them distinct")

@@ -142,10 +142,11 @@ def paint_arms(
     noises: dict[str, Sequence[int]],
     progress: Callable[[int, int], None] = lambda done, total: None,
     tables: Path | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> dict[str, int]:
     """folder/pictures/KEY.jpg, and ARM.jsonl for each arm, as `judge` reads it, in `tables` or in the folder. choices: {arm: {prompt: ids}};
     noises: {prompt: seeds}. Returns {"asked", "painted"}: pictures of all arms, and distinct ones. Those already there are
-    not painted again."""
+    not painted again. share: (number of this process, processes that paint at once); each paints its own, and no other's."""
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     tables = tables or folder
     tables.mkdir(parents=True, exist_ok=True)
@@ -161,14 +162,14 @@ def paint_arms(
                     {"file": f"{shelf}/{key}.jpg", "prompt": prompt, "seed": noise, "references": list(ids)}
                 )
     place = lambda key: folder / "pictures" / f"{key}.jpg"  # noqa: E731
-    left = [key for key in wanted if not place(key).is_file()]
+    left = [key for key in list(wanted)[share[0] :: share[1]] if not place(key).is_file()]
     shown = lambda id: Reference(id, library.image(library.records[library.records.row_of(id)]))  # noqa: E731
     for at in range(0, len(left), painter.batch):
         keys = left[at : at + painter.batch]
         rows = [(prompt, noise, [shown(id) for id in ids]) for prompt, noise, ids in (wanted[key] for key in keys)]
         for key, picture in zip(keys, painter.paint_many(rows), strict=True):
             write_atomic(place(key), encode_jpeg(picture.convert("RGB")))
-        progress(len(wanted) - len(left) + at + len(keys), len(wanted))
+        progress(at + len(keys), len(left))
     for arm, each in lines.items():
         write_atomic(tables / f"{arm}.jsonl", "".join(json.dumps(line) + "\n" for line in each).encode())
     return {"asked": sum(map(len, lines.values())), "painted": len(wanted)}
