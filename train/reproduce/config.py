@@ -30,6 +30,7 @@ class Painting:
     autoencoder: str = ""
     strength: float = 1.0
     steps: int = 20  # of the sampler
+    cfg: float = 3.0
     # of the stand-in
     heeds: float = 0.9  # probability that a right reference is heeded for a class it does not know
     seed: int = 7

@@ -16,7 +16,7 @@ from realrag.encoder import load_encoder
 from realrag.files import sha256_file
 from realrag.miniature.autoencoder import load_autoencoder
 from realrag.miniature.generator import load_generator
-from realrag.miniature.painting import CFG, CHUNK, Miniature, noise_of, paint
+from realrag.miniature.painting import CHUNK, Miniature, noise_of, paint
 from realrag.miniature.sampling import FAMILIES, shifted
 from realrag.miniature.text import encode_prompts
 
@@ -40,12 +40,12 @@ class MiniaturePainter:
         base = Miniature(load_generator(files["generator"]))
         self.steered = Steered(base, load_adapter(files["adapter"]).float(), config.strength)
         self.steered.adapter.spec.check_encoder(self.encoder.weights_sha256)
-        self.steps = config.steps
+        self.steps, self.cfg = config.steps, config.cfg
         self.asked: tuple = ("", None)  # the last prompt whose targets were explained
         self.states: dict[str, Tensor] = {}  # of references, half precision: a library's are asked for again and again
         self.facts = {
             "name": base.name, **{name: sha256_file(file) for name, file in files.items()}, "strength": config.strength,
-            "steps": config.steps, "cfg": CFG, "encoder": self.encoder.weights_sha256,
+            "steps": config.steps, "cfg": config.cfg, "encoder": self.encoder.weights_sha256,
         }  # fmt: skip
 
     def see(self, reference: Reference) -> Tensor:
@@ -90,7 +90,7 @@ class MiniaturePainter:
             features = torch.stack([torch.stack([self.see(each) for each in rows[p][2]]) for p in places]) if count else None
             noise = torch.cat([noise_of(1, rows[place][1]) for place in places])
             prompts = [self.said.get(rows[place][0], rows[place][0]) for place in places]
-            pictures = paint(self.steered, self.autoencoder, self.encoder.towers.text, prompts, noise, features, steps=self.steps)
+            pictures = paint(self.steered, self.autoencoder, self.encoder.towers.text, prompts, noise, features, steps=self.steps, cfg=self.cfg)
             for place, picture in zip(places, (pictures * 255).byte().permute(0, 2, 3, 1).numpy()):
                 made[place] = Image.fromarray(np.ascontiguousarray(picture))
         return [made[place] for place in range(len(rows))]
