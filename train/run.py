@@ -37,6 +37,7 @@ from .ranks import own_device, share_of_work
 from .recipe import Recipe, find_recipe, read_recipe
 from .small_encoder.start import start, started
 from .stages import OutOfTime, Say, Staged, stopping
+from .contrastive.loss import LossConfig
 from .contrastive.tuned import TunedVectors, tuned_vectors
 
 HELP = "do all stages of a recipe: start, embed, imagine, mine, fit, index, evaluate"
@@ -107,7 +108,7 @@ class Run(Staged):
                 self.in_time()
                 made = fit_file(
                     self.library, self._trained(arm, seed), replace(self.recipe.fit, seed=self.recipe.fit.seed + seed),
-                    replace(self.recipe.loss, kind=arm), prompts_file=self.prompts_file,
+                    self._loss(arm), prompts_file=self.prompts_file,
                     negatives_file=self._negatives(arm) if arm in ("reflective", "hard") else None,
                     utility_file=Path(self.recipe.data.utility) if self.recipe.data.utility else None,
                     drawn_file=self.drawn_file if arm == "reflective" else None, encoder=self.encoder, device=self.device,
@@ -241,6 +242,9 @@ class Run(Staged):
         name = "fit.json" if self.recipe.fit.mode == "head" else f"{self.recipe.fit.mode}-encoder.fit.json"
         files = {arm: self._trained(arm, 0).with_name(name) for arm in self.recipe.evaluate.arms if arm != "zero"}
         return {arm: json.loads(file.read_bytes())["history"] for arm, file in files.items() if file.is_file()}
+
+    def _loss(self, arm: str) -> LossConfig:
+        return replace(self.recipe.loss, kind=arm)
 
     def _generator(self, library: Bundle) -> Generator:
         return make_generator(self.recipe, library, self._prompts(), self.encoder, self.device)

@@ -16,6 +16,7 @@ from realrag.files import default_cache, write_atomic
 from realrag.head import load_head
 from realrag.photos import encode_jpeg
 
+from ..contrastive.loss import LossConfig
 from ..contrastive.utility import candidates, measure_utility
 from ..evaluate import write_report
 from ..imagine import class_prompts, write_prompts
@@ -56,6 +57,11 @@ class RetrieverRun(Run):
             rows = candidates(load_material(library, self.encoder, prompts), CANDIDATES)
             measure_utility(library, prompts, rows, Worth(self.painter, prompts, self.validation), out, progress=self.in_time)
             self.recipe = replace(self.recipe, data=replace(self.recipe.data, utility=str(out)))
+
+    def _loss(self, arm: str) -> LossConfig:
+        """`utility` is that of `normal` with what was measured beside: alone it says nothing of the photos that were not tried,
+        and they come first before long."""
+        return super()._loss(arm) if arm != "utility" else replace(self.recipe.loss, kind="normal", lambda_utility=1.0)
 
     def _generator(self, library: Bundle) -> WithoutReferences:
         return WithoutReferences(self.painter)

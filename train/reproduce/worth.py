@@ -1,4 +1,4 @@
-"""What a reference is worth to the generator that will be shown it: the arm `utility` learns from that, and not from labels."""
+"""What a reference is worth to the generator that will be shown it: the arm `utility` learns from that beside the labels."""
 
 from __future__ import annotations
 
