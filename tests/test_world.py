@@ -14,7 +14,7 @@ from realrag_train.reproduce.families import ACCENTS, FAMILIES, classes_of
 from realrag_train.reproduce.judges import CnnEncoder, GradientEncoder, confusions, load_judge, save_judge, teach
 from realrag_train.reproduce.pen import Pen, Pose
 from realrag_train.reproduce.scene import picture
-from realrag_train.reproduce.world import SETS, SPLITS, World, photos_of, read_splits, split_classes, write_world
+from realrag_train.reproduce.world import SETS, SPLITS, World, photos_of, read_proper_names, read_splits, split_classes, write_world
 
 from realrag.bundle import unit_rows
 from realrag.errors import RealRAGError
@@ -126,6 +126,14 @@ def test_the_names_that_a_generator_knows_classes_by_are_their_own_and_say_the_f
     assert len({each.proper for each in classes}) == len({each.proper.split()[0] for each in classes}) == len(classes) == 240
     said = {word for each in classes for word in each.name.replace("-", " ").split()}
     assert all(each.proper.split()[1] == each.family.name and each.proper.split()[0] not in said for each in classes)
+
+
+def test_a_damaged_world_says_its_file_and_the_cure(tmp_path):
+    assert read_proper_names(tmp_path) == {}
+    for text in ("{", "[]", '{"classes": 3}'):
+        (tmp_path / "world.json").write_text(text)
+        with pytest.raises(RealRAGError, match="world.json cannot be read .*make the world again"):
+            read_proper_names(tmp_path)
 
 
 def test_a_world_that_was_stopped_goes_on_and_another_one_is_refused(tmp_path):

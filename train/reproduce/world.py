@@ -126,11 +126,15 @@ def write_world(world: World, out: Path, progress: Callable[[int, int], None] = 
 
 
 def read_proper_names(world: Path) -> dict[str, str]:
-    """{class: the name that a generator knows it by} of a world whose classes have one; {} of another."""
+    """{class: the name that a generator knows it by} of a world whose classes have one; {} of another. RealRAGError when
+    its world.json is damaged."""
     if not (world / FACTS).is_file():
         return {}
-    facts = json.loads((world / FACTS).read_bytes())
-    return {name: each["proper"] for name, each in facts["classes"].items() if "proper" in each}
+    try:
+        classes = json.loads((world / FACTS).read_bytes())["classes"]
+        return {name: each["proper"] for name, each in classes.items() if "proper" in each}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RealRAGError(f"{world / FACTS} cannot be read ({type(error).__name__} {error}). Delete it and make the world again.") from None
 
 
 def _made(out: Path, file: str) -> Path:
