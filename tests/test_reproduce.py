@@ -3,6 +3,7 @@ machinery: what the arms must show by construction, stops and new starts, and th
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -191,11 +192,30 @@ def test_painting_is_shared_among_processes(tmp_path):
 
     painters, asked = [Counted(), Counted(), Counted()], {"none": {f"a {n}": () for n in range(5)}}
     noises = {prompt: range(3) for prompt in asked["none"]}
-    for number, painter in enumerate(painters[:2]):
-        paint_arms(tmp_path / "a", painter, None, asked, noises, share=(number, 2))
-    paint_arms(tmp_path / "a", painters[2], None, asked, noises)
+    missing = [
+        paint_arms(tmp_path / "a", painter, None, asked, noises, share=share)["missing"]
+        for painter, share in zip(painters, ((0, 2), (1, 2), (0, 1)))
+    ]
+    assert missing == [7, 0, 0]
     each = [set(painter.rows) for painter in painters]
     assert [len(rows) for rows in each] == [8, 7, 0] and len(set.union(*each)) == 15
+
+
+def test_painted_is_said_only_when_every_share_is_there(done, tmp_path):
+    out, _, _ = done
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    marker, pictures = copy / "painted" / "painted.json", copy / "painted" / "pictures"
+    before = marker.read_bytes()
+    marker.unlink()
+    shutil.rmtree(pictures)
+    for number in (0, 1):
+        assert not marker.exists()
+        half = work(copy)
+        half.share = (number, 2)
+        half.stage("paint")
+    assert marker.read_bytes() == before
+    assert len(list(pictures.glob("*.jpg"))) == json.loads(before)["painted"]
 
 
 def test_a_stopped_experiment_goes_on_and_a_finished_one_does_nothing_again(done, monkeypatch):

@@ -173,6 +173,9 @@ class Reproduction(Staged):
             self.folder / "painted", self.painter, self.bundle(self.library_folder), read_choices(self.folder / "choices"), self.noises,
             self.in_time, share=self.share,
         )  # fmt: skip
+        if missing := counts.pop("missing"):
+            self.say(f"This share is painted; {missing} pictures of the others are not there yet.")
+            return
         write_report(self.folder / "painted" / "painted.json", {**counts, "painter": self.painter.facts})
         self.say(f"{counts['asked']} pictures of all arms, {counts['painted']} of them distinct")
 

@@ -145,8 +145,9 @@ def paint_arms(
     share: tuple[int, int] = (0, 1),
 ) -> dict[str, int]:
     """folder/pictures/KEY.jpg, and ARM.jsonl for each arm, as `judge` reads it, in `tables` or in the folder. choices: {arm: {prompt: ids}};
-    noises: {prompt: seeds}. Returns {"asked", "painted"}: pictures of all arms, and distinct ones. Those already there are
-    not painted again. share: (number of this process, processes that paint at once); each paints its own, and no other's."""
+    noises: {prompt: seeds}. Returns {"asked", "painted", "missing"}: pictures of all arms, distinct ones, and those of other shares
+    that are not there yet. What is there is not painted again. share: (number of this process, processes that paint at
+    once); each paints its own, and no other's."""
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     tables = tables or folder
     tables.mkdir(parents=True, exist_ok=True)
@@ -172,4 +173,5 @@ def paint_arms(
         progress(at + len(keys), len(left))
     for arm, each in lines.items():
         write_atomic(tables / f"{arm}.jsonl", "".join(json.dumps(line) + "\n" for line in each).encode())
-    return {"asked": sum(map(len, lines.values())), "painted": len(wanted)}
+    missing = sum(not place(key).is_file() for key in wanted)
+    return {"asked": sum(map(len, lines.values())), "painted": len(wanted), "missing": missing}
