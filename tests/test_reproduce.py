@@ -310,14 +310,13 @@ def test_the_registered_ablations_are_those_of_the_document():
 
 
 def test_a_shorter_table_holds_its_arms_alone_and_no_gate_of_an_arm_that_was_not_painted(done, encoder, tmp_path):
-    import shutil
-
     arms = ("none", "normal", "hard", "reflective", "oracle")
     plan = replace(PLAN, experiment=replace(PLAN.experiment, arms=arms, judges=("gradients",)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "load_encoder", lambda name, device: encoder)
         shutil.copytree(done[0], out := tmp_path / "out", ignore=lambda folder, names: [n for n in names if n.endswith(".jsonl") and "painted" in folder])
         run = Reproduction(plan, RECIPE, out, say=lambda line: None)
+        assert run.recipe.evaluate.arms == ("zero", "normal", "hard", "reflective")  # no head is taught that nobody asks
         for stage in ("choose", "paint", "judge", "report"):
             run.stage(stage)
     found = json.loads((out / "results.json").read_bytes())["judges"]["gradients"]

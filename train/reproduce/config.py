@@ -127,7 +127,7 @@ def deviations(plan: dict) -> list[str]:
         **{name: recipe[name] for name in ("start", "imagine", "mine", "fit", "loss", "evaluate")},
     }
     free = {f"painting.{name}" for name in ("kind", *Painting.paths)}
-    free |= {"world.generator", "experiment.arms", "retriever.recipe", "experiment.photos", "world.seed", "start.mobilenet", "start.validation"}
+    free |= {"world.generator", "experiment.arms", "evaluate.arms", "retriever.recipe", "experiment.photos", "world.seed", "start.mobilenet", "start.validation"}
     found = []
     for section, values in registered.items():
         there = plan[section] if section in plan else plan["recipe"][section]

@@ -87,7 +87,8 @@ class Reproduction(Staged):
             if recipe.start.mobilenet
             else recipe.start
         )
-        self.recipe = replace(recipe, data=data, start=begin)
+        arms = tuple(arm for arm in recipe.evaluate.arms if arm == "zero" or arm in (plan.experiment.arms or recipe.evaluate.arms))
+        self.recipe = replace(recipe, data=data, start=begin, evaluate=replace(recipe.evaluate, arms=arms))
         self.run_folder, self.library_folder = self.folder / "retriever", self.folder / "library"
         self.taught, self.real = self.folder / "judges" / "taught", self.run_folder / "gallery"
 
