@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-
-from realrag_train.adapter.gap import NoGap, Tuples, check, interval, losses, measure
+from realrag_train.adapter.gap import NoGap, Tuples, check, losses, measure
+from realrag_train.bootstrap import interval
 
 
 def tuples(count=12, places=3):
@@ -56,8 +56,8 @@ def test_the_interval_draws_things_and_not_single_values():
     dice = np.random.default_rng(0)
     things = np.repeat(np.arange(10), 50)
     values = dice.normal(size=10)[things] + 0.01 * dice.normal(size=500)
-    low, high = interval(values, things, 0)
-    alone = interval(values, np.arange(500), 0)
+    _, low, high = interval(values, things, 0, 2000)
+    _, *alone = interval(values, np.arange(500), 0, 2000)
     assert low < values.mean() < high and high - low > 3 * (alone[1] - alone[0])
     slow = [
         values[np.concatenate([np.flatnonzero(things == t) for t in dice.integers(10, size=10)])].mean()

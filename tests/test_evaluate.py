@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from realrag_train.bootstrap import interval
 from realrag_train.evaluate import (
     MEASURES,
     Questions,
@@ -13,7 +14,6 @@ from realrag_train.evaluate import (
     drawn_photos,
     evaluate,
     figures,
-    interval,
     ranked_rows,
     ranking_figures,
     table,

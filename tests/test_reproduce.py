@@ -346,7 +346,7 @@ def test_two_arms_with_the_same_pictures_differ_by_exactly_nothing():
 def test_the_interval_of_the_endpoint_covers_the_truth_about_as_often_as_it_says(monkeypatch):
     """Classes differ in what they gain: the truth is the mean over classes that could have been drawn."""
     monkeypatch.setattr(endpoints, "interval", lambda v, c: interval(v, c, resamples=400))
-    from realrag_train.evaluate import interval
+    from realrag_train.bootstrap import interval
 
     dice, classes, truth, hits, trials = np.random.default_rng(1), np.repeat(np.arange(40), 10), 0.06, 0, 300
     for _ in range(trials):

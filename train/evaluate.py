@@ -17,6 +17,7 @@ from realrag.files import write_atomic
 from realrag.head import ReflectiveHead
 from realrag.retriever import through_head
 
+from .bootstrap import interval
 from .contrastive.tuned import TunedVectors
 
 MEASURES = ("R@1", "R@5", "R@10", "P@10", "mAP", "nDCG@10", "MRR")
@@ -24,7 +25,6 @@ MEASURES = ("R@1", "R@5", "R@10", "P@10", "mAP", "nDCG@10", "MRR")
 REFLECTIVE = ("reflective hits", "sibling@10", "sibling margin")
 CONTROLS = ("random", "oracle")  # floor and ceiling: chance, and right photos first, then all but the drawn
 DEPTH = 10
-RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -119,18 +119,6 @@ def arm_scores(questions: Questions, arm: ReflectiveHead | TunedVectors | None) 
     if isinstance(arm, TunedVectors):
         return arm.queries @ arm.photos.T
     return questions.queries @ head_vectors(questions.photos, arm).T
-
-
-def interval(values: np.ndarray, classes: np.ndarray, seed: int = 0, resamples: int = RESAMPLES) -> list[float]:
-    """[mean, low, high]: a 95 % bootstrap interval over classes, whose prompts come and go together; NaN does not count."""
-    kept = ~np.isnan(values)
-    if not kept.any():
-        return [float("nan")] * 3
-    values, (_, code) = values[kept], np.unique(classes[kept], return_inverse=True)
-    total, count = np.bincount(code, values), np.bincount(code)
-    drawn = np.random.default_rng(seed).integers(0, len(total), (resamples, len(total)))
-    low, high = np.quantile(total[drawn].sum(1) / count[drawn].sum(1), (0.025, 0.975))
-    return [float(values.mean()), float(low), float(high)]
 
 
 def evaluate(

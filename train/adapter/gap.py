@@ -14,6 +14,7 @@ from torch import Tensor
 
 from realrag.errors import RealRAGError
 
+from ..bootstrap import interval
 from .cache import Cached
 from .pairs import Drawing
 
@@ -92,19 +93,8 @@ class Gap:
 def measure(velocity: Velocity, tuples: Tuples, seed: int = 0) -> Gap:
     right, wrong, none = (losses(velocity, tuples, features) for features in (tuples.right, tuples.wrong, None))
     apart = wrong - right
-    low, high = interval(apart, tuples.things, seed)
-    return Gap(float(apart.mean()), low, high, float((apart > 0).mean()), float((none - right).mean()))
-
-
-def interval(values: np.ndarray, things: np.ndarray, seed: int) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean, drawing things with all their values: photos of one thing are no independent
-    witnesses of how new things fare."""
-    names = np.unique(things)
-    sums = np.array([values[things == name].sum() for name in names])
-    counts = np.array([(things == name).sum() for name in names])
-    drawn = np.random.default_rng(seed).integers(len(names), size=(DRAWS, len(names)))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
-    return tuple(float(value) for value in np.quantile(means, (0.025, 0.975)))
+    mean, low, high = interval(apart, tuples.things, seed, DRAWS)
+    return Gap(mean, low, high, float((apart > 0).mean()), float((none - right).mean()))
 
 
 def check(history: list[dict], patience: int) -> None:

@@ -23,6 +23,7 @@ from realrag.miniature.generator import load_generator
 from realrag.miniature.judge import Judge, copied
 from realrag.miniature.painting import CFG, STEPS, Miniature, noise_of, paint
 
+from ..bootstrap import interval_of
 from ..small_encoder.pairs import QUERY, Group
 from ..small_encoder.views import open_photo
 from .features import to_images
@@ -31,7 +32,6 @@ from .sheet import tile
 from .world import World, add_world_arguments, held_out, read_photos
 
 HELP = "judge the miniature autoencoder, generators and adapters"
-DRAWS = 2000  # of the bootstrap
 OPENED = 256  # pixels of a reference's short side at least
 WORDS = ("name", "kind")  # what prompts say: "a photo of lemon", "a photo of citrus"
 
@@ -52,17 +52,9 @@ def labels_of(world: World) -> np.ndarray:
     return np.array(world.photos.group_rows())
 
 
-def interval(figure: Callable[[np.ndarray], float], classes: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """95 % bootstrap interval of figure(rows), drawing classes with all their rows: pictures of one class are no independent
-    witnesses of how others fare."""
-    dice, own = np.random.default_rng(seed), [np.flatnonzero(classes == c) for c in np.unique(classes)]
-    drawn = (np.concatenate([own[i] for i in dice.integers(len(own), size=len(own))]) for _ in range(DRAWS))
-    return tuple(float(value) for value in np.quantile([figure(rows) for rows in drawn], (0.025, 0.975), method="nearest"))
-
-
 def share(right: np.ndarray, classes: np.ndarray) -> dict:
     """Mean of the class means of 0 and 1 (N,), with its interval. Every class has as many rows here."""
-    low, high = interval(lambda rows: right[rows].mean(), classes)
+    low, high = interval_of(lambda rows: right[rows].mean(), classes)
     return {"mean": float(np.mean([right[classes == c].mean() for c in np.unique(classes)])), "low": low, "high": high}
 
 
@@ -72,7 +64,7 @@ def times(more: np.ndarray, less: np.ndarray, classes: np.ndarray) -> dict:
     def ratio(rows: np.ndarray) -> float:
         return more[rows].mean() / less[rows].mean() if less[rows].any() else np.inf
 
-    low, high = interval(ratio, classes)
+    low, high = interval_of(ratio, classes)
     return {"mean": float(ratio(np.arange(len(classes)))), "low": low, "high": high}
 
 

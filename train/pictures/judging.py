@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..bootstrap import interval
 from .classifier import Judge
 from .distances import jackknifed, real_floor, reference_rows, scaled
-from ..evaluate import interval
 
 ORDER = ("oracle", "reflective", "hard", "normal", "zero", "random", "none")
 COPY_QUANTILE = 0.99

@@ -12,8 +12,8 @@ import numpy as np
 from realrag.bundle import Bundle, unit_rows
 from realrag.encoder import Encoder
 
+from ..bootstrap import interval
 from ..drawing import photo_classes
-from ..evaluate import interval
 from ..pictures.arms import Picture, Progress, class_key, photo_vectors, picture_vectors
 from ..pictures.classifier import linear_judge
 from .config import Experiment
