@@ -256,6 +256,25 @@ def test_the_report_prints_what_was_registered_and_every_gate_as_passed_or_faile
     assert results["judges"]["gradients"]["pictures"]["distances"]["floor"]["FID"][0] > 0
 
 
+def test_over_all_splits_classes_weigh_alike(done, results):
+    rows = results["judges"]["cnn"]["accuracy"]
+    assert {split: row["none"]["pictures"] for split, row in rows.items()} == {"all": 60, "G-seen": 36, "U1": 48, "U2": 12}
+    first = {f"{line['prompt']} {line['seed']}" for line in map(json.loads, (done[0] / "painted" / "none.jsonl").read_text().splitlines())
+             if line["seed"] < PLAN.experiment.first_noise + PLAN.experiment.noises}  # fmt: skip
+    assert len(first) == 60
+
+
+def test_relative_gains_stand_beside_those_of_the_paper(done, results):
+    """The paper's 2.8 %, 8.3 % and 36 %, -3.3 %, -10.6 % and 28 %, from its tables by hand; ours from the results."""
+    lines = (done[0] / "results.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[2:4]] for line in lines if line.startswith(("| accuracy, ", "| FID, "))]
+    assert [paper for paper, _ in rows] == ["+2.8%", "+8.3%", "36%", "-3.3%", "-10.6%", "28%"]
+    of = {arm: row["accuracy"][0] for arm, row in results["judges"]["gradients"]["accuracy"]["all"].items()}
+    assert rows[0][1] == f"{100 * (of['reflective'] - of['normal']) / of['normal']:+.1f}%"
+    fid = {arm: row["FID"][0] for arm, row in results["judges"]["gradients"]["pictures"]["arms"].items()}
+    assert rows[5][1] == f"{100 * (fid['normal'] - fid['reflective']) / (fid['none'] - fid['reflective']):.0f}%"
+
+
 def test_the_gates_are_shown_before_hours_are_painted_and_are_those_of_the_report(done, results):
     out, _, said = done
     found = json.loads((out / "gates" / "gates.json").read_bytes())
@@ -334,7 +353,7 @@ def test_a_shorter_table_holds_its_arms_alone_and_no_gate_of_an_arm_that_was_not
 
 def verdicts(first, second, classes, splits=None):
     splits = np.full(len(classes), "U1") if splits is None else splits
-    return endpoints.Verdicts({"reflective": first, "normal": second}, classes, splits, {"all": [1, 1, 1]}, {})
+    return endpoints.Verdicts({"reflective": first, "normal": second}, classes, splits, np.ones(len(classes), bool), {"all": [1, 1, 1]}, {})
 
 
 def test_two_arms_with_the_same_pictures_differ_by_exactly_nothing():
@@ -378,7 +397,7 @@ def test_a_gate_that_does_not_stand_is_a_failed_one():
     retrieval = {
         "arms": {arm: {"splits": {"all": {"R@1": [value, 0, 1]}}} for arm, value in (("zero", 0.6), ("normal", 0.8))}
     }
-    found = endpoints.Verdicts(right, classes, splits, {"all": [0.9, 0.8, 1.0]}, {})
+    found = endpoints.Verdicts(right, classes, splits, np.ones(len(classes), bool), {"all": [0.9, 0.8, 1.0]}, {})
     plan = replace(PLAN.experiment, pictures=20)
     assert all(gate["passed"] for gate in endpoints.gates(found, retrieval, (0.45, 0.7), plan))
     bad = replace(found, right={**right, "oracle": right["none"]}, real={"all": [0.5, 0.4, 0.6]})

@@ -36,11 +36,13 @@ PAIRS = (
 @dataclass(frozen=True)
 class Verdicts:
     """right: {arm: (S, N)} 0 or 1 for each seed of the arm's retriever and each picture. classes (N,) codes, splits (N,)
-    names. real: the judge's accuracy on real photos of each split, and its confusions."""
+    names. even (N,) bools: pictures from a noise that every prompt has, so that over all splits classes weigh alike. real:
+    the judge's accuracy on real photos of each split, and its confusions."""
 
     right: dict[str, np.ndarray]
     classes: np.ndarray
     splits: np.ndarray
+    even: np.ndarray
     real: dict[str, list[float]]
     confusions: dict[str, float]
 
@@ -67,14 +69,21 @@ def verdicts(
         seen = unit_rows(picture_vectors(pictures, encoder, real.manifest.picture_longest, vectors, progress))
         right.setdefault(arm_of(name), []).append(judge.right(seen, classes))
     of_real = (named == real_classes).astype(float)
-    by_split = {
-        split: interval(of_real[part], real_classes[part]) for split, part in _parts(splits[real_classes]).items()
-    }
+    parts = _parts(splits[real_classes], np.ones(len(real_classes), bool))
+    by_split = {split: interval(of_real[part], real_classes[part]) for split, part in parts.items()}
     _, family_codes = np.unique(families, return_inverse=True)
     return Verdicts(
-        {name: np.stack(each) for name, each in right.items()}, classes, splits[classes], by_split,
+        {name: np.stack(each) for name, each in right.items()}, classes, splits[classes], _even(first), by_split,
         confusions(named, real_classes, family_codes),
     )  # fmt: skip
+
+
+def _even(pictures: Sequence[Picture]) -> np.ndarray:
+    seeds: dict[str, set[int]] = {}
+    for picture in pictures:
+        seeds.setdefault(picture.prompt, set()).add(picture.seed)
+    shared = set.intersection(*seeds.values())
+    return np.array([picture.seed in shared for picture in pictures])
 
 
 def arm_of(name: str) -> str:
@@ -82,14 +91,14 @@ def arm_of(name: str) -> str:
     return stem if dash and seed.isdigit() else name
 
 
-def _parts(splits: np.ndarray) -> dict[str, np.ndarray]:
-    return {"all": np.ones(len(splits), bool), **{str(name): splits == name for name in np.unique(splits)}}
+def _parts(splits: np.ndarray, even: np.ndarray) -> dict[str, np.ndarray]:
+    return {"all": even, **{str(name): splits == name for name in np.unique(splits)}}
 
 
 def accuracy(found: Verdicts) -> dict[str, dict[str, dict]]:
     """{split: {arm: {"accuracy": [mean, low, high], "by_seed": [...], "pictures": n}}}."""
     table: dict[str, dict[str, dict]] = {}
-    for split, part in _parts(found.splits).items():
+    for split, part in _parts(found.splits, found.even).items():
         table[split] = {
             arm: {"accuracy": interval(each[:, part].mean(0), found.classes[part]),
                   "by_seed": [float(run.mean()) for run in each[:, part]], "pictures": int(part.sum())}
@@ -101,7 +110,7 @@ def accuracy(found: Verdicts) -> dict[str, dict[str, dict]]:
 def difference(found: Verdicts, first: str, second: str, split: str) -> dict:
     """{"difference": [mean, low, high], "seeds_above": n, "seeds": n, "by_seed"}: paired by prompt, noise and, where both
     arms have as many, by seed. The interval is 95 %, classes resampled."""
-    part = found.splits == split if split != "all" else np.ones(len(found.splits), bool)
+    part = _parts(found.splits, found.even)[split]
     one, two = found.right[first][:, part], found.right[second][:, part]
     by_seed = one.mean(1) - (two.mean(1) if len(one) == len(two) else two.mean())
     apart = interval(one.mean(0) - two.mean(0), found.classes[part])
