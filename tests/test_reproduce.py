@@ -107,10 +107,10 @@ def test_right_references_help_what_the_generator_lacks_and_wrong_ones_change_no
     assert u1(results, "shuffled") == u1(results, "none")  # a wrong reference is never heeded: the same pictures
     differences = results["judges"]["gradients"]["differences"]
     assert differences["oracle - shuffled"]["U1"]["difference"][1] > 0
-    if results["references"]["random"]["U1"] == 0:
+    if results["references"]["random"]["U1"]["right"] == 0:
         assert differences["random - none"]["U1"]["difference"] == [0, 0, 0]
-    assert results["references"]["oracle"] == {"G-seen": 1, "U1": 1, "U2": 1}
-    assert set(results["references"]["shuffled"].values()) == {0}
+    assert results["references"]["oracle"] == dict.fromkeys(("G-seen", "U1", "U2"), {"right": 1, "sets": 1})
+    assert {row["right"] for row in results["references"]["shuffled"].values()} == {0}
 
 
 def test_what_the_generator_knows_is_painted_alike_under_every_arm(results):
@@ -143,7 +143,7 @@ def test_an_arm_paints_what_the_oracle_paints_where_it_found_a_right_reference_a
     assert arm == "random" or 0 < found < len(none)
 
 
-def test_the_heads_of_arms_and_seeds_are_each_asked_for_their_own_references(done):
+def test_the_heads_of_arms_and_seeds_are_each_asked_for_their_own_references(done, results):
     lines = [json.loads(line) for line in (done[0] / "choices" / "choices.jsonl").read_text().splitlines()]
     chosen = {
         arm: [[r["id"] for r in line["references"]] for line in lines if line["arm"] == arm]
@@ -151,6 +151,9 @@ def test_the_heads_of_arms_and_seeds_are_each_asked_for_their_own_references(don
     }
     trained = ("normal-0", "normal-1", "hard-0", "reflective-0", "reflective-1", "utility-0")
     assert len({json.dumps(chosen[arm]) for arm in (*trained, "zero")}) == 7
+    pairs = [{frozenset(ids) for ids in both} for both in zip(chosen["reflective-0"], chosen["reflective-1"])]
+    told, prompts = results["references"]["reflective"], {"G-seen": 12, "U1": 4, "U2": 4}
+    assert sum(told[split]["sets"] * count for split, count in prompts.items()) == pytest.approx(sum(map(len, pairs)))
 
 
 def test_utility_is_above_nothing_for_right_photos_of_what_the_generator_lacks_alone(done):

@@ -35,7 +35,7 @@ from . import endpoints
 from .config import Plan
 from .judges import GradientEncoder, kept_judge
 from .painting import Painter, WithoutReferences, make_painter, paint_arms
-from .references import right_references, shuffled
+from .references import describe, shuffled
 from .report import gate_rows, ordered, write_results
 from .worth import CANDIDATES, Worth
 from .world import SPLITS, read_splits, write_world
@@ -226,7 +226,7 @@ class Reproduction(Staged):
             "plan": json.loads(self.plan.as_json(self.recipe)), "painted": painted, "judges": found,
             "retrieval": {"arms": {a: r["splits"] for a, r in self.retrieval["arms"].items()},
                           "differences": self.retrieval["differences"], "facts": self.retrieval["facts"]},
-            "references": right_references(self.folder / "choices" / CHOICES, self.splits),
+            "references": describe(self.folder / "choices" / CHOICES, self.splits),
         }  # fmt: skip
         self.say(write_results(self.folder, results))
 

@@ -1,4 +1,4 @@
-"""Wrong references as a control, and how often each arm's references were right."""
+"""Wrong references as a control, and how often each arm's references were right and how often the same."""
 
 from __future__ import annotations
 
@@ -16,12 +16,20 @@ def shuffled(oracle: Sequence[dict]) -> list[dict]:
             for line, other in zip(oracle, [*oracle[1:], oracle[0]])]  # fmt: skip
 
 
-def right_references(choices: Path, world: dict[str, tuple[str, str]]) -> dict[str, dict[str, float]]:
-    """{arm: {split: share of its references that are of the prompt's class}}, the seeds of an arm together."""
+def describe(choices: Path, world: dict[str, tuple[str, str]]) -> dict[str, dict[str, dict[str, float]]]:
+    """{arm: {split: {"right": share of its references that are of the prompt's class, "sets": how many different sets its
+    seeds choose for a prompt}}}. Where seeds choose alike, so many of them say little more than one."""
     splits = {class_key(name): split for name, (_, split) in world.items()}
-    right: dict[str, dict[str, list[bool]]] = {}
+    right: dict[tuple[str, str], list[bool]] = {}
+    sets: dict[tuple[str, str], set[tuple[str, frozenset[str]]]] = {}
     for text in choices.read_text(encoding="utf-8").splitlines():
         line = json.loads(text)
-        each = right.setdefault(arm_of(line["arm"]), {}).setdefault(splits[class_key(line["class"])], [])
-        each += [class_key(reference["class"]) == class_key(line["class"]) for reference in line["references"]]
-    return {arm: {split: sum(each) / len(each) for split, each in row.items() if each} for arm, row in right.items()}
+        of = arm_of(line["arm"]), splits[class_key(line["class"])]
+        right.setdefault(of, []).extend(class_key(each["class"]) == class_key(line["class"]) for each in line["references"])
+        sets.setdefault(of, set()).add((line["prompt"], frozenset(each["id"] for each in line["references"])))
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for (arm, split), each in right.items():
+        if each:
+            prompts = len({prompt for prompt, _ in sets[arm, split]})
+            found.setdefault(arm, {})[split] = {"right": sum(each) / len(each), "sets": len(sets[arm, split]) / prompts}
+    return found

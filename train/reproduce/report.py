@@ -137,15 +137,17 @@ def _retrieval(results: dict) -> list[str]:
     rows = [
         "## Retrieval",
         "",
-        "| arm | R@1 of known classes | right references G-seen | U1 | U2 |",
-        "|---|---|---|---|---|",
+        "| arm | R@1 of known classes | right references G-seen | U1 | U2 | different sets a U1 prompt |",
+        "|---|---|---|---|---|---|",
     ]
     for arm in ordered(results["references"]):
         r1 = results["retrieval"]["arms"].get(arm, {}).get("all", {}).get("R@1")
-        cells = (results["references"][arm].get(split) for split in ("G-seen", "U1", "U2"))
+        chosen = results["references"][arm]
+        cells = [chosen[split]["right"] if split in chosen else None for split in ("G-seen", "U1", "U2")]
+        sets = f"{chosen[SPLIT]['sets']:.1f}" if SPLIT in chosen else "-"
         rows.append(
             f"| {arm} | {f'{r1[0]:.3f}' if r1 else '-'} | "
             + " | ".join("-" if c is None else f"{c:.3f}" for c in cells)
-            + " |"
+            + f" | {sets} |"
         )
     return [*rows, "", f"Configuration: `{json.dumps(results['plan']['experiment'], sort_keys=True)}`"]
