@@ -363,6 +363,10 @@ def test_two_arms_with_the_same_pictures_differ_by_exactly_nothing():
     right = (np.random.default_rng(0).random((3, 60)) < 0.4).astype(float)
     found = endpoints.difference(verdicts(right, right.copy(), np.arange(60) // 6), "reflective", "normal", "U1")
     assert found["difference"] == [0, 0, 0] and found["seeds_above"] == 0 and found["seeds"] == 3
+    assert found["classes"] == [0, 10, 0]
+    other = right.copy()
+    other[:, :6], other[:, 6:12] = 1, 0
+    assert endpoints.difference(verdicts(other, right, np.arange(60) // 6), "reflective", "normal", "U1")["classes"] == [1, 8, 1]
 
 
 def test_the_interval_of_the_endpoint_covers_the_truth_about_as_often_as_it_says(monkeypatch):

@@ -108,17 +108,19 @@ def accuracy(found: Verdicts) -> dict[str, dict[str, dict]]:
 
 
 def difference(found: Verdicts, first: str, second: str, split: str) -> dict:
-    """{"difference": [mean, low, high], "seeds_above": n, "seeds": n, "by_seed"}: paired by prompt, noise and, where both
-    arms have as many, by seed. The interval is 95 %, classes resampled."""
+    """{"difference": [mean, low, high], "seeds_above": n, "seeds": n, "by_seed", "classes": [above, equal, below 0]}: paired
+    by prompt, noise and, where both arms have as many, by seed. The interval is 95 %, classes resampled."""
     part = _parts(found.splits, found.even)[split]
     one, two = found.right[first][:, part], found.right[second][:, part]
     by_seed = one.mean(1) - (two.mean(1) if len(one) == len(two) else two.mean())
-    apart = interval(one.mean(0) - two.mean(0), found.classes[part])
+    each, (_, codes) = one.mean(0) - two.mean(0), np.unique(found.classes[part], return_inverse=True)
+    signs = np.sign(np.bincount(codes, each).round(9))
     return {
-        "difference": apart,
+        "difference": interval(each, codes),
         "seeds_above": int((by_seed > 0).sum()),
         "seeds": len(by_seed),
         "by_seed": by_seed.tolist(),
+        "classes": [int((signs == sign).sum()) for sign in (1, 0, -1)],
     }
 
 

@@ -69,15 +69,15 @@ def gate_rows(gates: list[dict]) -> list[str]:
 
 def _endpoints(judge: dict) -> list[str]:
     rows = [
-        "| difference in accuracy | held out from | mean | 95 % interval | seeds above 0 |",
-        "|---|---|---|---|---|",
+        "| difference in accuracy | held out from | mean | 95 % interval | seeds above 0 | classes above, equal, below |",
+        "|---|---|---|---|---|---|",
     ]
     for pair, splits in judge["differences"].items():
         mark = {" - ".join(PRIMARY): " (primary)", " - ".join(SECOND): " (second)"}.get(pair, "")
         for split, row in splits.items():
             mean, low, high = row["difference"]
             rows.append(f"| {pair}{mark if split == SPLIT else ''} | {split} | {mean:+.4f} | {low:+.4f} to {high:+.4f} | "
-                        f"{row['seeds_above']} of {row['seeds']} |")  # fmt: skip
+                        f"{row['seeds_above']} of {row['seeds']} | {', '.join(map(str, row['classes']))} |")  # fmt: skip
     return [*rows, ""]
 
 
