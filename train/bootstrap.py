@@ -12,7 +12,7 @@ BOUNDS = 0.025, 0.975
 
 
 def interval(values: np.ndarray, classes: np.ndarray, seed: int = 0, resamples: int = RESAMPLES) -> list[float]:
-    """[mean, low, high] of the mean of (N,) values; NaN does not count."""
+    """[mean, low, high] of the mean of values (N,), with classes (N,); NaN does not count."""
     kept = ~np.isnan(values)
     if not kept.any():
         return [float("nan")] * 3
@@ -26,7 +26,7 @@ def interval(values: np.ndarray, classes: np.ndarray, seed: int = 0, resamples: 
 def interval_of(
     figure: Callable[[np.ndarray], float], classes: np.ndarray, seed: int = 0, resamples: int = 2000
 ) -> tuple[float, float]:
-    """(low, high) of any figure of rows, such as a ratio, which may be infinite."""
+    """(low, high) of any figure of rows of classes (N,), such as a ratio, which may be infinite."""
     dice, own = np.random.default_rng(seed), [np.flatnonzero(classes == c) for c in np.unique(classes)]
     drawn = (np.concatenate([own[i] for i in dice.integers(len(own), size=len(own))]) for _ in range(resamples))
     return tuple(float(value) for value in np.quantile([figure(rows) for rows in drawn], BOUNDS, method="nearest"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -74,6 +75,11 @@ class Experiment:
             raise RealRAGError(f"k, noises and unseen_noises start at 1, judges are among {', '.join(JUDGES)}: {self}.")
 
 
+    def taught(self, arms: Sequence[str]) -> tuple[str, ...]:
+        """Those of a recipe's arms that a head is taught for: all, or what a shorter table asks; `zero` is always measured."""
+        return tuple(arm for arm in arms if not self.arms or arm in ("zero", *self.arms))
+
+
 @dataclass(frozen=True)
 class Plan:
     world: World = World()
@@ -102,7 +108,7 @@ def read_plan(path: Path, painting: dict[str, str] | None = None) -> Plan:
 
 
 def recipe_of(plan: Plan, path: Path, given: dict[str, str]) -> Recipe:
-    """The retriever's recipe, seen from the world's file; its arms are those that the endpoints need."""
+    """The retriever's recipe, seen from the world's file; its arms are those that the endpoints and the table need."""
     near = (home / plan.retriever.recipe for home in (Path(path).parent, WORLDS))
     recipe = read_recipe(
         next((file for file in near if file.is_file()), None) or find_recipe(plan.retriever.recipe), given
@@ -115,19 +121,20 @@ def recipe_of(plan: Plan, path: Path, given: dict[str, str]) -> Recipe:
         raise RealRAGError(
             f'The recipe\'s mode is {recipe.fit.mode!r}; only heads are compared here. Set mode to "head".'
         )
-    return recipe
+    return replace(recipe, evaluate=replace(recipe.evaluate, arms=plan.experiment.taught(recipe.evaluate.arms)))
 
 
 def deviations(plan: dict) -> list[str]:
     """What a plan, as `as_json` writes it, has otherwise than was registered: "section.field: value, registered value".
     Paths and the world's seed, by which the replication differs, do not count."""
     recipe = asdict(read_recipe(WORLDS / Retriever.recipe))
+    recipe["evaluate"]["arms"] = Experiment(arms=tuple(plan["experiment"]["arms"])).taught(recipe["evaluate"]["arms"])
     registered = {
         **asdict(Plan()),
         **{name: recipe[name] for name in ("start", "imagine", "mine", "fit", "loss", "evaluate")},
     }
     free = {f"painting.{name}" for name in ("kind", *Painting.paths)}
-    free |= {"world.generator", "experiment.arms", "evaluate.arms", "retriever.recipe", "experiment.photos", "world.seed", "start.mobilenet", "start.validation"}
+    free |= {"world.generator", "experiment.arms", "retriever.recipe", "experiment.photos", "world.seed", "start.mobilenet", "start.validation"}
     found = []
     for section, values in registered.items():
         there = plan[section] if section in plan else plan["recipe"][section]

@@ -87,8 +87,7 @@ class Reproduction(Staged):
             if recipe.start.mobilenet
             else recipe.start
         )
-        arms = tuple(arm for arm in recipe.evaluate.arms if arm == "zero" or arm in (plan.experiment.arms or recipe.evaluate.arms))
-        self.recipe = replace(recipe, data=data, start=begin, evaluate=replace(recipe.evaluate, arms=arms))
+        self.recipe = replace(recipe, data=data, start=begin)
         self.run_folder, self.library_folder = self.folder / "retriever", self.folder / "library"
         self.taught, self.real = self.folder / "judges" / "taught", self.run_folder / "gallery"
 
@@ -209,7 +208,10 @@ class Reproduction(Staged):
     def report(self) -> None:
         """results.json and results.md: the endpoints, the gates, and what was registered."""
         arms, plan, found = self.painted_arms(), self.plan.experiment, {}
-        painted = json.loads((self.folder / "painted" / "painted.json").read_bytes())
+        counts = self.folder / "painted" / "painted.json"
+        if not counts.is_file():
+            raise RealRAGError(f"{counts} is not there, so pictures are still to be painted. Run the stage `paint` to its end first.")
+        painted = json.loads(counts.read_bytes())
         for name in plan.judges:
             seen = self.verdicts(name, arms)
             stand = self.stand(seen)

@@ -129,8 +129,9 @@ def _gains(arms: dict[str, float]) -> list[str]:
     if {"none", "normal", "reflective"} - arms.keys():
         return ["-"] * 3
     none, normal, reflective = (arms[name] for name in ("none", "normal", "reflective"))
-    share = (reflective - normal) / (reflective - none) if reflective != none else float("nan")
-    return [f"{reflective / normal - 1:+.1%}" if normal else "-", f"{reflective / none - 1:+.1%}" if none else "-", f"{share:.0%}"]
+    over = lambda other: f"{reflective / other - 1:+.1%}" if other else "-"  # noqa: E731
+    share = f"{(reflective - normal) / (reflective - none):.0%}" if reflective != none else "-"
+    return [over(normal), over(none), share]
 
 
 def _retrieval(results: dict) -> list[str]:
