@@ -6,13 +6,13 @@ from comfy_api.latest import ComfyExtension, io
 
 from ..realrag.miniature.files import families_there
 from . import folders
-from .edit_references import EditReferences
-from .inject import InjectReferences
-from .load_adapter import LoadReferenceAdapter
-from .load_miniature import LoadMiniature
-from .load_retriever import LoadReflectiveRetriever
-from .pack_nodes import LoadReferencePack, SaveReferencePack
-from .retrieve import RetrieveRealReferences
+from .injection.inject import InjectReferences
+from .injection.load_adapter import LoadReferenceAdapter
+from .injection.save_and_load_pack import LoadReferencePack, SaveReferencePack
+from .miniature.load_miniature import LoadMiniature
+from .retrieval.edit_references import EditReferences
+from .retrieval.load_retriever import LoadReflectiveRetriever
+from .retrieval.retrieve import RetrieveRealReferences
 
 folders.register()
 

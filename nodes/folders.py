@@ -7,7 +7,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ..realrag.bundle import read_manifest
+from ..realrag.bundle.bundle import read_manifest
 from ..realrag.errors import BundleError
 from ..realrag.retriever import shipped_bundle
 

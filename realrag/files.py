@@ -8,7 +8,7 @@ import os
 import re
 import threading
 from pathlib import Path
-from typing import BinaryIO, Callable
+from typing import Any, BinaryIO, Callable
 
 from .errors import BundleError, BusyError
 
@@ -72,6 +72,11 @@ def write_atomic(path: Path, data: bytes | Callable[[BinaryIO], None]) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     fsync_folder(path.parent)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """`content` as indented JSON with one line end behind it, written whole or not at all."""
+    write_atomic(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def sweep_temporaries(folder: Path) -> None:

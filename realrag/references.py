@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .reference_settings import ReferenceSettings
+from .injection.reference_settings import ReferenceSettings
 
 GREY = 128
 

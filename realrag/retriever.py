@@ -9,17 +9,18 @@ import numpy as np
 import torch
 
 from . import DEFAULT_ENCODER
-from .bundle import Bundle, matrix_header, open_matrix, unit_rows
-from .diversity import drop_near_duplicates, mmr
-from .encoder import Encoder, load_encoder, weights_sha256
+from .bundle.bundle import Bundle, matrix_header, open_matrix, unit_rows
+from .bundle.head_entries import AUTO, PLAIN
+from .bundle.records import Filters
+from .encoders.base import Encoder, weights_sha256
+from .encoders.load import load_encoder
+from .encoders.reflective_head import ReflectiveHead
 from .errors import EncoderError, QueryError
 from .files import Verdicts, write_atomic
-from .head import ReflectiveHead
-from .heads import AUTO, PLAIN
-from .index import EXACT_LIMIT, open_index
-from .library import Progress
-from .records import Filters
+from .photos.scan import Progress
 from .references import Reference, References
+from .search.diversity import drop_near_duplicates, mmr
+from .search.index import EXACT_LIMIT, open_index
 
 MAX_K = 1000
 # Pictures this close are the same shot saved twice. What this means depends on the encoder, so such pictures are not

@@ -25,6 +25,14 @@ def encoder():
     return ColourEncoder()
 
 
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory):
+    """The folder of a tiny CLIP with random weights; tests only read it."""
+    from tiny_encoders import write_tiny_clip
+
+    return write_tiny_clip(tmp_path_factory.mktemp("tiny-clip"))
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     """No test touches the user's cache."""

@@ -10,14 +10,14 @@ from importlib import import_module
 from realrag.errors import RealRAGError
 
 COMMANDS = {
-    "run": "run", "mine": "mine",
-    "fit": "contrastive.fit", "mix": "contrastive.tuned", "bench-fit": "contrastive.bench_fit",
-    "choose": "pictures.choose", "judge": "pictures.judge", "votes": "pictures.votes",
-    "encoder": "small_encoder.train_encoder", "split": "small_encoder.split",
+    "run": "retriever.run", "mine": "contrastive.mine",
+    "fit": "contrastive.fit", "mix": "contrastive.tuned_encoder", "bench-fit": "contrastive.bench_fit",
+    "choose": "pictures.choose_references", "judge": "judge.command", "votes": "votes.command",
+    "encoder": "small_encoder.command", "split": "small_encoder.split",
     "reproduce": "reproduce.command",
     "convert-mobilenet": "small_encoder.convert_mobilenet", "model-card": "small_encoder.model_card",
     "miniature-autoencoder": "miniature.autoencoder", "miniature-generator": "miniature.generator",
-    "miniature-judge": "miniature.judge", "miniature-measure": "miniature.measure", "adapter": "adapter.run",
+    "miniature-judge": "miniature.classifier", "miniature-measure": "miniature.measure", "adapter": "adapter.command",
 }  # fmt: skip
 
 
@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         command = commands.add_parser(name, help=module.HELP, description=module.__doc__)
         module.add_arguments(command)
         command.set_defaults(run=module.run)
-    stages = import_module(".run", __package__)
+    stages = import_module(".retriever.run", __package__)
     for name in ("start", "embed", "imagine", "index", "evaluate"):  # mine and fit, above, also work without a recipe
         command = commands.add_parser(name, help=f"only this stage of a recipe: {getattr(stages.Run, name).__doc__}")
         stages.add_arguments(command)

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 CAST_LIMIT = 1 << 26  # weights converted at a time: 256 MB in fp32. Flux InstantX has a layer of 1.2 billion
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..adapters.steering import Steered
-from ..small_encoder import TextTower
+from ..adapters.hooks import Steered
+from ..encoders.small import TextTower
 from . import flux, sd3
 from .autoencoder import Autoencoder
 from .sampling import LATENT, sample

@@ -34,7 +34,7 @@ def retrieved(world, *seeds, scores=None):
 def edited(world, references, rank, mask=None, **changes):
     """Through the node, as an artist would."""
     plain = dict(weight=1.0, start_percent=0.0, end_percent=1.0, negative=False)
-    node = world.plugin("nodes.edit_references").EditReferences
+    node = world.plugin("nodes.retrieval.edit_references").EditReferences
     return node.execute(references, rank, mask=mask, **{**plain, **changes}).result[0]
 
 
@@ -44,9 +44,9 @@ def parts_of(world, way):
     if how == "shared":
         return dict(vae=Vae())
     if way == "flux instantx":
-        head = world.plugin("realrag.adapters.map_head").MapHead(instantx_flux.HEAD)
+        head = world.plugin("realrag.adapters.siglip_pooling_head").MapHead(instantx_flux.HEAD)
         adapter = world.plugin("realrag.adapters").build_adapter(instantx_flux.WEIGHTS)
-        managed = world.plugin("nodes.load_adapter").ManagedAdapter.of(adapter, head)
+        managed = world.plugin("nodes.injection.load_adapter").ManagedAdapter.of(adapter, head)
         return dict(adapter=managed, clip_vision=Vision())
     return dict(adapter=world.adapter(kind), clip_vision=Vision())
 

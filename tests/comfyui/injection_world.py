@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import tiny_models
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
 import synthetic_adapters as synthetic  # noqa: E402
 
 ALL = ("flux", "sd3", "sd35", "sd35m")
@@ -47,7 +47,7 @@ def photo(seed, height=48, width=64):
 class World:
     def __init__(self, plugin, models):
         self.plugin, self.models = plugin, models
-        self.inject = plugin("nodes.inject")
+        self.inject = plugin("nodes.injection.inject")
         self.adapter_error = plugin("realrag.errors").AdapterError
 
     def adapter(self, kind, seed=0):
@@ -55,7 +55,7 @@ class World:
             weights = synthetic.xlabs(width=256, context=48, blocks=2, encoder=24, tokens=4, seed=seed)
         else:
             weights = synthetic.instantx(width=128, blocks=2, encoder=24, tokens=6, depth=2, seed=seed)
-        return self.plugin("nodes.load_adapter").ManagedAdapter.of(
+        return self.plugin("nodes.injection.load_adapter").ManagedAdapter.of(
             self.plugin("realrag.adapters").build_adapter(weights)
         )
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from realrag.adapters import reading
-from realrag.encoder import load_encoder
+from realrag.encoders.load import load_encoder
 from realrag.miniature.autoencoder import FORMAT, VERSION, Autoencoder
 from realrag.miniature.flux import Flux
 from realrag.miniature.generator import save_generator

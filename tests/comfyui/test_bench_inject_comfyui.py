@@ -11,7 +11,7 @@ import pytest
 def test_a_tiny_model_is_timed_with_and_without_references(plugin, family, monkeypatch, capsys):
     monkeypatch.delenv("PYTHONPATH", raising=False)
     job = f"--family {family} --size tiny --side 128 --device cpu --rounds 2 --references 2 --json"
-    assert plugin("realrag.cli").main(["bench", "inject", *job.split()]) == 0
+    assert plugin("realrag.commands.main").main(["bench", "inject", *job.split()]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["without_ms"] > 0 and result["with_ms"] > 0
     assert result["family"] == family and result["device"] == "cpu" and 0 < result["theoretical_share"] < 1
@@ -64,7 +64,7 @@ def timed(plugin, tmp_path, monkeypatch, capsys):
     def run(node, inputs):
         job = "--family sd35-instantx --size tiny --side 128 --device cpu --rounds 1 --json".split()
         job += ["--other-pack", str(pack), "--other-node", node, "--other-inputs", json.dumps(inputs)]
-        code = plugin("realrag.cli").main(["bench", "inject", *job])
+        code = plugin("realrag.commands.main").main(["bench", "inject", *job])
         said = capsys.readouterr()
         return json.loads(said.out) if code == 0 else said.err
 
@@ -77,7 +77,7 @@ def test_another_packs_node_is_timed_in_the_same_turns(timed, plugin, amount, di
     result = timed("MadeUpApply", {"amount": linked, **({"dirty": True} if dirty else {})})
     assert result["other_ms"] > 0 and result["other_at_work"] == (amount > 0)
     assert result["other_leaves_model_clean"] == (not dirty)
-    said = plugin("realrag.bench_inject").format_report(result)
+    said = plugin("realrag.bench.inject").format_report(result)
     assert ("check its inputs" in said) == (amount == 0) and ("changed the model it was given" in said) == dirty
 
 

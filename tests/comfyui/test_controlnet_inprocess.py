@@ -49,6 +49,7 @@ class VaeForControl(Vae):
 def hinted(kind, references, strength=0.6):
     """Prompts with the outlines of the best reference, by the nodes of the example graph."""
     from comfy_extras.nodes_canny import Canny
+
     from nodes import ControlNetApplyAdvanced
 
     [picture] = references.images()[:1]

@@ -251,7 +251,7 @@ def test_new_inputs_are_optional_and_behind_all_others(world):
 
 def test_nothing_found_passes_through_the_edit_node(world):
     empty = world.plugin("realrag.references").References("query", "bundle", (), "Nothing scored 0.9 or more.")
-    node = world.plugin("nodes.edit_references").EditReferences
+    node = world.plugin("nodes.retrieval.edit_references").EditReferences
     out = node.execute(empty, 3, 1.0, 0.0, 1.0, False, torch.ones(2, 2)).result
     assert out[0] is empty and "Nothing scored" in out[1]
 

@@ -202,7 +202,7 @@ def moved_to(x, reference):
 @pytest.mark.parametrize("strength", [1.0, 1.5])
 def test_shared_attention_lets_image_rows_attend_to_the_noised_references(world, kind, strength):
     """Every attention call of every block: own q, k, v as the block made them, the reference's from a plain call."""
-    shared, sigma, photos = world.plugin("realrag.shared_attention"), 0.6, [photo(1), photo(2, 32, 80)]
+    shared, sigma, photos = world.plugin("realrag.injection.shared_attention"), 0.6, [photo(1), photo(2, 32, 80)]
     model = world.models[kind]
     references = []
     for image in photos:

@@ -172,7 +172,7 @@ def test_the_adapter_is_loaded_with_the_model_where_time_matters(world):
 
 
 def test_held_tensors_follow_the_device_and_keep_their_precision(world):
-    held = world.plugin("nodes.patch").Held([torch.ones(2)])
+    held = world.plugin("nodes.injection.model.patch").Held([torch.ones(2)])
     held.to(torch.float16)
     assert held.tensors[0].dtype == torch.float32
     held.to(torch.device("meta"))
@@ -192,7 +192,7 @@ def test_what_does_not_fit_is_refused_with_the_cure(world):
     vision.width = 32
     with pytest.raises(world.adapter_error, match="width 24 .* gives width 32"):
         execute(world.models["flux"], image=photo(1), adapter=world.adapter("flux"), clip_vision=vision, **DIALS)
-    base = replace(world.plugin("nodes.base_model").base_of(world.models["flux"]), inputs=64)
+    base = replace(world.plugin("nodes.injection.inputs.base_model").base_of(world.models["flux"]), inputs=64)
     with pytest.raises(world.adapter_error, match="more than a plain latent"):
         world.inject.without_adapter(world.models["flux"], base, [photo(1)[0]], Vae(), DIALS)
     four_channels = SimpleNamespace(encode=lambda pixels: Vae().encode(pixels)[:, :4])
@@ -212,7 +212,7 @@ def test_only_listed_adapter_files_can_be_loaded(world, tmp_path, monkeypatch):
         folder_paths.folder_names_and_paths, "realrag_adapters", ([str(tmp_path / "inside")], {".safetensors"})
     )
     folder_paths.filename_list_cache.pop("realrag_adapters", None)
-    node = world.plugin("nodes.load_adapter").LoadReferenceAdapter
+    node = world.plugin("nodes.injection.load_adapter").LoadReferenceAdapter
     options = node.define_schema().inputs[0].options
     assert [name for name in options if not name.endswith("(shipped)")] == ["mine.safetensors"]
     assert node.execute("mine.safetensors").result[0].adapter.spec.label == "Flux XLabs v1"

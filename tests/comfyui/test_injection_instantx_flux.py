@@ -13,8 +13,8 @@ HEAD = {key.removeprefix("vision_model.head."): t for key, t in synthetic.map_he
 
 
 def steered(world, model=None, images=None, legacy=False, **dials):
-    head = world.plugin("realrag.adapters.map_head").MapHead(HEAD)
-    adapter = world.plugin("nodes.load_adapter").ManagedAdapter.of(
+    head = world.plugin("realrag.adapters.siglip_pooling_head").MapHead(HEAD)
+    adapter = world.plugin("nodes.injection.load_adapter").ManagedAdapter.of(
         world.plugin("realrag.adapters").build_adapter(WEIGHTS), head, legacy
     )
     out = world.inject.InjectReferences.execute(
@@ -27,7 +27,7 @@ def steered(world, model=None, images=None, legacy=False, **dials):
 def twin(world, q, block, photos=(1,), legacy=False):
     """softmax(q rms(k)^T / sqrt(D)) v for the tokens of all photos; the pooling head has its own parity test."""
     w = {key.split(".", 1)[1]: tensor.double() for key, tensor in WEIGHTS.items()}
-    head = world.plugin("realrag.adapters.map_head").MapHead(HEAD)
+    head = world.plugin("realrag.adapters.siglip_pooling_head").MapHead(HEAD)
     pooled = torch.cat([head(Vision().encode_image(photo(i)).last_hidden_state) for i in photos]).double()
     hidden = torch.nn.functional.gelu(pooled @ w["proj.0.weight"].T + w["proj.0.bias"])
     tokens = (hidden @ w["proj.2.weight"].T + w["proj.2.bias"]).reshape(1, 5 * len(photos), 48)
@@ -107,7 +107,7 @@ def test_the_loader_finds_the_pooling_head_among_the_vision_files(world, tmp_pat
         monkeypatch.setitem(folder_paths.folder_names_and_paths, name, ([str(folder)], {".safetensors"}))
         folder_paths.filename_list_cache.pop(name, None)
     save_file(WEIGHTS, folders["realrag_adapters"] / "a.safetensors")
-    node, refused = world.plugin("nodes.load_adapter").LoadReferenceAdapter, world.adapter_error
+    node, refused = world.plugin("nodes.injection.load_adapter").LoadReferenceAdapter, world.adapter_error
     with pytest.raises(refused, match="needs the pooling head of .* no .safetensors file in models/clip_vision"):
         node.execute("a.safetensors")
     save_file({"vision_model.post_layernorm.weight": torch.ones(24)}, folders["clip_vision"] / "a plain.safetensors")
@@ -128,8 +128,8 @@ def test_the_loader_finds_the_pooling_head_among_the_vision_files(world, tmp_pat
 def test_the_wrong_encoder_is_refused_before_sampling(world):
     vision = Vision()
     vision.width = 32
-    adapter = world.plugin("nodes.load_adapter").ManagedAdapter.of(
-        world.plugin("realrag.adapters").build_adapter(WEIGHTS), world.plugin("realrag.adapters.map_head").MapHead(HEAD)
+    adapter = world.plugin("nodes.injection.load_adapter").ManagedAdapter.of(
+        world.plugin("realrag.adapters").build_adapter(WEIGHTS), world.plugin("realrag.adapters.siglip_pooling_head").MapHead(HEAD)
     )
     with pytest.raises(world.adapter_error, match="pooled output .* gives width 32"):
         world.inject.InjectReferences.execute(

@@ -22,13 +22,14 @@ def inject(world, model, images=TWO, prompt=None, **inputs):
 
 def redux_parts(world):
     adapter = world.plugin("realrag.adapters").build_adapter(REDUX)
-    return dict(adapter=world.plugin("nodes.load_adapter").ManagedAdapter.of(adapter), clip_vision=Vision())
+    return dict(adapter=world.plugin("nodes.injection.load_adapter").ManagedAdapter.of(adapter), clip_vision=Vision())
 
 
 def cores_redux(prompt, images, strength=1.0):
     """Core's own StyleModelApply on core's own Redux, picture after picture."""
     import comfy.ldm.flux.redux
     import comfy.sd
+
     from nodes import StyleModelApply
 
     net = comfy.ldm.flux.redux.ReduxImageEncoder(redux_dim=24, txt_in_features=96 // 3)
@@ -90,7 +91,7 @@ def painted(world, positive, negative, steps=2, cfg=1.0, latent=(1, 16, 6, 8)):
 
 
 def test_weights_of_single_references_count_and_negative_ones_stay_out(world):
-    own = world.plugin("realrag.reference_settings").ReferenceSettings
+    own = world.plugin("realrag.injection.reference_settings").ReferenceSettings
     shown = references(own(weight=0.5), own(negative=True), own(weight=2.0))
     _, report, prompt = inject(
         world, world.models["flux"], images=None, references=shown, **redux_parts(world), downsampling=1, strength=0.6
@@ -193,7 +194,7 @@ def test_the_kinds_of_model_are_those_of_this_comfyui(world):
     """A class that core renames would silently lose its path."""
     import comfy.model_base
 
-    known = {**world.plugin("nodes.native_references").PERHAPS, **world.plugin("nodes.image_embeddings").KNOWN}
+    known = {**world.plugin("nodes.injection.prompt.reference_latents").PERHAPS, **world.plugin("nodes.injection.prompt.image_embeddings").KNOWN}
     assert all(hasattr(comfy.model_base, name) for name in [*known, "Omnigen2"])
 
 
@@ -247,6 +248,7 @@ def test_image_embeddings_are_those_of_cores_unclip_node(world, kind, count):
     """Down to the vector that core makes of them; two pictures count half each, for core adds them up."""
     import comfy.model_base
     from comfy.ldm.modules.encoders.noise_aug_modules import CLIPEmbeddingNoiseAugmentation
+
     from nodes import unCLIPConditioning
 
     torch.manual_seed(0)

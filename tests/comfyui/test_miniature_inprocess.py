@@ -29,7 +29,7 @@ def folder(plugin, tmp_path_factory):
 def load(plugin, folder):
     torch.set_num_threads(1)
     with torch.inference_mode():
-        yield lambda name: plugin("nodes.load_miniature").LoadMiniature.execute(name).result
+        yield lambda name: plugin("nodes.miniature.load_miniature").LoadMiniature.execute(name).result
 
 
 def node(name: str, module: str = "nodes"):
@@ -87,7 +87,7 @@ def test_a_picture_is_the_one_that_plain_torch_samples_from_the_same_noise(plugi
     sampling = plugin("realrag.miniature.sampling")
     net = plugin("realrag.miniature.generator").load_generator(folder / f"{FAMILIES[name]}.safetensors")
     encode = plugin("realrag.miniature.text").encode_prompts
-    tower = plugin("realrag.small_encoder").load_small_encoder(plugin("realrag.encoder").SMALL_FILE).text
+    tower = plugin("realrag.encoders.small").load_small_encoder(plugin("realrag.encoders.base").SMALL_FILE).text
     texts = (encode(tower, [text]) for text in ("a red apple", "milk"))
     ours = sampling.sample(net, noise, *texts, steps=4, cfg=3.0)
     family = sampling.FAMILIES[FAMILIES[name]]
@@ -107,7 +107,7 @@ def test_the_sampler_shifts_the_noise_as_the_family_does(load, name):
 def test_the_text_encoder_gives_what_the_miniatures_were_trained_on(plugin, load, name):
     clip = load(name)[1]
     encode = plugin("realrag.miniature.text").encode_prompts
-    tower = plugin("realrag.small_encoder").load_small_encoder(plugin("realrag.encoder").SMALL_FILE).text
+    tower = plugin("realrag.encoders.small").load_small_encoder(plugin("realrag.encoders.base").SMALL_FILE).text
     for text in ("Conference pears, fresh!", "", "so many words " + " ".join(map(str, range(40))), "Crème fraîche 苹果"):
         ((states, extra),) = prompt(clip, text)
         expected, pooled = encode(tower, [text])
@@ -183,7 +183,7 @@ def test_references_steer_it_and_strength_0_leaves_it_alone(plugin, load, name):
     model, clip, vae = load(name)
     positive, negative = prompt(clip, "apples"), prompt(clip, "")
     plain = sample(model, positive, negative)["samples"]
-    inject = plugin("nodes.inject").InjectReferences.execute
+    inject = plugin("nodes.injection.inject").InjectReferences.execute
     steered = {
         (seed, strength): inject(
             model, image=photo(seed), vae=vae, strength=strength, start_percent=0.0, end_percent=1.0
@@ -198,14 +198,14 @@ def test_references_steer_it_and_strength_0_leaves_it_alone(plugin, load, name):
 
 @each_family
 def test_the_shipped_adapter_is_offered_last_and_steers_its_own_miniature_only(plugin, load, name):
-    loader = plugin("nodes.load_adapter")
+    loader = plugin("nodes.injection.load_adapter")
     *_, sd3, flux = loader.adapters()
     assert (sd3, flux) == ("SD3 miniature (shipped)", "Flux miniature (shipped)")
     assert loader.LoadReferenceAdapter.validate_inputs(f"{name} (shipped)") is True
     (adapter,) = loader.LoadReferenceAdapter.execute(f"{name} (shipped)").result
-    retriever = plugin("nodes.load_retriever").LoadReflectiveRetriever
+    retriever = plugin("nodes.retrieval.load_retriever").LoadReflectiveRetriever
     library = retriever.execute(plugin("nodes.folders").SHIPPED).result
-    inject = plugin("nodes.inject").InjectReferences.execute
+    inject = plugin("nodes.injection.inject").InjectReferences.execute
     dials = dict(start_percent=0.0, end_percent=1.0, adapter=adapter, clip_vision=library[1])
     model, clip, _ = load(name)
     positive, negative = prompt(clip, "apples"), prompt(clip, "")
@@ -236,20 +236,20 @@ def test_a_picture_with_a_reference_is_the_one_that_plain_torch_samples(plugin, 
             pytest.skip("no miniature's weights are in the package")
     family, text = FAMILIES[name], ("a lemon", "")
     model, clip, _ = load(name)
-    (adapter,) = plugin("nodes.load_adapter").LoadReferenceAdapter.execute(f"{name} (shipped)").result
-    library = plugin("nodes.load_retriever").LoadReflectiveRetriever.execute(plugin("nodes.folders").SHIPPED).result
-    steered = plugin("nodes.inject").InjectReferences.execute(
+    (adapter,) = plugin("nodes.injection.load_adapter").LoadReferenceAdapter.execute(f"{name} (shipped)").result
+    library = plugin("nodes.retrieval.load_retriever").LoadReflectiveRetriever.execute(plugin("nodes.folders").SHIPPED).result
+    steered = plugin("nodes.injection.inject").InjectReferences.execute(
         model, image=photo(1), strength=1.0, start_percent=0.0, end_percent=1.0, adapter=adapter, clip_vision=library[1]
     ).result[0]
     latent = sample(steered, *(prompt(clip, said) for said in text), steps=3, cfg=3.0, seed=5)["samples"]
 
-    encoder = plugin("realrag.encoder").load_encoder()
+    encoder = plugin("realrag.encoders.base").load_encoder()
     pixels = encoder.prepare(Image.fromarray((photo(1)[0] * 255).round().to(torch.uint8).numpy()))
     features = encoder.see(pixels[None]).penultimate
     net = plugin("realrag.miniature.generator").load_generator(folder / f"{family}.safetensors")
     adapter = plugin("realrag.adapters").load_adapter(folder / f"{family}_adapter.safetensors")
     painting = plugin("realrag.miniature.painting")
-    seen = plugin("realrag.adapters.steering").Steered(painting.Miniature(net), adapter)
+    seen = plugin("realrag.adapters.hooks").Steered(painting.Miniature(net), adapter)
     guided = painting.Guided(seen, features)
     sampling, encode = plugin("realrag.miniature.sampling"), plugin("realrag.miniature.text").encode_prompts
     noise = comfy.sample.prepare_noise(torch.zeros(1, 16, 16, 16), 5)
@@ -295,7 +295,7 @@ def test_each_part_can_be_made_anew_where_comfyui_copies_a_model_whole(load, nam
 
 
 def test_what_is_not_there_or_not_known_is_said_in_a_sentence(plugin, folder, monkeypatch, tmp_path):
-    miniature = plugin("nodes.load_miniature").LoadMiniature
+    miniature = plugin("nodes.miniature.load_miniature").LoadMiniature
     assert miniature.validate_inputs("SD3 miniature") is True
     assert "No miniature is called '../sd3'" in miniature.validate_inputs("../sd3")
     (tmp_path / "sd3.safetensors").write_bytes((folder / "sd3.safetensors").read_bytes()[:-100])

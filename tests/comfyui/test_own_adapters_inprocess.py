@@ -6,7 +6,13 @@ import pytest
 import torch
 from injection_world import DIALS, Vision, photo, synthetic
 from test_injection_formulas import (
-    FLUX_EXACT, SD3_EXACT, error, flux_delta, merged, sd3_attention, softmax_attention,
+    FLUX_EXACT,
+    SD3_EXACT,
+    error,
+    flux_delta,
+    merged,
+    sd3_attention,
+    softmax_attention,
 )  # fmt: skip
 
 TOKENS = 36  # 192 pixels at 32 to a place
@@ -14,15 +20,15 @@ TOKENS = 36  # 192 pixels at 32 to a place
 
 @pytest.fixture(scope="module")
 def encoder(plugin):
-    return plugin("realrag.encoder").load_encoder()
+    return plugin("realrag.encoders.base").load_encoder()
 
 
 @pytest.fixture
 def vision(world, encoder):
     """What Load Reflective Retriever puts out as clip_vision, with the shipped encoder behind it."""
-    load = world.plugin("nodes.load_retriever")
+    load = world.plugin("nodes.retrieval.load_retriever")
     managed = load.ManagedRetriever(type("Retriever", (), {"encoder": encoder})())
-    return world.plugin("nodes.retriever_vision").RetrieverVision(managed)
+    return world.plugin("nodes.retrieval.clip_vision").RetrieverVision(managed)
 
 
 def own(kind, seed=0):
@@ -41,7 +47,7 @@ def steered(world, vision, kind, tmp_path, sha256, strength=0.7, seed=0):
     save_file(own(kind, seed), tmp_path / "own.safetensors", about)
     adapter = world.plugin("realrag.adapters").load_adapter(tmp_path / "own.safetensors")
     return world.inject.InjectReferences.execute(
-        world.models[kind], image=photo(1), adapter=world.plugin("nodes.load_adapter").ManagedAdapter.of(adapter),
+        world.models[kind], image=photo(1), adapter=world.plugin("nodes.injection.load_adapter").ManagedAdapter.of(adapter),
         clip_vision=vision, **{**DIALS, "strength": strength},
     )  # fmt: skip
 
@@ -120,8 +126,8 @@ def test_another_image_encoder_is_refused_by_its_hash(world, vision, encoder, ki
 def test_a_pack_of_an_adapter_of_our_own_gives_the_same_picture(world, vision, encoder, tmp_path):
     out = steered(world, vision, "sd35", tmp_path, encoder.weights_sha256)
     adapter = world.plugin("realrag.adapters").load_adapter(tmp_path / "own.safetensors")
-    managed = world.plugin("nodes.load_adapter").ManagedAdapter.of(adapter)
-    packs, base = world.plugin("nodes.packs"), world.plugin("nodes.base_model").base_of(world.models["sd35"])
+    managed = world.plugin("nodes.injection.load_adapter").ManagedAdapter.of(adapter)
+    packs, base = world.plugin("nodes.injection.bake_pack"), world.plugin("nodes.injection.inputs.base_model").base_of(world.models["sd35"])
     pack = packs.make_pack(base, managed, [photo(1)[0]], vision, None, half=False)
     packed = world.inject.InjectReferences.execute(
         world.models["sd35"], pack=pack, adapter=managed, **{**DIALS, "strength": 0.7}
@@ -136,8 +142,8 @@ def test_a_miniature_in_comfyui_is_steered_as_in_training(world, vision, encoder
     from test_miniature_parity import SMALL, TIGHT, comfyui_model, filled
 
     from realrag.adapters import load_adapter
+    from realrag.adapters.hooks import Steered
     from realrag.miniature.painting import Miniature
-    from realrag.adapters.steering import Steered
 
     ours = filled(SMALL[kind]())
     theirs = comfyui_model(ours)
@@ -155,7 +161,7 @@ def test_a_miniature_in_comfyui_is_steered_as_in_training(world, vision, encoder
     injected = world.inject.InjectReferences.execute(
         theirs,
         image=photo(1),
-        adapter=world.plugin("nodes.load_adapter").ManagedAdapter.of(loaded),
+        adapter=world.plugin("nodes.injection.load_adapter").ManagedAdapter.of(loaded),
         clip_vision=vision,
         **DIALS,
     ).result[0]

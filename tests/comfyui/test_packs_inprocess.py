@@ -21,7 +21,7 @@ def folder(world, tmp_path, monkeypatch):
 
 
 def nodes(world):
-    return world.plugin("nodes.pack_nodes")
+    return world.plugin("nodes.injection.save_and_load_pack")
 
 
 def save(world, way, references=None, image=None, name="mine", **more):

@@ -19,7 +19,7 @@ def inject(world, shown, **inputs):
 
 @pytest.fixture
 def own(world):
-    return world.plugin("realrag.reference_settings").ReferenceSettings
+    return world.plugin("realrag.injection.reference_settings").ReferenceSettings
 
 
 def under(prompt, mask, strength=1.0):
@@ -74,7 +74,7 @@ def test_references_under_one_mask_share_it(world, own):
 @pytest.mark.parametrize("seed", range(20))
 def test_the_parts_of_the_picture_add_up_to_all_of_it(world, seed):
     """Any masks of any sizes: what the parts give each reference is its mask, and together they are 1 everywhere."""
-    parts = world.plugin("nodes.conditioning")._parts
+    parts = world.plugin("nodes.injection.prompt.conditioning")._parts
     dice = torch.Generator().manual_seed(seed)
     count = int(torch.randint(1, 4, (1,), generator=dice))
     masks = {i: torch.rand(6, 4, generator=dice).round(decimals=seed % 3) for i in range(count)}

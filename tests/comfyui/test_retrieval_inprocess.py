@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture
 def nodes(plugin):
-    return plugin("nodes.load_retriever"), plugin("nodes.folders"), plugin("nodes.labels")
+    return plugin("nodes.retrieval.load_retriever"), plugin("nodes.folders"), plugin("nodes.retrieval.preview")
 
 
 def test_the_encoder_is_loaded_by_comfyuis_memory_management(nodes):
@@ -40,9 +40,9 @@ def two_heads(plugin, nodes, tmp_path):
     import folder_paths
     import torch
 
-    head, folders = plugin("realrag.head"), nodes[1]
+    head, folders = plugin("realrag.encoders.reflective_head"), nodes[1]
     folder = shutil.copytree(folders.bundle_folder(folders.SHIPPED), tmp_path / "bundles" / "two-heads")
-    dim, files = plugin("realrag.bundle").read_manifest(folder).dim, {}
+    dim, files = plugin("realrag.bundle.bundle").read_manifest(folder).dim, {}
     with torch.inference_mode(False):
         for seed, name in enumerate(("flux", "SD3.5")):
             torch.manual_seed(seed)
@@ -50,7 +50,7 @@ def two_heads(plugin, nodes, tmp_path):
             torch.nn.init.normal_(made.fc2.weight)
             head.save_head(made, tmp_path / f"{name}.safetensors")
             files[name] = tmp_path / f"{name}.safetensors"
-    plugin("realrag.build_heads").change_heads(folder, files)
+    plugin("realrag.bundle.edit_heads").change_heads(folder, files)
     before = folder_paths.folder_names_and_paths[folders.BUNDLES]
     folder_paths.add_model_folder_path(folders.BUNDLES, str(tmp_path / "bundles"))
     yield folder

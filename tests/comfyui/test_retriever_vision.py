@@ -31,13 +31,13 @@ def vision(world):
     import comfy.model_management as management
     from comfy.model_patcher import ModelPatcher
 
-    load = world.plugin("nodes.load_retriever")
+    load = world.plugin("nodes.retrieval.load_retriever")
     managed = load.ManagedRetriever.__new__(load.ManagedRetriever)
     managed.retriever = type("Retriever", (), {"encoder": Encoder()})()
     managed.patcher = ModelPatcher(
         managed.retriever.encoder, management.get_torch_device(), management.unet_offload_device()
     )
-    return world.plugin("nodes.retriever_vision").RetrieverVision(managed)
+    return world.plugin("nodes.retrieval.clip_vision").RetrieverVision(managed)
 
 
 def test_an_adapter_sees_through_the_retrievers_encoder(world, vision):
@@ -69,10 +69,10 @@ def test_an_adapter_that_reads_hidden_states_says_what_to_load(world, vision):
                 world.models[kind], image=photo(1), adapter=world.adapter(kind), clip_vision=vision, **DIALS
             )
     adapter = world.plugin("realrag.adapters").build_adapter(synthetic.instantx_flux())
-    head = world.plugin("realrag.adapters.map_head").MapHead(
+    head = world.plugin("realrag.adapters.siglip_pooling_head").MapHead(
         {key.removeprefix("vision_model.head."): t for key, t in synthetic.map_head().items()}
     )
-    managed = world.plugin("nodes.load_adapter").ManagedAdapter.of(adapter, head)
+    managed = world.plugin("nodes.injection.load_adapter").ManagedAdapter.of(adapter, head)
     with pytest.raises(world.adapter_error, match="reads the pooled output"):
         world.inject.InjectReferences.execute(
             world.models["flux"], image=photo(1), adapter=managed, clip_vision=vision, **DIALS

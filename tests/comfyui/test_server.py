@@ -10,9 +10,9 @@ import torch
 from comfy_server import ROOT, Graph, Refused, Run, Server
 from safetensors.torch import save_file
 
-from realrag.build_heads import change_heads
-from realrag.bundle import read_manifest
-from realrag.head import ReflectiveHead, save_head
+from realrag.bundle.bundle import read_manifest
+from realrag.bundle.edit_heads import change_heads
+from realrag.encoders.reflective_head import ReflectiveHead, save_head
 from realrag.miniature.files import families_there
 
 SHIPPED = "sample (shipped)"

@@ -31,9 +31,9 @@ def trap(world, monkeypatch):
     """Set inside our part of every block: the attention hook's own work and what follows the block."""
     trap = Trap()
     classes = [
-        world.plugin("nodes.branches").ActiveXLabs, world.plugin("nodes.branches").ActiveInstantX,
-        world.plugin("nodes.instantx_flux").ActiveInstantXFlux, world.plugin("nodes.share").ActiveShared,
-        world.plugin("nodes.share").Recorder,
+        world.plugin("nodes.injection.model.xlabs").ActiveXLabs, world.plugin("nodes.injection.model.xlabs").ActiveInstantX,
+        world.plugin("nodes.injection.model.instantx_flux").ActiveInstantXFlux, world.plugin("nodes.injection.model.shared_attention").ActiveShared,
+        world.plugin("nodes.injection.model.shared_attention").Recorder,
     ]  # fmt: skip
     for one in classes:
         for name in ("attention", "after_block"):
@@ -77,7 +77,7 @@ class Counter:
 
 
 def injection_of(world, model):
-    (injection,) = model.model_options["transformer_options"]["patches"][world.plugin("nodes.patch").KEY]
+    (injection,) = model.model_options["transformer_options"]["patches"][world.plugin("nodes.injection.model.patch").KEY]
     return injection
 
 
@@ -106,7 +106,7 @@ def test_what_is_kept_stays_under_its_cap_and_the_picture_is_the_same(world):
 
 
 def test_another_schedule_takes_the_place_of_one_no_longer_asked_for(world):
-    memo = world.plugin("nodes.memo").Memo(cap=8)  # two entries of four bytes
+    memo = world.plugin("nodes.injection.model.sigma_cache").Memo(cap=8)  # two entries of four bytes
     made = []
 
     def ask(*sigmas):

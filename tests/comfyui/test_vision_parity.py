@@ -97,6 +97,6 @@ def test_siglip_hidden_states_and_pooled_output_are_those_of_transformers(world,
     wanted = reference(pixels(image, SIGLIP), output_hidden_states=True)
     near(found.penultimate_hidden_states, wanted.hidden_states[-2])
     near(found.last_hidden_state, wanted.last_hidden_state)
-    module = world.plugin("realrag.adapters.map_head")
+    module = world.plugin("realrag.adapters.siglip_pooling_head")
     head = module.MapHead({k.removeprefix(module.HEAD): t for k, t in weights.items() if k.startswith(module.HEAD)})
     near(head(found.last_hidden_state), wanted.pooler_output)

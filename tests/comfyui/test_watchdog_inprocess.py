@@ -59,14 +59,14 @@ def test_a_kernel_without_hooks_is_suspected(world, caplog, monkeypatch):
 
 
 def test_a_foreign_network_is_named(world):
-    watchdog = world.plugin("nodes.watchdog")
+    watchdog = world.plugin("nodes.injection.model.watchdog")
     net = type("Foreign", (torch.nn.Module,), {"__module__": "nunchaku.models.transformer"})()
     said = watchdog.cause(SimpleNamespace(net=net, replacements=[], entered=0))
     assert "nunchaku.models.transformer" in said and "own loader" in said
 
 
 def test_exchanged_parts_of_a_network_are_named(world):
-    watchdog = world.plugin("nodes.watchdog")
+    watchdog = world.plugin("nodes.injection.model.watchdog")
     part = type("Part", (torch.nn.Module,), {"__module__": "fast_blocks"})()
     said = watchdog.cause(SimpleNamespace(net=torch.nn.Sequential(part), replacements=[], entered=2))
     assert "fast_blocks" in said

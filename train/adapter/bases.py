@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from realrag.adapters.steering import Base
+from realrag.adapters.hooks import Base
 from realrag.errors import RealRAGError
 
 

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from realrag.encoder import Encoder
+from realrag.encoders.base import Encoder
 from realrag.errors import RealRAGError
 from realrag.files import canonical_json, sha256_bytes, write_atomic
 
 from ..miniature.world import square
 from ..small_encoder.views import open_photo
-from .config import DataConfig
+from .augmentations import look_of, with_look
 from .inputs import Inputs
-from .looks import look_of, with_look
+from .recipe import DataConfig
 from .things import Things
 
 CHUNK = 8  # more only go through slower memory on a CPU

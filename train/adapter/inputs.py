@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from realrag.encoder import Encoder
+from realrag.encoders.base import Encoder
 from realrag.errors import RealRAGError
 from realrag.files import canonical_json, sha256_bytes
 

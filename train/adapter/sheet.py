@@ -10,15 +10,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from realrag.adapters.hooks import Base, Steered
 from realrag.files import write_atomic
-from realrag.adapters.steering import Base, Steered
 from realrag.miniature.painting import paint
 
 from .cache import Cached
-from .fitting import AdapterTraining
-from .gap import LOOKS
 from .inputs import MiniatureInputs
 from .pairs import Drawing
+from .shuffle_gap import LOOKS
+from .trainer import AdapterTraining
 
 ROWS, STEPS = 8, 16
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from realrag.errors import RealRAGError
 
-from ..small_encoder.pairs import Group, Photo, read_folders, read_grocery, read_subjects, sample_text
-from .config import DataConfig
+from ..small_encoder.captioned_photos import Group, Photo, read_folders, read_grocery, read_subjects, sample_text
+from .recipe import DataConfig
 
 TRAIN, SEEN, HELD_OUT = "train", "seen", "held out"
 MEASURED = 12  # photos of a thing that are measured on, at most

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .fitting import FitConfig, Fitting
+from ..dataset import Material
 from .loss import LossConfig
-from ..material import Material
+from .trainer import FitConfig, Fitting
 
 HELP = "measure how fast `fit` trains on this machine"
 TARGET_SECONDS = 30.0  # for 1.3M pairs, 10 epochs, on one H200-class GPU

@@ -13,25 +13,25 @@ from pathlib import Path
 
 import torch
 
-from realrag.bundle import Bundle
-from realrag.encoder import Encoder
+from realrag.bundle.bundle import Bundle
+from realrag.encoders.base import Encoder
+from realrag.encoders.reflective_head import ReflectiveHead, load_head, save_head
 from realrag.errors import EncoderError, RealRAGError
 from realrag.files import canonical_json, default_cache, sha256_bytes, sweep_temporaries, write_atomic
-from realrag.head import ReflectiveHead, load_head, save_head
 from realrag.retriever import own_encoder
 
+from ..dataset import Prompt, load_material, prompts_hash, read_prompts
+from ..loop.progress import Pace
+from ..loop.stages import STOPPED
+from ..loop.watch import Keeping, Watch
 from .fit_config import RATES, FitConfig
-from .fitting import Fitting
 from .loss import KINDS, LossConfig
-from ..material import Prompt, load_material, prompts_hash, read_prompts
-from ..mine import read_drawn, read_negatives
-from ..mining import MineConfig
+from .mine import read_drawn, read_negatives
 from .models import Model, TextModel, VisionModel
-from ..pace import Pace
-from ..stages import STOPPED
-from .tuned import finished, refuse_to_replace, whole_encoder, words_of, write_tuned
+from .negatives import MineConfig
+from .trainer import Fitting
+from .tuned_encoder import finished, refuse_to_replace, whole_encoder, words_of, write_tuned
 from .utility import Utility, read_utility
-from .watch import Keeping, Watch
 
 HELP = "fit a reflective head, or a tower of the encoder, to a generator"
 log = logging.getLogger(__name__)

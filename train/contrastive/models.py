@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from realrag.bundle import Bundle
-from realrag.encoder import Encoder
+from realrag.bundle.bundle import Bundle
+from realrag.encoders.base import Encoder
+from realrag.encoders.reflective_head import ReflectiveHead
 from realrag.errors import EncoderError
-from realrag.head import ReflectiveHead
 
 from .fit_config import FitConfig
 from .lora import add_lora

@@ -6,7 +6,7 @@ import numpy as np
 
 from realrag.errors import RealRAGError
 
-from ..material import Material
+from ..dataset import Material
 
 SPLIT_SEED = 0  # of the held-out photos: the same for every seed and every arm
 

@@ -11,12 +11,12 @@ from typing import Protocol
 
 import numpy as np
 
-from realrag.bundle import Bundle
+from realrag.bundle.bundle import Bundle
 from realrag.errors import RealRAGError
 from realrag.files import canonical_json, sha256_bytes, sorted_header, sweep_temporaries, write_atomic
-from realrag.records import is_hex
+from realrag.validation import is_hex
 
-from ..material import Material, Prompt, prompts_hash
+from ..dataset import Material, Prompt, prompts_hash
 
 FORMAT, VERSION = "realrag-utility", "1"
 FACTS = ("measured_by", "unit", "bundle_id", "encoder_fingerprint", "prompts", "key")

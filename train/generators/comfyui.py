@@ -62,7 +62,7 @@ class ComfyUI:
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
 
     def draw(self, prompt: str, seed: int):
-        from realrag.photos import decode
+        from realrag.photos.decode import decode
 
         graph = copy.deepcopy(self._workflow)
         for values, places in ((prompt, self._prompts), (seed, self._seeds)):

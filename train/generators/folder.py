@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from realrag.files import canonical_json, sha256_bytes
-from realrag.library import photo_files
-from realrag.photos import decode, read_bytes
+from realrag.photos.decode import decode, read_bytes
+from realrag.photos.scan import photo_files
 
-from ..material import class_key
+from ..dataset import class_key
 from .errors import GeneratorError
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from realrag.photos import decode
+from realrag.photos.decode import decode
 
 from .errors import GeneratorError
 

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from realrag.files import sha256_file, sorted_header, write_atomic
 from realrag.miniature.autoencoder import FORMAT, VERSION, Autoencoder, load_autoencoder
 
-from ..stages import STOPPED
+from ..loop.stages import STOPPED
+from ..loop.trainer import Keeping, Training, Watch, chosen_rows, pace, training_key
 from .features import answers, to_images
-from .loop import Keeping, Training, Watch, chosen_rows, pace, training_key
 from .taef2 import BACK, FRONT, Teacher, read_taef2, squeeze
 from .world import World, add_world_arguments, read_world
 

@@ -15,19 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from realrag.encoder import load_encoder
+from realrag.encoders.load import load_encoder
+from realrag.encoders.small import TextTower
 from realrag.errors import RealRAGError
 from realrag.files import sha256_file
 from realrag.miniature.autoencoder import load_autoencoder
 from realrag.miniature.generator import MODELS, save_generator
 from realrag.miniature.sampling import FAMILIES, shifted
 from realrag.miniature.text import encode_prompts
-from realrag.small_encoder import TextTower
 
-from ..stages import STOPPED
-from ..small_encoder.pairs import Group, sample_text
+from ..loop.stages import STOPPED
+from ..loop.trainer import Keeping, Training, Watch, chosen_rows, held, training_key
+from ..small_encoder.captioned_photos import Group, sample_text
 from .features import answers, weights_key
-from .loop import Keeping, Training, Watch, chosen_rows, held, training_key
 from .sheet import write_sheet
 from .taef2 import FRONT
 from .world import World, add_world_arguments, read_photos, read_world

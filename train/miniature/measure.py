@@ -14,20 +14,21 @@ import torch
 from torch import Tensor
 
 from realrag.adapters import load_adapter
-from realrag.adapters.steering import Steered
-from realrag.encoder import Encoder, load_encoder
+from realrag.adapters.hooks import Steered
+from realrag.encoders.base import Encoder
+from realrag.encoders.load import load_encoder
 from realrag.errors import RealRAGError
 from realrag.files import sha256_file, write_atomic
 from realrag.miniature.autoencoder import Autoencoder, load_autoencoder
+from realrag.miniature.classifier import Judge, copied
 from realrag.miniature.generator import load_generator
-from realrag.miniature.judge import Judge, copied
 from realrag.miniature.painting import CFG, STEPS, Miniature, noise_of, paint
 
-from ..bootstrap import interval_of
-from ..small_encoder.pairs import QUERY, Group
+from ..small_encoder.captioned_photos import QUERY, Group
 from ..small_encoder.views import open_photo
+from ..stats import interval_of
+from .classifier import Histograms, mobilenet_features, taught_histograms, taught_judge
 from .features import to_images
-from .judge import Histograms, mobilenet_features, taught_histograms, taught_judge
 from .sheet import tile
 from .world import World, add_world_arguments, held_out, read_photos
 

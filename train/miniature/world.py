@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from realrag.files import canonical_json, sha256_bytes, write_atomic
 
-from ..small_encoder.pairs import Group, PhotoSet, choose_left_out, read_grocery, read_train
+from ..small_encoder.captioned_photos import Group, PhotoSet, choose_left_out, read_grocery, read_train
 from ..small_encoder.views import open_photo
 
 SIZE = 128

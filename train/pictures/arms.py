@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from realrag.bundle import Bundle, unit_rows
-from realrag.encoder import Encoder
+from realrag.bundle.bundle import Bundle, unit_rows
+from realrag.encoders.base import Encoder
 from realrag.errors import RealRAGError
 from realrag.files import canonical_json, sha256_bytes, sweep_temporaries, write_atomic
-from realrag.library import photo_files
-from realrag.photos import decode, encode_jpeg, read_bytes, shrink
+from realrag.photos.decode import decode, encode_jpeg, read_bytes, shrink
+from realrag.photos.scan import photo_files
 
-from ..material import Prompt, class_key
+from ..dataset import Prompt, class_key
 
 BATCH, KEPT = 32, 256  # pictures encoded at once, and kept in one file
 Progress = Callable[[int, int], None]

@@ -11,24 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from realrag.bundle import Bundle
-from realrag.files import write_atomic
-from realrag.head import ReflectiveHead, load_head
+from realrag.bundle.bundle import Bundle
+from realrag.encoders.reflective_head import ReflectiveHead, load_head
+from realrag.files import write_atomic, write_json
 
+from ..charts import beside, ranges
 from ..contrastive.fit import Keeping, fit_file
-from ..drawing import photo_classes
-from ..evaluate import write_report
-from ..mine import mine_file
-from ..imagine import DRAWN
+from ..contrastive.mine import mine_file
+from ..dataset import photo_classes
+from ..judge.inputs import aligned
+from ..loop.stages import OutOfTime
 from ..pictures.arms import read_arm
-from ..pictures.choose import choose
-from ..pictures.judge_input import aligned
-from ..plots import beside, ranges
-from ..stages import OutOfTime
+from ..pictures.choose_references import choose
+from ..retriever.imagine import DRAWN
 from . import endpoints
 from .experiment import Reproduction
-from .painting import make_painter, paint_arms
-from .references import shuffled
+from .paint_arms import make_painter, paint_arms
+from .reference_controls import shuffled
 
 RESULTS = "ablations.json"
 PICTURES = 500  # an arm, at least
@@ -102,7 +101,7 @@ class Ablations(Reproduction):
             self.say(told(rows[-1]))
         report = {"painter": self.painter.facts, "pictures": len(prompts) * len(seeds), "judge": self.plan.experiment.judges[0],
                   "rows": rows}  # fmt: skip
-        write_report(self.home / RESULTS, report)
+        write_json(self.home / RESULTS, report)
         write_atomic(self.home / "ablations.md", table(report).encode())
         buffer = io.BytesIO()
         curves(report["rows"]).save(buffer, "PNG", optimize=True)

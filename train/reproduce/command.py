@@ -14,14 +14,14 @@ import torch
 from realrag.errors import RealRAGError
 from realrag.files import write_atomic
 
-from ..pace import Pace
-from ..ranks import own_device, share_of_work
-from ..stages import stopping
+from ..loop.progress import Pace
+from ..loop.ranks import own_device, share_of_work
+from ..loop.stages import stopping
 from . import own_photos
 from .ablations import Ablations
 from .config import Painting, find_world, read_plan, recipe_of
 from .experiment import STAGES, Reproduction
-from .world import write_world
+from .procedural.world import write_world
 
 HELP = "the claim, measured: arms of retrievers, painted pictures, judges, endpoints and gates"
 

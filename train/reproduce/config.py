@@ -9,8 +9,9 @@ from pathlib import Path
 
 from realrag.errors import RealRAGError
 
-from ..recipe import Recipe, Start, find_recipe, read_recipe, read_sections
-from .world import World
+from ..retriever.recipe import Recipe, Start, read_recipe
+from ..sections import find_recipe, read_sections
+from .procedural.world import World
 
 WORLDS = Path(__file__).parent.parent / "worlds"
 JUDGES = ("cnn", "gradients")

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from realrag.bundle import Bundle, unit_rows
-from realrag.encoder import Encoder
+from realrag.bundle.bundle import Bundle, unit_rows
+from realrag.encoders.base import Encoder
 
-from ..bootstrap import interval
-from ..drawing import photo_classes
+from ..dataset import photo_classes
+from ..judge.classifiers import linear_judge
 from ..pictures.arms import Picture, Progress, class_key, photo_vectors, picture_vectors
-from ..pictures.classifier import linear_judge
+from ..stats import interval
 from .config import Experiment
-from .judges import confusions
+from .judge_encoders import confusions
 
 PRIMARY, SECOND, SPLIT = ("reflective", "normal"), ("reflective", "hard"), "U1"
 CONTROLS = ("none", "oracle", "shuffled")  # the arms that the gates are about

@@ -7,38 +7,39 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from realrag.build import build
-from realrag.bundle import MANIFEST, Bundle
-from realrag.embeddings import Sizes
-from realrag.encoder import Encoder, load_encoder
+from realrag.bundle.bundle import MANIFEST, Bundle
+from realrag.encoders.base import Encoder
+from realrag.encoders.load import load_encoder
+from realrag.encoders.reflective_head import load_head
 from realrag.errors import RealRAGError
-from realrag.files import default_cache, write_atomic
-from realrag.head import load_head
-from realrag.photos import encode_jpeg
+from realrag.files import default_cache, write_atomic, write_json
+from realrag.indexing.build import build
+from realrag.indexing.shards import Sizes
+from realrag.photos.decode import encode_jpeg
 
 from ..contrastive.loss import LossConfig
 from ..contrastive.utility import candidates, measure_utility
-from ..evaluate import write_report
-from ..imagine import class_prompts, write_prompts
-from ..material import Prompt, load_material, read_prompts
+from ..dataset import Prompt, load_material, read_prompts
+from ..judge.inputs import Judged, aligned, judge, refuse_shared
+from ..judge.page import contact_sheet, prompts_of, spread, write_page
+from ..judge.table import table as judge_table
+from ..loop.stages import Say, Staged
 from ..pictures.arms import Picture, class_key, read_arm
-from ..pictures.choose import CHOICES, choose, read_choices, summary, write_choices
-from ..pictures.judge_input import Judged, aligned, judge, refuse_shared
-from ..pictures.judge_page import contact_sheet, prompts_of, spread, write_page
-from ..pictures.judge_table import table as judge_table
-from ..recipe import Recipe
-from ..run import STAGES as RETRIEVER_STAGES
-from ..run import Run
-from ..small_encoder.start import started
-from ..stages import Say, Staged
+from ..pictures.choose_references import CHOICES, choose, read_choices, summary, write_choices
+from ..retriever.imagine import class_prompts, write_prompts
+from ..retriever.recipe import Recipe
+from ..retriever.run import STAGES as RETRIEVER_STAGES
+from ..retriever.run import Run
+from ..retriever.starting_encoder import started
 from . import endpoints
 from .config import Plan
-from .judges import GradientEncoder, kept_judge
-from .painting import Painter, WithoutReferences, make_painter, paint_arms
-from .references import describe, shuffled
+from .judge_encoders import GradientEncoder, kept_judge
+from .paint_arms import WithoutReferences, make_painter, paint_arms
+from .painter import Painter
+from .procedural.world import SPLITS, read_splits, write_world
+from .reference_controls import describe, shuffled
+from .reference_utility import CANDIDATES, Worth
 from .report import gate_rows, ordered, write_results
-from .worth import CANDIDATES, Worth
-from .world import SPLITS, read_splits, write_world
 
 SHEET, SHOWN, CELL = "sheet.jpg", 12, 104  # of U1, for show
 STAGES = ("world", "retriever", "library", "judges", "choose", "gates", "paint", "judge", "report")
@@ -162,7 +163,7 @@ class Reproduction(Staged):
         )
         name = self.plan.experiment.judges[0]
         found = self.stand(self.verdicts(name, self.arms_of(folder)))
-        write_report(folder / "gates.json", {"judge": name, "painter": self.painter.facts, "gates": found})
+        write_json(folder / "gates.json", {"judge": name, "painter": self.painter.facts, "gates": found})
         self.say("\n".join(gate_rows(found)))
         if not all(gate["passed"] for gate in found):
             self.say("A gate failed: mend the generator, the judge or the world first. What is painted now gets no verdict.")
@@ -176,7 +177,7 @@ class Reproduction(Staged):
         if missing := counts.pop("missing"):
             self.say(f"This share is painted; {missing} pictures of the others are not there yet.")
             return
-        write_report(self.folder / "painted" / "painted.json", {**counts, "painter": self.painter.facts})
+        write_json(self.folder / "painted" / "painted.json", {**counts, "painter": self.painter.facts})
         self.say(f"{counts['asked']} pictures of all arms, {counts['painted']} of them distinct")
 
     def judge(self) -> None:
@@ -198,7 +199,7 @@ class Reproduction(Staged):
             encoder, vectors = self.judge_encoder(name), self.folder / "judged" / "vectors"
             judged = Judged(even, real, library, taught, seed=self.plan.experiment.seed)
             reports[name] = judge(judged, encoder, vectors, self.in_time)
-            write_report(self.folder / "judged" / f"{name}.json", reports[name])
+            write_json(self.folder / "judged" / f"{name}.json", reports[name])
             self.say(judge_table({**reports[name], "differences": {}}))
         write_page(self.folder / "judged" / "judge.html", reports, even, real)
         unseen = [p for p in prompts_of(even) if p in self.prompts_of_split(endpoints.SPLIT)]

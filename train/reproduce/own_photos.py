@@ -16,10 +16,10 @@ from pathlib import Path
 
 from realrag.errors import RealRAGError
 from realrag.files import canonical_json, sha256_bytes, write_atomic
-from realrag.library import Candidate, scan
+from realrag.photos.scan import Candidate, scan
 
 from ..small_encoder.split import link
-from .world import COLUMNS, FACTS, LABELS, SETS
+from .procedural.world import COLUMNS, FACTS, LABELS, SETS
 
 SHARES = {"library": 0.35, "generator": 0.35, "judge": 0.15, "evaluation": 0.10, "validation": 0.05}
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from realrag.files import write_atomic
+from realrag.files import write_atomic, write_json
 
-from ..evaluate import write_report
 from .config import deviations
 from .endpoints import PRIMARY, SECOND, SPLIT
 
@@ -20,7 +19,7 @@ PICTURES = ("CLIP-I", "FID", "KID", "copied", "references copied", "diversity")
 
 def write_results(folder: Path, results: dict) -> str:
     """results.json and results.md; returns the latter's text."""
-    write_report(folder / RESULTS, results)
+    write_json(folder / RESULTS, results)
     text = "\n".join(told(results)) + "\n"
     write_atomic(folder / "results.md", text.encode())
     return text

@@ -1,4 +1,4 @@
-"""MobileNet V1 from its quantised TFLite file -> safetensors under the names of `realrag.small_encoder.MobileNet`."""
+"""MobileNet V1 from its quantised TFLite file -> safetensors under the names of `realrag.encoders.small.MobileNet`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
+from realrag.encoders.small import MobileNet
 from realrag.files import write_atomic
-from realrag.small_encoder import MobileNet
 
 from .tflite import read_convolutions
 

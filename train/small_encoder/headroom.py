@@ -9,13 +9,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from realrag.encoders.small import load_small_encoder, save_small_encoder
 from realrag.errors import RealRAGError
-from realrag.small_encoder import load_small_encoder, save_small_encoder
 
-from .encoder import EncoderConfig
+from .captioned_photos import PhotoSet
 from .model_card import training_of
-from .pairs import PhotoSet
-from .train_encoder import Say, train_encoder
+from .train import Say, train_encoder
+from .trainer import EncoderConfig
 
 MEASURE = "R@1"
 TRIALS = 6  # the last step is then 1/64 of noise

@@ -14,13 +14,15 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor
 
-from realrag.encoder import SMALL_FILE, Encoder, load_encoder
-from realrag.small_encoder import MobileNet
+from realrag.encoders.base import Encoder
+from realrag.encoders.load import load_encoder
+from realrag.encoders.small import MobileNet
+from realrag.encoders.small_encoder import SMALL_FILE
 
+from .captioned_photos import QUERY, Photo, PhotoSet, read_grocery
 from .card_text import TEXT
 from .convert_mobilenet import load_mobilenet
 from .measure import figures, interval, ranked_relevance
-from .pairs import QUERY, Photo, PhotoSet, read_grocery
 from .views import open_photo, pixels, plain_view
 
 HELP = "measure the small encoder on the test photos and write its model card"

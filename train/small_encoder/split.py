@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 
-from realrag.captions import COLUMNS
 from realrag.errors import RealRAGError
 from realrag.files import canonical_json, sha256_bytes, write_atomic
-from realrag.library import Candidate, scan
+from realrag.photos.captions import COLUMNS
+from realrag.photos.scan import Candidate, scan
 
 HELP = "part captioned photos by class into library, validation and gallery"
 NAMES = ("library", "validation", "gallery")

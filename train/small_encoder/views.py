@@ -12,9 +12,9 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
-from realrag.small_encoder import MobileNet
+from realrag.encoders.small import MobileNet
 
-from .pairs import Photo
+from .captioned_photos import Photo
 
 RELU6_STEP = 6 / 255  # the front ends in ReLU6, so a byte holds its answer nearly as finely as bf16 does
 

@@ -1,0 +1,1 @@
+"""Load Reference Adapter, Inject References, and packs: references -> a model that sees them."""

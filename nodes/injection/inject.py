@@ -1,0 +1,257 @@
+"""Inject References: a clone of the MODEL that sees real photos while it paints."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...realrag.errors import AdapterError
+from ...realrag.injection.profiles import AS_SET, FLAT
+from ...realrag.injection.reference_pack import ReferencePack
+from ...realrag.injection.shared_attention import content_seed
+from ..sockets import AdapterSocket, PackSocket, ReferencesSocket
+from . import bake_pack
+from .choose_path import choose
+from .initial_latents import first_latent
+from .inputs import advanced_inputs, encode_references
+from .inputs.base_model import Base, base_of
+from .inputs.controls import Controls
+from .inputs.path_names import ADAPTER, AUTO, INITIAL, PATHS
+from .load_adapter import ManagedAdapter
+from .model.patch import Injection, attach
+from .model.shared_attention import SharedInjection
+from .prompt.reference_latents import kind
+from .prompt.through_prompt import goes_through_prompt, through_prompt
+
+
+class Injected(NamedTuple):
+    """What Inject References gives: the very parts that came in where there is nothing to do."""
+
+    model: object  # with references, a patched clone
+    report: str
+    conditioning: list | None
+    latent: dict | None
+    negative: list | None
+
+
+def inject(
+    model, images: list[Tensor], adapter: ManagedAdapter | None, clip_vision, vae, conditioning: list | None = None,
+    path: str = AUTO, downsampling: int = 3, pack: ReferencePack | None = None,
+    latent: dict | None = None, negative: list | None = None, **dials,
+) -> Injected:  # fmt: skip
+    if reason := idle(len(images) if pack is None else len(pack), **dials):
+        return Injected(model, f"The model passes through unchanged: {reason}", conditioning, latent, negative)
+    parts = dict(
+        adapter=adapter, clip_vision=clip_vision, vae=vae, conditioning=conditioning, latent=latent, negative=negative
+    )
+    way, why = choose(path, model, **parts) if pack is None else ("reference pack", "one is connected")
+    path_taken = f"Path: {way}, because {why}."
+    if way == INITIAL:
+        latent, report = first_latent(vae, images, dials["controls"], latent)
+        return Injected(model, f"{path_taken}\n{report}", conditioning, latent, negative)
+    if goes_through_prompt(way, adapter):
+        conditioning, negative, report = through_prompt(way, model, images, parts, downsampling=downsampling, **dials)
+        name = kind(model)
+    else:
+        base = base_of(model)
+        if pack is not None:
+            injection, report = bake_pack.from_pack(base, pack, adapter, dials)
+        elif way == ADAPTER:
+            injection, report = with_adapter(base, images, adapter, clip_vision, dials)
+        else:
+            injection, report = without_adapter(model, base, images, vae, dials)
+        model, name = attach(model, injection), base.name
+    window = f"{dials['start_percent']:.0%} to {dials['end_percent']:.0%}"
+    report += f"\nBase: {name}. Strength {dials['strength']:g}, steps {window}."
+    return Injected(model, f"{path_taken}\n{report}", conditioning, latent, negative)
+
+
+def idle(count: int, strength: float, start_percent: float, end_percent: float, controls: Controls) -> str:
+    """Why nothing is to be injected, or "" where something is."""
+    if not count:
+        return "there are no references."
+    if strength == 0:
+        return "the strength is 0."
+    if all(controls.of(i).weight == 0 for i in range(count)):
+        return "every reference has the weight 0."
+    if start_percent >= end_percent:
+        return f"the window from {start_percent:.0%} to {end_percent:.0%} of the steps is empty."
+    return ""
+
+
+def with_adapter(base: Base, images, managed: ManagedAdapter, clip_vision, dials) -> tuple[Injection, str]:
+    spec = managed.adapter.spec
+    spec.check_base(base.family, base.name, base.width, base.double + base.single * spec.single_blocks)
+    features = encode_references.features(spec, clip_vision, images, managed.head)
+    injection = bake_pack.injected(base, spec.family, bake_pack.bake(base, managed, features), len(images), managed, dials)
+    report = f"Adapter: {spec.label}. {counted(images)}, {len(images) * spec.tokens} tokens."
+    if (spec.family, spec.tokens) == ("flux-xlabs", 4):
+        report += " Warning: XLabs v1 was made for true CFG: set cfg to about 4 in the sampler, with a negative prompt."
+    return injection, report
+
+
+def counted(images: list[Tensor]) -> str:
+    return f"{len(images)} reference{'s' * (len(images) > 1)}"
+
+
+def without_adapter(model, base: Base, images, vae, dials) -> tuple[Injection, str]:
+    if base.inputs != base.channels:
+        raise AdapterError(
+            "This model expects more than a plain latent (inpainting, depth or edges), which references without an "
+            "adapter cannot give it. Use the plain model, or an adapter."
+        )
+    latents = encode_references.latents(model, base, vae, images)
+    injection = SharedInjection(base, latents, [content_seed(image) for image in images], **dials)
+    return injection, (
+        "Shared attention to the noised references (experimental). "
+        f"{counted(images)}, {encode_references.token_count(base, latents)} tokens; each step runs the model once more for each."
+    )
+
+
+def or_missing(part, sentence: str):
+    """The part; or, where an input has none, what stops all that hangs on the output with a sentence, and nothing else."""
+    from comfy_execution.graph_utils import ExecutionBlocker
+
+    return part if part is not None else ExecutionBlocker(f"Inject References: {sentence}")
+
+
+class InjectReferences(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        percent = dict(min=0.0, max=1.0, step=0.01)
+        return io.Schema(
+            node_id="RealRAG_InjectReferences",
+            display_name="Inject References",
+            category="RealRAG",
+            description="Lets a model see real photos while it paints. Flux, SD3 and SD3.5: with a reference adapter and "
+            "its CLIP Vision model, or with the model's VAE alone (experimental, slower). SDXL, SD2.1 unCLIP, FLUX.2, "
+            "OmniGen2, Qwen-Image-Edit: through the positive prompt. The model you connect stays untouched.",
+            inputs=[
+                io.Model.Input(
+                    "model", tooltip="The model to steer, such as Flux or SD3.5. LoRAs may come before or after."
+                ),
+                ReferencesSocket.Input(
+                    "references", optional=True, tooltip="Photos from Retrieve Real References. None found: no effect."
+                ),
+                io.Image.Input(
+                    "image", optional=True, tooltip="More reference pictures of your own; a batch counts as several."
+                ),
+                AdapterSocket.Input(
+                    "adapter", optional=True, tooltip="From Load Reference Adapter. It must be made for this model."
+                ),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    optional=True,
+                    tooltip="Needed with an adapter: CLIP ViT-L/14 for Flux XLabs, SigLIP so400m-384 for both "
+                    "InstantX, clip_vision of Load Reflective Retriever for adapters trained on its encoder.",
+                ),
+                io.Vae.Input("vae", optional=True, tooltip="Needed without an adapter: the VAE of this model."),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="0 leaves the model exactly as it is. Try 0.6 to 0.9 with Flux XLabs, 0.5 with SD3.5 "
+                    "InstantX, 1.0 without an adapter. Less, if the picture copies the photos or looks burnt.",
+                ),
+                io.Float.Input(
+                    "start_percent", default=0.0, **percent, tooltip="When in the sampling the references come in."
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=1.0,
+                    **percent,
+                    tooltip="When they leave again: 0.8 gives the prompt the last word.",
+                ),
+                io.Conditioning.Input(
+                    "conditioning",
+                    optional=True,
+                    tooltip="The positive prompt. Needed where references go in through it: Flux Redux, reference "
+                    "latents, SDXL and SD2.1.",
+                ),
+                io.Combo.Input(
+                    "path",
+                    options=PATHS,
+                    default=AUTO,
+                    optional=True,
+                    tooltip="auto takes the best way that the model and the connected parts allow; the report says "
+                    "which and why. For Flux Kontext and Qwen-Image-Edit choose reference latents.",
+                ),
+                io.Int.Input(
+                    "downsampling",
+                    default=3,
+                    min=1,
+                    max=5,
+                    optional=True,
+                    tooltip="Only for Flux Redux: 1 keeps every detail and drowns the prompt, 5 keeps a rough idea.",
+                ),
+                *advanced_inputs.inputs(),
+                PackSocket.Input(
+                    "pack",
+                    optional=True,
+                    tooltip="From Load Reference Pack, in the place of references: no photos, no CLIP Vision and, for "
+                    "Flux, no adapter are needed.",
+                ),
+                io.Latent.Input(
+                    "latent",
+                    optional=True,
+                    tooltip="Only for initial latents: an empty latent of the picture's size. Taken by auto where the "
+                    "model's own code lets no references in.",
+                ),
+                io.Conditioning.Input(
+                    "negative",
+                    optional=True,
+                    tooltip="The negative prompt. Needed where references go in through the prompt and some of them are "
+                    "negative, or apply_to is both.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The steered model, for a sampler."),
+                io.String.Output(display_name="report", tooltip="Which way the references went in, and why."),
+                io.Conditioning.Output(
+                    display_name="conditioning", tooltip="The positive prompt with the references, for a sampler."
+                ),
+                io.Latent.Output(
+                    display_name="latent",
+                    tooltip="With initial latents the first photo, for a sampler with a denoise of 0.6 to 0.85; "
+                    "otherwise as it came in.",
+                ),
+                io.Conditioning.Output(
+                    display_name="negative",
+                    tooltip="The negative prompt with the negative references, for a sampler; otherwise as it came in.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, strength: float, start_percent: float, end_percent: float,
+        references=None, image: Tensor | None = None, adapter: ManagedAdapter | None = None, clip_vision=None, vae=None,
+        conditioning: list | None = None, path: str = AUTO, downsampling: int = 3,
+        preset: str = AS_SET, pack: ReferencePack | None = None, latent: dict | None = None,
+        negative: list | None = None, **controls,
+    ) -> io.NodeOutput:  # fmt: skip
+        dials = dict(strength=strength, start_percent=start_percent, end_percent=end_percent)
+        if pack is not None and (references is not None or image is not None):
+            raise AdapterError("Connect either a reference pack or references and pictures, not both.")
+        family = adapter.adapter.spec.family if adapter is not None else "shared"
+        family = family if pack is None else pack.facts.family
+        dials, profile = advanced_inputs.with_preset(preset, family, dials, controls.pop("profile", FLAT))
+        pictures = encode_references.pictures(references, image)
+        shown = references if pack is None else pack
+        count = len(pictures) if pack is None else len(pack)
+        dials["controls"] = advanced_inputs.read(shown, count, profile=profile, **controls)
+        made = inject(
+            model, pictures, adapter, clip_vision, vae, conditioning, path, downsampling, pack, latent, negative, **dials
+        )
+        lines = [made.report, *advanced_inputs.words(dials["controls"]), getattr(references, "note", "")]
+        return io.NodeOutput(
+            made.model,
+            "\n".join(filter(None, lines)),
+            or_missing(made.conditioning, "connect the positive prompt to conditioning as well."),
+            or_missing(made.latent, "connect an empty latent to latent as well."),
+            or_missing(made.negative, "connect the negative prompt to negative as well."),
+        )

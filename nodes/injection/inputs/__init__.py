@@ -1,0 +1,1 @@
+"""What the injection nodes are given -> checked settings and encoded references. Touches no model."""

@@ -1,0 +1,123 @@
+"""The further dials of Inject References: hidden behind "Show advanced inputs" where ComfyUI has that."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ....realrag.injection.combine import MODES
+from ....realrag.injection.profiles import AS_SET, FLAT, PROFILES, WORDS, preset
+from ....realrag.injection.reference_settings import ReferenceSettings, effective
+from ...compat import newer
+from .controls import ALL, APPLY_TO, BATCHES, POSITIVE, Controls
+
+
+def inputs() -> list:
+    """Every one optional, so that graphs saved before it existed keep loading."""
+    later = dict(optional=True)
+    combo, number, switch, text = (
+        {**later, **newer(kind.Input.__init__, advanced=True)} for kind in (io.Combo, io.Float, io.Boolean, io.String)
+    )
+    return [
+        io.Combo.Input(
+            "preset",
+            options=list(WORDS),
+            default=AS_SET,
+            **later,
+            tooltip="A starting point in words: takes the place of strength, end_percent and profile.",
+        ),
+        io.Combo.Input(
+            "combine",
+            options=list(MODES),
+            default=MODES[0],
+            **combo,
+            tooltip="Several references. concat: each part of the picture takes what fits best. sum: they add up. "
+            "average, norm average: their mean, the latter with equal loudness. subtract: the first minus the others.",
+        ),
+        io.Combo.Input(
+            "profile",
+            options=list(PROFILES),
+            default=FLAT,
+            **combo,
+            tooltip="Strength over the model's blocks: linear is the same everywhere. Early blocks set the layout, "
+            "late ones detail.",
+        ),
+        io.String.Input(
+            "custom_profile",
+            default="",
+            **text,
+            tooltip="Only for the profile custom: numbers such as 0.3, 0.6, 1, spread over the blocks in order.",
+        ),
+        io.Combo.Input(
+            "apply_to",
+            options=list(APPLY_TO),
+            default=POSITIVE,
+            **combo,
+            tooltip="positive: the prompt alone. both: the negative prompt sees the references too, which is softer.",
+        ),
+        io.Combo.Input(
+            "batch",
+            options=list(BATCHES),
+            default=ALL,
+            **combo,
+            tooltip="Several pictures at once. all: each sees every reference. one per latent: the first sees the "
+            "first reference, and so on; cycle: starting again where they run out.",
+        ),
+        io.Boolean.Input(
+            "text_rows",
+            default=True,
+            **switch,
+            tooltip="Only for Flux InstantX: let the prompt's own words see the references, as published. Off keeps "
+            "the prompt stronger.",
+        ),
+        io.Float.Input(
+            "balance",
+            default=0.0,
+            min=0.0,
+            max=4.0,
+            step=0.05,
+            **number,
+            tooltip="Against burnt pictures: references never add more than this many times the block's own attention. "
+            "0 is off; try 1.",
+        ),
+        io.Float.Input(
+            "score_temperature",
+            default=0.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            **number,
+            tooltip="0: every reference counts the same. Above: better matches count more, the smaller the more; try "
+            "0.05.",
+        ),
+    ]
+
+
+def read(
+    references, count: int, combine: str = MODES[0], profile: str = FLAT, custom_profile: str = "",
+    apply_to: str = POSITIVE, batch: str = ALL, text_rows: bool = True, balance: float = 0.0,
+    score_temperature: float = 0.0,
+) -> Controls:  # fmt: skip
+    """The dials as one record. count: all references; those beyond the retrieved are the artist's own, and plain."""
+    settings = effective(references, score_temperature) if getattr(references, "items", ()) else []
+    settings += [ReferenceSettings()] * (count - len(settings))
+    return Controls(tuple(settings), combine, profile, custom_profile, apply_to, batch, text_rows, balance)
+
+
+def with_preset(word: str, family: str, dials: dict, profile: str) -> tuple[dict, str]:
+    """Strength, window and profile as the preset's word says; as the artist set them where it says nothing."""
+    found = preset(word, family)
+    if found is None:
+        return dials, profile
+    return {**dials, "strength": found.strength, "end_percent": found.end}, found.profile
+
+
+def words(controls: Controls) -> list[str]:
+    """What is not plain, for the report."""
+    lines = [f"Reference {i}: {said}." for i, own in enumerate(controls.settings, 1) if (said := own.words())]
+    lines += [
+        f"The mask of reference {i} is empty: it has no effect."
+        for i, own in enumerate(controls.settings, 1)
+        if own.mask is not None and not own.mask.any()
+    ]
+    changed = [f"{name} {value}" for name, value in controls.turned().items()]
+    return lines + ([f"Set: {', '.join(changed)}."] if changed else [])

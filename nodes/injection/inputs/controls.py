@@ -1,0 +1,138 @@
+"""The artist's controls at work: which references act on which rows of a model call, and how much in which block."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ....realrag.errors import AdapterError
+from ....realrag.injection.combine import MODES, Mixer
+from ....realrag.injection.profiles import FLAT
+from ....realrag.injection.reference_settings import ReferenceSettings
+from ....realrag.injection.token_grid import Cut, token_mask
+
+POSITIVE, BOTH = "positive", "both"
+ALL, ONE, CYCLE = "all", "one per latent", "cycle"
+APPLY_TO, BATCHES = (POSITIVE, BOTH), (ALL, ONE, CYCLE)
+
+
+@dataclass(frozen=True, eq=False)
+class Controls:
+    """Dials beyond strength and window. Its defaults are: every reference equally, everywhere, in one softmax."""
+
+    settings: tuple[ReferenceSettings, ...] = ()  # of each reference; () where all are plain
+    combine: str = MODES[0]
+    profile: str = FLAT
+    custom: str = ""  # the numbers of a custom profile
+    apply_to: str = POSITIVE
+    batch: str = ALL
+    text_rows: bool = True  # where a family lets the prompt's rows see the references: let it?
+    balance: float = 0.0  # most of RMS(added) / RMS(the block's own attention); 0 is off
+
+    def __post_init__(self):
+        chosen = {"combine": MODES, "apply_to": APPLY_TO, "batch": BATCHES}
+        for name, known in chosen.items():
+            if (value := getattr(self, name)) not in known:
+                raise AdapterError(f"{name} is {value!r}; it must be one of {', '.join(known)}.")
+        if not (math.isfinite(self.balance) and self.balance >= 0):
+            raise AdapterError(f"balance is {self.balance:g}; it must be 0 (off) or more.")
+
+    def of(self, i: int) -> ReferenceSettings:
+        return self.settings[i] if i < len(self.settings) else ReferenceSettings()
+
+    def shown(self, count: int) -> list[int]:
+        """The references that go with a prompt, where there are no rows to choose: not the negative, not weight 0."""
+        return [i for i in range(count) if self.of(i).weight > 0 and not self.of(i).negative]
+
+    def turned(self) -> dict[str, object]:
+        """The dials that are not at their defaults, by their names in words."""
+        named = {
+            "combine": "combine", "profile": "profile", "apply to": "apply_to", "batch": "batch", "balance": "balance",
+            "text rows": "text_rows",
+        }  # fmt: skip
+        usual = Controls()
+        return {word: getattr(self, name) for word, name in named.items() if getattr(self, name) != getattr(usual, name)}
+
+    @property
+    def plain(self) -> bool:
+        """Does every reference act equally, everywhere, at any time, on the positive prompt alone?"""
+        return (
+            all(own == ReferenceSettings() and own.mask is None for own in self.settings)
+            and (self.combine, self.apply_to, self.batch, self.balance) == (MODES[0], POSITIVE, ALL, 0)
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Rows of one model call on which the same references act in the same way."""
+
+    rows: slice
+    picks: tuple[int, ...]  # numbers of the references
+    mixer: Mixer
+    blank: bool = False  # empty hidden states stand in their places (the negative side of SD3.5 InstantX)
+
+    @property
+    def masked(self) -> bool:
+        return self.mixer.masks is not None
+
+
+def groups(injection, call, count: int, blanks: bool = False) -> list[Group]:
+    """Who acts where in this call; nobody, where no reference is in its own window.
+
+    blanks: rows of the negative prompt without references of their own get blank ones in the positive ones' places.
+    """
+    controls, sampling, found = injection.controls, call.sampling, []
+    settings = [controls.of(i) for i in range(count)]
+    wanted = [i for i in range(count) if not settings[i].negative]
+    unwanted = [i for i in range(count) if settings[i].negative]
+    for positive, rows, cut in call.chunks:
+        side = wanted if positive or controls.apply_to == BOTH else []
+        side = side + unwanted if not positive else side
+        blank = blanks and not side
+        for part, shown in _shares(controls.batch, wanted if blank else side, rows):
+            live = tuple(
+                i
+                for i in shown
+                if settings[i].weight > 0 and in_window(settings[i].start, settings[i].end, call.sigma, sampling)
+            )
+            if live:
+                masks = injection.token_masks(live, call, cut)
+                weights = [settings[i].weight for i in live]
+                found.append(Group(part, live, Mixer(controls.combine, weights, masks, call.x.device), blank))
+    return found
+
+
+def _shares(batch: str, side: list[int], rows: slice) -> list[tuple[slice, list[int]]]:
+    """Rows of one side -> which of its references each of them is shown."""
+    if batch == ALL:
+        return [(rows, side)]
+    latents = range(rows.stop - rows.start)
+    chosen = [side[n % len(side)] if side and (batch == CYCLE or n < len(side)) else None for n in latents]
+    return [
+        (slice(rows.start + n, rows.start + n + 1), [i]) for n, i in zip(latents, chosen, strict=True) if i is not None
+    ]
+
+
+def in_window(start: float, end: float, sigma: float, sampling) -> bool:
+    """Percent 0 is pure noise, 1 the clean picture, on the model's own schedule; an open end is open."""
+    begun = start <= 0 or sigma <= float(sampling.percent_to_sigma(start))
+    return begun and (end >= 1 or sigma >= float(sampling.percent_to_sigma(end)))
+
+
+def on_grid(own: ReferenceSettings, latent_shape, patch: int, cut: Cut | None = None) -> Tensor:
+    """(L,) of one reference on the grid of image tokens."""
+    height, width = latent_shape[-2:]
+    if own.mask is None:
+        return torch.ones(-(-height // patch) * -(-width // patch))
+    return token_mask(own.mask, height, width, patch, cut)
+
+
+def pick(stacked: Tensor, picks: tuple[int, ...] | list[int], count: int) -> Tensor:
+    """(1, H, count * T, D) of all references -> that of the picked ones, side by side."""
+    if list(picks) == list(range(count)):
+        return stacked
+    parts = stacked.chunk(count, 2)
+    return torch.cat([parts[i] for i in picks], 2)

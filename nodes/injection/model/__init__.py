@@ -1,0 +1,1 @@
+"""References inside the model: wrappers and patches on a clone, one file an adapter family. Knows no node."""

@@ -1,0 +1,71 @@
+"""Flux InstantX at work: its formula on the queries of ComfyUI's double and single blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, cat
+
+from ....realrag.adapters import instantx_flux
+from ....realrag.adapters.attention import unrotate
+from ....realrag.injection.combine import per_token
+from ..inputs.base_model import Base
+from ..inputs.controls import Group, pick
+from .patch import Held, Injection, ModelCall, Place
+
+
+class InstantXFluxInjection(Injection):
+    """Keys and values do not depend on time: baked when the node runs, so 5 GB of adapter need not stay loaded."""
+
+    def __init__(self, base: Base, baked: list[Tensor], count: int, **dials):
+        """baked: k, v of block 0, k, v of block 1, ..., the double blocks first (1, H, count * T, D), from `bake`."""
+        super().__init__(base, **dials)
+        self.held, self.count = Held(baked), count
+
+    @staticmethod
+    def bake(base: Base, adapter: instantx_flux.InstantXFluxAdapter, pooled: list[Tensor], legacy: bool = False):
+        """pooled: (1, E) of each reference, on the device where the adapter's work is to be done."""
+        tokens = adapter.tokens(cat(pooled).float())
+        blocks = range(base.double + base.single)
+        return [t.cpu() for block in blocks for t in adapter.keys_values(tokens, block, base.heads, legacy)]
+
+    def to(self, where) -> InstantXFluxInjection:
+        self.held.to(where)
+        return self
+
+    def start(self, call: ModelCall) -> ActiveInstantXFlux | None:
+        acting = self.groups(call, self.count)
+        return ActiveInstantXFlux(self, acting) if acting else None
+
+
+@dataclass(eq=False)
+class ActiveInstantXFlux:
+    injection: InstantXFluxInjection
+    groups: list[Group]
+
+    def wants(self, kind: str, index: int) -> bool:
+        return self.injection.amount(kind, index) != 0
+
+    def attention(self, place: Place, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
+        if place.number:
+            return
+        block, single, count = place.block, place.block.kind == "single_block", self.injection.count
+        number = block.index + (place.call.base.double if single else 0)
+        k_ref, v_ref = (t.to(q) for t in self.injection.held.tensors[2 * number :][:2])
+        q = unrotate(q, place.pe)
+        for group in self.groups:
+            # As published, the prompt's rows see the references too in single blocks. A mask says where in the picture,
+            # and the prompt is nowhere in it.
+            text = single and self.injection.controls.text_rows and not group.masked
+            seeing = slice(0, place.image.stop) if text else place.image
+
+            def branch(chosen, bias, group=group, seeing=seeing):
+                picks = [group.picks[i] for i in chosen]
+                shown = (pick(t, picks, count) for t in (k_ref, v_ref))
+                return instantx_flux.branch(q[group.rows, :, seeing], *shown, per_token(bias, k_ref.shape[2] // count))
+
+            delta = self.injection.scaled(place, group.mixer(branch), out[group.rows, seeing])
+            out[group.rows, seeing] += delta.to(out)
+
+    def after_block(self, place: Place, image: Tensor) -> Tensor:
+        return image

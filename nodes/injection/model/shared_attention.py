@@ -1,0 +1,201 @@
+"""No adapter file (experimental): each step the model first sees the noised references, then the picture sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ....realrag.adapters.attention import attend, merge_heads
+from ....realrag.injection.combine import balance
+from ....realrag.injection.shared_attention import (
+    Statistics,
+    adain,
+    as_bias,
+    attend_to_both,
+    fixed_noise,
+    frequency_scale,
+    noised,
+)
+from ..inputs.base_model import Base
+from ..inputs.controls import Group
+from .patch import Chunk, Held, Injection, ModelCall, Place, with_blocks
+
+# Conditioning that does not depend on the picture's size, so it holds for a reference of another size too.
+SIZELESS = ("y", "guidance")
+
+
+class SharedInjection(Injection):
+    """Holds the references' latents and one fixed noise for each."""
+
+    def __init__(self, base: Base, latents: list[Tensor], seeds: list[int], **dials):
+        """latents: (1, C, h, w) each, in the space in which the model is sampled."""
+        super().__init__(base, **dials)
+        noises = [fixed_noise(latent, seed) for latent, seed in zip(latents, seeds, strict=True)]
+        self.held = Held([latent.float().cpu() for latent in latents] + noises)
+
+    def to(self, where) -> SharedInjection:
+        self.held.to(where)
+        return self
+
+    def start(self, call: ModelCall) -> ActiveShared | None:
+        half = len(self.held.tensors) // 2
+        acting = self.groups(call, half)
+        if not acting:
+            return None
+        prompts = [chunk.rows for chunk in call.chunks if any(within(group.rows, chunk.rows) for group in acting)]
+        seen = sorted({i for group in acting for i in group.picks})
+        scale = frequency_scale(self.base.axes).to(call.x.device) if self.base.axes else None
+        recorder = Recorder(scale, lambda kind, index: self.amount(kind, index) > 0)
+        for i in seen:
+            latent, noise = self.held.tensors[i], self.held.tensors[half + i]
+            see_reference(call, prompts, noised(latent.to(call.x), noise.to(call.x), call.sigma), recorder)
+        return ActiveShared(self, acting, prompts, seen, recorder.joined())
+
+
+def within(rows: slice, prompt: slice) -> bool:
+    return prompt.start <= rows.start < prompt.stop
+
+
+def see_reference(call: ModelCall, prompts: list[slice], x: Tensor, recorder: Recorder) -> None:
+    """Run the bare model on one noised reference (1, C, h, w), once for each prompt (by its rows), and record."""
+    first_rows = [rows.start for rows in prompts]
+    size, batch = call.x.shape[0], len(first_rows)
+
+    def pick(tensor: Tensor | None) -> Tensor | None:
+        return tensor[first_rows] if tensor is not None and tensor.shape[0] == size else tensor
+
+    kwargs = {name: pick(call.kwargs[name]) for name in SIZELESS if name in call.kwargs}
+    options = {name: call.options[name] for name in ("sigmas", "sample_sigmas") if name in call.options}
+    options["cond_or_uncond"] = [0] * batch
+    x = x.expand(batch, -1, -1, -1)
+    own = ModelCall(
+        base=call.base, net=call.net, run=call.run, x=x, t=call.t[first_rows], sigma=call.sigma,
+        context=pick(call.context), kwargs=kwargs, options=options,
+        chunks=[Chunk(True, slice(i, i + 1)) for i in range(batch)], n_image=call.base.image_tokens(x.shape),
+    )  # fmt: skip
+    call.run(x, own.t, None, own.context, None, with_blocks(options, own, [recorder]), **kwargs)
+
+
+@dataclass(eq=False)
+class Recorder:
+    """Keeps keys and values of the reference's image rows (and queries where AdaIN needs them) per attention call."""
+
+    scale: Tensor | None  # (D,) for rotated keys; None: no rotary embedding, AdaIN instead
+    wanted: Callable[[str, int], bool]  # kind and index of the blocks that the references enter
+    seen: dict[tuple, list[tuple[Tensor, ...]]] = field(default_factory=dict)
+
+    def wants(self, kind: str, index: int) -> bool:
+        return self.wanted(kind, index)
+
+    def attention(self, place: Place, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
+        q, k, v = (tensor[:, :, place.image] for tensor in (q, k, v))
+        kept = (k * self.scale.to(k), v) if self.scale is not None else (k, v, q)
+        self.seen.setdefault(place.key, []).append(tuple(tensor.clone() for tensor in kept))
+
+    def after_block(self, place: Place, image: Tensor) -> Tensor:
+        return image
+
+    def joined(self) -> dict[tuple, Recorded]:
+        """All references side by side: attention call -> keys, values, and queries where AdaIN needs them."""
+        joined = {}
+        while self.seen:
+            key, kept = self.seen.popitem()
+            sizes = tuple(one[0].shape[2] for one in kept)
+            k, v, *q = (torch.cat(tensors, 2) for tensors in zip(*kept, strict=True))
+            joined[key] = Recorded(k, v, q[0] if q else None, sizes)
+        return joined
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    k: Tensor  # (prompts, H, R, D)
+    v: Tensor
+    q: Tensor | None
+    sizes: tuple[int, ...]  # of each reference along R
+
+    def of(self, prompt: int, places: list[int]) -> Recorded:
+        """One prompt's part of some of the references."""
+        one, sizes = slice(prompt, prompt + 1), tuple(self.sizes[i] for i in places)
+        if len(places) == len(self.sizes):
+            return Recorded(self.k[one], self.v[one], None if self.q is None else self.q[one], sizes)
+        k, v, q = (
+            None if t is None else torch.cat([t[one].split(self.sizes, 2)[i] for i in places], 2)
+            for t in (self.k, self.v, self.q)
+        )
+        return Recorded(k, v, q, sizes)
+
+
+@dataclass(eq=False)
+class ActiveShared:
+    injection: SharedInjection
+    groups: list[Group]
+    prompts: list[slice]
+    seen: list[int]  # numbers of the recorded references
+    recorded: dict[tuple, Recorded]
+
+    def wants(self, kind: str, index: int) -> bool:
+        return (kind, index, 0) in self.recorded and self.injection.amount(kind, index) > 0
+
+    def attention(self, place: Place, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
+        recorded = self.recorded.get(place.key)
+        if recorded is None:
+            return
+        image, amount = place.image, self.injection.amount(place.block.kind, place.block.index)
+        direct = place.untouched and self.injection.controls.plain
+        for group in self.groups:
+            rows = group.rows
+            prompt = next(i for i, prompt in enumerate(self.prompts) if within(rows, prompt))
+            mask = rows_of(place.mask, rows, image, q)
+            q_image, k_own = q[rows, :, image], k[rows]
+
+            def seen(chosen, bias, group=group, rows=rows, prompt=prompt, mask=mask, q_image=q_image, k_own=k_own):
+                """Attention to own keys and those of the chosen references: (B, L, H*D)."""
+                shown = recorded.of(prompt, [self.seen.index(group.picks[i]) for i in chosen])
+                weights = [group.mixer.weights[i] for i in chosen]
+                q_seen, k_seen = adapted(q_image, k_own, image, shown, weights, amount)
+                bias = by_reference(bias, shown.sizes)
+                return merge_heads(attend_to_both(q_seen, k_seen, v[rows], shown.k, shown.v, amount, mask, bias))
+
+            if direct:
+                out[rows, image] = seen(range(len(group.picks)), None).to(out)
+                continue
+            # Masks, several branches, another plugin or another injection: add only what these references change.
+            own = merge_heads(attend(q_image, k_own, v[rows], mask))
+            delta = group.mixer(lambda chosen, bias, seen=seen, own=own: seen(chosen, bias) - own)
+            if self.injection.controls.balance > 0:
+                delta = balance(delta, own, self.injection.controls.balance)
+            out[rows, image] += delta.to(out)
+
+    def after_block(self, place: Place, image: Tensor) -> Tensor:
+        return image
+
+
+def adapted(
+    q: Tensor, k: Tensor, image: slice, shown: Recorded, weights: list[float], strength: float
+) -> tuple[Tensor, Tensor]:
+    """Queries and own image keys with the references' statistics (SD3); unchanged where keys are rotated (Flux)."""
+    if shown.q is None:
+        return q, k
+    amount, counts = min(strength, 1.0), None
+    if len(set(weights)) > 1:
+        counts = torch.cat([k.new_full((size,), w) for size, w in zip(shown.sizes, weights, strict=True)]).float()
+    of_q, of_k = Statistics.of(shown.q, weights=counts), Statistics.of(shown.k, weights=counts)
+    k = torch.cat((k[:, :, : image.start], adain(k[:, :, image], of_k, amount), k[:, :, image.stop :]), 2)
+    return adain(q, of_q, amount), k
+
+
+def by_reference(bias: Tensor | None, sizes: tuple[int, ...]) -> Tensor | None:
+    """(N, L or 1) for each reference -> (L or 1, R) for each of its tokens."""
+    return None if bias is None else torch.cat([row[:, None].expand(-1, size) for row, size in zip(bias, sizes)], 1)
+
+
+def rows_of(mask: Tensor | None, rows: slice, image: slice, q: Tensor) -> Tensor | None:
+    """The part of an attention mask that concerns these batch rows and the image's queries, added to the scores."""
+    if mask is None:
+        return None
+    bias = as_bias(mask, q)
+    bias = bias[rows] if bias.shape[0] == q.shape[0] else bias
+    return bias[:, :, image] if bias.shape[2] == q.shape[2] else bias

@@ -1,0 +1,81 @@
+"""Adapters at work: the formulas of `realrag.adapters` on the queries, keys and values of ComfyUI's own blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ....realrag.adapters import xlabs
+from ....realrag.adapters.attention import unrotate
+from ....realrag.injection.combine import per_token
+from ..inputs.base_model import Base
+from ..inputs.controls import Group, pick
+from .patch import Held, Injection, ModelCall, Place
+
+
+class XLabsInjection(Injection):
+    """Keys and values do not depend on time: baked when the node runs, so the adapter need not stay loaded."""
+
+    uses_single = False
+
+    def __init__(self, base: Base, baked: list[Tensor], count: int, **dials):
+        """baked: k, v of block 0, k, v of block 1, ... (1, H, count * T, D), from `bake`."""
+        super().__init__(base, **dials)
+        self.held, self.count = Held(baked), count
+
+    @staticmethod
+    def bake(base: Base, adapter: xlabs.XLabsAdapter, embeds: list[Tensor]) -> list[Tensor]:
+        """embeds: (1, E) of each reference, on the device where the adapter's work is to be done."""
+        tokens = adapter.tokens(torch.cat(embeds).float())
+        pairs = [adapter.keys_values(tokens, block, base.heads) for block in range(base.double)]
+        return [tensor.cpu() for pair in pairs for tensor in pair]
+
+    def to(self, where) -> XLabsInjection:
+        self.held.to(where)
+        return self
+
+    def start(self, call: ModelCall) -> ActiveXLabs | None:
+        acting = self.groups(call, self.count)
+        return ActiveXLabs(self, acting) if acting else None
+
+
+@dataclass(eq=False)
+class ActiveXLabs:
+    injection: XLabsInjection
+    groups: list[Group]
+
+    def wants(self, kind: str, index: int) -> bool:
+        return kind == "double_block" and self.injection.amount(kind, index) != 0
+
+    def attention(self, place: Place, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
+        if place.number:
+            return
+        count = self.injection.count
+        k_ref, v_ref = (t.to(q) for t in self.injection.held.tensors[2 * place.block.index :][:2])
+        q = unrotate(q[:, :, place.image], place.image_pe)
+        place.notes[self] = added = []
+        for group in self.groups:
+
+            def branch(chosen, bias, group=group):
+                picks = [group.picks[i] for i in chosen]
+                tokens = per_token(bias, k_ref.shape[2] // count)
+                return xlabs.branch(q[group.rows], pick(k_ref, picks, count), pick(v_ref, picks, count), tokens)
+
+            delta = self.injection.scaled(place, group.mixer(branch), out[group.rows, place.image])
+            added.append((group.rows, delta))
+
+    def after_block(self, place: Place, image: Tensor) -> Tensor:
+        """At the very end of the block, after its MLP, with no gate."""
+        added = place.notes.get(self, ())
+        image = image.clone() if added else image
+        for rows, delta in added:
+            image[rows, : place.call.n_image] += delta.to(image)
+        return image
+
+
+
+
+
+

@@ -1,0 +1,1 @@
+"""References inside the prompt: tokens, reference latents, image embeddings. Leaves the model alone."""

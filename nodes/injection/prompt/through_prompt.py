@@ -1,0 +1,79 @@
+"""The paths that leave the model alone and change its CONDITIONING: Redux, reference latents, image embeddings."""
+
+from __future__ import annotations
+
+import comfy.model_base
+from torch import Tensor
+
+from ....realrag.errors import AdapterError
+from ..inputs.controls import BOTH, Controls
+from ..inputs.path_names import ADAPTER, EMBEDS, LATENTS
+from .conditioning import Put, with_references
+from .image_embeddings import image_embeddings
+from .redux import redux
+from .reference_latents import reference_latents
+
+
+def goes_through_prompt(way: str, adapter) -> bool:
+    return way in (LATENTS, EMBEDS) or way == ADAPTER and adapter.adapter.spec.family == "flux-redux"
+
+
+def through_prompt(
+    way: str, model, images: list[Tensor], parts: dict, strength: float, start_percent: float, end_percent: float,
+    controls: Controls, downsampling: int,
+) -> tuple[list | None, list | None, str]:  # fmt: skip
+    """The changed positive and negative CONDITIONING and a report. parts: the inputs of Inject References by name."""
+    positive, negative = parts["conditioning"], parts["negative"]
+    if way == ADAPTER and (positive is None or not isinstance(model.model, comfy.model_base.Flux)):
+        raise AdapterError(
+            "Flux Redux turns references into words for Flux: connect a Flux model, and the positive prompt to "
+            "conditioning."
+        )
+    wanted, unwanted = sides(controls, len(images))
+    against = [*wanted, *unwanted] if controls.apply_to == BOTH else unwanted
+    shown = sorted({*wanted, *(against if negative is not None else ())})
+    if not shown:
+        return positive, negative, "Nothing goes in: every reference is negative or has the weight 0."
+    pictures = {i: images[i] for i in shown}
+    put, report = ready(way, model, pictures, {i: strength * controls.of(i).weight for i in shown}, parts, downsampling)
+    settings = {i: controls.of(i) for i in shown}
+
+    def side(prompt: list, numbers: list[int]) -> list:
+        chosen = {i: settings[i] for i in sorted(numbers)}
+        return with_references(prompt, chosen, put, start_percent, end_percent) if chosen else prompt
+
+    report = f"{report}{without_say(controls)} Use the conditioning output as the positive prompt."
+    positive = side(positive, wanted)
+    if against and negative is None:
+        report += " Negative references stay out: connect the negative prompt to negative as well."
+    elif against:
+        negative = side(negative, against)
+        report += " Use the negative output as the negative prompt."
+    return positive, negative, report
+
+
+def sides(controls: Controls, count: int) -> tuple[list[int], list[int]]:
+    """The references that go with the prompt, and those it shall move away from; none of weight 0."""
+    wanted = controls.shown(count)
+    return wanted, [i for i in range(count) if controls.of(i).negative and controls.of(i).weight > 0]
+
+
+def ready(
+    way: str, model, images: dict[int, Tensor], amounts: dict[int, float], parts: dict, downsampling: int
+) -> tuple[Put, str]:
+    """The pictures encoded, once each: how to put any of them into a prompt, and a report."""
+    counted = f"{len(images)} reference{'s' * (len(images) > 1)}"
+    if way == LATENTS:
+        put, tokens = reference_latents(model, parts["vae"], images)
+        return put, f"{counted}, {tokens} tokens. Strength and weights have no say here, except 0."
+    if way == EMBEDS:
+        put = image_embeddings(model, parts["clip_vision"], images, amounts)
+        return put, f"{counted} in the place of the prompt's pooled text."
+    put, tokens = redux(parts["adapter"], parts["clip_vision"], images, amounts, downsampling)
+    return put, f"Adapter: Flux Redux. {counted}, {tokens} tokens behind the prompt."
+
+
+def without_say(controls: Controls) -> str:
+    """The dials that were turned although references in the prompt cannot follow them."""
+    turned = [name for name in controls.turned() if name != "apply to"]
+    return f" Without a say on this path: {', '.join(turned)}." if turned else ""

@@ -1,0 +1,1 @@
+"""Load Miniature: the small SD3 and Flux that come along, as ComfyUI models."""

@@ -1,0 +1,1 @@
+"""Load Reflective Retriever, Retrieve Real References, Edit References: a prompt -> photos."""

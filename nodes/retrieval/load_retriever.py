@@ -1,0 +1,142 @@
+"""Load Reflective Retriever: a bundle of photos, opened once, with its encoder in ComfyUI's care."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+import comfy.model_management as management
+import comfy.model_patcher
+from comfy_api.latest import io
+
+from ...realrag.bundle.bundle import read_manifest
+from ...realrag.bundle.head_entries import AUTO, PLAIN
+from ...realrag.errors import BundleError
+from ...realrag.references import References
+from ...realrag.retriever import Retriever
+from ..compat import newer
+from ..folders import SHIPPED, bundle_folder, bundles, cache_folder, head_names
+from ..progress import progress_bar
+from ..sockets import RetrieverSocket
+from .clip_vision import RetrieverVision
+
+PLAIN_ENCODER = f"{PLAIN} (plain encoder)"  # as the list in the node words it
+ENCODE_MEMORY = 256 << 20  # bytes of activations for one prompt and one picture, generous for a ViT-L
+
+
+class ManagedRetriever:
+    """A retriever whose encoder ComfyUI loads, moves and unloads like any other model."""
+
+    def __init__(self, retriever: Retriever, sibling: ManagedRetriever | None = None):
+        """sibling: another head of the same bundle that is open; both have one encoder and one patcher."""
+        self.retriever = retriever
+        if sibling is not None:
+            self.patcher = sibling.patcher
+            return
+        device = management.text_encoder_device()
+        if not management.is_device_cpu(device) and management.should_use_fp16(device):
+            retriever.encoder.half()
+        # Looked up now, not at import: ComfyUI puts its dynamic-memory patcher there when it starts.
+        patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+        offload = management.text_encoder_offload_device()
+        self.patcher = patcher(retriever.encoder, load_device=device, offload_device=offload)
+
+    def load(self):
+        """The encoder, after making room for it and loading it."""
+        management.load_models_gpu([self.patcher], memory_required=ENCODE_MEMORY, force_full_load=True)
+        return self.retriever.encoder
+
+    def search(self, text: str, **options) -> References:
+        """`Retriever.search`, with the encoder loaded."""
+        self.load()
+        management.throw_exception_if_processing_interrupted()
+        return self.retriever.search(text, **options)
+
+
+# Weak on purpose: nodes with the same bundle and head share one retriever, and it goes when ComfyUI drops the last node
+# output that holds it, so "Unload models and free cache" frees ours too.
+_open: WeakValueDictionary[tuple[str, str], ManagedRetriever] = WeakValueDictionary()
+_lock = threading.Lock()
+
+
+def open_retriever(folder: Path, head: str = AUTO) -> ManagedRetriever:
+    """The retriever of this bundle with this head: the one already open for this manifest, or a fresh one."""
+    with _lock:
+        manifest = read_manifest(folder)
+        chosen = manifest.head(head)
+        key = manifest.id, chosen.name if chosen else PLAIN
+        managed = _open.get(key)
+        if managed is None:
+            sibling = next((other for (bundle, _), other in _open.items() if bundle == manifest.id), None)
+            if sibling is None:
+                opened = Retriever.open(folder, head=head, cache=cache_folder(), progress=progress_bar())
+            else:
+                opened = sibling.retriever.with_head(head, progress_bar())
+            managed = _open[key] = ManagedRetriever(opened, sibling)
+        return managed
+
+
+def head_of(value: str | None) -> str:
+    """What the list says -> a head's name, "auto" or "none". A workflow from before there was a choice has no value."""
+    return AUTO if value is None else PLAIN if value == PLAIN_ENCODER else value
+
+
+class LoadReflectiveRetriever(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RealRAG_LoadRetriever",
+            display_name="Load Reflective Retriever",
+            category="RealRAG",
+            description="Opens a bundle: a library of real photos that can be asked in words. "
+            "Bundles live in ComfyUI/models/realrag; make your own from any folder of photos with `realrag index`.",
+            inputs=[
+                io.Combo.Input(
+                    "bundle",
+                    options=list(bundles()),
+                    default=SHIPPED,
+                    tooltip="The photo library to look in. New bundles in models/realrag appear after pressing R.",
+                ),
+                io.Combo.Input(
+                    "head",
+                    options=[AUTO, PLAIN_ENCODER, *head_names()],
+                    default=AUTO,
+                    optional=True,
+                    tooltip="A head that was trained for one generator ranks photos by what that generator lacks. "
+                    "auto: the library's first, or the plain encoder where it has none. "
+                    "The list shows the heads of all your libraries.",
+                ),
+            ],
+            outputs=[
+                RetrieverSocket.Output(
+                    display_name="retriever",
+                    tooltip="The opened photo library, for Retrieve Real References.",
+                ),
+                io.ClipVision.Output(
+                    display_name="clip_vision",
+                    tooltip="The library's own image encoder, for adapters that were trained on it.",
+                ),
+            ],
+            **newer(io.Schema, search_aliases=["photo library", "reference photos", "rag"]),
+        )
+
+    @classmethod
+    def validate_inputs(cls, bundle: str, head: str | None = None) -> bool | str:
+        """Refuse a name that is not in the list, and a head that the bundle lacks, before anything runs."""
+        try:
+            folder = bundle_folder(bundle)
+            if head_of(head) not in (AUTO, PLAIN):
+                read_manifest(folder).named(head_of(head))
+            return True
+        except BundleError as error:
+            return str(error)
+
+    @classmethod
+    def fingerprint_inputs(cls, bundle: str, head: str | None = None) -> str:
+        return read_manifest(bundle_folder(bundle)).id
+
+    @classmethod
+    def execute(cls, bundle: str, head: str | None = None) -> io.NodeOutput:
+        managed = open_retriever(bundle_folder(bundle), head_of(head))
+        return io.NodeOutput(managed, RetrieverVision(managed))

@@ -1,0 +1,53 @@
+"""References as the node shows them: each photo over a strip with its rank, score and name."""
+
+from __future__ import annotations
+
+import textwrap
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ...realrag.references import Reference, References
+
+STRIP, INK = (32, 32, 32), (235, 235, 235)
+NOTE_SIZE = (512, 256)  # pixels of the card that is shown where nothing was found
+
+
+def labelled(references: References) -> list[Tensor]:
+    """One card (H, W, 3) in 0..1 for each reference, best first; or one that says why there are none.
+
+    All are of one size, the largest width by the largest height, as galleries shrink a mixture to its odd one out.
+    """
+    width, height = (max(sides) for sides in zip(*(item.image.size for item in references.items), (1, 1)))
+    cards = [_over_strip(rank, item, width, height) for rank, item in enumerate(references.items, 1)]
+    return [torch.from_numpy(np.asarray(card, np.float32) / 255) for card in cards or [_card(references.note)]]
+
+
+def _over_strip(rank: int, item: Reference, width: int, height: int) -> Image.Image:
+    size = max(12, width // 12)  # of the letters: four photos side by side in a node leave each about 100 pixels
+    picture = Image.new("RGB", (width, height + 3 * size), STRIP)
+    picture.paste(item.image, ((width - item.image.width) // 2, (height - item.image.height) // 2))
+    font = ImageFont.load_default(size)
+    name = _shortened(item.class_name.replace("-", " ").replace("_", " ") or item.caption, font, width - size)
+    place = (size // 2, height + size // 3)
+    ImageDraw.Draw(picture).multiline_text(place, f"{rank}   {item.score:.3f}\n{name}", INK, font, spacing=size // 5)
+    return picture
+
+
+def _shortened(name: str, font, width: int) -> str:
+    """The name on one line of at most `width` pixels, cut with "..." where it is longer."""
+    name = " ".join(name.split())
+    if font.getlength(name) <= width:
+        return name
+    while name and font.getlength(name + "...") > width:
+        name = name[:-1].rstrip()
+    return name + "..."
+
+
+def _card(note: str) -> Image.Image:
+    card = Image.new("RGB", NOTE_SIZE, STRIP)
+    text = "\n".join(textwrap.wrap(note, 44))
+    ImageDraw.Draw(card).multiline_text((24, 24), text, INK, ImageFont.load_default(20), spacing=8)
+    return card

@@ -1,0 +1,237 @@
+"""What is known of each photo of a bundle: one JSON object a line, checked field by field, found by row, id or filter."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import BundleError
+from ..files import canonical_json
+from ..photos.captions import MAX_FIELD, spoken
+from ..validation import is_count, is_hex, strict_json
+
+MAX_LINE = 1 << 16
+_TEXTS = ("caption", "class", "licence", "author", "source", "file")
+_KEYS = {"id", "sha256", "width", "height", "picture", "thumbnail", *_TEXTS}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One photo. width and height: the original's, upright, in pixels. picture and thumbnail: (part, offset, bytes) of a
+    JPEG inside the bundle's numbered pack files; no thumbnail where the picture is as small as one."""
+
+    id: str
+    sha256: str
+    caption: str
+    class_name: str
+    licence: str
+    author: str
+    source: str
+    file: str
+    width: int
+    height: int
+    picture: tuple[int, int, int]
+    thumbnail: tuple[int, int, int] | None
+
+    def line(self) -> bytes:
+        fields = asdict(self)
+        fields["class"] = fields.pop("class_name")
+        return canonical_json(fields) + b"\n"
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which photos may answer. Empty tuples allow all. Classes and licences compare without case, '-' and '_' as spaces."""
+
+    classes: tuple[str, ...] = ()
+    licences: tuple[str, ...] = ()
+    include_ids: tuple[str, ...] = ()
+    exclude_ids: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return any((self.classes, self.licences, self.include_ids, self.exclude_ids))
+
+
+def record_id(sha256: str) -> str:
+    """The short name of a photo: the first 16 hex digits of its content hash."""
+    return sha256[:16]
+
+
+
+
+
+
+
+
+
+
+
+
+def parse_record(line: bytes, number: int) -> Record:
+    """One line -> Record. BundleError names the line and the field."""
+
+    def bad(what: str) -> BundleError:
+        return BundleError(f"records line {number}: {what}. The bundle is damaged; get it again from its author.")
+
+    try:
+        row = strict_json(line)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise bad(f"not valid JSON ({error})") from None
+    if not isinstance(row, dict) or set(row) != _KEYS:
+        raise bad(f"has not exactly the fields {', '.join(sorted(_KEYS))}")
+    for key in _TEXTS:
+        if not isinstance(row[key], str) or len(row[key]) > MAX_FIELD:
+            raise bad(f"{key!r} is not a text of at most {MAX_FIELD} characters")
+    if not is_hex(row["sha256"], 64) or row["id"] != record_id(row["sha256"]):
+        raise bad("'sha256' or 'id' is not a content hash and its first 16 digits")
+    if not all(is_count(row[key], 1 << 20) and row[key] for key in ("width", "height")):
+        raise bad("'width' or 'height' is not a number of pixels")
+    for key in ("picture", "thumbnail"):
+        if key == "thumbnail" and row[key] is None:
+            continue
+        if not (isinstance(row[key], list) and len(row[key]) == 3 and all(map(is_count, row[key]))):
+            raise bad(f"{key!r} is not [part, offset, bytes]")
+        row[key] = tuple(row[key])
+    row["class_name"] = row.pop("class")
+    return Record(**row)
+
+
+class RecordTable:
+    """The rows of a `records` file, read through a list of line offsets, with columns for filters.
+
+    classes: names of the classes; class_codes (N,) int32: of each row, its place in `classes`.
+
+    Parsing every line takes a few seconds per million; the columns are kept in `cache` so that this happens once.
+    """
+
+    def __init__(self, path: Path, count: int, cache: Path | None = None):
+        self._path, self.count = Path(path), count
+        columns = self._cached(cache)
+        if columns is None:
+            columns = self._parse()
+            self._keep(cache, columns)
+        self._offsets, self._ids, self.class_codes, self._licence_codes, self.classes, self.licences = columns
+
+    def _parse(self):
+        offsets, ids, classes, licences, at = [0], [], {}, {}, 0
+        class_codes, licence_codes = [], []
+        with open(self._path, "rb") as file:
+            while line := file.readline(MAX_LINE + 1):
+                number = len(ids) + 1
+                if len(line) > MAX_LINE or not line.endswith(b"\n") or number > self.count:
+                    raise BundleError(
+                        f"records line {number}: too long, unfinished, or beyond the {self.count} photos of the manifest. "
+                        "The bundle is damaged; get it again from its author."
+                    )
+                record = parse_record(line[:-1], number)
+                at += len(line)
+                offsets.append(at)
+                ids.append(int(record.id, 16))
+                class_codes.append(classes.setdefault(record.class_name, len(classes)))
+                licence_codes.append(licences.setdefault(record.licence, len(licences)))
+        if len(ids) != self.count or len(set(ids)) != len(ids):
+            raise BundleError(
+                f"records: {len(set(ids))} different photos in {len(ids)} lines, the manifest says {self.count}. "
+                "The bundle is damaged; get it again from its author."
+            )
+        return (
+            np.array(offsets, np.int64), np.array(ids, np.uint64), np.array(class_codes, np.int32),
+            np.array(licence_codes, np.int32), tuple(classes), tuple(licences),
+        )  # fmt: skip
+
+    def _cached(self, cache: Path | None):
+        """The kept columns, or None when there are none or they do not fit this file."""
+        if cache is None or not (cache / "rows.safetensors").is_file():
+            return None
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(cache / "rows.safetensors", "np") as file:
+                words = json.loads(file.metadata()["words"])
+                arrays = [file.get_tensor(name) for name in ("offsets", "ids", "classes", "licences")]
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+            return None
+        right = [self.count + 1] + 3 * [self.count]
+        if [len(array) for array in arrays] != right or int(arrays[0][-1]) != self._path.stat().st_size:
+            return None
+        return (*arrays, tuple(words["classes"]), tuple(words["licences"]))
+
+    def _keep(self, cache: Path | None, columns) -> None:
+        from safetensors.numpy import save
+
+        from ..files import write_atomic
+
+        if cache is None:
+            return
+        offsets, ids, classes, licences, class_names, licence_names = columns
+        arrays = {"offsets": offsets, "ids": ids, "classes": classes, "licences": licences}
+        words = json.dumps({"classes": class_names, "licences": licence_names})
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            write_atomic(cache / "rows.safetensors", save(arrays, {"words": words}))
+        except OSError:
+            pass  # a read-only cache only costs a second parse
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, row: int) -> Record:
+        if not 0 <= row < self.count:
+            raise IndexError(row)
+        start, end = int(self._offsets[row]), int(self._offsets[row + 1])
+        with open(self._path, "rb") as file:
+            file.seek(start)
+            return parse_record(file.read(end - start).removesuffix(b"\n"), row + 1)
+
+    def __iter__(self):
+        with open(self._path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                yield parse_record(line.removesuffix(b"\n"), number)
+
+    @cached_property
+    def _order(self) -> np.ndarray:
+        return np.argsort(self._ids, kind="stable")
+
+    def row_of(self, id: str) -> int | None:
+        """The row of a photo's id (or full content hash), or None."""
+        if not (is_hex(id, 16) or is_hex(id, 64)) or not self.count:
+            return None
+        key = np.uint64(int(id[:16], 16))
+        at = int(np.searchsorted(self._ids, key, sorter=self._order))
+        row = int(self._order[min(at, self.count - 1)])
+        return row if self._ids[row] == key else None
+
+    def mask(self, filters: Filters) -> tuple[np.ndarray | None, str]:
+        """(N,) bool of the rows that `filters` allow (None: all), and a sentence on names that match nothing."""
+        if not filters:
+            return None, ""
+        allowed, unknown = np.ones(self.count, bool), []
+        for wanted, names, codes in (
+            (filters.classes, self.classes, self.class_codes),
+            (filters.licences, self.licences, self._licence_codes),
+        ):
+            if wanted:
+                keys = {spoken(name).casefold() for name in wanted}
+                good = [code for code, name in enumerate(names) if spoken(name).casefold() in keys]
+                unknown += sorted(keys - {spoken(names[code]).casefold() for code in good})
+                allowed &= np.isin(codes, good)
+        for ids, inside in ((filters.include_ids, True), (filters.exclude_ids, False)):
+            if ids:
+                rows = [self.row_of(id) for id in ids]
+                unknown += [id for id, row in zip(ids, rows) if row is None]
+                chosen = np.zeros(self.count, bool)
+                chosen[[row for row in rows if row is not None]] = True
+                allowed &= chosen if inside else ~chosen
+        return allowed, f"Nothing here is called {', '.join(map(repr, unknown[:5]))}." if unknown else ""
+
+    def licence_counts(self) -> dict[str, int]:
+        counts = np.bincount(self._licence_codes, minlength=len(self.licences))
+        return {name or "not stated": int(count) for name, count in zip(self.licences, counts)}
+
+    def class_counts(self) -> dict[str, int]:
+        counts = np.bincount(self.class_codes, minlength=len(self.classes))
+        return {name or "not stated": int(count) for name, count in zip(self.classes, counts)}

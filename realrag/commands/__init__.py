@@ -1,0 +1,1 @@
+"""The command line `realrag`: arguments in, words and exit codes out. Nothing may import it."""

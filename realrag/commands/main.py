@@ -1,0 +1,282 @@
+"""The commands: realrag index, search, show, verify, convert, demo, bench; and those of cli_bundles."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from .. import DEFAULT_ENCODER, __version__
+from ..bundle.head_entries import AUTO
+from ..errors import BusyError, RealRAGError
+from ..photos.captions import Credit
+from . import bundles
+from .bundles import bar
+
+# Exit codes, also in the README.
+OK, FAILED, USAGE, MANY_REJECTED, BUSY, STOPPED = 0, 1, 2, 3, 4, 130
+
+
+def _bundle(name: str) -> Path:
+    """A bundle's folder; the word `sample` means the one that ships with the plugin."""
+    from ..retriever import shipped_bundle
+
+    return shipped_bundle() if name == "sample" and not Path(name).exists() else Path(name)
+
+
+def _retriever(args):
+    from ..encoders.load import load_encoder
+    from ..files import default_cache
+    from ..retriever import Retriever
+
+    encoder = load_encoder(args.encoder, device=args.device) if args.encoder else None
+    with bar("checking", "byte") as progress:
+        return Retriever.open(
+            _bundle(args.bundle), encoder=encoder, head=args.head, cache=default_cache(), device=args.device,
+            progress=progress,
+        )  # fmt: skip
+
+
+def index(args) -> int:
+    from ..bundle.edit_heads import heads_by_name
+    from ..encoders.load import load_encoder
+    from ..indexing.build import build
+    from ..indexing.shards import Sizes
+
+    encoder = load_encoder(args.encoder, device=args.device)
+    nameless = len(args.head) == 1 and ("=" not in args.head[0] or Path(args.head[0]).is_file())
+    head = Path(args.head[0]) if nameless else heads_by_name(args.head, encoder.dim)
+    mode = "add" if args.add else "remove" if args.remove else "sync"
+    sizes = Sizes(picture=args.picture_size) if args.picture_size else None
+    default = Credit(author=args.author, licence=args.licence, source=args.source)
+    with bar("reading") as on_scan, bar("encoding") as progress:
+        report = build(
+            args.photos, args.out, encoder, mode=mode, captions=args.captions, default=default, sizes=sizes, head=head,
+            reuse=args.reuse, with_encoder=args.with_encoder, batch=args.batch, workers=args.workers, on_scan=on_scan,
+            progress=progress,
+        )  # fmt: skip
+    if args.json:
+        facts = {**vars(report), "rejected": [vars(item) for item in report.rejected]}
+        print(json.dumps(facts, ensure_ascii=False))
+    else:
+        for item in report.rejected:
+            print(f"left out ({item.reason}): {item.message}")
+        print(
+            f"{report.found} photos found = {report.indexed} indexed + {len(report.duplicates)} duplicates "
+            f"+ {len(report.rejected)} rejected; {report.encoded} encoded in this run, {report.removed} removed."
+        )
+        print(f"{args.out}: {report.total} photos, encoder {encoder.name}, bundle {report.bundle_id[:12]}")
+    share = 100 * len(report.rejected) / max(1, report.found)
+    if share > args.max_rejected:
+        print(f"{share:.1f} % of the photos were rejected, more than --max-rejected {args.max_rejected:g}.", file=sys.stderr)
+        return MANY_REJECTED
+    return OK
+
+
+def search(args) -> int:
+    from ..bundle.records import Filters
+    from ..photos.decode import decode, read_bytes
+
+    image = decode(read_bytes(args.image), args.image.name) if args.image else None
+    filters = Filters(tuple(args.classes), tuple(args.licences), tuple(args.ids), tuple(args.without))
+    answer = _retriever(args).search(
+        args.text, image=image, k=args.k, min_score=args.min_score, diversity=args.diversity, filters=filters
+    )
+    if args.json:
+        print(json.dumps(answer.as_json(), ensure_ascii=False))
+    else:
+        for rank, item in enumerate(answer.items, 1):
+            print(f"{rank:3d}. {item.score:.3f}  {item.id}  {item.credit()}  [{item.file}]")
+        for words in filter(None, (answer.note, answer.ranked_by)):
+            print(words)
+    return OK
+
+
+def show(args) -> int:
+    from ..bundle.bundle import Bundle
+    from ..files import default_cache
+
+    bundle = Bundle(_bundle(args.bundle), default_cache())
+    manifest, records = bundle.manifest, bundle.records
+    facts = {
+        "folder": str(bundle.folder),
+        "id": bundle.id,
+        "photos": manifest.count,
+        "encoder": manifest.encoder["name"],
+        "dim": manifest.dim,
+        "carries_encoder": bundle.encoder_folder is not None,
+        "heads": {head.name: head.facts for head in manifest.heads},
+        "bytes": sum(file.bytes for file in manifest.files),
+        "licences": records.licence_counts(),
+        "classes": records.class_counts(),
+    }
+    if args.json:
+        print(json.dumps(facts, ensure_ascii=False))
+        return OK
+    for name in ("folder", "id", "photos", "encoder", "dim", "carries_encoder", "heads", "bytes"):
+        print(f"{name:16s} {(', '.join(facts[name]) or 'none') if name == 'heads' else facts[name]}")
+    for name in ("licences", "classes"):
+        rows = sorted(facts[name].items(), key=lambda pair: -pair[1])
+        shown = ", ".join(f"{key} ({count})" for key, count in rows[:10])
+        print(f"{name:16s} {shown}{f', and {len(rows) - 10} more' if len(rows) > 10 else ''}")
+    return OK
+
+
+def verify(args) -> int:
+    from ..bundle.bundle import Bundle
+
+    with bar("hashing", "byte") as hashing:
+        bundle = Bundle(_bundle(args.bundle), None, hashing)
+    with bar("reading") as progress:
+        bundle.verify(progress)
+    print(f"{bundle.folder}: right. {bundle.manifest.count} photos, every file, record, vector and picture read.")
+    return OK
+
+
+def convert(args) -> int:
+    from ..adapters.convert import convert as run
+
+    made = run(args.file, args.out)
+    print(f"{args.out}: {made.tensors} tensors, {made.bytes} bytes, each read back and found the same.")
+    print(made.what)
+    return OK
+
+
+def demo(args) -> int:
+    from ..demo.run import run_demo
+
+    with bar("encoding") as progress, bar("painting") as painting:
+        made = run_demo(args.out, progress, painting)
+    print(f"Indexed {made.report.indexed} photos ({made.report.encoded} encoded in this run).")
+    for answer in made.answers:
+        best = answer.items[0]
+        print(f"  {answer.query!r} -> {best.caption} ({best.score:.2f}, {best.licence})")
+    print(*made.said, sep="\n")
+    print("Written:", *made.written, sep="\n  ")
+    return OK
+
+
+def bench(args) -> int:
+    if args.what == "search":
+        from ..bench import search as module
+    elif args.what == "inject":
+        from ..bench import inject as module
+    else:
+        from ..bench import embed as module
+    result = module.run(args)
+    print(json.dumps(result) if args.json else module.format_report(result))
+    return OK
+
+
+def parser() -> argparse.ArgumentParser:
+    from ..bench import embed as bench_embed
+    from ..bench import inject as bench_inject
+    from ..bench import search as bench_search
+
+    top = argparse.ArgumentParser("realrag", description="Find real photos for a prompt.")
+    top.add_argument("--version", action="version", version=__version__)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run, text: str, example: str, under=commands) -> argparse.ArgumentParser:
+        made = under.add_parser(
+            name, help=text, description=text, epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        made.set_defaults(run=run)
+        return made
+
+    def common(made: argparse.ArgumentParser, encoder: str | None) -> None:
+        made.add_argument("--encoder", default=encoder, help="realrag-small, or an open_clip model as NAME:TAG or NAME:FILE")
+        made.add_argument("--device", default="cpu", help="cpu, cuda, mps")
+        made.add_argument("--json", action="store_true", help="print JSON and nothing else")
+
+    one = command(
+        "index", index, "Make a bundle from a folder of photos, or bring it up to date.",
+        "realrag index my-photos --out ComfyUI/models/realrag/my-photos --encoder ViT-L-14:openai",
+    )  # fmt: skip
+    one.add_argument("photos", type=Path, help="folder of JPEG, PNG and WebP files; sub-folders are classes")
+    one.add_argument("--out", type=Path, required=True, help="the bundle's folder")
+    common(one, DEFAULT_ENCODER)
+    one.add_argument("--captions", type=Path, help="CSV or JSONL with a column `file`, and caption, class, author, licence, source")
+    group = one.add_mutually_exclusive_group()
+    group.add_argument("--add", action="store_true", help="keep photos of the bundle that are not in this folder")
+    group.add_argument("--remove", action="store_true", help="take the photos in this folder out of the bundle")
+    one.add_argument("--author", default="", help="author of photos that name none")
+    one.add_argument("--licence", default="", help="licence of photos that name none, such as CC-BY-4.0")
+    one.add_argument("--source", default="", help="source of photos that name none")
+    one.add_argument(
+        "--head", action="append", default=[], metavar="[NAME=]FILE",
+        help="a reflective head to put into the bundle (repeat for one a generator; without NAME its generator's name)",
+    )  # fmt: skip
+    one.add_argument("--reuse", type=Path, metavar="BUNDLE", help="take over its vectors, where --encoder differs in its words alone")
+    one.add_argument("--with-encoder", action="store_true", help="put the encoder's weights into the bundle")
+    one.add_argument("--picture-size", type=int, help="longest side of the kept pictures in pixels (default 768)")
+    one.add_argument("--batch", type=int, default=0, help="photos a step of the encoder (0: 32 on a CPU, what fits on a GPU)")
+    one.add_argument("--workers", type=int, default=0, help="decoding threads (0: 4 beside a CPU encoder, all cores for a GPU)")
+    one.add_argument("--max-rejected", type=float, default=10, metavar="PERCENT", help="exit with 3 above this share")
+
+    one = command("search", search, "Ask a bundle for real photos.", 'realrag search my-photos "a 1994 Audi 100" -k 5')
+    one.add_argument("bundle", help="a bundle's folder, or `sample`")
+    one.add_argument("text", nargs="?", default="", help="what you want to see; may be empty where --image is given")
+    one.add_argument("--image", type=Path, help="a picture to ask with")
+    one.add_argument("-k", type=int, default=4, help="how many photos")
+    one.add_argument("--head", default=AUTO, metavar="NAME", help="a head of the bundle; auto: its first; none: the plain encoder")
+    one.add_argument("--min-score", type=float, help="leave out photos below this cosine")
+    one.add_argument("--diversity", type=float, default=0.0, help="0 best matches .. 1 most different")
+    one.add_argument("--class", dest="classes", action="append", default=[], help="only this class (repeat for more)")
+    one.add_argument("--licence", dest="licences", action="append", default=[], help="only this licence (repeat for more)")
+    one.add_argument("--id", dest="ids", action="append", default=[], help="only this photo (repeat for more)")
+    one.add_argument("--without", action="append", default=[], metavar="ID", help="never this photo (repeat for more)")
+    common(one, None)
+
+    one = command("show", show, "Say what is in a bundle.", "realrag show sample")
+    one.add_argument("bundle")
+    one.add_argument("--json", action="store_true", help="print JSON and nothing else")
+
+    one = command("verify", verify, "Read a bundle whole and say whether it is right.", "realrag verify my-photos")
+    one.add_argument("bundle")
+
+    bundles.add_commands(command)
+
+    one = command(
+        "convert", convert, "Make a safetensors file of a pickled adapter; no code in the pickle is run.",
+        "realrag convert ip-adapter.bin --out ComfyUI/models/realrag_adapters/flux-instantx.safetensors",
+    )  # fmt: skip
+    one.add_argument("file", type=Path, help="a .bin, .pt or .pth file of weights")
+    one.add_argument("--out", type=Path, required=True, help="the .safetensors file to write; never overwritten")
+
+    one = command("demo", demo, "Index the shipped photos and ask several prompts.", "realrag demo --out demo-out")
+    one.add_argument("--out", type=Path, default=Path("demo-out"))
+
+    what = commands.add_parser("bench", help="Measure speed, as ratios within one run.").add_subparsers(required=True, dest="what")
+    for name, module, example in (
+        ("search", bench_search, "realrag bench search --rows 1000000"),
+        ("embed", bench_embed, "realrag bench embed --untrained ViT-B-32"),
+        ("inject", bench_inject, "COMFYUI_PATH=~/ComfyUI realrag bench inject --family flux-xlabs --references 4"),
+    ):
+        one = command(name, bench, module.__doc__.split("\n")[0], example, what)
+        module.add_arguments(one)
+        if "--json" not in one._option_string_actions:
+            one.add_argument("--json", action="store_true", help="print JSON and nothing else")
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0 done, 1 failed, 2 wrong usage, 3 many photos rejected, 4 busy, 130 stopped."""
+    args = parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except BusyError as error:
+        print(f"realrag: {error}", file=sys.stderr)
+        return BUSY
+    except RealRAGError as error:
+        print(f"realrag: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("realrag: stopped. Run the same command again to go on where it was.", file=sys.stderr)
+        return STOPPED
+    except OSError as error:
+        what = ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
+        print(f"realrag: {what}. Check the path, its permissions and the free space.", file=sys.stderr)
+        return FAILED

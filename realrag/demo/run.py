@@ -1,0 +1,69 @@
+"""`realrag demo`: index the photos that ship with the plugin, ask several prompts, paint some of them without and with the
+photo that was found, and write what came out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..contact_sheet import contact_sheet
+from ..encoders.load import load_encoder
+from ..files import write_atomic
+from ..indexing.build import Report, build
+from ..miniature.files import families_there
+from ..photos.scan import Progress
+from ..references import References
+from ..retriever import Retriever
+from . import pictures
+
+PHOTOS = Path(__file__).parent.parent / "assets" / "photos"
+PROMPTS = (
+    "a photo of a granny smith apple",
+    "Conference pears",
+    "a carton of oat milk on a kitchen table",
+    "red bell pepper",
+    "fresh ginger root",
+    "a hat",
+    "a radio-controlled car",
+)
+COLUMNS = 4
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What was made. `said`: what the judge says of the pictures, empty where the miniatures are not in the package."""
+
+    report: Report
+    answers: list[References]
+    written: list[Path]
+    said: list[str]
+
+
+def run_demo(
+    out: Path, progress: Progress = lambda done, total: None, painting: Progress = lambda done, total: None
+) -> Demo:
+    """Build OUT/bundle and ask PROMPTS: OUT/references.png and .json. Then paint what demo_pictures lists, each with the
+    best photo for it in that bundle: OUT/pictures.png and .json."""
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    encoder = load_encoder()
+    report = build(PHOTOS, out / "bundle", encoder, progress=progress)
+    retriever = Retriever.open(out / "bundle", encoder=encoder)
+    answers = retriever.search_batch(list(PROMPTS), k=COLUMNS)
+    picture, table = out / "references.png", out / "references.json"
+    write_atomic(picture, lambda file: contact_sheet(answers, COLUMNS).save(file, "PNG"))
+    content = [{"prompt": answer.query, "note": answer.note, "references": answer.as_json()} for answer in answers]
+    write_atomic(table, json.dumps({"bundle": report.bundle_id, "answers": content}, indent=1, ensure_ascii=False).encode())
+    written, said = [picture, table], []
+    if families_there():
+        things = pictures.HELD_OUT + pictures.SEEN
+        prompts = [pictures.PROMPT.format(thing) for thing in things]
+        found = [answer.items[0] for answer in retriever.search_batch(prompts, k=1)]
+        library = [retriever.bundle.image(record) for record in retriever.bundle.records]
+        painted = pictures.paint_all(encoder, things, found, library, painting)
+        picture, table, said = out / "pictures.png", out / "pictures.json", pictures.summary(painted)
+        write_atomic(picture, lambda file: pictures.sheet(things, found, painted).save(file, "PNG"))
+        write_atomic(table, json.dumps(pictures.as_json(things, found, painted), indent=1).encode())
+        written += [picture, table]
+    return Demo(report, answers, [*written, out / "bundle"], said)

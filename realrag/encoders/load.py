@@ -1,0 +1,51 @@
+"""Finds the encoder that a name, a file or a folder stands for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from .. import DEFAULT_ENCODER as SMALL
+from .base import Encoder
+from .small_encoder import SMALL_FILE, SmallEncoder
+
+
+def load_encoder(
+    name: str = SMALL,
+    *,
+    folder: Path | None = None,
+    device: str | torch.device = "cpu",
+    offline: bool = False,
+) -> Encoder:
+    """Load an encoder by name.
+
+    name: "realrag-small"; "ARCH:TAG" or "ARCH:FILE" of open_clip; a folder in open_clip's layout; or a small-encoder
+        file. folder: where the weights lie when the name alone does not say (a bundle's `encoder` folder).
+    device: see `on_device`. offline: never open a connection.
+    Raises EncoderError.
+    """
+    from .open_clip import OpenClipEncoder
+
+    place = Path(folder or name)
+    if (place / SmallEncoder.FILE).is_file():
+        encoder: Encoder = SmallEncoder(place / SmallEncoder.FILE, name if folder else place.resolve().name)
+    elif (place / OpenClipEncoder.CONFIG).is_file():
+        encoder = OpenClipEncoder(name if folder else place.resolve().name, folder=place, offline=offline)
+    elif place.is_file() and place.suffix == ".safetensors":
+        encoder = SmallEncoder(place, place.stem)
+    elif name == SMALL:
+        encoder = SmallEncoder(SMALL_FILE)
+    else:
+        encoder = OpenClipEncoder(name, offline=offline)
+    return on_device(encoder, device)
+
+
+def on_device(encoder: Encoder, device: str | torch.device) -> Encoder:
+    """The encoder, moved: fp32 on a CPU, bf16 (fp16 on cards without it) on a GPU."""
+    device = torch.device(device)
+    if device.type != "cpu":
+        half = torch.bfloat16 if device.type != "cuda" or torch.cuda.is_bf16_supported() else torch.float16
+        encoder.fingerprint, encoder.image_fingerprint  # hashed in fp32, before rounding
+        encoder.to(device, half)
+    return encoder

@@ -1,0 +1,76 @@
+"""The reflective head: a small residual MLP after the image tower that moves photos away from what a generator already
+knows (paper, sec. 3.3; depth, residual and init are our choice, as the paper does not state them)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import EncoderError
+from ..files import sorted_header, write_atomic
+
+FORMAT, VERSION = "realrag-head", "1"
+
+
+class ReflectiveHead(nn.Module):
+    """(N, D) unit image vectors -> (N, D) unit vectors: unit(v + W2 gelu(W1 v + b1) + b2).
+
+    W2 and b2 start at zero, so an untrained head is the identity and retrieval starts as plain cosine search.
+    `facts`: what it was trained for (generator, encoder fingerprint, configuration), kept in the file.
+    """
+
+    def __init__(self, dim: int, hidden: int, facts: dict | None = None):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+        nn.init.zeros_(self.fc2.weight)
+        nn.init.zeros_(self.fc2.bias)
+        self.facts = dict(facts or {})
+
+    def forward(self, v: Tensor) -> Tensor:
+        return F.normalize(v + self.fc2(F.gelu(self.fc1(v))), dim=-1)
+
+
+def save_head(head: ReflectiveHead, path: Path) -> None:
+    from safetensors.torch import save
+
+    metadata = {"format": FORMAT, "version": VERSION, "facts": json.dumps(head.facts, sort_keys=True)}
+    tensors = {name: tensor.contiguous() for name, tensor in head.state_dict().items()}
+    write_atomic(path, sorted_header(save(tensors, metadata)))
+
+
+def load_head(path: Path, dim: int, fingerprint: str = "") -> ReflectiveHead:
+    """Read a head for D = `dim` and, where given, for the encoder of this fingerprint; EncoderError when it is of another
+    kind, version, width or encoder."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        facts = json.loads(metadata.get("facts", "{}"))
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+        raise EncoderError(f"{path} is not a readable head ({error}). Get it again, or train it again.") from None
+    if (metadata.get("format"), metadata.get("version")) != (FORMAT, VERSION):
+        raise EncoderError(
+            f"{path} says format {metadata.get('format')!r}, version {metadata.get('version')!r}; this RealRAG reads "
+            f"{FORMAT!r}, version {VERSION!r}. Update RealRAG, or train the head again."
+        )
+    hidden = tensors["fc1.weight"].shape[0] if tensors.get("fc1.weight", torch.empty(0)).ndim == 2 else 0
+    shapes = {"fc1.weight": (hidden, dim), "fc1.bias": (hidden,), "fc2.weight": (dim, hidden), "fc2.bias": (dim,)}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if found != shapes or not hidden:
+        raise EncoderError(f"{path} holds {found}, but the encoder gives vectors of {dim}. Use the head made for it.")
+    if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+        raise EncoderError(f"{path} holds numbers that are not finite. Get it again, or train it again.")
+    head = ReflectiveHead(dim, hidden, facts if isinstance(facts, dict) else {})
+    made_for = head.facts.get("encoder_fingerprint")
+    if fingerprint and made_for and made_for != fingerprint:
+        raise EncoderError(
+            f"{path} was trained for another encoder ({str(made_for)[:12]}, not {fingerprint[:12]}). Train one for this."
+        )
+    head.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    return head.eval()

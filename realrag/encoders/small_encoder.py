@@ -1,0 +1,50 @@
+"""The small encoder that ships with RealRAG, as an Encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from .. import DEFAULT_ENCODER as SMALL
+from .base import Encoder, Seen
+from .preprocess import Preprocess
+
+SMALL_FILE = Path(__file__).parent.parent / "assets" / "small_encoder.safetensors"
+
+
+class SmallEncoder(Encoder):
+    """The offline default: a small dual encoder of our own (docs/model-card.md); needs neither open_clip nor torchvision."""
+
+    kind = "small"
+    FILE = "small_encoder.safetensors"
+    image_side = ("towers.mobilenet.", "towers.projection.")
+
+    def __init__(self, path: Path, name: str = SMALL):
+        from .small import load_small_encoder
+
+        super().__init__()
+        self.towers = load_small_encoder(path).eval()
+        self.name, self.dim = name, int(self.towers.config["dim"])
+        self.tuned = self.towers.tuned
+        self.portable = name == SMALL and not self.tuned
+        self.preprocess = Preprocess(**self.towers.config["preprocess"])
+
+    def _images(self, x: Tensor) -> Tensor:
+        return self.towers.image_tower(x)
+
+    def _see(self, x: Tensor) -> Seen:
+        tower, cut = self.towers.mobilenet, len(self.towers.mobilenet.blocks) - 1
+        penultimate = tower.front(x, cut)
+        last = tower.back(penultimate, cut)
+        return Seen(self.towers.pool(last), *(state.flatten(2).transpose(1, 2) for state in (penultimate, last)))
+
+    def _texts(self, texts: list[str]) -> Tensor:
+        return self.towers.text_tower(self.towers.tokenize(texts).to(self.place[0]))
+
+    def save_pretrained(self, folder: Path) -> list[Path]:
+        from .small import save_small_encoder
+
+        folder.mkdir(parents=True, exist_ok=True)
+        save_small_encoder(self.towers, folder / self.FILE, tuned=self.tuned)
+        return [folder / self.FILE]

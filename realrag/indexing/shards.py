@@ -1,0 +1,187 @@
+"""Photos -> one vector each, with the pictures to keep, in shards that are written whole: a killed run loses one shard."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..encoders.adaptive_batch import AtOnce
+from ..encoders.base import Encoder
+from ..errors import PhotoError
+from ..files import canonical_json, sha256_bytes, write_atomic
+from ..photos.decode import decode, encode_jpeg, read_bytes, shrink
+from ..photos.scan import Candidate, Progress, in_order
+
+# Small enough that a killed run repeats seconds of work, large enough that the shard files do not matter.
+SHARD = 256
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Longest sides in pixels of the kept pictures and thumbnails, and their JPEG quality."""
+
+    picture: int = 768
+    thumbnail: int = 256
+    quality: int = 92
+
+
+@dataclass(frozen=True)
+class Item:
+    """What is kept of one photo: raw embedding (D,) fp16, JPEG bytes; `thumbnail` is None where the picture is as small."""
+
+    sha256: str
+    embedding: np.ndarray
+    picture: bytes
+    thumbnail: bytes | None
+
+
+def prepare(candidate: Candidate, encoder: Encoder, sizes: Sizes):
+    """Read and decode one photo: (pixels, picture, thumbnail). PhotoError when it cannot be used."""
+    data = read_bytes(candidate.path)
+    if hashlib.sha256(data).hexdigest() != candidate.sha256:
+        raise PhotoError("changed", f"{candidate.file}: changed while it was being indexed. Run the command again.")
+    image = decode(data, candidate.file, longest=max(sizes.picture, 2 * encoder.preprocess.size))
+    picture = shrink(image, sizes.picture)
+    thumbnail = None
+    if max(picture.size) > sizes.thumbnail:
+        thumbnail = encode_jpeg(shrink(picture, sizes.thumbnail), sizes.quality)
+    return encoder.prepare(picture), encode_jpeg(picture, sizes.quality), thumbnail
+
+
+def suited(encoder: Encoder, batch: int, workers: int, processes: int = 1) -> tuple[int, int]:
+    """(batch, workers) with what suits the encoder's device in place of 0: a CPU is kept busy by few photos, a GPU takes
+    a whole shard at once if it fits, and all cores to decode for it. `processes` share this machine's cores."""
+    on_cpu = encoder.place[0].type == "cpu"
+    cores = max(4, (os.cpu_count() or 4) // processes)
+    return batch or (32 if on_cpu else SHARD), workers or (4 if on_cpu else cores)
+
+
+def encode_shard(prepared, encoder: Encoder, batch: int, at_once: AtOnce, tick: Callable[[], None] = lambda: None):
+    """One shard -> (items, {sha256: (reason, message)}). Batches are cut by position, so a resumed run gives equal bytes.
+
+    prepared: (candidate, what `prepare` gave or the PhotoError it raised) in order. tick() comes after each batch.
+    """
+    items: list[Item] = []
+    rejected: dict[str, tuple[str, str]] = {}
+    waiting: list[tuple[Candidate, tuple]] = []
+
+    def flush() -> None:
+        vectors = at_once.encode(encoder, [pixels for _, (pixels, _, _) in waiting])
+        for (candidate, (_, picture, thumbnail)), vector in zip(waiting, vectors.to(torch.float16).numpy()):
+            if not np.isfinite(vector).all() or not vector.any():
+                rejected[candidate.sha256] = ("no_vector", f"{candidate.file}: the encoder gave no usable vector.")
+            else:
+                items.append(Item(candidate.sha256, vector, picture, thumbnail))
+        waiting.clear()
+        tick()
+
+    for candidate, result in prepared:
+        if isinstance(result, PhotoError):
+            rejected[candidate.sha256] = (result.reason, str(result))
+            continue
+        waiting.append((candidate, result))
+        if len(waiting) == batch:
+            flush()
+    if waiting:
+        flush()
+    return items, rejected
+
+
+def shard_key(candidates: list[Candidate], encoder: Encoder, sizes: Sizes, batch: int) -> str:
+    """Names a shard by all that decides its bytes, so that a shard of another run is never taken for this one's."""
+    facts = [encoder.fingerprint, asdict(sizes), batch, [candidate.sha256 for candidate in candidates]]
+    return sha256_bytes(canonical_json(facts))[:32]
+
+
+def write_shard(path: Path, items: list[Item], rejected: dict[str, tuple[str, str]], dim: int) -> None:
+    from safetensors.numpy import save
+
+    def blob(parts: list[bytes]) -> np.ndarray:
+        return np.frombuffer(b"".join(parts), np.uint8) if any(parts) else np.zeros(0, np.uint8)
+
+    pictures, thumbnails = [item.picture for item in items], [item.thumbnail or b"" for item in items]
+    tensors = {
+        "embeddings": np.stack([item.embedding for item in items]) if items else np.zeros((0, dim), np.float16),
+        "pictures": blob(pictures),
+        "thumbnails": blob(thumbnails),
+        "lengths": np.array([[len(a), len(b)] for a, b in zip(pictures, thumbnails)], np.int64).reshape(-1, 2),
+    }
+    words = {"items": json.dumps([item.sha256 for item in items]), "rejected": json.dumps(rejected)}
+    write_atomic(path, save(tensors, words))
+
+
+def shard_words(path: Path) -> tuple[list[str], dict[str, tuple[str, str]]]:
+    """(hashes of the encoded photos, {hash: (reason, message)} of the refused ones), without loading the rest."""
+    from safetensors import safe_open
+
+    with safe_open(path, "np") as file:
+        words = file.metadata()
+    return json.loads(words["items"]), {sha: tuple(why) for sha, why in json.loads(words["rejected"]).items()}
+
+
+def read_shard(path: Path) -> list[Item]:
+    from safetensors.numpy import load_file
+
+    tensors = load_file(path)
+    pictures, thumbnails = tensors["pictures"].tobytes(), tensors["thumbnails"].tobytes()
+    items, at, small = [], 0, 0
+    for sha256, embedding, (length, little) in zip(shard_words(path)[0], tensors["embeddings"], tensors["lengths"].tolist()):
+        thumbnail = thumbnails[small : small + little] if little else None
+        items.append(Item(sha256, embedding, pictures[at : at + length], thumbnail))
+        at, small = at + length, small + little
+    return items
+
+
+def shard_parts(
+    candidates: list[Candidate], encoder: Encoder, folder: Path, sizes: Sizes, batch: int
+) -> list[tuple[Path, list[Candidate]]]:
+    """The shards of `candidates`, in order: the file of each in `folder`, and what goes into it."""
+    parts = (candidates[start : start + SHARD] for start in range(0, len(candidates), SHARD))
+    return [(folder / f"{shard_key(part, encoder, sizes, batch)}.safetensors", part) for part in parts]
+
+
+def encode_all(
+    parts: list[tuple[Path, list[Candidate]]],
+    encoder: Encoder,
+    sizes: Sizes = Sizes(),
+    *,
+    batch: int = 32,
+    workers: int = 4,
+    progress: Progress = lambda done, total: None,
+) -> int:
+    """Encode and write the shards that are not there yet; returns how many photos were encoded now.
+
+    Photos are decoded ahead, across the shards' bounds, so that the encoder need not wait. progress(done, total) counts
+    photos in written shards; it is called at least once a batch, and may raise to stop.
+    """
+    total = sum(len(part) for _, part in parts)
+    missing = [(path, part) for path, part in parts if not path.is_file()]
+    kept = done = total - sum(len(part) for _, part in missing)
+    if total:
+        progress(done, total)
+
+    def work(candidate: Candidate):
+        try:
+            return candidate, prepare(candidate, encoder, sizes)
+        except PhotoError as error:
+            return candidate, error
+
+    at_once = AtOnce(batch)
+    candidates = (candidate for _, part in missing for candidate in part)
+    with closing(in_order(candidates, work, workers, batch + 2 * workers)) as prepared:
+        for path, part in missing:
+            here = islice(prepared, len(part))
+            items, rejected = encode_shard(here, encoder, batch, at_once, lambda: progress(done, total))
+            write_shard(path, items, rejected, encoder.dim)
+            done += len(part)
+            progress(done, total)
+    return done - kept

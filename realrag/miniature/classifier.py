@@ -1,0 +1,108 @@
+"""The judge of pictures: a linear classifier on MobileNet's features that has seen photos alone, no drawing. It tells what a
+picture shows, and how near it comes to a photo.
+
+The image encoder that steers the miniatures began as the same MobileNet and was trained further; the judge's has not been."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from ..encoders.small import MobileNet
+from ..errors import RealRAGError
+from ..files import sorted_header, write_atomic
+
+FORMAT, VERSION = "realrag-judge", "1"
+SIDE = 192  # pictures of 128 pixels are enlarged: MobileNet was made for 224
+SHARP = 10  # what features are multiplied by before the linear layer
+CHUNK = 32
+
+
+def softened(pictures: Tensor) -> Tensor:
+    """(B, 3, S, S) less sharp: a judge that knows only sharp photos takes every softness for another class."""
+    return 0.4 * pictures + 0.6 * F.interpolate(F.avg_pool2d(pictures, 2), scale_factor=2, mode="bilinear")
+
+
+class Features(nn.Module):
+    """(B, 3, S, S) in 0..1 -> (B, 1024) of unit length: MobileNet V1 as it came."""
+
+    def __init__(self, state: dict[str, Tensor], mean: float, std: float, soft: bool = False):
+        super().__init__()
+        self.net, self.soft, self.mean, self.std = MobileNet(), soft, mean, std
+        self.net.load_state_dict(state)
+        self.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, pictures: Tensor) -> Tensor:
+        x = softened(pictures) if self.soft else pictures
+        x = F.interpolate(x, (SIDE, SIDE), mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
+        with torch.autocast(pictures.device.type, torch.bfloat16):
+            answer = self.net((x - self.mean) / self.std)
+        return F.normalize(answer.float().mean((2, 3)), dim=1)
+
+    def of(self, pictures: Tensor) -> Tensor:
+        """The same of any number of pictures, some at a time."""
+        return torch.cat([self(chunk.contiguous()) for chunk in pictures.split(CHUNK)])
+
+
+@dataclass
+class Judge:
+    """names: what the classes are called. centre (D,), weight (classes, D) and bias (classes,) of the linear layer."""
+
+    names: tuple[str, ...]
+    centre: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """(B, D) -> log-odds (B, classes)."""
+        return F.linear((features - self.centre) * SHARP, self.weight, self.bias)
+
+    def margins(self, features: Tensor, labels: Sequence[int]) -> Tensor:
+        """(B,) log-odds of the row's own class less the greatest of another: above 0 where the judge names it."""
+        scores, own = self(features), torch.as_tensor(labels)[:, None]
+        return (scores.gather(1, own) - scores.scatter(1, own, -torch.inf).amax(1, keepdim=True))[:, 0]
+
+
+def copied(features: Tensor, photos: Tensor, quantile: float = 0.99) -> Tensor:
+    """(N,) bool: whether a picture (N, D) is as near to one of the photos (M, D) as all but 1 % of those are to their own
+    nearest neighbour at most."""
+    own = photos @ photos.T
+    own.fill_diagonal_(-1)
+    return (features @ photos.T).amax(1) >= own.amax(1).quantile(quantile)
+
+
+def save_judge(path: Path, features: Features, judge: Judge, about: dict) -> None:
+    """Features and classifier in one file, fp16; `about` tells what photos taught it."""
+    state = {f"net.{name}": value for name, value in features.net.state_dict().items()}
+    state |= {"centre": judge.centre, "weight": judge.weight, "bias": judge.bias}
+    words = {
+        "format": FORMAT, "version": VERSION, "names": json.dumps(judge.names), "mean": json.dumps(features.mean),
+        "std": json.dumps(features.std), "training": json.dumps(about, sort_keys=True),
+    }  # fmt: skip
+    half = {name: value.half().contiguous() if value.is_floating_point() else value for name, value in state.items()}
+    write_atomic(path, sorted_header(save(half, words)))
+
+
+def load_judge(path: Path) -> tuple[Features, Judge]:
+    """RealRAGError when the file is no judge of this version."""
+    try:
+        with safe_open(path, "pt") as file:
+            words, state = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
+        if (found := (words.get("format"), words.get("version"))) != (FORMAT, VERSION):
+            raise RealRAGError(f"{path} says {found}; this RealRAG reads {(FORMAT, VERSION)}. Get the file again.")
+        state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+        net = {name.removeprefix("net."): value for name, value in state.items() if name.startswith("net.")}
+        features = Features(net, json.loads(words["mean"]), json.loads(words["std"]))
+        judge = Judge(tuple(json.loads(words["names"])), state["centre"], state["weight"], state["bias"])
+    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise RealRAGError(f"The judge {path} cannot be read ({error}). Get the file again.") from error
+    return features, judge

@@ -1,0 +1,254 @@
+"""The faiss side of search: build inverted lists of 8-bit codes, keep them in the cache, and map them again.
+
+The file is derived from the embeddings and free to delete. It is parsed only if its sha256 is the one written down when
+it was made: a damaged faiss file may load without a word and then answer wrongly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..encoders.adaptive_batch import out_of_memory
+from ..files import FolderLock, Verdicts, canonical_json, sweep_temporaries, write_atomic
+
+if TYPE_CHECKING:
+    import faiss
+
+log = logging.getLogger(__name__)
+
+FAISS_MIN = (1, 15, 1)  # older ones crash on damaged files
+FILE, FACTS = "ivf.faiss", "ivf.json"
+VERSION = 1  # of the recipe below; a change makes every cached file be built anew
+MAX_LISTS = 16_384
+ITERATIONS = 8  # of k-means
+SAMPLE = 32  # rows per list that k-means sees
+SEED = 0
+CODED = 65_536  # rows that the bounds of the codes are taken from, where torch does the rest
+BLOCK = 16_384  # rows made float32 at once
+# Fixed, so that the bytes do not depend on how many threads the program uses. On macOS two OpenMP runtimes, torch's and
+# faiss's, crash each other with more than one thread (faiss-wheels #73).
+THREADS = 1 if sys.platform == "darwin" else 4
+MAPPED = sys.platform in ("linux", "win32")  # where faiss can map a file without copying; elsewhere it is read whole
+
+_limits = threading.Lock()
+
+
+def usable_faiss():
+    """The faiss module, or None with a line in the log where it is missing or too old to read files safely."""
+    if sys.platform == "darwin":
+        import torch  # noqa: F401  must come first there: see THREADS
+    try:
+        import faiss
+    except ImportError:
+        log.warning("faiss is not installed: searching exactly, slower on large libraries. Install faiss-cpu>=1.15.1.")
+        return None
+    if tuple(int(part) for part in faiss.__version__.split(".")[:3] if part.isdigit()) < FAISS_MIN:
+        log.warning("faiss %s is too old to be safe: searching exactly. Install faiss-cpu>=1.15.1.", faiss.__version__)
+        return None
+    if sys.platform == "darwin":
+        faiss.omp_set_num_threads(1)
+    return faiss
+
+
+def open_lists(
+    embeddings: np.ndarray,
+    folder: Path | None,
+    progress: Callable[[int, int], None] | None = None,
+    device: str | None = None,
+) -> faiss.IndexIVF:
+    """The lists of `embeddings` (N, D): mapped from `folder` where they are there and right, else built and kept there.
+
+    device: as `build_lists` takes it; a kept file is good whichever it was built on. Raises BusyError while another
+    process builds them. A folder that cannot be written costs a new build next time.
+    """
+    if folder is None:
+        return build_lists(embeddings, progress, device)
+    recipe = _recipe(embeddings)
+    lists = _read(folder, recipe)
+    if lists is not None:
+        return lists
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FolderLock(folder / "ivf.lock"):
+            sweep_temporaries(folder)
+            lists = build_lists(embeddings, progress, device)
+            _write(folder, recipe, lists)
+        return _read(folder, recipe) or lists  # mapped: the memory of the build is given back
+    except OSError as error:
+        log.warning("The index cannot be kept: %s", error)
+    return build_lists(embeddings, progress, device) if lists is None else lists
+
+
+def list_count(rows: int) -> int:
+    """4 sqrt(N): comparing a query with the centres then costs about as much as with the codes in the lists."""
+    return max(1, min(round(4 * math.sqrt(rows)), rows // 8, MAX_LISTS))
+
+
+def build_lists(
+    embeddings: np.ndarray, progress: Callable[[int, int], None] | None = None, device: str | None = None
+) -> faiss.IndexIVF:
+    """Lists of 8-bit codes round spherical k-means centres; the same bytes for the same embeddings on a CPU.
+
+    device: where torch finds the centres and each row's list; None leaves both to faiss, which on a CPU took two thirds
+    of torch's time (31,360 rows of 512, 980 lists, one thread). Memory: the codes, the k-means sample and one block.
+    """
+    if device is not None:
+        try:
+            return _build(embeddings, progress, device)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            log.warning("The index does not fit into the memory of %s: building it on the CPU.", device)
+    return _build(embeddings, progress, None)
+
+
+def _build(embeddings: np.ndarray, progress: Callable[[int, int], None] | None, device: str | None) -> faiss.IndexIVF:
+    import faiss
+
+    count, dim = embeddings.shape
+    lists = list_count(count)
+    chosen = np.random.Generator(np.random.PCG64(SEED)).choice(count, min(count, SAMPLE * lists), replace=False)
+    total, done = ITERATIONS * len(chosen) + count, 0
+    progress = progress or (lambda done, total: None)
+
+    def step(rows: int) -> None:
+        nonlocal done
+        progress(done, total)
+        done += rows
+
+    with _threads(faiss):
+        sample = np.ascontiguousarray(embeddings[np.sort(chosen)], np.float32)
+        centres = faiss.IndexFlatIP(dim)
+        index = faiss.IndexIVFScalarQuantizer(
+            centres, dim, lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT, True
+        )
+        if device is None:
+            _train(faiss, sample, centres, lists, lambda: step(len(sample)))
+            index.train(sample)
+            add = index.add
+        else:
+            add = _train_by_torch(faiss, sample, index, centres, device, lambda: step(len(sample)))
+        for start in range(0, count, BLOCK):
+            block = np.ascontiguousarray(embeddings[start : start + BLOCK], np.float32)
+            step(len(block))
+            add(block)
+    progress(total, total)
+    return index
+
+
+def _train(faiss, sample: np.ndarray, centres: faiss.IndexFlatIP, lists: int, step: Callable[[], None]) -> None:
+    """Put the k-means centres of `sample` (N, D) into `centres`."""
+    means = faiss.Clustering(sample.shape[1], lists)
+    means.spherical, means.seed, means.niter = True, SEED, 1
+    means.min_points_per_centroid, means.max_points_per_centroid = 1, SAMPLE
+    for _ in range(ITERATIONS):  # each call goes on from the centres of the last
+        step()
+        means.train(sample, centres)
+
+
+def _train_by_torch(faiss, sample: np.ndarray, index, centres, device: str, step) -> Callable[[np.ndarray], None]:
+    """The same, and the codes' bounds into `index`; returns what adds rows to it, each put into its list by torch."""
+    import torch
+
+    from .kmeans import nearest, spherical_kmeans
+
+    found = spherical_kmeans(sample, index.nlist, ITERATIONS, SEED, device, step)
+    centres.add(found.cpu().numpy())
+
+    def owners(rows: np.ndarray) -> np.ndarray:
+        return nearest(torch.from_numpy(rows), found)[1].cpu().numpy()
+
+    some = np.ascontiguousarray(sample[:: -(-len(sample) // CODED)])
+    own = owners(some)
+    residuals = np.ascontiguousarray(some - centres.reconstruct_n(0, index.nlist)[own])
+    index.train_encoder(len(some), faiss.swig_ptr(residuals), faiss.swig_ptr(own))
+    index.is_trained = True
+
+    def add(rows: np.ndarray) -> None:
+        own = owners(rows)
+        index.add_core(len(rows), faiss.swig_ptr(rows), None, faiss.swig_ptr(own))
+
+    return add
+
+
+def _recipe(embeddings: np.ndarray) -> dict:
+    """What the file must have been made of. The caller's key names the embeddings; 64 rows catch one that does not."""
+    import faiss
+
+    some = np.linspace(0, len(embeddings) - 1, 64).astype(np.int64)
+    rows = hashlib.sha256(np.ascontiguousarray(embeddings[some], np.float32).tobytes()).hexdigest()
+    return {"version": VERSION, "faiss": faiss.__version__, "shape": list(embeddings.shape), "rows": rows}
+
+
+def _write(folder: Path, recipe: dict, lists: faiss.IndexIVF) -> None:
+    import faiss
+
+    digest = hashlib.sha256()
+
+    def write(file) -> None:
+        def both(data: bytes) -> int:
+            digest.update(data)
+            return file.write(data)
+
+        faiss.write_index(lists, faiss.PyCallbackIOWriter(both, 1 << 20))
+
+    write_atomic(folder / FILE, write)
+    write_atomic(folder / FACTS, canonical_json({"recipe": recipe, "sha256": digest.hexdigest()}))
+
+
+def _read(folder: Path, recipe: dict) -> faiss.IndexIVF | None:
+    """The lists in `folder`, mapped; None, with a line in the log, where they are missing, damaged or of other rows."""
+    import faiss
+
+    path = folder / FILE
+    try:
+        facts = json.loads((folder / FACTS).read_bytes())
+        if facts["recipe"] != recipe:
+            log.info("The index in %s is of other vectors or of another version: building it anew.", folder)
+            return None
+        if Verdicts(folder).sha256(path) != facts["sha256"]:
+            log.warning("The index in %s is damaged: building it anew.", folder)
+            return None
+        with _tight_limits(faiss, path.stat().st_size):
+            lists = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if MAPPED else 0)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
+        log.warning("The index in %s cannot be read (%s): building it anew.", folder, error)
+        return None
+    return lists
+
+
+@contextmanager
+def _tight_limits(faiss, size: int):
+    """Let faiss allocate no more than the file could hold. The limits belong to the process, so they are put back."""
+    with _limits:
+        old = faiss.get_deserialization_vector_byte_limit(), faiss.get_deserialization_loop_limit()
+        faiss.set_deserialization_vector_byte_limit(size)
+        faiss.set_deserialization_loop_limit(1 << 20)
+        try:
+            yield
+        finally:
+            faiss.set_deserialization_vector_byte_limit(old[0])
+            faiss.set_deserialization_loop_limit(old[1])
+
+
+@contextmanager
+def _threads(faiss):
+    old = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(THREADS)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(old)

@@ -1,0 +1,87 @@
+"""Runs one fit or mining in a process of its own, which ends where it is told to: `python fit_in_a_process.py RUN POINT`."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from fake_encoder import ColourEncoder
+
+import realrag.files as files
+import realrag_train.contrastive.fit as fit
+import realrag_train.contrastive.mine as mine
+import realrag_train.contrastive.negatives as mining
+from realrag_train.contrastive.loss import LossConfig
+from realrag_train.contrastive.trainer import FitConfig, Fitting
+
+CONFIG = FitConfig(epochs=6, batch=4, hidden=8, held_out=0.2, refresh=2, seed=3)
+LOSS = LossConfig(learned_tau=True)
+KEEPING = fit.Keeping(every=4, log_every=1)
+
+
+def fit_here(folder, out="head.safetensors", config=CONFIG, loss=LOSS, keeping=KEEPING, **more):
+    torch.set_num_threads(1)
+    negatives = None if loss.kind == "normal" else folder / "negatives.safetensors"
+    return fit.fit_file(
+        folder / "bundle", folder / out, config, loss, prompts_file=folder / "prompts.jsonl", negatives_file=negatives,
+        drawn_file=folder / "drawn.safetensors", encoder=ColourEncoder(), keeping=keeping, **more,
+    )  # fmt: skip
+
+
+def mine_here(folder, config=mining.MineConfig(), **more):
+    return mine.mine_file(
+        folder / "bundle", folder / "prompts.jsonl", folder / "negatives.safetensors", config,
+        drawn_file=folder / "drawn.safetensors", encoder=ColourEncoder(), **more,
+    )  # fmt: skip
+
+
+def start(folder, point):
+    paths = [str(Path(__file__).parent), *(path for path in sys.path if path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, __file__, str(folder), point], env=environment)
+
+
+def end(how=signal.SIGKILL):
+    os.kill(os.getpid(), how)
+
+
+def arm(point):
+    """Put the end of the process where `point` says."""
+    advance, replace = Fitting.advance, os.replace
+    if point.startswith("step"):  # before the first checkpoint; between two; SIGTERM there
+        how = signal.SIGTERM if point.endswith("term") else signal.SIGKILL
+
+        def advance_and_end(self):
+            advance(self)
+            if self.step == int(point.split("-")[1]):
+                end(how)
+
+        Fitting.advance = advance_and_end
+    elif point.endswith("half-written"):  # the second checkpoint lies whole in its temporary file, and is not yet in place
+
+        def replace_or_end(source, target):
+            if str(target).endswith((".checkpoint.safetensors", ".part.safetensors")) and Path(target).exists():
+                end()
+            replace(source, target)
+
+        files.os.replace = replace_or_end
+    elif point == "before-the-head":
+        fit.save_head = lambda head, path: end()
+    elif point == "mine-before-the-end":
+        mine.write_negatives = lambda *given: end()
+
+
+def mine_until(folder, piece):
+    """Mine prompt by prompt, keeping each; ends after as many as `piece` says."""
+    mining.AT_ONCE = 1
+    mine_here(folder, keep_seconds=0, progress=lambda done, total: end() if done == piece else None)
+
+
+if __name__ == "__main__":
+    arm(sys.argv[2])
+    if sys.argv[2].startswith("mine"):
+        mine_until(Path(sys.argv[1]), {"mine-first-piece": 1, "mine-third-piece": 3}.get(sys.argv[2]))
+    else:
+        fit_here(Path(sys.argv[1]))

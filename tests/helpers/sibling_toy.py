@@ -1,0 +1,67 @@
+"""A toy whose answer is known: pairs of siblings of which the generator knows one (A) and, asked for either, draws that one."""
+
+import numpy as np
+import torch
+
+from realrag_train.contrastive.loss import LossConfig
+from realrag_train.contrastive.negatives import MineConfig, mine
+from realrag_train.contrastive.trainer import FitConfig, Fitting
+from realrag_train.dataset import Material
+
+PAIRS, SINGLES, DIM, PHOTOS, PROMPTS = 6, 60, 32, 16, 6
+
+
+def unit(rows):
+    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+
+
+class Toy:
+    """Classes 0, 2, ..: A; 1, 3, ..: its sibling B; then single classes, all known. Each class has several prompts, and
+    half of its photos are for measuring. Siblings share most of what they look like. There are many more classes than a
+    batch holds, so a photo's sibling is seldom among the others of its batch.
+    """
+
+    def __init__(self, seed):
+        rng = np.random.default_rng(seed)
+        count = 2 * PAIRS + SINGLES
+        family = np.repeat(unit(rng.normal(size=(PAIRS, DIM))), 2, axis=0)
+        looks = unit(np.concatenate([family + 0.5 * unit(rng.normal(size=(2 * PAIRS, DIM))), rng.normal(size=(SINGLES, DIM))]))
+        self.asked = np.repeat(np.arange(count), PROMPTS)
+        names = unit(looks + 0.8 * unit(rng.normal(size=looks.shape)))
+        words = unit(names[self.asked] + 0.3 * unit(rng.normal(size=(len(self.asked), DIM))))
+        classes = np.repeat(np.arange(count), PHOTOS)
+        photos = unit(looks[classes] + 0.7 * unit(rng.normal(size=(len(classes), DIM))))
+        here = np.arange(len(classes)) % 2 == 0
+        self.material = Material(photos[here], classes[here], words, self.asked)
+        self.photos, self.classes, self.words, self.looks, self.rng = photos[~here], classes[~here], words, looks, rng
+        self.count = count
+
+    def draw(self, generator):
+        """(P, 1, D): "sibling" draws what it knows, A for both of a pair; "random" anything at all."""
+        known = np.where((self.asked < 2 * PAIRS) & (self.asked % 2 == 1), self.asked - 1, self.asked)
+        drawn = self.rng.integers(0, self.count, len(known)) if generator == "random" else known
+        return unit(self.looks[drawn] + 0.5 * unit(self.rng.normal(size=(len(drawn), DIM))))[:, None]
+
+    def fit(self, kind, generator="sibling", seed=0):
+        """(P, N) scores of all prompts against the photos kept for measuring, with a head trained on the others."""
+        rows = None
+        if kind != "normal":
+            rows = mine(self.material, self.draw(generator), MineConfig(kind)).rows
+        config = FitConfig(epochs=10, batch=32, hidden=32, rate=2e-3, seed=seed)
+        fitting = Fitting(self.material, rows, config, LossConfig(kind))
+        assert fitting.run()
+        with torch.inference_mode():
+            return self.words @ fitting.head(torch.from_numpy(self.photos)).numpy().T
+
+    def margin(self, scores):
+        """Mean over pairs of s(B|T_B) - s(A|T_B)."""
+        of_b = np.flatnonzero((self.asked < 2 * PAIRS) & (self.asked % 2 == 1))
+        return np.mean([
+            scores[p, self.classes == self.asked[p]].mean() - scores[p, self.classes == self.asked[p] - 1].mean() for p in of_b
+        ])  # fmt: skip
+
+    def known_precision(self, scores):
+        """Mean share of right photos among the first 8, for the prompts of known things."""
+        known = (self.asked >= 2 * PAIRS) | (self.asked % 2 == 0)
+        order = np.argsort(-scores[known], axis=1, kind="stable")[:, :8]
+        return (self.classes[order] == self.asked[known, None]).mean()

@@ -1,0 +1,53 @@
+"""What a clone costs, and what ComfyUI's registry gets of it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MIB = 1 << 20
+
+
+def git(*command: str, data: str = "") -> str:
+    return subprocess.run(["git", *command], cwd=ROOT, input=data, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(scope="module", autouse=True)
+def checkout() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no git checkout, so there is no history to weigh")
+
+
+def test_a_clone_stays_within_120_megabytes():
+    assert int(git("rev-list", "--objects", "--disk-usage", "HEAD")) <= 120 * MIB
+
+
+def test_no_file_of_any_commit_is_larger_than_25_megabytes():
+    sizes = git(
+        "cat-file", "--batch-check=%(objecttype) %(objectsize) %(rest)", data=git("rev-list", "--objects", "HEAD")
+    )
+    blobs = [line.split(" ", 2)[1:] for line in sizes.splitlines() if line.startswith("blob ")]
+    assert len(blobs) > 100 and not [(size, name) for size, name in blobs if int(size) > 25 * MIB]
+
+
+def test_the_weights_that_ship_stay_within_70_megabytes_and_each_was_committed_once():
+    weights = [path for path in git("ls-files", "realrag/assets/*.safetensors").splitlines() if "/sample/" not in path]
+    assert "realrag/assets/small_encoder.safetensors" in weights
+    assert sum((ROOT / path).stat().st_size for path in weights) <= 70 * MIB
+    versions = {path: len(git("log", "--format=%h", "--diff-filter=AM", "--", path).split()) for path in weights}
+    assert not {path: count for path, count in versions.items() if count > 1 and "/miniature/" in path}
+
+
+def test_the_registry_gets_all_that_runs_and_no_tests_or_pictures_of_the_docs():
+    tracked = set(git("ls-files").splitlines())
+    left_out = set(git("ls-files", "--cached", "--ignored", "--exclude-from=.comfyignore").splitlines())
+    packed = tracked - left_out
+    runs = re.compile(r"(realrag|nodes|web|workflows|train)/.|(__init__\.py|pyproject\.toml|requirements\.txt|LICENSE|README\.md)$")
+    assert {path for path in tracked if runs.match(path)} <= packed
+    assert {path for path in tracked if path.startswith("tests/") or re.match(r"docs/.*\.(png|jpg)$", path)} <= left_out
+    rest = {path for path in packed if not runs.match(path)}
+    assert rest <= {"CHANGELOG.md"} | {path for path in tracked if re.match(r"docs/.*\.(md|json)$", path)}

@@ -1,0 +1,79 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realrag.errors import PhotoError, RealRAGError
+from realrag.photos.captions import MAX_FIELD, Captions, Credit, clean, read_table
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "Granny-Smith").mkdir()
+    (tmp_path / "Granny-Smith" / "a.jpg").touch()
+    return tmp_path
+
+
+def test_the_folder_name_is_the_class_and_the_caption(folder):
+    assert Captions(folder).of("Granny-Smith/a.jpg") == Credit("Granny Smith", "Granny-Smith")
+
+
+def test_a_photo_without_a_folder_is_called_by_its_file_name(folder):
+    assert Captions(folder).of("my_red-car.jpg").caption == "my red car"
+
+
+def test_table_then_sidecar_json_then_text_then_folder(folder):
+    (folder / "Granny-Smith" / "a.txt").write_text("from the text file")
+    assert Captions(folder).of("Granny-Smith/a.jpg").caption == "from the text file"
+    (folder / "Granny-Smith" / "a.json").write_text(json.dumps({"caption": "from json", "license": "CC0-1.0"}))
+    assert Captions(folder).of("Granny-Smith/a.jpg").caption == "from json"
+    (folder / "captions.csv").write_text("path,text,photographer\nGranny-Smith/a.jpg,from the table,Ann\n")
+    credit = Captions(folder).of("Granny-Smith/a.jpg")
+    assert credit == Credit("from the table", "Granny-Smith", "Ann", "CC0-1.0", "")
+
+
+def test_a_table_elsewhere_names_photos_from_where_it_lies(folder, tmp_path_factory):
+    table = folder / "labels.csv"
+    table.write_text("path,class\nGranny-Smith/a.jpg,Apple\n")
+    assert Captions(folder / "Granny-Smith", table).of("a.jpg").class_name == "Apple"
+    other = tmp_path_factory.mktemp("tables") / "labels.jsonl"
+    other.write_text('{"file": "a.jpg", "class": "Apple"}\n')
+    assert Captions(folder / "Granny-Smith", other).of("a.jpg").class_name == "Apple"
+
+
+def test_defaults_fill_only_what_is_not_said(folder):
+    default = Credit(author="Me", licence="MIT")
+    (folder / "credits.csv").write_text("file,licence\nGranny-Smith/a.jpg,CC0-1.0\n")
+    credit = Captions(folder, default=default).of("Granny-Smith/a.jpg")
+    assert (credit.author, credit.licence) == ("Me", "CC0-1.0")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.jsonl", '{"file": "a.jpg"}\nnot json\n', "line 2"),
+        ("a.jsonl", "[1]\n", "line 1"),
+        ("a.csv", "caption\nhello\n", "no column that names the photo"),
+        ("a.csv", b"\xff\xfe\x00", "UTF-8"),
+    ],
+)
+def test_a_broken_table_is_named_with_its_line(tmp_path, name, text, message):
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(RealRAGError, match=message):
+        read_table(tmp_path / name)
+
+
+def test_a_missing_table_and_a_broken_sidecar_are_named(folder):
+    with pytest.raises(RealRAGError, match="nowhere.csv"):
+        Captions(folder, folder / "nowhere.csv")
+    (folder / "Granny-Smith" / "a.json").write_text("{")
+    with pytest.raises(PhotoError, match="a.json is not JSON"):
+        Captions(folder).of("Granny-Smith/a.jpg")
+
+
+@given(st.text())
+def test_cleaned_words_are_one_bounded_line(text):
+    cleaned = clean(text)
+    assert len(cleaned) <= MAX_FIELD and "\n" not in cleaned and "\0" not in cleaned
+    cleaned.encode("utf-8")

@@ -1,0 +1,332 @@
+"""The fit of a reflective head: a toy with a known answer, step 0, stopping at any point and going on, two processes as one."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from fake_encoder import ColourEncoder
+from fit_in_a_process import KEEPING, fit_here, start
+from safetensors.numpy import save_file
+from sibling_toy import Toy, unit
+
+import realrag_train.contrastive.fit as fitting_files
+from realrag.encoders.reflective_head import load_head
+from realrag.errors import RealRAGError
+from realrag.indexing.build import build
+from realrag.retriever import Retriever
+from realrag_train.__main__ import main
+from realrag_train.contrastive.fit import STOPPED, Keeping
+from realrag_train.contrastive.loss import LossConfig
+from realrag_train.contrastive.mine import mine_file, read_negatives, write_negatives
+from realrag_train.contrastive.negatives import MineConfig, mine
+from realrag_train.contrastive.trainer import FitConfig, Fitting
+from realrag_train.dataset import Material
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SEEDS = range(10)
+T_95 = 2.262  # Student's t, 9 degrees of freedom
+
+
+@pytest.fixture(scope="module")
+def toy():
+    """{arm: (seeds, 2)}: margin of the siblings and precision for known things, measured on photos not trained on."""
+    torch.set_num_threads(1)
+    found = {}
+    for name, kind, generator in (
+        ("normal", "normal", ""), ("reflective", "reflective", "sibling"), ("random", "reflective", "random"),
+    ):  # fmt: skip
+        for seed in SEEDS:
+            world = Toy(seed)
+            scores = world.fit(kind, generator, seed)
+            found.setdefault(name, []).append((world.margin(scores), world.known_precision(scores)))
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def half_interval(differences):
+    return T_95 * differences.std(ddof=1) / np.sqrt(len(differences))
+
+
+def test_what_the_generator_does_not_know_rises_over_what_it_draws_in_every_seed(toy):
+    assert (toy["reflective"][:, 0] > toy["normal"][:, 0]).sum() == len(SEEDS)
+
+
+def test_questions_for_known_things_stay_as_they_were(toy):
+    differences = toy["reflective"][:, 1] - toy["normal"][:, 1]
+    assert abs(differences.mean()) <= half_interval(differences)
+
+
+def test_a_generator_that_draws_at_random_teaches_nothing_more_than_the_normal_loss(toy):
+    differences = toy["random"][:, 0] - toy["normal"][:, 0]
+    assert abs(differences.mean()) <= half_interval(differences)
+
+
+def test_these_intervals_are_narrow_enough_to_tell_a_generator_that_lacks_something_from_one_at_random(toy):
+    gain, noise = (toy[name][:, 0] - toy["normal"][:, 0] for name in ("reflective", "random"))
+    assert gain.mean() - half_interval(gain) > noise.mean() + half_interval(noise)
+    assert half_interval(toy["reflective"][:, 1] - toy["normal"][:, 1]) < 0.005  # of a precision above 0.9
+
+
+def made(seed=0, photos=64, classes=8, dim=12, k=2):
+    rng = np.random.default_rng(seed)
+    material = Material(
+        unit(rng.normal(size=(photos, dim))), rng.integers(0, classes, photos),
+        unit(rng.normal(size=(2 * classes, dim))), np.arange(2 * classes) % classes,
+    )  # fmt: skip
+    drawn = unit(rng.normal(size=(2 * classes, 2, dim)))
+    return material, drawn, mine(material, drawn, MineConfig(k=k)).rows
+
+
+def small(**changes):
+    return FitConfig(**{"epochs": 3, "batch": 16, "hidden": 10, **changes})
+
+
+def weights_of(fitting):
+    return list(fitting.head.state_dict().values())
+
+
+def test_at_step_0_the_ranking_is_the_plain_one_exactly():
+    material, _, rows = made(photos=500)
+    head, queries, photos = Fitting(material, rows, small()).head, *map(torch.from_numpy, (material.queries, material.photos))
+    with torch.inference_mode():
+        assert (head(photos) - photos).abs().max() <= 2**-23  # what one more rounding to unit length leaves
+        queries, photos = queries.double(), torch.nn.functional.normalize(photos.double())
+        before, after = queries @ photos.T, queries @ head.double()(photos).T
+    ranked = [scores.sort(dim=1, descending=True, stable=True).indices for scores in (before, after)]
+    assert torch.equal(*ranked)
+
+
+def test_a_weight_of_zero_gives_the_normal_head_bit_for_bit():
+    material, _, rows = made()
+    fittings = [Fitting(material, rows, small(), loss) for loss in (LossConfig(lambda_ref=0.0), LossConfig("normal"))]
+    for fitting in fittings:
+        fitting.run()
+    assert all(torch.equal(one, other) for one, other in zip(*map(weights_of, fittings)))
+    assert fittings[0].head.fc2.weight.any()
+
+
+def test_arms_of_one_seed_see_the_same_batches_and_seeds_differ():
+    material, _, rows = made()
+    normal, reflective = Fitting(material, None, small(), LossConfig("normal")), Fitting(material, rows, small())
+    other = Fitting(material, rows, small(seed=1))
+    assert all(torch.equal(one, two) for one, two in zip(normal._rows(), reflective._rows()))
+    assert not torch.equal(other._rows()[0], normal._rows()[0])
+
+
+def test_every_photo_meets_a_prompt_of_its_class_once_an_epoch():
+    material, _, rows = made()
+    fitting = Fitting(material, rows, small())
+    seen, asked = [], set()
+    for fitting.step in range(fitting.steps_each_epoch):
+        photos, prompts = fitting._rows()
+        assert np.array_equal(material.photo_classes[photos], material.query_classes[prompts])
+        seen += photos.tolist()
+        asked |= set(prompts.tolist())
+    assert sorted(seen) == list(range(64)) and len(asked) > 8
+
+
+def test_gradient_caching_trains_the_same_head():
+    material, _, rows = made()
+    plain, cached = Fitting(material, rows, small()), Fitting(material, rows, small(grad_chunk=5))
+    plain.run(), cached.run()
+    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(weights_of(plain), weights_of(cached)))
+
+
+def test_mining_again_changes_the_negatives_and_keeps_the_held_out_photos_out():
+    material, drawn, rows = made()
+    fitting = Fitting(material, rows, small(refresh=1, held_out=0.3, rate=0.05), drawn=drawn, mining=MineConfig(k=2))
+    first = fitting.negatives.clone()
+    fitting.run()
+    assert not torch.equal(first, fitting.negatives) and "known_share" in fitting.history[0]
+    assert not np.isin(fitting.negatives.numpy(), fitting.held_out).any() and len(fitting.held_out)
+    assert not np.isin(fitting.pairs, fitting.held_out).any()
+
+
+def test_an_early_stop_keeps_the_best_epoch():
+    material, _, rows = made(photos=200)
+    fitting = Fitting(material, rows, small(epochs=40, held_out=0.3, patience=3, rate=0.05))
+    fitting.run()
+    figures = [entry["held_out_r1"] for entry in fitting.history]
+    assert len(figures) < 40 and len(figures) - 1 - int(np.argmax(figures)) == 3
+    assert fitting.held_out_r1() == max(figures)
+
+
+@pytest.mark.parametrize("changes,loss,cure", [
+    ({"held_out": 1.0}, {}, "held_out"),
+    ({"patience": 2}, {}, "held_out"),
+    ({"epochs": 0}, {}, "epochs"),
+    ({"refresh": 1}, {}, "--drawn"),
+    ({"held_out": 0.01}, {}, "too small"),
+])  # fmt: skip
+def test_settings_that_cannot_be_fitted_are_refused(changes, loss, cure):
+    material, _, rows = made()
+    with pytest.raises(RealRAGError, match=cure):
+        Fitting(material, rows, small(**changes), LossConfig(**loss))
+
+
+def test_prompts_or_negatives_that_do_not_fit_the_photos_are_refused():
+    material, _, rows = made()
+    strangers = Material(material.photos, material.photo_classes, material.queries, material.query_classes + 100)
+    for wrong in ((strangers, rows), (material, None), (material, rows[:3]), (material, rows + 64)):
+        with pytest.raises(RealRAGError):
+            Fitting(*wrong, small())
+
+
+def one_rank(rank, folder, config, loss):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    material, _, rows = made()
+    fitting = Fitting(material, rows, config, loss)
+    fitting.run()
+    torch.save([*weights_of(fitting), fitting.scale.detach(), torch.tensor(fitting.history[-1]["loss"])], folder / f"{rank}.pt")
+    dist.barrier()  # a rank that leaves early may take the other down with it
+    dist.destroy_process_group()
+
+
+@pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="this torch has no gloo")
+def test_two_processes_train_the_head_of_one(tmp_path):
+    config, loss = small(), LossConfig(symmetric=True, learned_tau=True)
+    mp.spawn(one_rank, (tmp_path, config, loss), nprocs=2)
+    material, _, rows = made()
+    alone = Fitting(material, rows, config, loss)
+    alone.run()
+    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    expected = [*weights_of(alone), alone.scale.detach(), torch.tensor(alone.history[-1]["loss"])]
+    for mine_, first, second in zip(expected, *ranks):
+        assert torch.equal(first, second) and torch.allclose(mine_, first, atol=1e-5)
+
+
+@pytest.fixture
+def run_folder(photos, tmp_path):
+    """A run: a bundle of 15 photos, prompts, drawings of a generator that knows only green, negatives."""
+    folder, encoder = tmp_path / "run", ColourEncoder()
+    build(photos, folder / "bundle", encoder)
+    names = ["red", "green", "blue"]
+    lines = [json.dumps({"prompt": f"a {name} photo", "class": name}) for name in names]
+    (folder / "prompts.jsonl").write_text("\n".join(lines) + "\n")
+    drawn = np.stack([encoder.encode_texts(["green"]).numpy()] * 3).astype(np.float16)
+    words = {"generator": "green only", "encoder_fingerprint": encoder.fingerprint}
+    save_file({"embeddings": drawn}, folder / "drawn.safetensors", words)
+    mine_file(folder / "bundle", folder / "prompts.jsonl", folder / "negatives.safetensors",
+              drawn_file=folder / "drawn.safetensors", encoder=encoder)  # fmt: skip
+    return folder
+
+
+def products(folder):
+    """What a fit leaves, bit for bit; safetensors writes its metadata in any order, so the head's bytes are its tensors'."""
+    head = load_head(folder / "head.safetensors", 13)
+    tensors = {name: value.numpy().tobytes() for name, value in head.state_dict().items()}
+    return tensors, head.facts, (folder / "fit.json").read_bytes(), (folder / "fit.csv").read_bytes()
+
+
+def test_a_fit_writes_its_head_its_history_and_its_log(run_folder):
+    head = fit_here(run_folder)
+    kept, story = load_head(run_folder / "head.safetensors", 13), json.loads((run_folder / "fit.json").read_text())
+    assert kept.facts == head.facts == story["facts"] and kept.facts["generator"] == "green only"
+    assert kept.facts["encoder_fingerprint"] == ColourEncoder().fingerprint and kept.facts["loss"] == "reflective"
+    assert [entry["epoch"] for entry in story["history"]] == [1, 2, 3, 4, 5, 6]
+    with open(run_folder / "fit.csv", newline="") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == [str(step) for step in range(1, kept.facts["steps"] + 1)]
+    assert not list(run_folder.glob("*checkpoint*"))
+
+
+def test_a_head_goes_into_a_bundle_and_answers(run_folder, photos):
+    fit_here(run_folder)
+    build(photos, run_folder / "bundle", ColourEncoder(), head=run_folder / "head.safetensors")
+    retriever = Retriever.open(run_folder / "bundle", encoder=ColourEncoder())
+    assert retriever.head.facts["generator"] == "green only"
+    assert retriever.search("a blue photo", k=2).items[0].class_name == "blue"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_a_fit_killed_at_four_points_ends_in_the_same_bytes(run_folder, tmp_path):
+    points = ["step-2", "step-11", "half-written", "before-the-head"]
+    folders = {point: shutil.copytree(run_folder, tmp_path / point) for point in points}
+    for pair in (points[:2], points[2:]):
+        running = [start(folders[point], point) for point in pair]
+        assert [process.wait(120) for process in running] == [-signal.SIGKILL] * 2
+    fit_here(run_folder)
+    for point, folder in folders.items():
+        assert not (folder / "head.safetensors").exists()
+        assert (folder / "fit.checkpoint.safetensors").exists() == (point != "step-2")
+        steps = []
+        fit_here(folder, progress=lambda done, total: steps.append(done))
+        first = {"step-2": 1, "step-11": 9, "half-written": 5, "before-the-head": None}[point]
+        if first:
+            assert steps[0] == first  # no more than one interval of four steps is done again
+        assert products(folder) == products(run_folder), point
+        assert not list(folder.glob("*checkpoint*")) and not list(folder.glob(".*.tmp.*"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without asking it")
+def test_sigterm_saves_and_the_same_command_goes_on(run_folder, tmp_path):
+    folder = shutil.copytree(run_folder, tmp_path / "stopped")
+    assert start(folder, "step-6-term").wait(120) == 0
+    assert (folder / "fit.checkpoint.safetensors").exists() and not (folder / "head.safetensors").exists()
+    steps = []
+    fit_here(folder, progress=lambda done, total: steps.append(done))
+    fit_here(run_folder)
+    assert steps[0] == 7 and products(folder) == products(run_folder)
+
+
+def test_time_that_is_up_saves_and_many_short_runs_are_one_long_one(run_folder, tmp_path):
+    folder, runs = shutil.copytree(run_folder, tmp_path / "short"), 1
+    while fit_here(folder, keeping=Keeping(log_every=1, max_minutes=1e-9)) is None:
+        runs += 1
+    fit_here(run_folder)
+    assert runs > 5 and products(folder) == products(run_folder)
+
+
+def test_the_same_inputs_touch_nothing_and_other_inputs_begin_anew(run_folder):
+    fit_here(run_folder)
+    before = os.stat(run_folder / "head.safetensors").st_mtime_ns
+    fit_here(run_folder)
+    assert os.stat(run_folder / "head.safetensors").st_mtime_ns == before
+    assert fit_here(run_folder, config=FitConfig(epochs=1, batch=4)).facts["epochs"] == 1
+    fit_here(run_folder, out="other.safetensors", keeping=Keeping(every=1, log_every=1, max_minutes=1e-9))
+    assert (run_folder / "other.fit.checkpoint.safetensors").exists()
+    head = fit_here(run_folder, out="other.safetensors", loss=LossConfig("normal"), keeping=KEEPING)
+    assert head.facts["loss"] == "normal" and (run_folder / "other.fit.json").exists()
+
+
+def test_a_damaged_checkpoint_is_not_believed(run_folder, tmp_path):
+    folder = shutil.copytree(run_folder, tmp_path / "damaged")
+    fit_here(folder, keeping=Keeping(log_every=1, max_minutes=1e-9))
+    path = folder / "fit.checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    fit_here(folder)
+    fit_here(run_folder)
+    assert products(folder) == products(run_folder)
+
+
+def test_negatives_of_another_kind_bundle_or_prompts_are_refused(run_folder):
+    with pytest.raises(RealRAGError, match="kind of loss"):
+        fit_here(run_folder, loss=LossConfig("hard"))
+    negatives, about = read_negatives(run_folder / "negatives.safetensors")
+    write_negatives(negatives, run_folder / "negatives.safetensors", {**about, "bundle_id": "0" * 64})
+    with pytest.raises(RealRAGError, match="bundle"):
+        fit_here(run_folder)
+    write_negatives(negatives, run_folder / "negatives.safetensors", about)
+    with open(run_folder / "prompts.jsonl", "a") as file:
+        file.write('{"prompt": "one more", "class": "red"}\n')
+    with pytest.raises(RealRAGError, match="prompts"):
+        fit_here(run_folder)
+
+
+def test_the_command_fits_stops_in_time_and_goes_on(run_folder, monkeypatch, capsys):
+    monkeypatch.setattr(fitting_files, "own_encoder", lambda bundle, device: ColourEncoder())
+    command = ["fit", str(run_folder / "bundle"), "--negatives", str(run_folder / "negatives.safetensors"),
+               "--out", str(run_folder / "head.safetensors"), "--batch", "4", "--symmetric", "--no-reflect-tau"]  # fmt: skip
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, "--max-minutes", "1e-9"])
+    assert stopped.value.code == STOPPED and "goes on" in capsys.readouterr().out
+    main(command)
+    facts = load_head(run_folder / "head.safetensors", 13).facts
+    assert facts["config"]["loss"]["symmetric"] and not facts["config"]["loss"]["reflect_tau"]
+    assert "wrote" in capsys.readouterr().out

@@ -1,0 +1,310 @@
+"""The training (paper, sec. 3.3) of a reflective head on cached vectors, or of one tower. With a head both towers stay frozen,
+so a step is a few products of matrices. Every epoch draws its order from (seed, epoch), so a resumed run is the same run."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from realrag.encoders.reflective_head import ReflectiveHead
+from realrag.errors import RealRAGError
+from realrag.files import write_atomic
+
+from ..dataset import Material
+from .fit_config import FitConfig
+from .loss import LossConfig, cached_backward
+from .models import PLAIN, HeadModel, Model, VisionModel
+from .negatives import MineConfig, mine
+from .objective import Objective, Seen
+from .pairing import Pairing
+from .utility import Utility
+
+MAX_SCALE = 100.0  # 1 / tau, as CLIP bounds it
+
+
+class Abandoned(Exception):
+    """A step was asked to end before it had changed anything."""
+
+
+class Fitting:
+    """A model, its optimiser and the number of the next step: what a checkpoint holds.
+
+    negatives: (P, K) rows of photos, -1 where none; None for a loss without. model: what is trained; None is a new head.
+    utility: candidates tried and what they were worth, for a loss that uses it. drawn: (P, S, D), needed for `refresh`.
+    With torch.distributed running, each rank takes its part of every batch, and all ranks hold the same model.
+    """
+
+    def __init__(
+        self,
+        material: Material,
+        negatives: np.ndarray | None,
+        config: FitConfig = FitConfig(),
+        loss: LossConfig = LossConfig(),
+        *,
+        model: Model | None = None,
+        utility: Utility | None = None,
+        drawn: np.ndarray | None = None,
+        mining: MineConfig = MineConfig(),
+        device: str | torch.device = "cpu",
+    ):
+        self.material, self.config, self.loss, self.drawn, self.mining = material, config, loss, drawn, mining
+        self.device = torch.device(device)
+        if loss.uses_negatives and negatives is None:
+            raise RealRAGError(f"The loss {loss.kind!r} needs negatives. Give --negatives FILE, or use --loss normal.")
+        if loss.uses_utility and utility is None:
+            raise RealRAGError("This loss needs what references were worth. Give --utility FILE, or set lambda_utility to 0.")
+        if config.refresh and loss.kind == "reflective" and drawn is None:
+            raise RealRAGError("Mining again needs the drawings. Give --drawn FILE, or set refresh to 0.")
+        if model is None and config.mode != "head":
+            raise RealRAGError(f"The mode {config.mode!r} trains a tower: give the model that holds it.")
+        self.pairing = Pairing(material, config.held_out)
+        self.pairs, self.held_out = self.pairing.pairs, self.pairing.held_out
+        self.photos = torch.from_numpy(material.photos).to(self.device)
+        self.queries = torch.from_numpy(material.queries).to(self.device)
+        self.classes = torch.from_numpy(material.query_classes).to(self.device)
+        self.negatives = self._without_held_out(negatives, "negatives") if loss.uses_negatives else None
+        self.tried = self._without_held_out(utility.rows, "candidates tried") if loss.uses_utility else None
+        self.utility = torch.from_numpy(utility.utility).to(self.device) if loss.uses_utility else None
+        self.objective = Objective(loss, loss.beta or (utility.spread if loss.uses_utility else 1.0))
+        if model is None:
+            dim = material.photos.shape[1]
+            torch.manual_seed(config.seed)
+            model = HeadModel(self.photos, ReflectiveHead(dim, config.hidden or dim).to(self.device))
+        self.model, self.head = model, model.module if isinstance(model, HeadModel) else None
+        self.scale = torch.nn.Parameter(torch.tensor(math.log(1 / loss.tau), device=self.device))
+        weights = list(model.trained.values())
+        heavy, light = [w for w in weights if w.ndim > 1], [w for w in weights if w.ndim < 2]
+        groups = [{"params": heavy, "pace": 1.0}, {"params": light, "pace": 1.0, "weight_decay": 0.0}]
+        if loss.learned_tau:
+            groups.append({"params": [self.scale], "pace": 0.1, "weight_decay": 0.0})
+        fused = {"fused": True} if self.device.type == "cuda" else {}
+        self.optimiser = torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=config.weight_decay, **fused)
+        self.world, self.rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
+        self.batch = min(config.batch, len(self.pairs)) // self.world * self.world
+        if not self.batch:
+            raise RealRAGError(f"{len(self.pairs)} photos are too few for {self.world} processes.")
+        self.steps_each_epoch = len(self.pairs) // self.batch
+        self.steps = config.epochs * self.steps_each_epoch
+        self.step, self.done = 0, False
+        self.lost = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.hurry: Callable[[], bool] = lambda: False  # whether to leave a step half-way
+        self._last: tuple[Tensor, Seen] | None = None  # of the last step, for the log
+        self.history: list[dict] = []
+        self.best: dict[str, Tensor] | None = None
+        self._plan: tuple[int, Tensor, Tensor] | None = None
+
+    def _without_held_out(self, rows: np.ndarray, what: str) -> Tensor:
+        """What is kept out to measure must not teach, as a negative or a candidate either."""
+        if rows.ndim != 2 or len(rows) != len(self.material.queries):
+            raise RealRAGError(f"The {what} have shape {rows.shape}, which does not fit {len(self.material.queries)} prompts.")
+        if len(self.material.photos) <= rows.max(initial=-1) or rows.min(initial=0) < -1:
+            raise RealRAGError(f"The {what} name rows beyond the {len(self.material.photos)} photos. Make their file again.")
+        rows = np.where(np.isin(rows, self.held_out), -1, rows)
+        return torch.from_numpy(np.ascontiguousarray(rows, np.int64)).to(self.device)
+
+    @property
+    def tau(self) -> Tensor:
+        return torch.exp(-self.scale.clamp(max=math.log(MAX_SCALE)))
+
+    def _others(self, prompts: Tensor) -> list[Tensor | None]:
+        """(B, K) rows of the prompts' negatives and (B, C) of their candidates; None where the loss has none."""
+        return [None if named is None else named[prompts] for named in (self.negatives, self.tried)]
+
+    def _asked(self, rows: Tensor, prompts: Tensor, others: list[Tensor | None]) -> Tensor:
+        """All rows of a step that the trained side turns into vectors: prompts; or photos, then negatives, then candidates."""
+        if self.model.side == "prompts":
+            return prompts
+        return torch.cat([rows, *(named.clamp_min(0).flatten() for named in others if named is not None)])
+
+    def _rows(self, step: int | None = None) -> tuple[Tensor, Tensor]:
+        """(B,) rows of photos and of prompts of a step (the next one) and this rank."""
+        epoch, place = divmod(self.step if step is None else step, self.steps_each_epoch)
+        if self._plan is None or self._plan[0] != epoch:
+            self._plan = epoch, *(torch.from_numpy(rows).to(self.device) for rows in self.pairing.order(self.config.seed, epoch))
+        share = self.batch // self.world
+        start = place * self.batch + self.rank * share
+        return self._plan[1][start : start + share], self._plan[2][start : start + share]
+
+    def advance(self) -> None:
+        """One step. With a head, nothing is read back from the device."""
+        config, (rows, prompts) = self.config, self._rows()
+        others, epoch = self._others(prompts), self.step // self.steps_each_epoch
+        inputs, place = self.model.inputs(self._asked(rows, prompts, others), epoch)
+        if isinstance(self.model, VisionModel) and (self.step + 1) % self.steps_each_epoch:
+            soon, then = self._rows(self.step + 1)
+            self.model.ahead(self._asked(soon, then, self._others(then)), epoch)
+
+        def loss_of(out: Tensor) -> Tensor:
+            seen = self._seen(out[place], rows, prompts, *others)
+            loss = self.objective(seen)
+            self._last = loss.detach(), seen.detached()
+            return loss
+
+        done = self.step / self.steps
+        pace = min(1.0, (done + 1 / self.steps) / max(config.warm_up, 1e-9)) * (1 + math.cos(math.pi * done)) / 2
+        for group in self.optimiser.param_groups:
+            group["lr"] = config.highest_rate * group["pace"] * pace
+        self.optimiser.zero_grad(set_to_none=True)
+        if config.grad_chunk:
+            loss = cached_backward(self._encode, inputs, loss_of, config.grad_chunk)
+        else:
+            loss = loss_of(self._encode(inputs))
+            loss.backward()
+        weights = [w for group in self.optimiser.param_groups for w in group["params"]]
+        self._average([w.grad for w in weights])
+        torch.nn.utils.clip_grad_norm_(weights, config.clip)
+        self.optimiser.step()
+        self.lost += loss.detach()
+        self.step += 1
+        if self.step % self.steps_each_epoch == 0:
+            self._end_epoch()
+
+    def _encode(self, inputs: Tensor) -> Tensor:
+        if self.world == 1 and self.hurry():
+            raise Abandoned  # a step of a tower may take longer than whoever ends the process will wait
+        return self.model.encode(inputs)
+
+    def _seen(self, out: Tensor, rows: Tensor, prompts: Tensor, chosen: Tensor | None, tried: Tensor | None) -> Seen:
+        """out: the trained side's vectors, in the order in which `advance` asked for them."""
+        sizes = [named.numel() if named is not None else 0 for named in (rows, chosen, tried)]
+        if self.model.side == "photos":
+            queries, parts = self.queries[prompts], out.split(sizes)
+        else:
+            queries = out
+            parts = [None if named is None else self.photos[named.clamp_min(0).flatten()] for named in (rows, chosen, tried)]
+        stacked = [None if n is None else part.view(*n.shape, -1) for n, part in zip((chosen, tried), parts[1:])]
+        present, measured = (None if named is None else named >= 0 for named in (chosen, tried))
+        utility = None if tried is None else self.utility[prompts]
+        tau = self.tau if self.loss.learned_tau else self.loss.tau
+        return Seen(queries, parts[0], self.classes[prompts], tau, stacked[0], present, stacked[1], utility, measured)
+
+    def _average(self, gradients: list[Tensor]) -> None:
+        if self.world > 1:
+            flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+            dist.all_reduce(flat)
+            flat /= self.world
+            for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients])):
+                gradient.copy_(mean.view_as(gradient))
+
+    def figures(self) -> dict[str, float]:
+        """The last step's loss, its parts and the margin (`Objective.figures`) over all ranks, which must all ask."""
+        figures = self.objective.figures(*self._last)
+        self._average([values := torch.stack(list(figures.values()))])
+        return dict(zip(figures, values.tolist()))
+
+    @torch.no_grad()
+    def _end_epoch(self) -> None:
+        config, epoch = self.config, self.step // self.steps_each_epoch
+        self._average([self.lost])
+        entry = {"epoch": epoch, "step": self.step, "loss": self.lost.item() / self.steps_each_epoch, "tau": self.tau.item()}
+        self.lost.zero_()
+        if self.negatives is not None:
+            entry["gap"] = self.gap()
+        if config.held_out:
+            entry["held_out_r1"] = self.held_out_r1()
+        self.history.append(entry)
+        self.done = self.step >= self.steps
+        if config.patience:
+            best = max(range(len(self.history)), key=lambda at: (self.history[at]["held_out_r1"], -at))
+            if best == len(self.history) - 1:
+                self.best = {name: weight.detach().clone() for name, weight in self.model.trained.items()}
+            self.done |= len(self.history) - 1 - best >= config.patience
+            if self.done:
+                self._take(self.best)
+        if config.refresh and self.negatives is not None and not self.done and epoch % config.refresh == 0:
+            found = mine(self.material, self.drawn, self.mining, head=self.head, device=self.device)
+            self.negatives = self._without_held_out(found.rows, "negatives")
+            entry["known_share"] = found.facts["known_share"]
+
+    @torch.no_grad()
+    def _take(self, weights: dict[str, Tensor]) -> None:
+        for name, weight in self.model.trained.items():
+            weight.copy_(weights[name])
+
+    @torch.no_grad()
+    def vectors(self, side: str, rows: Tensor) -> Tensor:
+        """(...) rows of "photos" or "prompts" -> (..., D) unit vectors as they are now, a few at a time, unaltered."""
+        if self.model.side != side:
+            return (self.photos if side == "photos" else self.queries)[rows]
+        found = []
+        for part in rows.flatten().split(self.model.at_once):
+            inputs, place = self.model.inputs(part, PLAIN)
+            found.append(self.model.encode(inputs)[place])
+        return torch.cat(found).view(*rows.shape, -1)
+
+    @torch.no_grad()
+    def gap(self) -> float:
+        """Mean of s(prompt, its photo) - s(prompt, its negative) over some pairs: what the reflective term widens."""
+        rows = torch.from_numpy(self.pairs[:: max(1, len(self.pairs) // self.model.watched)]).to(self.device)
+        prompts = torch.from_numpy(self.pairing.first_prompts(rows.cpu().numpy())).to(self.device)
+        queries, chosen = self.vectors("prompts", prompts), self.negatives[prompts]
+        fits = (queries * self.vectors("photos", rows)).sum(1, keepdim=True)
+        other = torch.einsum("bd,bkd->bk", queries, self.vectors("photos", chosen.clamp_min(0)))
+        present = chosen >= 0
+        return (((fits - other) * present).sum() / present.sum().clamp_min(1)).item()
+
+    @torch.no_grad()
+    def held_out_r1(self) -> float:
+        """Share of prompts whose first photo, among those kept aside, is of their class."""
+        gallery = torch.from_numpy(self.held_out).to(self.device)
+        codes = torch.from_numpy(self.material.photo_classes[self.held_out]).to(self.device)
+        asked = torch.isin(self.classes, codes).nonzero()[:, 0]
+        first = (self.vectors("prompts", asked) @ self.vectors("photos", gallery).T).argmax(1)
+        return (codes[first] == self.classes[asked]).float().mean().item()
+
+    def save(self, path: Path, key: str) -> None:
+        from safetensors.torch import save
+
+        state = {f"weight.{name}": value.detach() for name, value in self.model.trained.items()}
+        state |= {f"best.{name}": value for name, value in (self.best or {}).items()}
+        state |= {"scale": self.scale.detach(), "lost": self.lost}
+        if self.config.refresh and self.negatives is not None:
+            state["negatives"] = self.negatives
+        for row, values in self.optimiser.state_dict()["state"].items():
+            state |= {f"adam.{row}.{name}": value for name, value in values.items()}
+        words = {"key": key, "step": str(self.step), "done": str(int(self.done)), "history": json.dumps(self.history)}
+        write_atomic(path, save({name: value.cpu().contiguous() for name, value in state.items()}, words))
+
+    def resume(self, path: Path, key: str) -> bool:
+        """Go on from a checkpoint of the same inputs; False, and nothing is changed, when it is none."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, "pt") as file:
+                words = file.metadata() or {}
+                if words.get("key") != key:
+                    return False
+                state = {name: file.get_tensor(name).to(self.device) for name in file.keys()}
+        except (OSError, SafetensorError):
+            return False
+        pick = lambda prefix: {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}  # noqa: E731
+        self._take(pick("weight."))
+        self.best = pick("best.") or None
+        self.scale.data.copy_(state["scale"])
+        self.lost = state["lost"]
+        self.negatives = state.get("negatives", self.negatives)
+        adam: dict[int, dict[str, Tensor]] = {}
+        for name, value in pick("adam.").items():
+            row, part = name.split(".")
+            adam.setdefault(int(row), {})[part] = value
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": adam})
+        self.step, self.done, self.history = int(words["step"]), words["done"] == "1", json.loads(words["history"])
+        return True
+
+    def run(self, after_step: Callable[[Fitting], bool] = lambda fitting: True) -> bool:
+        """Train to the end; True when there. `after_step` is asked after each step and stops the run by False."""
+        while not self.done:
+            try:
+                self.advance()
+            except Abandoned:
+                return False
+            if not after_step(self) and not self.done:
+                return False
+        return True

@@ -1,0 +1,148 @@
+"""A tuned encoder as a folder of its own, which `load_encoder`, `realrag index --encoder` and a bundle take like any other;
+and mixing it with the encoder it came from (WiSE-FT, arXiv 2109.01903)."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from realrag.bundle.bundle import Bundle, unit_rows
+from realrag.encoders.base import Encoder
+from realrag.encoders.load import load_encoder
+from realrag.encoders.open_clip import OpenClipEncoder
+from realrag.encoders.small_encoder import SmallEncoder
+from realrag.errors import EncoderError, RealRAGError
+from realrag.files import fsync_folder
+from realrag.photos.scan import in_order
+
+from .lora import merge_lora
+from .models import DECODERS, _Tower
+
+HELP = "mix a tuned encoder with the one it was trained from, which guards against forgetting"
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class TunedVectors:
+    """The unit vectors (P, D) and (N, D) that a tuned encoder gives the prompts and photos of an evaluation."""
+
+    queries: np.ndarray
+    photos: np.ndarray
+
+
+def words_of(base: Encoder, mode: str, facts: dict) -> dict:
+    """What a tuned encoder says of itself. `photos_of`: the encoders, by fingerprint, whose photo vectors it still gives."""
+    words = {"mode": mode, "base": base.fingerprint, "base_name": base.name, "facts": facts, "photos_of": []}
+    if mode == "text":
+        earlier = [fingerprint for fingerprint in base.tuned.get("photos_of", []) if base.reads({"fingerprint": fingerprint})]
+        words["photos_of"] = [*earlier, base.fingerprint]
+        words["image_fingerprint"] = base.image_fingerprint
+    return words
+
+
+def write_tuned(encoder: Encoder, out: Path) -> Encoder:
+    """Write `encoder`, with what it says of itself (`words_of`) as its `tuned`, as the folder `out`, whole or not at all, and
+    give it back as `load_encoder` reads it from there."""
+    out, words = Path(out), encoder.tuned
+    refuse_to_replace(out, words["base"])
+    part = out.with_name(out.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    for path in encoder.save_pretrained(part):
+        with open(path, "rb+") as file:
+            os.fsync(file.fileno())
+    fsync_folder(part)
+    written = load_encoder(str(part))
+    for fingerprint in words["photos_of"]:
+        if not written.reads({"fingerprint": fingerprint}):
+            raise EncoderError(f"The image tower of {encoder.name} changed while it was written. Load it from its file, and again.")
+    shutil.rmtree(out, ignore_errors=True)
+    os.replace(part, out)
+    fsync_folder(out.parent)
+    return load_encoder(str(out))
+
+
+def refuse_to_replace(out: Path, base: str) -> None:
+    """Only another tuned encoder is replaced, and never the one, by fingerprint, that training began from."""
+    if out.exists():
+        there = load_encoder(str(out)) if is_encoder(out) else None
+        if there is None or not there.tuned or there.fingerprint == base:
+            raise RealRAGError(f"{out} is there and holds other things. Give --out a new folder for the tuned encoder.")
+
+
+def is_encoder(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (SmallEncoder.FILE, OpenClipEncoder.CONFIG))
+
+
+def finished(out: Path, key: str) -> Encoder | None:
+    """The tuned encoder in the folder `out`, if it was made from the inputs that `key` names."""
+    try:
+        encoder = load_encoder(str(out)) if is_encoder(out) else None
+    except RealRAGError:
+        return None
+    facts = encoder.tuned.get("facts") if encoder else None
+    return encoder if isinstance(facts, dict) and facts.get("key") == key else None
+
+
+def whole_encoder(model: _Tower) -> Encoder:
+    """The trained encoder on the CPU, without gradients, LoRA merged into its weights."""
+    merge_lora(model.encoder)
+    return model.encoder.to("cpu").requires_grad_(False)
+
+
+def tuned_vectors(encoder: Encoder, bundle: Bundle, texts: list[str]) -> TunedVectors:
+    """The bundle's own vectors where they are this encoder's; else its pictures are encoded."""
+    said = [encoder.encode_texts(texts[at : at + BATCH]) for at in range(0, len(texts), BATCH)]
+    photos = bundle.embeddings
+    if not encoder.reads(bundle.manifest.encoder):
+        prepared = in_order(bundle.records, lambda record: encoder.prepare(bundle.image(record)), DECODERS, 2 * BATCH)
+        waiting, seen = [], []
+        for pixels in prepared:
+            waiting.append(pixels)
+            if len(waiting) == BATCH:
+                seen.append(encoder.encode_images(torch.stack(waiting)))
+                waiting = []
+        if waiting:
+            seen.append(encoder.encode_images(torch.stack(waiting)))
+        photos = torch.cat(seen).numpy()
+    return TunedVectors(unit_rows(torch.cat(said).numpy()), unit_rows(photos))
+
+
+# Mixing
+
+
+def mix(tuned: Encoder, base: Encoder, alpha: float, out: Path) -> Encoder:
+    """Write (1 - alpha) base + alpha tuned, weight by weight, as the folder `out`."""
+    if not 0 <= alpha <= 1:
+        raise RealRAGError(f"alpha is {alpha}; it goes from 0 (the encoder at the start) to 1 (the tuned one).")
+    if tuned.tuned.get("base") != base.fingerprint:
+        raise EncoderError(
+            f"{tuned.name} was trained from {tuned.tuned.get('base_name', 'no encoder that it names')}, not from {base.name}. "
+            "Give that one with --base."
+        )
+    start = base.state_dict()
+    with torch.no_grad():
+        for name, weight in tuned.state_dict().items():
+            if weight.is_floating_point() and not torch.equal(weight, start[name]):
+                weight.copy_((1 - alpha) * start[name] + alpha * weight)
+    tuned.tuned = {**tuned.tuned, "alpha": alpha}
+    return write_tuned(tuned, out)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("tuned", type=Path, metavar="FOLDER", help="a tuned encoder, made by fit")
+    parser.add_argument("--base", required=True, metavar="NAME", help="the encoder it was trained from")
+    parser.add_argument("--alpha", type=float, default=0.5, help="share of the tuned weights, 0 to 1 (default %(default)s)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the encoder to write")
+
+
+def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
+    mixed = mix(load_encoder(str(arguments.tuned)), load_encoder(arguments.base), arguments.alpha, arguments.out)
+    kept = "; libraries of the first encoder stay valid" if mixed.tuned["photos_of"] else "; photos must be indexed with it"
+    say(f"wrote {arguments.out}{kept}")

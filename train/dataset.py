@@ -1,0 +1,90 @@
+"""What mining and fitting work on: the unit vectors and classes of a bundle's photos, and of the prompts about them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from realrag.bundle.bundle import Bundle, unit_rows
+from realrag.bundle.records import spoken
+from realrag.encoders.base import Encoder
+from realrag.errors import RealRAGError
+from realrag.files import sha256_bytes
+
+UNKNOWN_PHOTO, UNKNOWN_PROMPT = -1, -2  # no class is stated: equal to nothing
+
+
+@dataclass(frozen=True)
+class Prompt:
+    prompt: str
+    class_name: str
+
+
+@dataclass(frozen=True)
+class Material:
+    """photos (N, D) and queries (P, D): float32 unit vectors of one encoder. photo_classes (N,), query_classes (P,): int64
+    codes, the same number for the same class."""
+
+    photos: np.ndarray
+    photo_classes: np.ndarray
+    queries: np.ndarray
+    query_classes: np.ndarray
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """Lines of {"prompt", "class"}. RealRAGError names the line that is none."""
+    prompts = []
+    try:
+        for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+            fields = json.loads(line)
+            prompt = Prompt(fields["prompt"], fields["class"])
+            if not (isinstance(prompt.prompt, str) and prompt.prompt.strip() and isinstance(prompt.class_name, str)):
+                raise ValueError("the prompt is empty or no text")
+            prompts.append(prompt)
+    except (ValueError, KeyError, TypeError) as error:
+        raise RealRAGError(
+            f'{path}, line {number}: {type(error).__name__} {error}. Each line reads {{"prompt": "...", "class": "..."}}.'
+        ) from None
+    except OSError as error:
+        raise RealRAGError(f"The prompts cannot be read ({error}). Give a file with one JSON object a line.") from None
+    if not prompts:
+        raise RealRAGError(f"{path} holds no prompt. Write one JSON object a line.")
+    return prompts
+
+
+def prompts_hash(prompts: list[Prompt]) -> str:
+    return sha256_bytes(json.dumps([[prompt.prompt, prompt.class_name] for prompt in prompts]).encode())
+
+
+def class_key(name: str) -> str:
+    """What names of classes and prompts are compared by, as the filters do: no case, '-' and '_' as spaces."""
+    return spoken(name).casefold()
+
+
+def class_codes(bundle: Bundle, prompts: list[Prompt]) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of the photos' and of the prompts' classes."""
+    codes: dict[str, int] = {}
+
+    def code(name: str, unknown: int) -> int:
+        key = class_key(name)
+        return codes.setdefault(key, len(codes)) if key else unknown
+
+    of_name = np.array([code(name, UNKNOWN_PHOTO) for name in bundle.records.classes], np.int64)
+    asked = np.array([code(prompt.class_name, UNKNOWN_PROMPT) for prompt in prompts], np.int64)
+    return of_name[np.asarray(bundle.records.class_codes, np.int64)], asked
+
+
+def load_material(bundle: Bundle, encoder: Encoder, prompts: list[Prompt], batch: int = 256) -> Material:
+    """The bundle's vectors are read, never made again; only the prompts go through the (frozen) text tower."""
+    texts = [prompt.prompt for prompt in prompts]
+    said = [encoder.encode_texts(texts[at : at + batch]).numpy() for at in range(0, len(texts), batch)]
+    photo_classes, query_classes = class_codes(bundle, prompts)
+    return Material(unit_rows(bundle.embeddings), photo_classes, unit_rows(np.concatenate(said)), query_classes)
+
+
+def photo_classes(bundle: Bundle) -> list[str]:
+    """The class name of each row."""
+    return [bundle.records.classes[code] for code in bundle.records.class_codes]

@@ -1,0 +1,1 @@
+"""The command `judge`: figures for pictures painted under several arms."""

@@ -1,0 +1,169 @@
+"""What is measured of painted pictures: nearness to real photos and to the words, class, copying, variety, FID and KID.
+
+Every arm gives the same prompts and seeds; figures are paired by them and classes are resampled, as in `evaluate`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..stats import interval
+from .classifiers import Judge
+from .fid_kid import jackknifed, real_floor, reference_rows, scaled
+
+ORDER = ("oracle", "reflective", "hard", "normal", "zero", "random", "none")
+COPY_QUANTILE = 0.99
+ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Real photos as one encoder sees them: (M, D) float32 unit vectors, (M,) class codes."""
+
+    vectors: np.ndarray
+    classes: np.ndarray
+
+    def of(self, chosen: np.ndarray) -> Photos:
+        return Photos(self.vectors[chosen], self.classes[chosen])
+
+
+@dataclass(frozen=True)
+class Arm:
+    """N pictures as one encoder sees them: (N, D) float32 unit vectors. references: for each the library rows that it
+    was shown, None where that is not known."""
+
+    vectors: np.ndarray
+    references: tuple[tuple[int, ...] | None, ...]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What pictures are held against. real: photos that no arm was shown and no judge was taught, of the classes asked
+    for; held: (M,) bools, those of `real` that are left for the judges' ceiling. classes (N,): of the pictures, in the
+    same order in each arm. said (N, D): unit vectors of their prompts, None without a text tower. real_said (M, D): for
+    each real photo the mean vector of its class's prompts. threshold: cosine from which a picture counts as copied."""
+
+    real: Photos
+    held: np.ndarray
+    library: Photos
+    judges: dict[str, Judge]
+    classes: np.ndarray
+    said: np.ndarray | None
+    real_said: np.ndarray | None
+    threshold: float
+
+
+def nearest(vectors: np.ndarray, library: np.ndarray) -> np.ndarray:
+    """(N,) largest cosine of each vector with any of the library."""
+    return np.concatenate([(vectors[at : at + ROWS] @ library.T).max(1) for at in range(0, len(vectors), ROWS)])
+
+
+def class_means(photos: Photos) -> dict[int, np.ndarray]:
+    return {int(c): photos.vectors[photos.classes == c].mean(0) for c in np.unique(photos.classes)}
+
+
+def diversity(vectors: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(values, classes): for each class with two vectors or more the mean of 1 - cosine over its pairs."""
+    values, names = [], []
+    for c in np.unique(classes):
+        part = vectors[classes == c].astype(np.float64)
+        if (n := len(part)) > 1:
+            values.append(1 - ((part.sum(0) ** 2).sum() - (part**2).sum()) / (n * (n - 1)))
+            names.append(c)
+    return np.array(values), np.array(names)
+
+
+def picture_figures(arm: Arm, bench: Bench) -> dict[str, np.ndarray]:
+    """(N,) values a picture, NaN where one has none. CLIP-I: mean cosine to the real photos of its class. CLIP-T:
+    cosine to its prompt. accuracy: whether a judge names its class. copied: whether it is as near to any library photo
+    as `threshold`. to references: cosine to the nearest photo it was shown; references copied: whether that is a
+    copy."""
+    means = class_means(bench.real)
+    values = {"CLIP-I": np.einsum("nd,nd->n", arm.vectors, np.stack([means[int(c)] for c in bench.classes]))}
+    if bench.said is not None:
+        values["CLIP-T"] = np.einsum("nd,nd->n", arm.vectors, bench.said)
+    values |= {f"accuracy ({name})": judge.right(arm.vectors, bench.classes) for name, judge in bench.judges.items()}
+    values["copied"] = (nearest(arm.vectors, bench.library.vectors) >= bench.threshold).astype(float)
+    shown = [max((float(v @ bench.library.vectors[r]) for r in rows or ()), default=np.nan)
+             for v, rows in zip(arm.vectors, arm.references)]  # fmt: skip
+    values["to references"] = np.array(shown)
+    values["references copied"] = np.where(np.isnan(shown), np.nan, np.array(shown) >= bench.threshold)
+    return values
+
+
+def real_figures(bench: Bench) -> dict[str, np.ndarray]:
+    """The same of the real photos themselves, (M,): what a picture that is a photo would get. CLIP-I is to the others
+    of its class; accuracy is of the photos that the judges were not taught."""
+    real, sums = (
+        bench.real,
+        {c: bench.real.vectors[bench.real.classes == c].sum(0) for c in np.unique(bench.real.classes)},
+    )
+    count = np.array([(real.classes == c).sum() for c in real.classes])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        others = np.einsum("nd,nd->n", real.vectors, np.stack([sums[c] for c in real.classes])) - 1
+        values = {"CLIP-I": np.where(count > 1, others / (count - 1), np.nan)}
+    if bench.real_said is not None:
+        values["CLIP-T"] = np.einsum("nd,nd->n", real.vectors, bench.real_said)
+    for name, judge in bench.judges.items():
+        seen = bench.held | (name == "names")
+        values[f"accuracy ({name})"] = np.where(seen, judge.right(real.vectors, real.classes), np.nan)
+    values["copied"] = (nearest(real.vectors, bench.library.vectors) >= bench.threshold).astype(float)
+    return values
+
+
+def ordered(names) -> list[str]:
+    """Best expected first: other names, then ORDER."""
+    return sorted(names, key=lambda name: (ORDER.index(name) if name in ORDER else -1, name))
+
+
+def judge_arms(arms: dict[str, Arm], bench: Bench, seed: int = 0) -> dict:
+    """JSON-able figures of one encoder: {"real": {measure: [mean, low, high]}, "arms": {arm: ...}, "differences":
+    {"a - b": ...}, "distances": how FID and KID were taken}. Intervals are 95 %, over classes."""
+    values = {name: picture_figures(arms[name], bench) for name in ordered(arms)}
+    varied = {name: diversity(arms[name].vectors, bench.classes) for name in values}
+    report = {
+        "real": _intervals(real_figures(bench), bench.real.classes, diversity(bench.real.vectors, bench.real.classes))
+    }
+    report["arms"] = {name: _intervals(each, bench.classes, varied[name]) for name, each in values.items()}
+    report["differences"] = {}
+    pairs = [(a, b) for at, a in enumerate(values) for b in list(values)[at + 1 :]]
+    for a, b in pairs:
+        apart = {m: values[a][m] - values[b][m] for m in values[a]}
+        of_class = varied[a][0] - varied[b][0], varied[a][1]
+        report["differences"][f"{a} - {b}"] = _intervals(apart, bench.classes, of_class)
+    _distances(report, arms, bench, pairs, seed)
+    return report
+
+
+def _intervals(values: dict[str, np.ndarray], classes: np.ndarray, varied) -> dict[str, list[float]]:
+    rows = {name: interval(each, classes) for name, each in values.items()}
+    if len(varied[0]):
+        rows["diversity"] = interval(*varied)
+    return {name: _rounded(row) for name, row in rows.items() if not np.isnan(row[0])}
+
+
+def _rounded(row: list[float]) -> list[float | None]:
+    return [None if np.isnan(value) else round(float(value), 6) for value in row]
+
+
+def _distances(report: dict, arms: dict[str, Arm], bench: Bench, pairs, seed: int) -> None:
+    """FID and KID of all arms at one number of pictures N, against the same real photos, into the report."""
+    rows, n = reference_rows(len(bench.real.vectors), [len(bench.classes)], seed)
+    if n < 2:
+        report["distances"] = None
+        return
+    chosen = np.sort(np.random.default_rng(seed + 1).permutation(len(bench.classes))[:n])
+    real, real_classes = scaled(bench.real.vectors), bench.real.classes
+    floor = real_floor(real, n, seed=seed)
+    report["distances"] = {"pictures": n, "photos": len(rows), "dim": real.shape[1], "floor": floor}
+    report["real"] |= {name: _rounded([mean, mean - 2 * sd, mean + 2 * sd]) for name, (mean, sd) in floor.items()}
+    found = {
+        name: jackknifed(scaled(arm.vectors[chosen]), bench.classes[chosen], real[rows], real_classes[rows], seed)
+        for name, arm in arms.items()
+    }
+    for at, measure in enumerate(("FID", "KID")):
+        for name in report["arms"]:
+            report["arms"][name][measure] = _rounded(found[name][at].interval())
+        for a, b in pairs:
+            report["differences"][f"{a} - {b}"][measure] = _rounded((found[a][at] - found[b][at]).interval())

@@ -1,0 +1,1 @@
+"""What every training shares: ranks, stages, progress, checkpoints and the end. Knows no model."""

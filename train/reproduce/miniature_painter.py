@@ -1,0 +1,96 @@
+"""The miniatures as painters of the experiment: a generator of our own with the adapter that was trained along with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from realrag.adapters import load_adapter
+from realrag.adapters.hooks import Steered
+from realrag.encoders.load import load_encoder
+from realrag.files import sha256_file
+from realrag.miniature.autoencoder import load_autoencoder
+from realrag.miniature.generator import load_generator
+from realrag.miniature.painting import CHUNK, Miniature, noise_of, paint
+from realrag.miniature.sampling import FAMILIES, shifted
+from realrag.miniature.text import encode_prompts
+
+from ..miniature.world import SIZE, square
+from .config import Painting
+from .painter import Reference
+
+LEVELS = 4  # of noise, at which a reference's worth is measured
+
+
+class MiniaturePainter:
+    """Sees references through the encoder that its adapter was trained with, and reads prompts by that one's text tower."""
+
+    batch, unit = CHUNK, "mean squared error of the velocity"
+
+    def __init__(self, config: Painting, said: dict[str, str] | None = None):
+        """said: what the generator reads in place of a prompt, where it knows the thing by another name."""
+        self.said = said or {}
+        files = {name: Path(getattr(config, name)) for name in config.paths}
+        self.encoder, self.autoencoder = load_encoder(), load_autoencoder(files["autoencoder"])
+        base = Miniature(load_generator(files["generator"]))
+        self.steered = Steered(base, load_adapter(files["adapter"]).float(), config.strength)
+        self.steered.adapter.spec.check_encoder(self.encoder.weights_sha256)
+        self.steps, self.cfg = config.steps, config.cfg
+        self.asked: tuple = ("", None)  # the last prompt whose targets were explained
+        self.states: dict[str, Tensor] = {}  # of references, half precision: a library's are asked for again and again
+        self.facts = {
+            "name": base.name, **{name: sha256_file(file) for name, file in files.items()}, "strength": config.strength,
+            "steps": config.steps, "cfg": config.cfg, "encoder": self.encoder.weights_sha256,
+        }  # fmt: skip
+
+    def see(self, reference: Reference) -> Tensor:
+        """(L, E)"""
+        if reference.id not in self.states:
+            seen = self.encoder.see(self.encoder.prepare(reference.image)[None]).penultimate
+            self.states[reference.id] = seen[0].half()
+        return self.states[reference.id].float()
+
+    @torch.no_grad()
+    def worth(self, prompt: str, reference: Reference, targets: Sequence[Image.Image]) -> float:
+        """How far the flow-matching loss on the targets falls, at LEVELS noise levels and one noise for each target."""
+        if prompt != self.asked[0]:
+            self.asked = prompt, self._explain(prompt, targets)
+        moved, without = self.asked[1]
+        return float(without - moved(self.see(reference)[None]))
+
+    def _explain(self, prompt: str, targets: Sequence[Image.Image]) -> tuple[Callable[[Tensor | None], float], float]:
+        """The loss as a function of a reference's states (1, L, E), and what it is without one."""
+        pixels = np.stack([np.asarray(square(image, SIZE)) for image in targets])
+        x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+        latents = self.autoencoder.encode(x).repeat(LEVELS, 1, 1, 1)
+        noise = noise_of(len(targets), 0).repeat(LEVELS, 1, 1, 1)
+        quantiles = torch.special.ndtri((torch.arange(LEVELS) + 0.5) / LEVELS).sigmoid()
+        sigma = shifted(quantiles, FAMILIES[self.steered.base.family].time_shift).repeat_interleave(len(targets))
+        texts = [each.expand(len(sigma), *each.shape[1:]) for each in encode_prompts(self.encoder.towers.text, [self.said.get(prompt, prompt)])]
+
+        def loss(states: Tensor | None) -> float:
+            level = sigma[:, None, None, None]
+            shown = None if states is None else states.expand(len(sigma), -1, -1)
+            with torch.autocast("cpu", torch.bfloat16):
+                velocity = self.steered.velocity((1 - level) * latents + level * noise, sigma, *texts, shown)
+            return float((velocity.float() - (noise - latents)).square().mean())
+
+        return loss, loss(None)
+
+    def paint_many(self, rows: Sequence[tuple[str, int, Sequence[Reference]]]) -> list[Image.Image]:
+        """Rows of (prompt, noise, references). Those with as many references are painted together."""
+        made: dict[int, Image.Image] = {}
+        for count in sorted({len(shown) for _, _, shown in rows}):
+            places = [place for place, row in enumerate(rows) if len(row[2]) == count]
+            features = torch.stack([torch.stack([self.see(each) for each in rows[p][2]]) for p in places]) if count else None
+            noise = torch.cat([noise_of(1, rows[place][1]) for place in places])
+            prompts = [self.said.get(rows[place][0], rows[place][0]) for place in places]
+            pictures = paint(self.steered, self.autoencoder, self.encoder.towers.text, prompts, noise, features, steps=self.steps, cfg=self.cfg)
+            for place, picture in zip(places, (pictures * 255).byte().permute(0, 2, 3, 1).numpy()):
+                made[place] = Image.fromarray(np.ascontiguousarray(picture))
+        return [made[place] for place in range(len(rows))]

@@ -1,0 +1,1 @@
+"""The procedural world: classes, how each is drawn, scenes, splits. Knows nothing of the experiment."""

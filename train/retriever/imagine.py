@@ -1,0 +1,160 @@
+"""Stage 2: the generator draws every prompt, and what it drew is embedded (paper, eq. 3; several seeds are our choice).
+
+Each picture is written as a JPEG and read back as the library's photos are, so that file traces teach nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from realrag.encoders.base import Encoder
+from realrag.files import canonical_json, sha256_bytes, sorted_header, sweep_temporaries, write_atomic
+from realrag.indexing.shards import Sizes
+from realrag.photos.decode import decode, encode_jpeg, shrink
+
+from ..dataset import Prompt
+from ..generators import Generator
+from ..generators.errors import GeneratorError
+
+log = logging.getLogger(__name__)
+
+DRAWN = "drawn.safetensors"
+BATCH = 32
+
+
+def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
+    lines = [json.dumps({"prompt": p.prompt, "class": p.class_name}, ensure_ascii=False) for p in prompts]
+    write_atomic(path, ("\n".join(lines) + "\n").encode())
+
+
+def class_prompts(classes: Sequence[str], template: str = "a photo of a {}") -> list[Prompt]:
+    """One prompt a class, in order. The template is the paper's (sec. 3.1), in lower case."""
+    return [Prompt(template.format(spoken_class(name)), name) for name in classes]
+
+
+def spoken_class(name: str) -> str:
+    return " ".join(name.replace("-", " ").replace("_", " ").lower().split())
+
+
+def picture_name(facts: dict, prompt: str, seed: int, sizes: Sizes) -> str:
+    """The file of one drawn picture, named by all that decides it: a changed workflow or prompt draws anew."""
+    return sha256_bytes(canonical_json([facts, prompt, seed, sizes.picture, sizes.quality]))[:32] + ".jpg"
+
+
+def imagine(
+    folder: Path,
+    prompts: Sequence[Prompt],
+    generator: Generator,
+    encoder: Encoder,
+    *,
+    seeds: int = 2,
+    sizes: Sizes = Sizes(),
+    real: np.ndarray | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> np.ndarray:
+    """Draw and embed into `folder`; returns (P, S, D) float16 raw embeddings of P prompts x S seeds, also in DRAWN.
+
+    Pictures already there are not drawn again. real: (N, D) raw embeddings of the library, for the real-versus-drawn
+    AUC, which is logged and kept in imagine.json. Raises GeneratorError.
+    """
+    if not prompts or seeds < 1:
+        raise GeneratorError(
+            f"{len(prompts)} prompts x {seeds} seeds leave nothing to draw. Give at least one of each."
+        )
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    sweep_temporaries(folder)
+    names = [[picture_name(generator.facts, p.prompt, seed, sizes) for seed in range(seeds)] for p in prompts]
+    done, total = 0, len(prompts) * seeds
+    for prompt, row in zip(prompts, names):
+        for seed, name in enumerate(row):
+            if not (folder / name).is_file():
+                picture = generator.draw(prompt.prompt, seed)
+                write_atomic(folder / name, encode_jpeg(shrink(picture.convert("RGB"), sizes.picture), sizes.quality))
+            done += 1
+            progress(done, total)
+    key = sha256_bytes(canonical_json([encoder.fingerprint, sizes.picture, names]))
+    if (kept := _kept(folder / DRAWN, key)) is not None:
+        return kept
+    drawn = _embed([folder / name for row in names for name in row], encoder, sizes).reshape(len(prompts), seeds, -1)
+    facts = {"generator": generator.facts, "prompts": len(prompts), "seeds": seeds, "pictures": names}
+    if real is not None and len(real) > 1 and total > 1:
+        facts["real_versus_drawn_auc"] = auc = round(separability(real, drawn.reshape(total, -1)), 4)
+        log.info("Real-versus-drawn AUC %.3f (0.5: indistinguishable to a linear probe, 1: fully apart).", auc)
+    _save(folder / DRAWN, drawn, generator, encoder, key)
+    write_atomic(folder / "imagine.json", json.dumps(facts, indent=1, ensure_ascii=False).encode())
+    return drawn
+
+
+def _save(path: Path, drawn: np.ndarray, generator: Generator, encoder: Encoder, key: str) -> None:
+    from safetensors.numpy import save
+
+    words = {
+        "generator": json.dumps(generator.facts, sort_keys=True),
+        "encoder_fingerprint": encoder.fingerprint,
+        "key": key,
+    }
+    write_atomic(path, sorted_header(save({"embeddings": drawn}, words)))
+
+
+def _kept(path: Path, key: str) -> np.ndarray | None:
+    """The embeddings of an earlier run over the same pictures, or None."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            return file.get_tensor("embeddings") if (file.metadata() or {}).get("key") == key else None
+    except (OSError, SafetensorError):
+        return None
+
+
+def _embed(files: list[Path], encoder: Encoder, sizes: Sizes) -> np.ndarray:
+    """(N, D) float16 raw, by the steps of `realrag.indexing.shards.prepare`."""
+    rows = []
+    for start in range(0, len(files), BATCH):
+        batch = []
+        for file in files[start : start + BATCH]:
+            image = decode(file.read_bytes(), file.name, longest=max(sizes.picture, 2 * encoder.preprocess.size))
+            batch.append(encoder.prepare(shrink(image, sizes.picture)))
+        rows.append(encoder.encode_images(torch.stack(batch)).to(torch.float16).numpy())
+    drawn = np.concatenate(rows)
+    bad = ~np.isfinite(drawn.astype(np.float32)).all(1) | ~drawn.any(1)
+    if bad.any():
+        raise GeneratorError(f"The encoder gives no usable vector for {files[int(bad.argmax())]}. Look at the picture.")
+    return drawn
+
+
+def separability(real: np.ndarray, drawn: np.ndarray, seed: int = 0) -> float:
+    """AUC with which a ridge-regression probe tells real (N, D) from drawn (M, D) vectors, two-fold cross-validated."""
+    rows = np.concatenate([real, drawn]).astype(np.float64)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    is_drawn = np.arange(len(rows)) >= len(real)
+    fold = np.empty(len(rows), int)
+    dice = np.random.default_rng(seed)
+    for part in (~is_drawn, is_drawn):
+        fold[dice.permutation(np.flatnonzero(part))] = np.arange(part.sum()) % 2
+    aucs = []
+    for held in (0, 1):
+        learn, test = fold != held, fold == held
+        weight = np.where(is_drawn[learn], 0.5 / max(1, is_drawn[learn].sum()), 0.5 / max(1, (~is_drawn[learn]).sum()))
+        mean = weight @ rows[learn]
+        centred, target = rows[learn] - mean, np.where(is_drawn[learn], 1.0, -1.0)
+        gram = (centred * weight[:, None]).T @ centred
+        ridge = 1e-2 * np.trace(gram) / len(gram) + 1e-12
+        probe = np.linalg.solve(gram + ridge * np.eye(len(gram)), centred.T @ (weight * target))
+        aucs.append(auc((rows[test] - mean) @ probe, is_drawn[test]))
+    return float(np.mean(aucs))
+
+
+def auc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Probability that a positive scores above a negative, ties counting half (Mann-Whitney)."""
+    positives, negatives = np.sort(scores[positive]), np.sort(scores[~positive])
+    if not len(positives) or not len(negatives):
+        return 0.5
+    below = np.searchsorted(negatives, positives, "left") + np.searchsorted(negatives, positives, "right")
+    return float(below.sum() / 2 / len(positives) / len(negatives))

@@ -1,0 +1,61 @@
+"""A recipe's own starting encoder: photos parted by class, and an encoder trained on noisy captions that leaves headroom."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from realrag.errors import RealRAGError
+
+from ..small_encoder.captioned_photos import read_captioned, told
+from ..small_encoder.split import NAMES, split
+from .recipe import Recipe, Start
+
+SPLIT, ENCODER = "split", Path("start") / "starting-encoder.safetensors"
+
+
+def started(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with the photos and the encoder that `start` leaves in `folder`; as it is where it wants none.
+
+    RealRAGError when it wants one and names no MobileNet to start from."""
+    data, begin = recipe.data, recipe.start
+    if not begin.mobilenet and begin != Start():
+        raise RealRAGError("This recipe trains a starting encoder of its own: give --mobilenet FILE (see convert-mobilenet).")
+    if begin.mobilenet and begin.parts:
+        library, validation, gallery = (str(folder / SPLIT / name) for name in NAMES)
+        data = replace(data, photos=library, test_photos=gallery, captions="")
+        begin = replace(begin, validation=validation)
+    if begin.mobilenet:
+        data = replace(data, encoder=str(folder / ENCODER))
+    return replace(recipe, data=data, start=begin)
+
+
+def start(recipe: Recipe, folder: Path, say: Callable[[str], None], progress: Callable[[int, int], None]) -> None:
+    """Makes what `started` names. A finished part or trial is not made again. RealRAGError without photos to tune on."""
+    from ..small_encoder.headroom import find_headroom
+    from ..small_encoder.trainer import EncoderConfig
+
+    given, begin = recipe.data, recipe.start
+    captions = Path(given.captions) if given.captions else None
+    if not given.photos:
+        raise RealRAGError("Which photos? Give --photos FOLDER, or `photos` in the recipe's section [data].")
+    if begin.parts:
+        facts = split(Path(given.photos), captions, folder / SPLIT, begin.parts, begin.split_seed)
+        say(", ".join(f"{count} {name}" for name, count in facts["photos"].items()))
+    after = started(recipe, folder)
+    if not after.start.validation:
+        raise RealRAGError("A starting encoder is tuned on photos of their own: give --validation FOLDER, or `parts`.")
+    captions = Path(after.data.captions) if after.data.captions else None
+    library, validation = Path(after.data.photos), Path(after.start.validation)
+    data, val = read_captioned(library, captions), read_captioned(validation, captions)
+    config = EncoderConfig(
+        seed=begin.seed, noise_seed=begin.noise_seed, size=begin.size, cut=begin.cut, views=begin.views,
+        epochs=begin.epochs, tower_rate=begin.tower_rate,
+    )  # fmt: skip
+    find_headroom(
+        config, data, val, Path(begin.mobilenet), folder / ENCODER, (begin.least, begin.most), trials=begin.trials,
+        about={"data": told(data, library), "validated_on": told(val, validation)}, say=say, progress=progress,
+    )  # fmt: skip
+    shutil.rmtree((folder / ENCODER).parent / "front", ignore_errors=True)  # cached features: gigabytes, and no longer asked

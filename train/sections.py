@@ -1,0 +1,85 @@
+"""TOML files of settings, section by section, read into frozen dataclasses with errors that name place, value and rule."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from realrag.errors import RealRAGError
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def find_recipe(name: str) -> Path:
+    """A recipe's file: a path, or the name of one that comes with the trainer ("tiny-cpu")."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    known = sorted(file.stem for file in CONFIGS.glob("*.toml"))
+    if path.stem in known and path.parent == Path("."):
+        return CONFIGS / f"{path.stem}.toml"
+    raise RealRAGError(f"No recipe {name}. Give a TOML file, or one of those that come along: {', '.join(known)}.")
+
+
+def read_sections(
+    path: Path, sections: dict[str, type], given: dict[str, dict] | None = None, optional: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Section -> its dataclass, of a TOML file that says what differs from the defaults; those of `optional` only where they
+    are in the file. given: by section, what replaces what the file says."""
+    content = _read_toml(path)
+    if strange := sorted(content.keys() - sections.keys()):
+        raise RealRAGError(
+            f"{path} has the section [{strange[0]}]; sections are {', '.join(f'[{s}]' for s in sections)}."
+        )
+    return {
+        name: _section(path, name, kind, content.get(name, {}), (given or {}).get(name, {}))
+        for name, kind in sections.items()
+        if name not in optional or name in content
+    }
+
+
+def read_section(path: Path, name: str, kind: type) -> Any | None:
+    """One section of a TOML file as its dataclass, whatever other sections stand there; None where it is not there."""
+    content = _read_toml(path)
+    return _section(path, name, kind, content[name], {}) if name in content else None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        import tomllib
+    except ImportError:  # Python 3.10
+        try:
+            import tomli as tomllib
+        except ImportError:
+            raise RealRAGError("Reading a recipe needs Python 3.11, or `pip install realrag[train]`.") from None
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RealRAGError(f"The recipe {path} cannot be read: {error}") from None
+
+
+def _section(path: Path, name: str, kind: type, values: Any, given: dict[str, str]):
+    defaults = asdict(kind())
+    if not isinstance(values, dict) or (strange := sorted(values.keys() - defaults.keys())):
+        named = strange[0] if isinstance(values, dict) else name
+        raise RealRAGError(f"{path}, [{name}]: {named!r} is not known. Known are {', '.join(defaults)}.")
+    chosen = {}
+    for key, value in values.items():
+        right = type(defaults[key])
+        value = tuple(value) if right is tuple and isinstance(value, list) else value
+        value = float(value) if right is float and type(value) is int else value
+        if type(value) is not right:
+            raise RealRAGError(f"{path}, [{name}]: {key} is {value!r}; it must be like {defaults[key]!r}.")
+        if key in getattr(kind, "paths", ()):
+            places = [_near(path, each, key) for each in (value if right is tuple else (value,))]
+            value = tuple(places) if right is tuple else places[0]
+        chosen[key] = value
+    chosen |= {key: value for key, value in given.items() if value and key in defaults}
+    return kind(**chosen)
+
+
+def _near(recipe: Path, value: str, key: str) -> str:
+    """A path of a recipe, seen from the recipe's folder. A hub name such as "someone/model" is no path unless it is there."""
+    near = Path(recipe).parent / str(value)
+    return str(near) if value and (key != "model" or near.exists()) else value

@@ -1,0 +1,1 @@
+"""The command `votes`: which pictures people prefer."""
