@@ -33,7 +33,11 @@ class Reference:
 
     def credit(self) -> str:
         """One line an artist can print under a picture."""
-        parts = [self.caption or self.file, f"by {self.author}" if self.author else "", self.licence or "licence not stated"]
+        parts = [
+            self.caption or self.file,
+            f"by {self.author}" if self.author else "",
+            self.licence or "licence not stated",
+        ]
         return ", ".join(part for part in parts if part) + (f", {self.source}" if self.source else "")
 
 

@@ -106,7 +106,9 @@ class Retriever:
             seen = unit_rows(self.encoder.encode_images(pixels).numpy())
             seen = through_head(self.head, seen)
         if image is None and not all(text.strip() for text in texts):
-            raise QueryError("Nothing is asked: the prompt is empty and there is no picture. Write what you want to see.")
+            raise QueryError(
+                "Nothing is asked: the prompt is empty and there is no picture. Write what you want to see."
+            )
         if not any(text.strip() for text in texts):
             return np.repeat(seen, len(texts), axis=0)
         said = unit_rows(self.encoder.encode_texts(texts).numpy())
@@ -139,7 +141,9 @@ class Retriever:
         if not isinstance(k, int) or not 1 <= k <= MAX_K:
             raise QueryError(f"{k!r} references are asked for; the number goes from 1 to {MAX_K}.")
         if min_score is not None and not -1 <= min_score <= 1:
-            raise QueryError(f"min_score is {min_score}; scores go from -1 to 1, useful bounds lie between 0.1 and 0.5.")
+            raise QueryError(
+                f"min_score is {min_score}; scores go from -1 to 1, useful bounds lie between 0.1 and 0.5."
+            )
         if not 0 <= diversity <= 1:
             raise QueryError(f"diversity is {diversity}; it goes from 0 (best matches) to 1 (most different).")
         if not texts:
@@ -154,11 +158,15 @@ class Retriever:
         scores, rows = self.index.search(queries, pool, allowed)
         answers = []
         for number, text in enumerate(texts):
-            chosen, best = self._choose(queries[number], scores[number], rows[number], allowed, open_rows, k, min_score, diversity)
+            chosen, best = self._choose(
+                queries[number], scores[number], rows[number], allowed, open_rows, k, min_score, diversity
+            )
             answers.append(self._references(text, chosen, best, k, min_score, note))
         return answers
 
-    def _choose(self, query, scores, rows, allowed, open_rows, k, min_score, diversity) -> tuple[list[tuple[float, int]], float]:
+    def _choose(
+        self, query, scores, rows, allowed, open_rows, k, min_score, diversity
+    ) -> tuple[list[tuple[float, int]], float]:
         """[(score, row)] of the answer, and the best score there was. Looks deeper while near-duplicates fill the pool."""
         deepest = min(open_rows, DEEPEST * len(rows))
         while True:
@@ -207,7 +215,9 @@ def own_encoder(bundle: Bundle, device) -> Encoder:
     name, folder = bundle.manifest.encoder["name"], bundle.encoder_folder
     if folder is not None:
         return load_encoder(name, folder=folder, device=device, offline=True)
-    if name != DEFAULT_ENCODER and (name.partition(":")[2] == "" or any(sign in name for sign in "/\\") or Path(name).exists()):
+    if name != DEFAULT_ENCODER and (
+        name.partition(":")[2] == "" or any(sign in name for sign in "/\\") or Path(name).exists()
+    ):
         raise EncoderError(
             f"The bundle {bundle.folder} was made with {name!r} and does not carry its weights. Ask its author for one made "
             "with --with-encoder, or give the encoder yourself."

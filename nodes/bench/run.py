@@ -42,7 +42,9 @@ def steered(model, job: dict):
     if job["family"].startswith("sd35"):
         dtype = next(model.model.diffusion_model.parameters()).dtype
         weights = plugin("nodes.bench.models").instantx_weights(base.width, base.double, dtype)
-        managed = plugin("nodes.injection.load_adapter").ManagedAdapter.of(plugin("realrag.adapters").build_adapter(weights))
+        managed = plugin("nodes.injection.load_adapter").ManagedAdapter.of(
+            plugin("realrag.adapters").build_adapter(weights)
+        )
         features = [torch.randn(1, 729, managed.adapter.spec.encoder_dim) for _ in range(job["references"])]
         injection = plugin("nodes.injection.model.xlabs").InstantXInjection(base, managed, features, **dials)
     else:

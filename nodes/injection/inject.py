@@ -85,7 +85,9 @@ def with_adapter(base: Base, images, managed: ManagedAdapter, clip_vision, dials
     spec = managed.adapter.spec
     spec.check_base(base.family, base.name, base.width, base.double + base.single * spec.single_blocks)
     features = encode_references.features(spec, clip_vision, images, managed.head)
-    injection = bake_pack.injected(base, spec.family, bake_pack.bake(base, managed, features), len(images), managed, dials)
+    injection = bake_pack.injected(
+        base, spec.family, bake_pack.bake(base, managed, features), len(images), managed, dials
+    )
     report = f"Adapter: {spec.label}. {counted(images)}, {len(images) * spec.tokens} tokens."
     if (spec.family, spec.tokens) == ("flux-xlabs", 4):
         report += " Warning: XLabs v1 was made for true CFG: set cfg to about 4 in the sampler, with a negative prompt."
@@ -245,7 +247,18 @@ class InjectReferences(io.ComfyNode):
         count = len(pictures) if pack is None else len(pack)
         dials["controls"] = advanced_inputs.read(shown, count, profile=profile, **controls)
         made = inject(
-            model, pictures, adapter, clip_vision, vae, conditioning, path, downsampling, pack, latent, negative, **dials
+            model,
+            pictures,
+            adapter,
+            clip_vision,
+            vae,
+            conditioning,
+            path,
+            downsampling,
+            pack,
+            latent,
+            negative,
+            **dials,
         )
         lines = [made.report, *advanced_inputs.words(dials["controls"]), getattr(references, "note", "")]
         return io.NodeOutput(

@@ -53,7 +53,9 @@ def read_about(path: Path) -> dict[str, str]:
     if about.get("format") != FORMAT:
         return {}
     if about.get("version") != VERSION:
-        raise AdapterError(f"It is of version {about.get('version')!r}; this RealRAG reads {VERSION!r}. Update RealRAG.")
+        raise AdapterError(
+            f"It is of version {about.get('version')!r}; this RealRAG reads {VERSION!r}. Update RealRAG."
+        )
     if missing := [name for name in ABOUT if name not in about]:
         raise AdapterError(f"It does not say its {missing[0]}. The file is damaged: get it again.")
     return about

@@ -67,7 +67,8 @@ def inspect(shapes: Shapes) -> AdapterSpec:
     check_shapes(shapes, expected, label)
     return AdapterSpec(
         family=FAMILY,
-        label=f"Flux XLabs layout, {tokens} spatial tokens" if spatial
+        label=f"Flux XLabs layout, {tokens} spatial tokens"
+        if spatial
         else VERSIONS.get(tokens, f"Flux XLabs layout, {tokens} tokens"),
         base="FLUX.1",
         width=width,

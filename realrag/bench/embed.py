@@ -17,7 +17,9 @@ from ..photos.scan import scan
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encoder", default=DEFAULT_ENCODER, help="encoder name, as for `realrag index`")
-    parser.add_argument("--untrained", metavar="ARCH", help="an open_clip model with random weights: same speed, no download")
+    parser.add_argument(
+        "--untrained", metavar="ARCH", help="an open_clip model with random weights: same speed, no download"
+    )
     parser.add_argument("--photos", type=Path, help="folder of photos (default: JPEGs made here)")
     parser.add_argument("--number", type=int, default=0, help="photos to time (0: 128 on a CPU, 4096 on a GPU)")
     parser.add_argument("--side", type=int, default=256, help="longest side of the JPEGs made here, in pixels")
@@ -33,7 +35,10 @@ def make_photos(folder: Path, number: int, side: int, seed: int = 0) -> None:
 
     random = np.random.default_rng(seed)
     for index in range(number):
-        layers = [random.integers(0, 256, (max(2, side * 3 // 4 >> shift), max(2, side >> shift), 3)) for shift in (0, 2, 4, 6)]
+        layers = [
+            random.integers(0, 256, (max(2, side * 3 // 4 >> shift), max(2, side >> shift), 3))
+            for shift in (0, 2, 4, 6)
+        ]
         pictures = [
             np.asarray(Image.fromarray(layer.astype(np.uint8)).resize((side, side * 3 // 4), Image.Resampling.BICUBIC))
             for layer in layers

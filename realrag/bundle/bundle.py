@@ -75,7 +75,9 @@ def manifest_bytes(content: dict) -> bytes:
     """manifest.json of what `heads_content` and the other keys say. BundleError where it would be too large to be read."""
     data = json.dumps({"format": FORMAT, **content}, indent=1, sort_keys=True, ensure_ascii=False).encode()
     if len(data) > MAX_MANIFEST:
-        raise BundleError(f"The manifest would have {len(data)} bytes; at most {MAX_MANIFEST} are read. Use fewer heads.")
+        raise BundleError(
+            f"The manifest would have {len(data)} bytes; at most {MAX_MANIFEST} are read. Use fewer heads."
+        )
     return data
 
 
@@ -118,18 +120,30 @@ def _check(content: dict, id: str) -> Manifest:
     need(is_hex(encoder["fingerprint"], 64) and is_hex(encoder["weights_sha256"], 64), "encoder hashes")
     need(is_count(content["count"]) and content["count"] > 0, "count")
     need(is_count(content["dim"], MAX_DIM) and content["dim"] > 0 and encoder["dim"] == content["dim"], "dim")
-    need(all(is_count(content[key], 1 << 14) and content[key] for key in ("picture_longest", "thumbnail_longest")), "sizes")
+    need(
+        all(is_count(content[key], 1 << 14) and content[key] for key in ("picture_longest", "thumbnail_longest")),
+        "sizes",
+    )
     licences = content["licences"]
     need(isinstance(licences, dict) and len(licences) <= 10_000 and all(map(is_count, licences.values())), "licences")
     need(isinstance(listed, list) and 0 < len(listed) <= MAX_FILES, "files")
     files = []
     for entry in listed:
         need(isinstance(entry, dict) and set(entry) == {"path", "bytes", "sha256", "role"}, "a file's fields")
-        need(isinstance(entry["path"], str) and is_count(entry["bytes"]) and is_hex(entry["sha256"], 64), "a file's values")
+        need(
+            isinstance(entry["path"], str) and is_count(entry["bytes"]) and is_hex(entry["sha256"], 64),
+            "a file's values",
+        )
         need(entry["role"] in ROLES, f"the role {str(entry['role'])[:40]!r}")
         suffixes = ROLES[entry["role"]][1]
-        need(entry["role"] != "encoder" or entry["path"].startswith(ENCODER + "/"), f"{entry['path'][:80]!r} outside {ENCODER}/")
-        need(entry["path"].endswith(suffixes), f"{entry['path'][:80]!r}: a file of this role ends in {' or '.join(suffixes)}")
+        need(
+            entry["role"] != "encoder" or entry["path"].startswith(ENCODER + "/"),
+            f"{entry['path'][:80]!r} outside {ENCODER}/",
+        )
+        need(
+            entry["path"].endswith(suffixes),
+            f"{entry['path'][:80]!r}: a file of this role ends in {' or '.join(suffixes)}",
+        )
         files.append(BundleFile(**entry))
     folded = [file.path.casefold() for file in files]
     need(len(set(folded)) == len(folded) and MANIFEST not in folded, "a file is listed twice")
@@ -200,13 +214,17 @@ class Bundle:
             if (size := path.stat().st_size) != file.bytes:
                 raise BundleError(f"{path} has {size} bytes, the manifest says {file.bytes}. {AGAIN}")
             if (digest := verdicts.sha256(path)) != file.sha256:
-                raise BundleError(f"{path} has changed: sha256 {digest[:12]}..., the manifest says {file.sha256[:12]}.... {AGAIN}")
+                raise BundleError(
+                    f"{path} has changed: sha256 {digest[:12]}..., the manifest says {file.sha256[:12]}.... {AGAIN}"
+                )
             done += file.bytes
             progress(done, total)
         listed = {self.folder / file.path for file in self.manifest.of("encoder")}
         if listed and (strange := set((self.folder / ENCODER).rglob("*")) - listed):
-            raise BundleError(f"{self.folder} holds files in {ENCODER}/ that its manifest does not list, such as "
-                              f"{sorted(strange)[0].name!r}. Remove them, or get the bundle again from its author.")
+            raise BundleError(
+                f"{self.folder} holds files in {ENCODER}/ that its manifest does not list, such as "
+                f"{sorted(strange)[0].name!r}. Remove them, or get the bundle again from its author."
+            )
 
     @cached_property
     def _packs(self) -> dict[str, list[Path]]:
@@ -249,7 +267,9 @@ class Bundle:
         if (chosen := self.manifest.head(name)) is None:
             return None
         path = self.folder / chosen.file.path
-        if sha256_file(path) != chosen.file.sha256:  # again, as a head may be asked for long after the bundle was opened
+        if (
+            sha256_file(path) != chosen.file.sha256
+        ):  # again, as a head may be asked for long after the bundle was opened
             raise BundleError(f"{path} has changed since the bundle was opened. {AGAIN}")
         return load_head(path, self.manifest.dim, self.manifest.encoder["fingerprint"])
 

@@ -22,7 +22,9 @@ def heads_by_name(given: Sequence[str], dim: int) -> dict[str, Path]:
         if not sign or Path(text).is_file():
             name, file = own_name(load_head(Path(text), dim).facts), text
         if name in named:
-            raise BundleError(f"Two heads are called {name!r} ({named[name]}, {file}). Give each a name of its own: NAME=FILE.")
+            raise BundleError(
+                f"Two heads are called {name!r} ({named[name]}, {file}). Give each a name of its own: NAME=FILE."
+            )
         named[name] = Path(file)
     return named
 
@@ -46,7 +48,9 @@ def change_heads(folder: Path, add: Mapping[str, Path], remove: Sequence[str] = 
                 raise BundleError(f"The head {first!r} cannot be removed and be the first. Leave out one of the two.")
             heads = put_heads(folder, [head for head in old.heads if head.name not in remove], add, old.encoder)
             heads.sort(key=lambda head: bool(first) and head.name != first)
-            files = sorted([file for file in old.files if file.role != "head"] + [head.file for head in heads], key=_path)
+            files = sorted(
+                [file for file in old.files if file.role != "head"] + [head.file for head in heads], key=_path
+            )
             kept = ("encoder", "count", "dim", "picture_longest", "thumbnail_longest", "licences")
             content = {**{key: getattr(old, key) for key in kept}, **heads_content(heads), "files": [*map(vars, files)]}
             write_atomic(folder / MANIFEST, manifest_bytes(content))
@@ -90,7 +94,9 @@ def put_heads(folder: Path, heads: Sequence[BundleHead], add: Mapping[str, Path]
             if head.name.casefold() == name.casefold():
                 raise BundleError(f"The names {head.name!r} and {name!r} differ in capitals only. Choose another.")
             if head.file.sha256 == digest:
-                raise BundleError(f"{path} is in the bundle already, as {head.name!r}. To rename it, remove that one first.")
+                raise BundleError(
+                    f"{path} is in the bundle already, as {head.name!r}. To rename it, remove that one first."
+                )
         file = BundleFile(f"head-{digest[:12]}.safetensors", len(data), digest, "head")
         heads[at : at + 1] = [BundleHead(name, file, facts)]
         written[file.path] = data

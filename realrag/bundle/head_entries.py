@@ -64,7 +64,11 @@ def read_heads(content: dict, files: Sequence[BundleFile]) -> tuple[BundleHead, 
     if "head" in content or not isinstance(entries, list) or not 0 < len(entries) <= MAX_HEADS:
         raise ValueError(f"heads: a list of 1 to {MAX_HEADS}")
     for entry in entries:
-        if not isinstance(entry, dict) or set(entry) != {"name", "path", "facts"} or not isinstance(entry["facts"], dict):
+        if (
+            not isinstance(entry, dict)
+            or set(entry) != {"name", "path", "facts"}
+            or not isinstance(entry["facts"], dict)
+        ):
             raise ValueError("a head's fields")
         if not is_head_name(entry["name"]):
             raise ValueError(f"the head's name {str(entry['name'])[:40]!r}: it is {NAMING}")

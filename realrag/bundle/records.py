@@ -61,16 +61,6 @@ def record_id(sha256: str) -> str:
     return sha256[:16]
 
 
-
-
-
-
-
-
-
-
-
-
 def parse_record(line: bytes, number: int) -> Record:
     """One line -> Record. BundleError names the line and the field."""
 

@@ -42,7 +42,9 @@ def heads(args) -> int:
         made_for = generator_of(head.facts) or "a generator it does not name"
         print(f"{head.name}: trained for {made_for}{', the default' if not number else ''}")
     count = len(manifest.heads)
-    print(f"{args.bundle}: {count or 'no'} head{'s' * (count != 1)} over {manifest.count} photos, bundle {manifest.id[:12]}")
+    print(
+        f"{args.bundle}: {count or 'no'} head{'s' * (count != 1)} over {manifest.count} photos, bundle {manifest.id[:12]}"
+    )
     return 0
 
 
@@ -67,13 +69,17 @@ def push(args) -> int:
         try:
             evaluation = strict_json(args.evaluation.read_bytes())
         except ValueError as error:
-            raise HubError(f"{args.evaluation} is not valid JSON ({error}). Give the trainer's evaluate.json.") from None
+            raise HubError(
+                f"{args.evaluation} is not valid JSON ({error}). Give the trainer's evaluate.json."
+            ) from None
     with bar("checking", "byte") as progress:
         bundle = Bundle(args.bundle, default_cache(), progress)
     made = run(bundle, args.repo, public=args.public, evaluation=evaluation)
     who = "private" if made.private else "public"
     print(f"{made.url}: {bundle.manifest.count} photos, {who}. Who may read it gets exactly this bundle with")
-    print(f"  realrag pull {args.repo} --revision {made.commit} --out ComfyUI/models/realrag/{args.repo.partition('/')[2]}")
+    print(
+        f"  realrag pull {args.repo} --revision {made.commit} --out ComfyUI/models/realrag/{args.repo.partition('/')[2]}"
+    )
     return 0
 
 
@@ -85,7 +91,11 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     )  # fmt: skip
     one.add_argument("bundle", type=Path)
     one.add_argument(
-        "--add", action="append", default=[], metavar="[NAME=]FILE", help="a head; without NAME it has its generator's name"
+        "--add",
+        action="append",
+        default=[],
+        metavar="[NAME=]FILE",
+        help="a head; without NAME it has its generator's name",
     )
     one.add_argument("--remove", action="append", default=[], metavar="NAME")
     one.add_argument("--first", default="", metavar="NAME", help="the head that answers where nobody chooses one")
@@ -96,7 +106,9 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         "realrag pull OWNER/NAME --revision 0123456789abcdef0123456789abcdef01234567 --out ComfyUI/models/realrag/NAME",
     )  # fmt: skip
     one.add_argument("repo", metavar="OWNER/NAME")
-    one.add_argument("--revision", default="", metavar="COMMIT", help="40 hex digits; without it the present one is told")
+    one.add_argument(
+        "--revision", default="", metavar="COMMIT", help="40 hex digits; without it the present one is told"
+    )
     one.add_argument("--out", type=Path, required=True, help="the bundle's folder, new or empty")
     one.add_argument("--max-gb", type=float, default=50, help="refuse a bundle larger than this (default 50)")
 

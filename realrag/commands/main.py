@@ -69,7 +69,10 @@ def index(args) -> int:
         print(f"{args.out}: {report.total} photos, encoder {encoder.name}, bundle {report.bundle_id[:12]}")
     share = 100 * len(report.rejected) / max(1, report.found)
     if share > args.max_rejected:
-        print(f"{share:.1f} % of the photos were rejected, more than --max-rejected {args.max_rejected:g}.", file=sys.stderr)
+        print(
+            f"{share:.1f} % of the photos were rejected, more than --max-rejected {args.max_rejected:g}.",
+            file=sys.stderr,
+        )
         return MANY_REJECTED
     return OK
 
@@ -187,7 +190,9 @@ def parser() -> argparse.ArgumentParser:
         return made
 
     def common(made: argparse.ArgumentParser, encoder: str | None) -> None:
-        made.add_argument("--encoder", default=encoder, help="realrag-small, or an open_clip model as NAME:TAG or NAME:FILE")
+        made.add_argument(
+            "--encoder", default=encoder, help="realrag-small, or an open_clip model as NAME:TAG or NAME:FILE"
+        )
         made.add_argument("--device", default="cpu", help="cpu, cuda, mps")
         made.add_argument("--json", action="store_true", help="print JSON and nothing else")
 
@@ -198,7 +203,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("photos", type=Path, help="folder of JPEG, PNG and WebP files; sub-folders are classes")
     one.add_argument("--out", type=Path, required=True, help="the bundle's folder")
     common(one, DEFAULT_ENCODER)
-    one.add_argument("--captions", type=Path, help="CSV or JSONL with a column `file`, and caption, class, author, licence, source")
+    one.add_argument(
+        "--captions", type=Path, help="CSV or JSONL with a column `file`, and caption, class, author, licence, source"
+    )
     group = one.add_mutually_exclusive_group()
     group.add_argument("--add", action="store_true", help="keep photos of the bundle that are not in this folder")
     group.add_argument("--remove", action="store_true", help="take the photos in this folder out of the bundle")
@@ -209,11 +216,17 @@ def parser() -> argparse.ArgumentParser:
         "--head", action="append", default=[], metavar="[NAME=]FILE",
         help="a reflective head to put into the bundle (repeat for one a generator; without NAME its generator's name)",
     )  # fmt: skip
-    one.add_argument("--reuse", type=Path, metavar="BUNDLE", help="take over its vectors, where --encoder differs in its words alone")
+    one.add_argument(
+        "--reuse", type=Path, metavar="BUNDLE", help="take over its vectors, where --encoder differs in its words alone"
+    )
     one.add_argument("--with-encoder", action="store_true", help="put the encoder's weights into the bundle")
     one.add_argument("--picture-size", type=int, help="longest side of the kept pictures in pixels (default 768)")
-    one.add_argument("--batch", type=int, default=0, help="photos a step of the encoder (0: 32 on a CPU, what fits on a GPU)")
-    one.add_argument("--workers", type=int, default=0, help="decoding threads (0: 4 beside a CPU encoder, all cores for a GPU)")
+    one.add_argument(
+        "--batch", type=int, default=0, help="photos a step of the encoder (0: 32 on a CPU, what fits on a GPU)"
+    )
+    one.add_argument(
+        "--workers", type=int, default=0, help="decoding threads (0: 4 beside a CPU encoder, all cores for a GPU)"
+    )
     one.add_argument("--max-rejected", type=float, default=10, metavar="PERCENT", help="exit with 3 above this share")
 
     one = command("search", search, "Ask a bundle for real photos.", 'realrag search my-photos "a 1994 Audi 100" -k 5')
@@ -221,11 +234,15 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("text", nargs="?", default="", help="what you want to see; may be empty where --image is given")
     one.add_argument("--image", type=Path, help="a picture to ask with")
     one.add_argument("-k", type=int, default=4, help="how many photos")
-    one.add_argument("--head", default=AUTO, metavar="NAME", help="a head of the bundle; auto: its first; none: the plain encoder")
+    one.add_argument(
+        "--head", default=AUTO, metavar="NAME", help="a head of the bundle; auto: its first; none: the plain encoder"
+    )
     one.add_argument("--min-score", type=float, help="leave out photos below this cosine")
     one.add_argument("--diversity", type=float, default=0.0, help="0 best matches .. 1 most different")
     one.add_argument("--class", dest="classes", action="append", default=[], help="only this class (repeat for more)")
-    one.add_argument("--licence", dest="licences", action="append", default=[], help="only this licence (repeat for more)")
+    one.add_argument(
+        "--licence", dest="licences", action="append", default=[], help="only this licence (repeat for more)"
+    )
     one.add_argument("--id", dest="ids", action="append", default=[], help="only this photo (repeat for more)")
     one.add_argument("--without", action="append", default=[], metavar="ID", help="never this photo (repeat for more)")
     common(one, None)
@@ -249,7 +266,9 @@ def parser() -> argparse.ArgumentParser:
     one = command("demo", demo, "Index the shipped photos and ask several prompts.", "realrag demo --out demo-out")
     one.add_argument("--out", type=Path, default=Path("demo-out"))
 
-    what = commands.add_parser("bench", help="Measure speed, as ratios within one run.").add_subparsers(required=True, dest="what")
+    what = commands.add_parser("bench", help="Measure speed, as ratios within one run.").add_subparsers(
+        required=True, dest="what"
+    )
     for name, module, example in (
         ("search", bench_search, "realrag bench search --rows 1000000"),
         ("embed", bench_embed, "realrag bench embed --untrained ViT-B-32"),

@@ -34,7 +34,16 @@ HELD_OUT = (
     "alpro vanilla soyghurt", "arla ecological sour cream", "arla sour milk", "arla standard milk", "bravo apple juice",
     "garant ecological standard milk", "yoggi vanilla yoghurt",
 )  # fmt: skip
-SEEN = ("granny smith", "banana", "orange", "red bell pepper", "carrots", "kiwi", "oatly oat milk", "tropicana mandarin morning")
+SEEN = (
+    "granny smith",
+    "banana",
+    "orange",
+    "red bell pepper",
+    "carrots",
+    "kiwi",
+    "oatly oat milk",
+    "tropicana mandarin morning",
+)
 PROMPT = "a photo of {}"
 SEED = 0
 STRENGTH = 1.5  # found best for the miniatures: docs/miniature.md
@@ -79,7 +88,9 @@ def paint_all(
             )  # fmt: skip
             seen = features.of(pictures)
             said = [judge.names[row] for row in judge(seen).argmax(1).tolist()]
-            made.append(Painted(name, given is not None, pictures, judge.margins(seen, labels), said, copied(seen, photos)))
+            made.append(
+                Painted(name, given is not None, pictures, judge.margins(seen, labels), said, copied(seen, photos))
+            )
     return made
 
 
@@ -87,7 +98,10 @@ def pixels(image) -> Tensor:
     """(3, SIZE, SIZE) in 0..1 of the largest square in the middle."""
     from PIL import Image, ImageOps
 
-    return torch.from_numpy(np.array(ImageOps.fit(image, (SIZE, SIZE), Image.Resampling.BICUBIC))).permute(2, 0, 1).float() / 255
+    return (
+        torch.from_numpy(np.array(ImageOps.fit(image, (SIZE, SIZE), Image.Resampling.BICUBIC))).permute(2, 0, 1).float()
+        / 255
+    )
 
 
 def right(painted: Painted, rows: slice) -> str:
@@ -108,7 +122,9 @@ def summary(painted: list[Painted]) -> list[str]:
 
 def worst(painted: list[Painted]) -> list[tuple[Painted, int]]:
     """The pictures with a reference that the judge likes least, worst first."""
-    all_of = [(float(margin), at, row) for at, p in enumerate(painted) if p.steered for row, margin in enumerate(p.margins)]
+    all_of = [
+        (float(margin), at, row) for at, p in enumerate(painted) if p.steered for row, margin in enumerate(p.margins)
+    ]
     return [(painted[at], row) for _, at, row in sorted(all_of)[:WORST]]
 
 

@@ -54,7 +54,9 @@ def run_demo(
     picture, table = out / "references.png", out / "references.json"
     write_atomic(picture, lambda file: contact_sheet(answers, COLUMNS).save(file, "PNG"))
     content = [{"prompt": answer.query, "note": answer.note, "references": answer.as_json()} for answer in answers]
-    write_atomic(table, json.dumps({"bundle": report.bundle_id, "answers": content}, indent=1, ensure_ascii=False).encode())
+    write_atomic(
+        table, json.dumps({"bundle": report.bundle_id, "answers": content}, indent=1, ensure_ascii=False).encode()
+    )
     written, said = [picture, table], []
     if families_there():
         things = pictures.HELD_OUT + pictures.SEEN

@@ -67,7 +67,9 @@ class Encoder(torch.nn.Module):
     @cached_property
     def image_fingerprint(self) -> str:
         """The same of the image tower alone: equal ones give the same vectors to photos."""
-        return sha256_bytes(canonical_json({"weights": weights_sha256(self, self.image_side), "preprocess": asdict(self.preprocess)}))
+        return sha256_bytes(
+            canonical_json({"weights": weights_sha256(self, self.image_side), "preprocess": asdict(self.preprocess)})
+        )
 
     def reads(self, made_with: dict) -> bool:
         """Whether the photo vectors of a bundle, made with this encoder entry of its manifest, are those of this encoder: it
@@ -85,7 +87,11 @@ class Encoder(torch.nn.Module):
             "name": self.name,
             "dim": self.dim,
             "weights_sha256": self.weights_sha256,
-            "preprocess": {**asdict(self.preprocess), "mean": list(self.preprocess.mean), "std": list(self.preprocess.std)},
+            "preprocess": {
+                **asdict(self.preprocess),
+                "mean": list(self.preprocess.mean),
+                "std": list(self.preprocess.std),
+            },
             "fingerprint": self.fingerprint,
         }
 
@@ -129,9 +135,3 @@ class Encoder(torch.nn.Module):
     def save_pretrained(self, folder: Path) -> list[Path]:
         """Write what `load_encoder(folder)` needs into `folder`; returns the files. safetensors and JSON only."""
         raise NotImplementedError
-
-
-
-
-
-

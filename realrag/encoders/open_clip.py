@@ -25,7 +25,9 @@ class OpenClipEncoder(Encoder):
         super().__init__()
         try:
             import open_clip
-        except Exception as error:  # a broken wheel fails in many ways, and each must leave the rest of the pack working
+        except (
+            Exception
+        ) as error:  # a broken wheel fails in many ways, and each must leave the rest of the pack working
             raise EncoderError(
                 f"Encoder {name!r} needs open_clip, which does not import here ({type(error).__name__}: {error}). "
                 "Install it with `pip install open_clip_torch`."
@@ -80,7 +82,9 @@ class OpenClipEncoder(Encoder):
             config["realrag_tuned"] = self.tuned
         (folder / self.CONFIG).write_bytes(json.dumps(config, indent=1, sort_keys=True).encode())
         # clone(): safetensors refuses tensors that share memory (tied weights)
-        save_file({key: value.clone().contiguous() for key, value in self.towers.state_dict().items()}, folder / self.WEIGHTS)
+        save_file(
+            {key: value.clone().contiguous() for key, value in self.towers.state_dict().items()}, folder / self.WEIGHTS
+        )
         if hasattr(self._tokenizer, "tokenizer"):  # a Hugging Face tokenizer has files of its own
             self._tokenizer.tokenizer.save_pretrained(folder)
         return sorted(path for path in folder.iterdir() if path.is_file())

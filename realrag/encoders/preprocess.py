@@ -17,7 +17,9 @@ MODES = {
 }
 
 
-WIDEST = 64  # times as long as it is wide; a 20,000 x 1 picture would otherwise be enlarged to gigabytes before the crop
+WIDEST = (
+    64  # times as long as it is wide; a 20,000 x 1 picture would otherwise be enlarged to gigabytes before the crop
+)
 
 
 def _without_far_ends(image):
@@ -49,7 +51,9 @@ class Preprocess:
                 "interpolations bicubic and bilinear."
             )
         if not 1 <= int(self.size) <= 4096 or len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise EncoderError(f"Preprocessing {asdict(self)} is not usable: size 1..4096, three means, three stds above 0.")
+            raise EncoderError(
+                f"Preprocessing {asdict(self)} is not usable: size 1..4096, three means, three stds above 0."
+            )
 
     def pixels(self, image) -> Tensor:
         """PIL image -> (3, size, size) uint8, resized by Pillow with antialiasing, as torchvision does for PIL input."""

@@ -18,7 +18,9 @@ LOG_IN = "Log in with `hf auth login`, or put a token of yours in HF_TOKEN."
 def checked(repo: str) -> str:
     """OWNER/NAME as it is, or HubError."""
     if not _REPO.fullmatch(repo) or "--" in repo or ".." in repo:
-        raise HubError(f"{repo[:120]!r} is no name of a repository. Write it as OWNER/NAME, as it stands in its address.")
+        raise HubError(
+            f"{repo[:120]!r} is no name of a repository. Write it as OWNER/NAME, as it stands in its address."
+        )
     return repo
 
 
@@ -47,7 +49,9 @@ def in_words(api, repo: str, commit: str, offline: str) -> Iterator[None]:
         while causes[-1].__cause__ is not None:
             causes.append(causes[-1].__cause__)
         kinds = {kind.__name__ for each in causes for kind in type(each).__mro__}
-        status = next((each.response.status_code for each in causes if getattr(each, "response", None) is not None), None)
+        status = next(
+            (each.response.status_code for each in causes if getattr(each, "response", None) is not None), None
+        )
         url = f"{api.endpoint}/{repo}/tree/{commit}"
         if "GatedRepoError" in kinds:
             told = f"{repo} asks for its owner's consent. Ask for it at {api.endpoint}/{repo}, then: {LOG_IN}"

@@ -124,7 +124,9 @@ def _measured(report: dict, fingerprint: str) -> str:
             "95 % intervals over classes; an interval of a difference with 0 in it resolves nothing."
         )
         if generator.startswith("stand-in"):
-            lines.append("**No generator drew anything here.** A stand-in altered photos; it says nothing of a real generator.")
+            lines.append(
+                "**No generator drew anything here.** A stand-in altered photos; it says nothing of a real generator."
+            )
         splits = [split for arm in report["arms"].values() for split in arm["splits"].values()]
         measures = [measure for measure in MEASURES if any(measure in split for split in splits)]
         lines += ["", f"| arm | prompts | {' | '.join(measures)} |", "|---" * (len(measures) + 2) + "|"]
@@ -138,7 +140,9 @@ def _measured(report: dict, fingerprint: str) -> str:
                 cells = [_interval(row[m], "+") if m in row else "-" for m in measures]
                 lines.append(f"| {plain(pair)} | {plain(split)} | {' | '.join(cells)} |")
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise HubError(f"The evaluation is none of the trainer's evaluate.json ({type(error).__name__}: {error}).") from None
+        raise HubError(
+            f"The evaluation is none of the trainer's evaluate.json ({type(error).__name__}: {error})."
+        ) from None
     return "\n".join(lines)
 
 

@@ -59,7 +59,9 @@ def _unpinned(api, repo: str, revision: str, out: Path) -> str:
     """A branch or tag is no revision to rely on, as it may be another tomorrow; which commit it is now, the hub knows."""
     with in_words(api, repo, revision or "main", _offline(out)):
         commit = api.repo_info(repo, revision=revision or None).sha
-    asked = f"{revision[:80]!r} can change" if revision else "No revision is given, and what a repository holds can change"
+    asked = (
+        f"{revision[:80]!r} can change" if revision else "No revision is given, and what a repository holds can change"
+    )
     now = f"{revision[:80] or 'main'} is {commit} now"
     return f"{asked}, so a bundle is pulled by its commit. {now}: run again with --revision {commit}"
 
@@ -73,7 +75,9 @@ def _manifest(api, repo: str, commit: str, out: Path, largest: int) -> tuple[Man
         raise HubError(f"The hub answers for {info.sha} where {commit} was asked for. Give the whole commit.")
     sizes = {file.rfilename: file.size for file in info.siblings}
     if MANIFEST not in sizes or (sizes[MANIFEST] or 0) > MAX_MANIFEST:
-        raise HubError(f"{repo} at {commit} holds no bundle: {MANIFEST} is missing, or larger than {MAX_MANIFEST} bytes.")
+        raise HubError(
+            f"{repo} at {commit} holds no bundle: {MANIFEST} is missing, or larger than {MAX_MANIFEST} bytes."
+        )
     with TemporaryDirectory() as folder:
         path = _fetched(api, repo, commit, MANIFEST, Path(folder), out)
         manifest, data = read_manifest(path.parent), path.read_bytes()
@@ -85,7 +89,9 @@ def _manifest(api, repo: str, commit: str, out: Path, largest: int) -> tuple[Man
                     f"{repo} at {commit}: {file.path} {found}, the manifest says {file.bytes}. Tell the bundle's author."
                 )
     if (total := sum(file.bytes for file in manifest.files)) > largest:
-        raise HubError(f"The bundle has {total / 1e9:.1f} GB, more than {largest / 1e9:.1f}. Ask for more with --max-gb.")
+        raise HubError(
+            f"The bundle has {total / 1e9:.1f} GB, more than {largest / 1e9:.1f}. Ask for more with --max-gb."
+        )
     return manifest, data
 
 
@@ -104,14 +110,18 @@ def _fetch_files(api, repo: str, commit: str, manifest: Manifest, folder: Path, 
     missing = [file for file, path in places.items() if not path.is_file() or verdicts.sha256(path) != file.sha256]
     needed, free = sum(file.bytes for file in missing), shutil.disk_usage(folder).free
     if needed > free:
-        raise HubError(f"{needed / 1e9:.1f} GB are to be fetched and {free / 1e9:.1f} GB are free at {out.parent}. Make room.")
+        raise HubError(
+            f"{needed / 1e9:.1f} GB are to be fetched and {free / 1e9:.1f} GB are free at {out.parent}. Make room."
+        )
     done = total - needed
     for file in missing:
         progress(done, total)
         places[file].unlink(missing_ok=True)
         path = _fetched(api, repo, commit, file.path, folder, out)
         if path.is_symlink():
-            raise HubError("This huggingface_hub leaves links in place of files. Update it: pip install -U huggingface_hub")
+            raise HubError(
+                "This huggingface_hub leaves links in place of files. Update it: pip install -U huggingface_hub"
+            )
         if (digest := verdicts.sha256(path)) != file.sha256:
             path.unlink()
             raise BundleError(

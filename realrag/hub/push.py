@@ -45,7 +45,9 @@ def push(bundle: Bundle, repo: str, *, public: bool = False, evaluation: dict | 
         api.create_repo(repo, private=not public, exist_ok=True)
         info = api.repo_info(repo)
         if not public and not info.private:
-            raise HubError(f"{repo} is public already, so everyone would see the photos. Add --public if that is meant.")
+            raise HubError(
+                f"{repo} is public already, so everyone would see the photos. Add --public if that is meant."
+            )
         ours = {MANIFEST, *(file.path for file in manifest.files)}
         there = {file.rfilename for file in info.siblings}
         operations = [CommitOperationAdd(name, str(bundle.folder / name)) for name in sorted(ours)]

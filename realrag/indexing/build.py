@@ -137,7 +137,9 @@ def build(
     with at_work(out / WORK, rank):
         for folder in (out, out / WORK):
             sweep_temporaries(folder)
-        old = None if rank else _open(out, encoder, sizes)  # before the long look at the photos, so as to refuse at once
+        old = (
+            None if rank else _open(out, encoder, sizes)
+        )  # before the long look at the photos, so as to refuse at once
         source = old or _source(reuse, encoder, sizes)
         library = scan(photos, captions, default, workers=workers, progress=on_scan)
         old = _open(out, encoder, sizes) if rank else old  # after it: process 0 may have finished meanwhile
@@ -161,7 +163,9 @@ def build(
         wanted = _wanted(library, known, mode, refused)
         if not wanted:
             reasons = "; ".join(item.message for item in report.rejected[:3])
-            raise RealRAGError(f"No photo is left to index in {photos}. {reasons or 'It holds no JPEG, PNG or WebP file.'}")
+            raise RealRAGError(
+                f"No photo is left to index in {photos}. {reasons or 'It holds no JPEG, PNG or WebP file.'}"
+            )
         if mode == "remove":
             report.removed = len(known) - len(wanted)
         elif mode == "sync" and old:
@@ -202,7 +206,9 @@ def _refuse_mixing(old: Bundle, out: Path, encoder: Encoder, sizes: Sizes | None
 def _refuse_other_sizes(old: Bundle, out: Path, sizes: Sizes | None) -> None:
     kept = old.manifest.picture_longest, old.manifest.thumbnail_longest
     if sizes and (sizes.picture, sizes.thumbnail) != kept:
-        raise BundleError(f"{out} keeps pictures of {kept[0]} px and thumbnails of {kept[1]} px. Build a new bundle for other sizes.")
+        raise BundleError(
+            f"{out} keeps pictures of {kept[0]} px and thumbnails of {kept[1]} px. Build a new bundle for other sizes."
+        )
 
 
 def _source(reuse: Path | None, encoder: Encoder, sizes: Sizes | None) -> Bundle | None:

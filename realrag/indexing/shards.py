@@ -134,7 +134,9 @@ def read_shard(path: Path) -> list[Item]:
     tensors = load_file(path)
     pictures, thumbnails = tensors["pictures"].tobytes(), tensors["thumbnails"].tobytes()
     items, at, small = [], 0, 0
-    for sha256, embedding, (length, little) in zip(shard_words(path)[0], tensors["embeddings"], tensors["lengths"].tolist()):
+    for sha256, embedding, (length, little) in zip(
+        shard_words(path)[0], tensors["embeddings"], tensors["lengths"].tolist()
+    ):
         thumbnail = thumbnails[small : small + little] if little else None
         items.append(Item(sha256, embedding, pictures[at : at + length], thumbnail))
         at, small = at + length, small + little

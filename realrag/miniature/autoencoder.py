@@ -90,5 +90,7 @@ def load_autoencoder(path: Path) -> Autoencoder:
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise RealRAGError(f"{path} does not hold an autoencoder's weights ({error}). Get or train it again.") from error
+        raise RealRAGError(
+            f"{path} does not hold an autoencoder's weights ({error}). Get or train it again."
+        ) from error
     return model.to(memory_format=torch.channels_last).eval().requires_grad_(False)

@@ -44,5 +44,7 @@ def load_generator(path: Path) -> SD3 | Flux:
         model = net(config(**json.loads(words["config"])))
         model.load_state_dict(state)
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise RealRAGError(f"{path} does not hold the weights its metadata describe ({error}). Get it again.") from error
+        raise RealRAGError(
+            f"{path} does not hold the weights its metadata describe ({error}). Get it again."
+        ) from error
     return model.eval().requires_grad_(False)

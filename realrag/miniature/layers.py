@@ -22,7 +22,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def timestep_embedding(t: Tensor, dim: int = 256) -> Tensor:
     """(B,) of 0..1 -> (B, dim): cosines, then sines, of a thousand t at `dim`/2 frequencies."""
-    frequencies = torch.exp(-math.log(10000) * torch.arange(dim // 2, device=t.device, dtype=torch.float32) / (dim // 2))
+    frequencies = torch.exp(
+        -math.log(10000) * torch.arange(dim // 2, device=t.device, dtype=torch.float32) / (dim // 2)
+    )
     angles = 1000 * t.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 

@@ -86,7 +86,9 @@ def read_table(path: Path) -> list[tuple[str, Credit]]:
             except (ValueError, RecursionError):
                 row = None
             if not isinstance(row, dict):
-                raise RealRAGError(f'{path}, line {number}: not one JSON object of at most 64 KiB, like {{"file": "a.jpg"}}.')
+                raise RealRAGError(
+                    f'{path}, line {number}: not one JSON object of at most 64 KiB, like {{"file": "a.jpg"}}.'
+                )
             rows.append((_file_of(row), _credit(row)))
     else:
         try:
@@ -139,7 +141,9 @@ class Captions:
                 try:
                     row = json.loads(sidecar.read_text(encoding="utf-8-sig"))
                 except (ValueError, RecursionError, OSError):
-                    raise PhotoError("bad_sidecar", f"{path.name}: {sidecar.name} is not JSON. Mend it or remove it.") from None
+                    raise PhotoError(
+                        "bad_sidecar", f"{path.name}: {sidecar.name} is not JSON. Mend it or remove it."
+                    ) from None
                 if isinstance(row, dict):
                     credit = credit.or_else(_credit(row))
         text = path.with_suffix(".txt")

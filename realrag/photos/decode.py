@@ -38,7 +38,9 @@ def _open(data: bytes, name: str, expected: str | None, max_pixels: int):
         except Image.DecompressionBombError:
             raise PhotoError("too_many_pixels", _bomb_text(name, None, max_pixels)) from None
         except Exception:
-            raise PhotoError("not_a_photo", f"{name}: not a JPEG, PNG or WebP picture. Export it again or remove it.") from None
+            raise PhotoError(
+                "not_a_photo", f"{name}: not a JPEG, PNG or WebP picture. Export it again or remove it."
+            ) from None
     if expected and image.format not in (expected, "MPO" if expected == "JPEG" else expected):
         raise PhotoError("wrong_suffix", f"{name}: the file is {image.format}, its name says {expected}. Rename it.")
     if image.width * image.height > max_pixels:
@@ -56,10 +58,14 @@ def read_bytes(path: Path) -> bytes:
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
-            raise PhotoError("too_large", f"{path.name}: {size >> 20} MiB, more than {MAX_BYTES >> 20}. Save a smaller copy.")
+            raise PhotoError(
+                "too_large", f"{path.name}: {size >> 20} MiB, more than {MAX_BYTES >> 20}. Save a smaller copy."
+            )
         data = path.read_bytes()
     except OSError as error:
-        raise PhotoError("unreadable", f"{path.name}: cannot be read ({error.strerror}). Check its permissions.") from None
+        raise PhotoError(
+            "unreadable", f"{path.name}: cannot be read ({error.strerror}). Check its permissions."
+        ) from None
     if not data:
         raise PhotoError("empty", f"{path.name}: the file is empty. Copy it again from its source.")
     return data
@@ -71,7 +77,8 @@ def inspect(path: Path) -> PhotoFile:
     expected = FORMATS.get(path.suffix.lower())
     if expected is None:
         raise PhotoError(
-            "unsupported_format", f"{path.name}: {path.suffix or 'no suffix'} is not read. Save it as JPEG, PNG or WebP."
+            "unsupported_format",
+            f"{path.name}: {path.suffix or 'no suffix'} is not read. Save it as JPEG, PNG or WebP.",
         )
     image = _open(data, path.name, expected, MAX_PIXELS)
     width, height = image.size
@@ -116,7 +123,9 @@ def _to_rgb(image, profile: bytes | None, Image):
             from PIL import ImageCms
 
             srgb = ImageCms.createProfile("sRGB")
-            image = ImageCms.profileToProfile(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), srgb, outputMode="RGB")
+            image = ImageCms.profileToProfile(
+                image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), srgb, outputMode="RGB"
+            )
         except Exception:
             pass  # an unreadable profile: plain conversion below
     if image.mode in ("I;16", "I;16B", "I;16L", "I"):

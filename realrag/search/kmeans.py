@@ -26,7 +26,12 @@ def nearest(rows: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def spherical_kmeans(
-    rows: np.ndarray, lists: int, iterations: int, seed: int, device: str = "cpu", step: Callable[[], None] = lambda: None
+    rows: np.ndarray,
+    lists: int,
+    iterations: int,
+    seed: int,
+    device: str = "cpu",
+    step: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """rows (N, D) float32 of unit length, N >= lists -> (lists, D) float32 unit centres on `device`.
 

@@ -32,7 +32,9 @@ def write(folder: Path) -> None:
     instantx = synthetic_adapters.instantx(width=256, blocks=4, encoder=1024, tokens=18, own_keys=False)
     xlabs = synthetic_adapters.xlabs(width=256, blocks=2, encoder=1024, tokens=36, spatial=True)
     for family, layout, weights in (("sd3", "sd35-instantx", instantx), ("flux", "flux-xlabs", xlabs)):
-        about = dict(format=reading.FORMAT, version=reading.VERSION, base=f"a {family} of random weights", family=layout)
+        about = dict(
+            format=reading.FORMAT, version=reading.VERSION, base=f"a {family} of random weights", family=layout
+        )
         about |= dict(encoder="realrag-small", encoder_sha256=load_encoder().weights_sha256)
         save_file(weights, folder / f"{family}_adapter.safetensors", about)
 

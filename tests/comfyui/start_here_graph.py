@@ -42,9 +42,7 @@ def injection(canvas, mini: dict, found: dict) -> dict:
     links = {"model": (mini, "model"), "references": (found, "references")}
     if ADAPTER.is_file():
         library = next(node for node in canvas.nodes if node["type"] == "RealRAG_LoadRetriever")
-        adapter = canvas.node(
-            "RealRAG_LoadReferenceAdapter", (960, 250), (360, 110), adapter="SD3 miniature (shipped)"
-        )
+        adapter = canvas.node("RealRAG_LoadReferenceAdapter", (960, 250), (360, 110), adapter="SD3 miniature (shipped)")
         links |= {"adapter": (adapter, "adapter"), "clip_vision": (library, "clip_vision")}
     else:
         links |= {"vae": (mini, "vae")}

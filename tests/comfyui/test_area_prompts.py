@@ -34,7 +34,9 @@ def steered(world, way, mask=None):
     found = retrieved(world, 1)
     if mask is not None:
         found = world.plugin("realrag.injection.reference_settings").edit(found, 1, masks=mask[None])
-    return execute(world, way, found, text_rows=False).result[0]  # the prompt's rows never see a masked reference anyway
+    return execute(world, way, found, text_rows=False).result[
+        0
+    ]  # the prompt's rows never see a masked reference anyway
 
 
 @by_way

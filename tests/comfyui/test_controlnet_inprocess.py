@@ -28,7 +28,9 @@ def controlnet(kind):
     config = {**tiny_models.SD3, "num_blocks": 2, "control_latent_channels": 16}
     latents = comfy.latent_formats.SD3()
     latents.shift_factor = 0
-    return comfy.controlnet.ControlNet(built(comfy.cldm.mmdit.ControlNet, config), compression_ratio=1, latent_format=latents)
+    return comfy.controlnet.ControlNet(
+        built(comfy.cldm.mmdit.ControlNet, config), compression_ratio=1, latent_format=latents
+    )
 
 
 def built(net_class, config):
@@ -68,7 +70,17 @@ def sampled(model, prompts, steps=2):
 
     noise = torch.randn(LATENT, generator=torch.Generator().manual_seed(3))
     return comfy.sample.sample(
-        model, noise, steps, 2.0, "euler", "simple", *prompts, torch.zeros(LATENT), denoise=1.0, disable_pbar=True, seed=3
+        model,
+        noise,
+        steps,
+        2.0,
+        "euler",
+        "simple",
+        *prompts,
+        torch.zeros(LATENT),
+        denoise=1.0,
+        disable_pbar=True,
+        seed=3,
     )
 
 

@@ -129,7 +129,8 @@ def test_the_wrong_encoder_is_refused_before_sampling(world):
     vision = Vision()
     vision.width = 32
     adapter = world.plugin("nodes.injection.load_adapter").ManagedAdapter.of(
-        world.plugin("realrag.adapters").build_adapter(WEIGHTS), world.plugin("realrag.adapters.siglip_pooling_head").MapHead(HEAD)
+        world.plugin("realrag.adapters").build_adapter(WEIGHTS),
+        world.plugin("realrag.adapters.siglip_pooling_head").MapHead(HEAD),
     )
     with pytest.raises(world.adapter_error, match="pooled output .* gives width 32"):
         world.inject.InjectReferences.execute(

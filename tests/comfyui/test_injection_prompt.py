@@ -194,7 +194,10 @@ def test_the_kinds_of_model_are_those_of_this_comfyui(world):
     """A class that core renames would silently lose its path."""
     import comfy.model_base
 
-    known = {**world.plugin("nodes.injection.prompt.reference_latents").PERHAPS, **world.plugin("nodes.injection.prompt.image_embeddings").KNOWN}
+    known = {
+        **world.plugin("nodes.injection.prompt.reference_latents").PERHAPS,
+        **world.plugin("nodes.injection.prompt.image_embeddings").KNOWN,
+    }
     assert all(hasattr(comfy.model_base, name) for name in [*known, "Omnigen2"])
 
 

@@ -108,7 +108,12 @@ def test_the_text_encoder_gives_what_the_miniatures_were_trained_on(plugin, load
     clip = load(name)[1]
     encode = plugin("realrag.miniature.text").encode_prompts
     tower = plugin("realrag.encoders.small").load_small_encoder(plugin("realrag.encoders.base").SMALL_FILE).text
-    for text in ("Conference pears, fresh!", "", "so many words " + " ".join(map(str, range(40))), "Crème fraîche 苹果"):
+    for text in (
+        "Conference pears, fresh!",
+        "",
+        "so many words " + " ".join(map(str, range(40))),
+        "Crème fraîche 苹果",
+    ):
         ((states, extra),) = prompt(clip, text)
         expected, pooled = encode(tower, [text])
         assert torch.equal(states, expected) and torch.equal(extra["pooled_output"], pooled)
@@ -224,7 +229,9 @@ def test_the_shipped_adapter_is_offered_last_and_steers_its_own_miniature_only(p
 
 @each_family
 @pytest.mark.parametrize("weights", ["random", "shipped"])
-def test_a_picture_with_a_reference_is_the_one_that_plain_torch_samples(plugin, load, folder, name, weights, monkeypatch):
+def test_a_picture_with_a_reference_is_the_one_that_plain_torch_samples(
+    plugin, load, folder, name, weights, monkeypatch
+):
     """Prompt, encoder, adapter, generator and sampler at once: what was trained and the demo paints is what ComfyUI does."""
     import comfy.sample
     from PIL import Image
@@ -237,10 +244,22 @@ def test_a_picture_with_a_reference_is_the_one_that_plain_torch_samples(plugin, 
     family, text = FAMILIES[name], ("a lemon", "")
     model, clip, _ = load(name)
     (adapter,) = plugin("nodes.injection.load_adapter").LoadReferenceAdapter.execute(f"{name} (shipped)").result
-    library = plugin("nodes.retrieval.load_retriever").LoadReflectiveRetriever.execute(plugin("nodes.folders").SHIPPED).result
-    steered = plugin("nodes.injection.inject").InjectReferences.execute(
-        model, image=photo(1), strength=1.0, start_percent=0.0, end_percent=1.0, adapter=adapter, clip_vision=library[1]
-    ).result[0]
+    library = (
+        plugin("nodes.retrieval.load_retriever").LoadReflectiveRetriever.execute(plugin("nodes.folders").SHIPPED).result
+    )
+    steered = (
+        plugin("nodes.injection.inject")
+        .InjectReferences.execute(
+            model,
+            image=photo(1),
+            strength=1.0,
+            start_percent=0.0,
+            end_percent=1.0,
+            adapter=adapter,
+            clip_vision=library[1],
+        )
+        .result[0]
+    )
     latent = sample(steered, *(prompt(clip, said) for said in text), steps=3, cfg=3.0, seed=5)["samples"]
 
     encoder = plugin("realrag.encoders.base").load_encoder()

@@ -22,7 +22,11 @@ def filled(model):
     torch.manual_seed(1)
     for name, weight in model.named_parameters():
         spread = torch.randn_like(weight)
-        weight.data = 1 + 0.3 * spread if weight.ndim == 1 and name.endswith(("scale", "ln_q.weight", "ln_k.weight")) else 0.08 * spread
+        weight.data = (
+            1 + 0.3 * spread
+            if weight.ndim == 1 and name.endswith(("scale", "ln_q.weight", "ln_k.weight"))
+            else 0.08 * spread
+        )
     return model.eval().requires_grad_(False)
 
 
@@ -118,7 +122,9 @@ def test_the_autoencoder_is_the_one_that_comfyui_loads(name, comfyui):
         ours = filled(Autoencoder())
         for module in ours.modules():
             if isinstance(module, torch.nn.Conv2d):
-                torch.nn.init.kaiming_normal_(module.weight, generator=torch.Generator().manual_seed(module.in_channels)).mul_(0.6)
+                torch.nn.init.kaiming_normal_(
+                    module.weight, generator=torch.Generator().manual_seed(module.in_channels)
+                ).mul_(0.6)
         vae = comfy.sd.VAE(sd=ours.state_for(family.latent_scale, family.latent_shift), dtype=torch.float32)
         images = torch.rand(1, 32, 24, 3, generator=torch.Generator().manual_seed(2))
         latents = ours.encode(images.movedim(-1, 1))

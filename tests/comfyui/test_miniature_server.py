@@ -65,7 +65,9 @@ def test_the_node_offers_the_families_that_are_there_as_model_clip_and_vae(serve
 
 def test_the_miniatures_are_in_no_list_of_the_artists_own_models(server: Server):
     for folder in server.json("/models"):
-        assert not {"sd3.safetensors", "flux.safetensors", "autoencoder.safetensors"} & set(server.json(f"/models/{folder}"))
+        assert not {"sd3.safetensors", "flux.safetensors", "autoencoder.safetensors"} & set(
+            server.json(f"/models/{folder}")
+        )
 
 
 @pytest.mark.parametrize("family", ["SD3 miniature", "Flux miniature"])
@@ -94,7 +96,10 @@ def pictures(server: Server, workflow: dict, **changed: str) -> list:
     """What its Save Image nodes save, after two steps each; `changed`: other values of widgets, by what they were."""
     graph = as_prompt(workflow, server.json("/object_info"))
     for node in graph.values():
-        inputs = {name: changed.get(value, value) if isinstance(value, str) else value for name, value in node["inputs"].items()}
+        inputs = {
+            name: changed.get(value, value) if isinstance(value, str) else value
+            for name, value in node["inputs"].items()
+        }
         node["inputs"] = inputs | ({"steps": 2} if node["class_type"] == "KSampler" else {})
     run = server.run(graph)
     found = next(node for node, inner in graph.items() if inner["class_type"] == "RealRAG_RetrieveReferences")
@@ -118,7 +123,9 @@ def test_the_graph_to_start_with_runs_as_it_ships_and_its_two_pictures_differ(se
 
 @pytest.mark.parametrize("name", ["SD3 miniature", "Flux miniature"])
 @pytest.mark.parametrize("adapter", [True, False])
-def test_it_runs_with_each_family_with_its_adapter_and_without_one(server: Server, monkeypatch, name: str, adapter: bool):
+def test_it_runs_with_each_family_with_its_adapter_and_without_one(
+    server: Server, monkeypatch, name: str, adapter: bool
+):
     monkeypatch.setattr(start_here_graph, "ADAPTER", ROOT / "README.md" if adapter else ROOT / "none")
     workflow = make_workflows.start_here(server.json("/object_info"))
     assert adapter == any(node["type"] == "RealRAG_LoadReferenceAdapter" for node in workflow["nodes"])

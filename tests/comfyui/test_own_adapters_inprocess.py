@@ -127,7 +127,10 @@ def test_a_pack_of_an_adapter_of_our_own_gives_the_same_picture(world, vision, e
     out = steered(world, vision, "sd35", tmp_path, encoder.weights_sha256)
     adapter = world.plugin("realrag.adapters").load_adapter(tmp_path / "own.safetensors")
     managed = world.plugin("nodes.injection.load_adapter").ManagedAdapter.of(adapter)
-    packs, base = world.plugin("nodes.injection.bake_pack"), world.plugin("nodes.injection.inputs.base_model").base_of(world.models["sd35"])
+    packs, base = (
+        world.plugin("nodes.injection.bake_pack"),
+        world.plugin("nodes.injection.inputs.base_model").base_of(world.models["sd35"]),
+    )
     pack = packs.make_pack(base, managed, [photo(1)[0]], vision, None, half=False)
     packed = world.inject.InjectReferences.execute(
         world.models["sd35"], pack=pack, adapter=managed, **{**DIALS, "strength": 0.7}

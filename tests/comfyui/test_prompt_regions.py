@@ -41,7 +41,10 @@ def test_a_masked_reference_paints_as_two_prompts_under_cores_masks(world, own):
     everywhere = cores_redux(conditioning(0), photo(2))
     there = cores_redux(cores_redux(conditioning(0), photo(1)), photo(2))
     theirs = under(there, soft) + under(everywhere, 1 - soft)
-    one, other = painted(world, ours, negative, steps=3, cfg=2.0), painted(world, theirs, conditioning(1), steps=3, cfg=2.0)
+    one, other = (
+        painted(world, ours, negative, steps=3, cfg=2.0),
+        painted(world, theirs, conditioning(1), steps=3, cfg=2.0),
+    )
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
     assert not torch.allclose(one, painted(world, everywhere, negative, steps=3, cfg=2.0), atol=1e-3)
     assert "masked" in report and "no say" not in report
@@ -60,7 +63,9 @@ def test_outside_a_mask_the_step_is_that_of_the_bare_prompt(world, own):
 def test_two_things_under_two_masks_each_have_their_own_reference(world, own):
     ours, _, _ = inject(world, references(own(mask=LEFT), own(mask=1 - LEFT)))
     assert len(ours) == 2  # the parts that no or both references cover are empty, and cost no run of the model
-    theirs = under(cores_redux(conditioning(0), photo(1)), LEFT) + under(cores_redux(conditioning(0), photo(2)), 1 - LEFT)
+    theirs = under(cores_redux(conditioning(0), photo(1)), LEFT) + under(
+        cores_redux(conditioning(0), photo(2)), 1 - LEFT
+    )
     torch.testing.assert_close(
         painted(world, ours, conditioning(1)), painted(world, theirs, conditioning(1)), rtol=1e-5, atol=1e-5
     )
@@ -68,7 +73,10 @@ def test_two_things_under_two_masks_each_have_their_own_reference(world, own):
 
 def test_references_under_one_mask_share_it(world, own):
     ours, _, _ = inject(world, references(own(mask=LEFT), own(mask=LEFT.clone())))
-    same(ours, under(cores_redux(conditioning(0), torch.cat((photo(1), photo(2)))), LEFT) + under(conditioning(0), 1 - LEFT))
+    same(
+        ours,
+        under(cores_redux(conditioning(0), torch.cat((photo(1), photo(2)))), LEFT) + under(conditioning(0), 1 - LEFT),
+    )
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -54,7 +54,10 @@ def two_heads(plugin, nodes, tmp_path):
     before = folder_paths.folder_names_and_paths[folders.BUNDLES]
     folder_paths.add_model_folder_path(folders.BUNDLES, str(tmp_path / "bundles"))
     yield folder
-    folder_paths.folder_names_and_paths[folders.BUNDLES] = ([p for p in before[0] if p != str(tmp_path / "bundles")], before[1])
+    folder_paths.folder_names_and_paths[folders.BUNDLES] = (
+        [p for p in before[0] if p != str(tmp_path / "bundles")],
+        before[1],
+    )
 
 
 def test_heads_of_one_bundle_rank_differently_and_share_one_encoder(nodes, two_heads):

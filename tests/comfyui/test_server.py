@@ -254,7 +254,9 @@ def test_each_head_of_a_library_can_be_chosen_and_a_graph_from_before_heads_stil
     assert len(set(texts.values())) == 3 and "plain encoder" in texts["none (plain encoder)"]
 
 
-@pytest.mark.parametrize("head", ["sd3", "../flux", "C:\\x", "", "a\0b", "flux, sd35", 7, {"head": "flux"}, ["a", "b", "c"]])
+@pytest.mark.parametrize(
+    "head", ["sd3", "../flux", "C:\\x", "", "a\0b", "flux, sd35", 7, {"head": "flux"}, ["a", "b", "c"]]
+)
 def test_a_head_that_the_library_lacks_is_refused_before_anything_runs(server: Server, head):
     graph = Graph()
     found = retrieval(graph)

@@ -48,7 +48,8 @@ def test_every_dial_works_and_the_plain_ones_change_nothing(server: Server, fami
 
 
 @pytest.mark.parametrize(
-    "wrong", [dict(combine="multiply"), dict(profile="zigzag"), dict(preset="loud"), dict(batch="two"), dict(balance=-1.0)]
+    "wrong",
+    [dict(combine="multiply"), dict(profile="zigzag"), dict(preset="loud"), dict(batch="two"), dict(balance=-1.0)],
 )
 def test_values_that_mean_nothing_never_give_a_picture(server: Server, wrong: dict):
     graph = Graph()

@@ -57,7 +57,12 @@ def test_masks_windows_and_negatives_of_retrieved_photos_count_through_the_promp
     shown = {}
     for name, references in edited.items():
         positive, negative = (graph.add("RealRAGTest_Conditioning", seed=seed) for seed in (1, 2))
-        links = {"references": [references, 0], "vae": [vae, 0], "conditioning": [positive, 0], "negative": [negative, 0]}
+        links = {
+            "references": [references, 0],
+            "vae": [vae, 0],
+            "conditioning": [positive, 0],
+            "negative": [negative, 0],
+        }
         dials = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0, "path": "reference latents"}
         arm = graph.add("RealRAG_InjectReferences", model=[model, 0], **links, **dials)
         latent = sample(graph, arm)

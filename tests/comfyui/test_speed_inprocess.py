@@ -77,7 +77,9 @@ class Counter:
 
 
 def injection_of(world, model):
-    (injection,) = model.model_options["transformer_options"]["patches"][world.plugin("nodes.injection.model.patch").KEY]
+    (injection,) = model.model_options["transformer_options"]["patches"][
+        world.plugin("nodes.injection.model.patch").KEY
+    ]
     return injection
 
 

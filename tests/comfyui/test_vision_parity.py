@@ -16,7 +16,9 @@ SMALL = dict(
     hidden_size=128, intermediate_size=96, num_attention_heads=2, num_hidden_layers=4, image_size=28, patch_size=7,
     num_channels=3,
 )  # fmt: skip
-CLIP = dict(mean=[0.48145466, 0.4578275, 0.40821073], std=[0.26862954, 0.26130258, 0.27577711])  # as in CLIP's own files
+CLIP = dict(
+    mean=[0.48145466, 0.4578275, 0.40821073], std=[0.26862954, 0.26130258, 0.27577711]
+)  # as in CLIP's own files
 SIGLIP = dict(mean=[0.5] * 3, std=[0.5] * 3)
 
 
@@ -73,7 +75,10 @@ def test_clip_sees_the_middle_of_a_wide_photo(world, tmp_path, clip):
     vision = ours(tmp_path, clip, SMALL, CLIP, **kind)
     [item] = retrieved(world, 5).items
     processor = transformers.CLIPImageProcessor(
-        size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}, image_mean=CLIP["mean"], image_std=CLIP["std"]
+        size={"shortest_edge": 28},
+        crop_size={"height": 28, "width": 28},
+        image_mean=CLIP["mean"],
+        image_std=CLIP["std"],
     )
     wanted = clip(torch.from_numpy(np.stack(processor(item.image)["pixel_values"]))).image_embeds
     image = torch.from_numpy(np.asarray(item.image).copy())[None] / 255
@@ -88,7 +93,10 @@ def test_siglip_hidden_states_and_pooled_output_are_those_of_transformers(world,
 
     config = modeling_siglip.SiglipVisionConfig(**SMALL, hidden_act="gelu_pytorch_tanh")
     reference = random(modeling_siglip.SiglipVisionModel(config))
-    weights = {key if key.startswith("vision_model.") else f"vision_model.{key}": t for key, t in reference.state_dict().items()}
+    weights = {
+        key if key.startswith("vision_model.") else f"vision_model.{key}": t
+        for key, t in reference.state_dict().items()
+    }
     named = torch.nn.Module()
     named.state_dict = lambda: weights
     vision = ours(tmp_path, named, SMALL, SIGLIP, model_type="siglip_vision_model", hidden_act="gelu_pytorch_tanh")

@@ -1,6 +1,5 @@
 """A tiny encoder for tests: coarse colours of a photo, colour words of a text; no weights to speak of."""
 
-
 import torch
 
 from realrag.encoders.base import Encoder, Seen

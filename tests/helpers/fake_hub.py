@@ -21,7 +21,9 @@ class Repository:
 
     def commit(self, files: dict[str, bytes]) -> str:
         before = self.commits[-1][0] if self.commits else ""
-        text = before + json.dumps({name: hashlib.sha256(data).hexdigest() for name, data in files.items()}, sort_keys=True)
+        text = before + json.dumps(
+            {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}, sort_keys=True
+        )
         self.commits.append((hashlib.sha1(text.encode()).hexdigest(), dict(files)))
         return self.commits[-1][0]
 
@@ -112,8 +114,12 @@ class Handler(BaseHTTPRequestHandler):
                 return
             if (commit := repository.at(match[2] or "main")) is None:
                 return self._json(404, {"error": "Invalid rev id"}, {"X-Error-Code": "RevisionNotFound"})
-            siblings = [{"rfilename": name, "size": self.hub.sizes.get(name, len(data))} for name, data in commit[1].items()]
-            return self._json(200, {"id": match[1], "sha": commit[0], "private": repository.private, "siblings": siblings})
+            siblings = [
+                {"rfilename": name, "size": self.hub.sizes.get(name, len(data))} for name, data in commit[1].items()
+            ]
+            return self._json(
+                200, {"id": match[1], "sha": commit[0], "private": repository.private, "siblings": siblings}
+            )
         if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             if (repository := self._repository(match[1])) is None:
                 return
@@ -142,7 +148,9 @@ class Handler(BaseHTTPRequestHandler):
             asked = json.loads(body)
             name = f"{asked['organization']}/{asked['name']}"
             if name in self.hub.repositories:
-                return self._json(409, {"error": "You already created this model repo", "url": f"{self.hub.url}/{name}"})
+                return self._json(
+                    409, {"error": "You already created this model repo", "url": f"{self.hub.url}/{name}"}
+                )
             private = asked.get("private", False) or asked.get("visibility") == "private"
             self.hub.repositories[name] = repository = Repository(private)
             repository.commit({".gitattributes": b""})
@@ -174,7 +182,11 @@ class Handler(BaseHTTPRequestHandler):
             lfs = file["path"].endswith(self.hub.large)
             oid = None
             if (data := there.get(file["path"])) is not None:
-                oid = hashlib.sha256(data).hexdigest() if lfs else hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+                oid = (
+                    hashlib.sha256(data).hexdigest()
+                    if lfs
+                    else hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+                )
             mode = "lfs" if lfs else "regular"
             answers.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid})
         self._json(200, {"files": answers})

@@ -59,7 +59,9 @@ def arm(point):
                 end(how)
 
         Fitting.advance = advance_and_end
-    elif point.endswith("half-written"):  # the second checkpoint lies whole in its temporary file, and is not yet in place
+    elif point.endswith(
+        "half-written"
+    ):  # the second checkpoint lies whole in its temporary file, and is not yet in place
 
         def replace_or_end(source, target):
             if str(target).endswith((".checkpoint.safetensors", ".part.safetensors")) and Path(target).exists():

@@ -25,7 +25,9 @@ class Toy:
         rng = np.random.default_rng(seed)
         count = 2 * PAIRS + SINGLES
         family = np.repeat(unit(rng.normal(size=(PAIRS, DIM))), 2, axis=0)
-        looks = unit(np.concatenate([family + 0.5 * unit(rng.normal(size=(2 * PAIRS, DIM))), rng.normal(size=(SINGLES, DIM))]))
+        looks = unit(
+            np.concatenate([family + 0.5 * unit(rng.normal(size=(2 * PAIRS, DIM))), rng.normal(size=(SINGLES, DIM))])
+        )
         self.asked = np.repeat(np.arange(count), PROMPTS)
         names = unit(looks + 0.8 * unit(rng.normal(size=looks.shape)))
         words = unit(names[self.asked] + 0.3 * unit(rng.normal(size=(len(self.asked), DIM))))

@@ -5,6 +5,7 @@ import transformers
 
 WORDS = ["a", "photo", "of", "pear", "apple"]
 
+
 def clip_tokenizer():
     letters = sorted(set("".join(WORDS)))
     ends = [letter + "</w>" for letter in letters]

@@ -29,7 +29,10 @@ def write_tiny_clip(folder):
     )
     torch.manual_seed(0)
     model = open_clip.CLIP(**TINY)
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / "open_clip_model.safetensors")
+    save_file(
+        {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
+        folder / "open_clip_model.safetensors",
+    )
     return folder
 
 
@@ -37,7 +40,12 @@ def write_tiny_small(folder):
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     model = SmallDualEncoder(SMALL)
-    for name, weight in model.mobilenet.named_parameters():  # torch's own start shrinks every layer, and photos come out alike
-        torch.nn.init.zeros_(weight) if name.endswith("bias") else torch.nn.init.kaiming_normal_(weight, nonlinearity="relu")
+    for (
+        name,
+        weight,
+    ) in model.mobilenet.named_parameters():  # torch's own start shrinks every layer, and photos come out alike
+        torch.nn.init.zeros_(weight) if name.endswith("bias") else torch.nn.init.kaiming_normal_(
+            weight, nonlinearity="relu"
+        )
     save_small_encoder(model, folder / "small_encoder.safetensors")
     return folder

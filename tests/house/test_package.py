@@ -46,7 +46,9 @@ def test_the_registry_gets_all_that_runs_and_no_tests_or_pictures_of_the_docs():
     tracked = set(git("ls-files").splitlines())
     left_out = set(git("ls-files", "--cached", "--ignored", "--exclude-from=.comfyignore").splitlines())
     packed = tracked - left_out
-    runs = re.compile(r"(realrag|nodes|web|workflows|train)/.|(__init__\.py|pyproject\.toml|requirements\.txt|LICENSE|README\.md)$")
+    runs = re.compile(
+        r"(realrag|nodes|web|workflows|train)/.|(__init__\.py|pyproject\.toml|requirements\.txt|LICENSE|README\.md)$"
+    )
     assert {path for path in tracked if runs.match(path)} <= packed
     assert {path for path in tracked if path.startswith("tests/") or re.match(r"docs/.*\.(png|jpg)$", path)} <= left_out
     rest = {path for path in packed if not runs.match(path)}

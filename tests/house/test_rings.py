@@ -25,7 +25,16 @@ def test_the_core_knows_nothing_of_comfyui_or_the_trainer():
     for path in (ROOT / "realrag").rglob("*.py"):
         for module, _ in imports(path):
             top = module.split(".")[0]
-            assert top not in {"comfy", "comfy_api", "comfy_extras", "folder_paths", "nodes", "server", "train", "realrag_train"}, path
+            assert top not in {
+                "comfy",
+                "comfy_api",
+                "comfy_extras",
+                "folder_paths",
+                "nodes",
+                "server",
+                "train",
+                "realrag_train",
+            }, path
             assert top not in {"torchvision", "timm", "tensorflow", "requests", "urllib"}, path
 
 
@@ -77,7 +86,9 @@ def test_no_room_imports_itself_by_a_way_round():
     for name, used in import_graph().items():
         rooms.setdefault(room(name), set()).update({room(other) for other in used} - {room(name)})
     assert circles(rooms) == []
-    assert len([name for name in rooms if name.startswith("realrag.") and (ROOT / name.replace(".", "/")).is_dir()]) >= 12
+    assert (
+        len([name for name in rooms if name.startswith("realrag.") and (ROOT / name.replace(".", "/")).is_dir()]) >= 12
+    )
 
 
 @pytest.mark.parametrize("ring", ["realrag", "nodes", "train"])
@@ -91,7 +102,9 @@ def test_every_room_says_in_a_sentence_what_it_holds(ring):
 def test_nodes_never_pull_or_push():
     """Nothing is fetched or sent inside ComfyUI: the modules that talk to a hub are for the command line."""
     for path in (ROOT / "nodes").rglob("*.py"):
-        assert not [module for module, _ in imports(path) if "hub" in module.split(".") or module.startswith("huggingface")], path
+        assert not [
+            module for module, _ in imports(path) if "hub" in module.split(".") or module.startswith("huggingface")
+        ], path
     users = {user for user, used in import_graph().items() if any(name.startswith("realrag.hub") for name in used)}
     assert {user for user in users if not user.startswith("realrag.hub")} == {"realrag.commands.bundles"}
 
@@ -113,7 +126,15 @@ def test_no_pickle_no_eval_no_exec_and_every_torch_load_is_weights_only(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func)
-            assert name not in {"eval", "exec", "compile", "os.system", "pickle.load", "pickle.loads", "marshal.loads"}, name
+            assert name not in {
+                "eval",
+                "exec",
+                "compile",
+                "os.system",
+                "pickle.load",
+                "pickle.loads",
+                "marshal.loads",
+            }, name
             if name == "torch.load":
                 assert any(key.arg == "weights_only" and ast.unparse(key.value) == "True" for key in node.keywords)
             if name in {"np.load", "numpy.load"}:
@@ -135,7 +156,9 @@ def test_versions_and_dependency_lists_agree():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["tool"]["setuptools"]["dynamic"]["dependencies"]["file"] == ["requirements.txt"]
     lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
-    assert not any(line.startswith(("torch", "torchvision")) for line in lines), "a pin could replace the artist's GPU build"
+    assert not any(line.startswith(("torch", "torchvision")) for line in lines), (
+        "a pin could replace the artist's GPU build"
+    )
 
 
 def test_no_shipped_file_is_large():

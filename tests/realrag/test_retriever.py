@@ -145,7 +145,9 @@ def test_the_head_moves_photos_and_pictures_but_not_words(photos, tmp_path, enco
     with torch.inference_mode():
         expected = head(torch.nn.functional.normalize(raw, dim=1)).numpy()
     assert np.allclose(unit_vectors(plain.bundle, plain.head), expected, atol=1e-5)
-    assert np.allclose(plain.query(["red"])[0], torch.nn.functional.normalize(encoder.encode_texts(["red"])[0], dim=0), atol=1e-6)
+    assert np.allclose(
+        plain.query(["red"])[0], torch.nn.functional.normalize(encoder.encode_texts(["red"])[0], dim=0), atol=1e-6
+    )
     record = plain.bundle.records[4]
     best = plain.search(image=plain.bundle.image(record), k=1).items[0]
     assert best.id == record.id and best.score > 0.99

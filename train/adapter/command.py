@@ -126,7 +126,9 @@ class Files:
             writer.writerows(training.history)
             write_atomic(self.gaps, text.getvalue().encode())
         facts = {**self.facts, "steps": training.step, "gap": training.history[-1] if training.history else None}
-        save_adapter(self.out, training.kept("adapter"), self.base, self.encoder.name, self.encoder.weights_sha256, facts)
+        save_adapter(
+            self.out, training.kept("adapter"), self.base, self.encoder.name, self.encoder.weights_sha256, facts
+        )
         if net := training.kept("net"):
             about = {"together with": self.out.name, "steps": training.step, "began as": self.facts["generator"]}
             save_generator(self.generator, self.base.net, {**self.base.net.state_dict(), **net}, about)

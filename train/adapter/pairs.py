@@ -26,7 +26,12 @@ NEAR = 8  # things that a name may be taken from instead
 
 def near_things(cached: Cached, rows: np.ndarray) -> dict[int, np.ndarray]:
     """Each of these things -> the NEAR others whose sentences mean most nearly the same to the text tower."""
-    own = np.array([np.asarray(cached.pooled[row * cached.sentences : (row + 1) * cached.sentences], float).mean(0) for row in rows])
+    own = np.array(
+        [
+            np.asarray(cached.pooled[row * cached.sentences : (row + 1) * cached.sentences], float).mean(0)
+            for row in rows
+        ]
+    )
     own /= np.linalg.norm(own, axis=1, keepdims=True) + 1e-12
     alike = own @ own.T
     np.fill_diagonal(alike, -np.inf)
@@ -40,7 +45,11 @@ class Drawing:
     the sentences beside a reference that are of one of the NEAR things whose names mean nearly the same."""
 
     def __init__(
-        self, cached: Cached, drops: tuple[float, float, float] = (0.0, 0.0, 0.0), plain: float = 0.5, cousins: float = 0.0
+        self,
+        cached: Cached,
+        drops: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        plain: float = 0.5,
+        cousins: float = 0.0,
     ):
         self.cached, self.drops = cached, drops
         self.plain = plain if len(cached.features) > 1 else 1.0

@@ -59,7 +59,9 @@ class DataConfig:
     looks: int = 4  # of each thing, the plain one among them
     sentences: int = 6  # of each thing
     kinds: float = 0.5  # share of sentences that say the kind alone ("milk"), so that the photo has to say which
-    cousins: float = 0.0  # share of sentences beside a reference that name a thing with a name near to the right one: the
+    cousins: float = (
+        0.0  # share of sentences beside a reference that name a thing with a name near to the right one: the
+    )
     # words for something that the generator does not know mean something else to it, and the photo has to overrule them
     encoder: str = DEFAULT_ENCODER
     seed: int = 0

@@ -66,7 +66,14 @@ def bench_fit(
         "machine": torch.cuda.get_device_name() if device != "cpu" else f"{_cpu()}, {torch.get_num_threads()} threads",
         "device": device,
         "gpu": "measured" if device != "cpu" else "unmeasured on a GPU here",
-        "size": {"pairs": pairs, "epochs": epochs, "dim": dim, "hidden": hidden, "batch": batch, "negatives": negatives},
+        "size": {
+            "pairs": pairs,
+            "epochs": epochs,
+            "dim": dim,
+            "hidden": hidden,
+            "batch": batch,
+            "negatives": negatives,
+        },
         "photos_held": held,
         "step_s": step,
         "steps_per_s": 1 / step,
@@ -82,9 +89,13 @@ def bench_fit(
 def work(batch: int, dim: int, hidden: int, negatives: int) -> tuple[int, int]:
     """(floating-point operations, bytes) of one step, at the least. The prompts and the photos' vectors take no gradient."""
     rows = batch * (1 + negatives)
-    layers = rows * dim * hidden * 2 * (2 + 3)  # both forward; backward both weights, and through the second to the first
+    layers = (
+        rows * dim * hidden * 2 * (2 + 3)
+    )  # both forward; backward both weights, and through the second to the first
     scores = 2 * (2 * batch * batch * dim)  # forward, and backward to the photos
-    values = 4 * batch * batch + rows * (4 * dim + 4 * hidden)  # scores, masked, exponentials, gradient; layers both ways
+    values = 4 * batch * batch + rows * (
+        4 * dim + 4 * hidden
+    )  # scores, masked, exponentials, gradient; layers both ways
     return layers + scores, 2 * 4 * values
 
 

@@ -80,7 +80,9 @@ def fit_file(
         "utility_sha256": sha256_bytes(utility.rows.tobytes() + utility.utility.tobytes()) if utility else "",
     }
     facts["key"] = key = sha256_bytes(canonical_json(facts))
-    names = {kind: out.with_name(("" if out.stem == "head" else out.stem + ".") + f"fit.{kind}") for kind in ("json", "csv")}
+    names = {
+        kind: out.with_name(("" if out.stem == "head" else out.stem + ".") + f"fit.{kind}") for kind in ("json", "csv")
+    }
     checkpoint = names["json"].with_suffix(".checkpoint.safetensors")
     head = config.mode == "head"
     if (kept := _finished(out, bundle.manifest.dim, key) if head else finished(out, key)) is not None:
@@ -92,7 +94,9 @@ def fit_file(
     if encoder is None or not head and encoder.place[1] != torch.float32:
         encoder = own_encoder(bundle, device if head else "cpu")  # a tower is trained in fp32, not as a GPU reads it
     if encoder.fingerprint != fingerprint:
-        raise EncoderError(f"{bundle.folder} was made with another encoder than {encoder.name}. Index the photos with it first.")
+        raise EncoderError(
+            f"{bundle.folder} was made with another encoder than {encoder.name}. Index the photos with it first."
+        )
     material = load_material(bundle, encoder, prompts)
     model = _model(bundle, encoder, prompts, config, torch.device(device))
     fitting = Fitting(
@@ -103,13 +107,20 @@ def fit_file(
     sweep_temporaries(out.parent)
     if checkpoint.is_file():
         found = fitting.resume(checkpoint, key)
-        log.info("%s", f"going on after step {fitting.step}" if found else f"{checkpoint} is of another run: beginning anew")
+        log.info(
+            "%s", f"going on after step {fitting.step}" if found else f"{checkpoint} is of another run: beginning anew"
+        )
     with Watch(keeping, names["csv"], checkpoint, key, fitting, progress) as watch:
         ended = fitting.run(watch.after_step)
         watch.flush(save=not ended)
     if not ended:
         return None
-    facts |= {"tau": fitting.tau.item(), "epochs": len(fitting.history), "steps": fitting.step, "pairs": len(fitting.pairs)}
+    facts |= {
+        "tau": fitting.tau.item(),
+        "epochs": len(fitting.history),
+        "steps": fitting.step,
+        "pairs": len(fitting.pairs),
+    }
     facts |= {"highest_rate": config.highest_rate}
     if head:
         made = fitting.head.to("cpu").eval()
@@ -128,7 +139,9 @@ def fit_file(
     return made
 
 
-def _model(bundle: Bundle, encoder: Encoder, prompts: list[Prompt], config: FitConfig, device: torch.device) -> Model | None:
+def _model(
+    bundle: Bundle, encoder: Encoder, prompts: list[Prompt], config: FitConfig, device: torch.device
+) -> Model | None:
     """What is trained; None is a head, which `Fitting` makes. Drawn from the seed alone, so that all ranks hold the same."""
     if config.mode == "head":
         return None
@@ -142,13 +155,17 @@ def _utility_for(bundle: Bundle, prompts: list[Prompt], loss: LossConfig, path: 
     if not loss.uses_utility:
         return None
     if path is None:
-        raise RealRAGError("This loss needs what references were worth. Give --utility FILE, or set lambda_utility to 0.")
+        raise RealRAGError(
+            "This loss needs what references were worth. Give --utility FILE, or set lambda_utility to 0."
+        )
     utility = read_utility(path, len(prompts), len(bundle.records))
     for what, wanted, found in (
         ("bundle", bundle.id, utility.facts["bundle_id"]), ("prompts", prompts_hash(prompts), utility.facts["prompts"]),
     ):  # fmt: skip
         if wanted != found:
-            raise RealRAGError(f"{path} was measured for another {what} ({found[:12]}, not {wanted[:12]}). Measure again.")
+            raise RealRAGError(
+                f"{path} was measured for another {what} ({found[:12]}, not {wanted[:12]}). Measure again."
+            )
     return utility
 
 
@@ -165,7 +182,9 @@ def _negatives_for(bundle: Bundle, prompts: list[Prompt], loss: LossConfig, path
         ("kind of loss", loss.kind, mined.get("config", {}).get("kind")),
     ):
         if wanted != found:
-            raise RealRAGError(f"{path} was mined for another {what} ({str(found)[:12]}, not {wanted[:12]}). Mine again.")
+            raise RealRAGError(
+                f"{path} was mined for another {what} ({str(found)[:12]}, not {wanted[:12]}). Mine again."
+            )
     return negatives, mined
 
 
@@ -185,7 +204,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--utility", type=Path, metavar="FILE", help="what references were worth, for --lambda-utility")
     parser.add_argument("--out", type=Path, required=True, metavar="PATH",
                         help="head.safetensors to write, or with another --mode the folder of the tuned encoder")  # fmt: skip
-    parser.add_argument("--mode", choices=list(RATES), default=FitConfig.mode, help="what is trained (default %(default)s)")
+    parser.add_argument(
+        "--mode", choices=list(RATES), default=FitConfig.mode, help="what is trained (default %(default)s)"
+    )
     parser.add_argument("--generator", default="", help="its name, where the negatives do not say it")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for torch's own choice")

@@ -40,9 +40,13 @@ class FitConfig:
         if self.mode not in RATES:
             raise RealRAGError(f"The mode {self.mode!r} is not known; it is one of {', '.join(RATES)}.")
         if min(self.epochs, self.batch) < 1 or not 0 <= self.held_out < 1 or self.rate < 0:
-            raise RealRAGError(f"{self}: epochs and batch start at 1, held_out lies from 0 to below 1, the rate at 0 or above.")
+            raise RealRAGError(
+                f"{self}: epochs and batch start at 1, held_out lies from 0 to below 1, the rate at 0 or above."
+            )
         if self.patience and not self.held_out:
-            raise RealRAGError("Stopping early watches held-out photos: set held_out, for example 0.1, or patience to 0.")
+            raise RealRAGError(
+                "Stopping early watches held-out photos: set held_out, for example 0.1, or patience to 0."
+            )
         if self.lora_rank < 1 or self.lora_alpha <= 0:
             raise RealRAGError(f"lora_rank is {self.lora_rank} and lora_alpha {self.lora_alpha}; both lie above 0.")
         if self.refresh and self.mode != "head":

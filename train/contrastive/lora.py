@@ -35,7 +35,12 @@ def add_lora(module: nn.Module, inside: tuple[str, ...], rank: int, alpha: float
             continue
         if isinstance(part, nn.MultiheadAttention) and part.in_proj_weight is not None:
             weight = "in_proj_weight"
-        elif isinstance(part, nn.Linear) or isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1) and part.groups == 1:
+        elif (
+            isinstance(part, nn.Linear)
+            or isinstance(part, nn.Conv2d)
+            and part.kernel_size == (1, 1)
+            and part.groups == 1
+        ):
             weight = "weight"
         else:
             continue

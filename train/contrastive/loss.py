@@ -119,7 +119,9 @@ def utility_loss(
     """
     scores = torch.einsum("bd,bcd->bc", queries / tau, candidates).masked_fill(~present, NOTHING)
     wanted = utility.to(scores) / beta
-    wanted = wanted - wanted.masked_fill(~present, -torch.inf).amax(1, keepdim=True).nan_to_num(neginf=0.0)  # the best is 0
+    wanted = wanted - wanted.masked_fill(~present, -torch.inf).amax(1, keepdim=True).nan_to_num(
+        neginf=0.0
+    )  # the best is 0
     p, q = scores.log_softmax(1), wanted.masked_fill(~present, NOTHING).log_softmax(1)
     return (p.exp() * (p - q) * present).sum(1).mean()
 

@@ -58,7 +58,9 @@ def read_negatives(path: Path) -> tuple[Negatives, dict]:
         if rows.ndim != 2 or rows.dtype != np.int64 or scores.shape != rows.shape or raw.shape != rows.shape[:1]:
             raise ValueError(f"rows of shape {rows.shape} and type {rows.dtype}")
     except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise RealRAGError(f"{path} holds no negatives that can be read ({error}). Make it again with `mine`.") from None
+        raise RealRAGError(
+            f"{path} holds no negatives that can be read ({error}). Make it again with `mine`."
+        ) from None
     return Negatives(rows, scores, raw, facts), about
 
 
@@ -70,7 +72,9 @@ def read_drawn(path: Path, fingerprint: str) -> tuple[np.ndarray, dict]:
         with safe_open(path, "np") as file:
             metadata, drawn = file.metadata() or {}, file.get_tensor("embeddings")
     except (OSError, SafetensorError) as error:
-        raise RealRAGError(f"{path} holds no drawings that can be read ({error}). Make it again with `imagine`.") from None
+        raise RealRAGError(
+            f"{path} holds no drawings that can be read ({error}). Make it again with `imagine`."
+        ) from None
     if metadata.get("encoder_fingerprint") != fingerprint:
         raise EncoderError(f"The drawings in {path} went through another encoder than the bundle. Run `imagine` again.")
     return drawn, metadata
@@ -144,10 +148,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     default = MineConfig()
     parser.add_argument("--kind", choices=("reflective", "hard"), default=default.kind)
     parser.add_argument("--k", type=int, default=default.k, help="negatives a prompt (default %(default)s)")
-    parser.add_argument("--seeds", choices=("mean", "union"), default=default.seeds, help="how drawings of a prompt join")
-    parser.add_argument("--keep-same-class", action="store_true", help="eq. 4 as printed: the true class is not excluded")
+    parser.add_argument(
+        "--seeds", choices=("mean", "union"), default=default.seeds, help="how drawings of a prompt join"
+    )
+    parser.add_argument(
+        "--keep-same-class", action="store_true", help="eq. 4 as printed: the true class is not excluded"
+    )
     parser.add_argument("--near-duplicate", type=float, default=default.near_duplicate, metavar="COSINE")
-    parser.add_argument("--positive-aware", type=float, default=default.positive_aware, metavar="SHARE", help="0 is off")
+    parser.add_argument(
+        "--positive-aware", type=float, default=default.positive_aware, metavar="SHARE", help="0 is off"
+    )
 
 
 def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
@@ -162,6 +172,10 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
     facts = found.facts
     say(f"{facts['prompts']} prompts, {facts['drawn']} of them drawn, {facts['without_negative']} without a negative")
     if config.kind == "reflective":
-        say(f"the generator's first photo was of the true class for {facts['known_share']:.1%}: that much it knows already")
-    say(f"left out: {facts['dropped_near_duplicates']} near-duplicates, {facts['dropped_too_fitting']} that fit too well")
+        say(
+            f"the generator's first photo was of the true class for {facts['known_share']:.1%}: that much it knows already"
+        )
+    say(
+        f"left out: {facts['dropped_near_duplicates']} near-duplicates, {facts['dropped_too_fitting']} that fit too well"
+    )
     say(f"wrote {arguments.out}")

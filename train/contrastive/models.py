@@ -121,7 +121,11 @@ class VisionModel(_Tower):
         self._pool, self._waiting = ThreadPoolExecutor(DECODERS), {}
         if config.mode == "lora":
             self.encoder.requires_grad_(False)
-            weights = add_lora(self.encoder, encoder.image_side, config.lora_rank, config.lora_alpha) if encoder.image_side else {}
+            weights = (
+                add_lora(self.encoder, encoder.image_side, config.lora_rank, config.lora_alpha)
+                if encoder.image_side
+                else {}
+            )
         else:
             self.encoder.requires_grad_(True)
             size = encoder.preprocess.size

@@ -27,9 +27,15 @@ class MineConfig:
     k: int = 1  # paper: exactly one
     seeds: str = "mean"  # our choice: of the cosines to a prompt's drawings; "union" takes the best of them
     drop_same_class: bool = True  # our choice: else what the generator draws well becomes its own negative
-    near_duplicate: float = 0.995  # our choice: as like a photo of the true class as this is the same shot; above 1 keeps all
-    same_picture: float = 0.9999  # our choice: as like the drawing as this is the drawing itself, filed among the photos
-    positive_aware: float = 0.0  # our choice: off; 0.95 drops what fits the prompt 0.95 times as well as its own photos do
+    near_duplicate: float = (
+        0.995  # our choice: as like a photo of the true class as this is the same shot; above 1 keeps all
+    )
+    same_picture: float = (
+        0.9999  # our choice: as like the drawing as this is the drawing itself, filed among the photos
+    )
+    positive_aware: float = (
+        0.0  # our choice: off; 0.95 drops what fits the prompt 0.95 times as well as its own photos do
+    )
 
     def __post_init__(self) -> None:
         if self.kind not in ("reflective", "hard") or self.seeds not in ("mean", "union") or self.k < 1:
@@ -70,7 +76,9 @@ def mine(
         drawn = material.queries[:, None]
     if drawn is None or drawn.ndim != 3 or (len(drawn), drawn.shape[2]) != material.queries.shape:
         found = None if drawn is None else drawn.shape
-        raise RealRAGError(f"The drawings have shape {found}; {material.queries.shape} prompts' vectors need (P, S, D).")
+        raise RealRAGError(
+            f"The drawings have shape {found}; {material.queries.shape} prompts' vectors need (P, S, D)."
+        )
     prompts, seeds, _ = drawn.shape
     through = head.to(device).eval() if head is not None else None
     with torch.inference_mode():
@@ -92,7 +100,9 @@ def mine(
                 like = cosines.masked_fill(~there, 0).sum(1) / there.sum(1).clamp_min(1)
             else:
                 like = best
-            itself = best >= config.same_picture if config.kind == "reflective" else torch.zeros_like(best, dtype=torch.bool)
+            itself = (
+                best >= config.same_picture if config.kind == "reflective" else torch.zeros_like(best, dtype=torch.bool)
+            )
             counts["itself"] += int(itself.any(1).sum())
             like = like.masked_fill(itself | ~there.any(1), -torch.inf).cpu().numpy()
             for offset, row_scores in enumerate(like):
@@ -119,7 +129,13 @@ class MiningState:
     @classmethod
     def fresh(cls, prompts: int, k: int) -> MiningState:
         rows, scores = np.full((prompts, k), -1, np.int64), np.zeros((prompts, k), np.float32)
-        return cls(0, rows, scores, np.full(prompts, -1, np.int64), dict.fromkeys(("near_duplicates", "too_fitting", "itself"), 0))
+        return cls(
+            0,
+            rows,
+            scores,
+            np.full(prompts, -1, np.int64),
+            dict.fromkeys(("near_duplicates", "too_fitting", "itself"), 0),
+        )
 
     def save(self, path: Path, key: str) -> None:
         from safetensors.numpy import save

@@ -20,7 +20,9 @@ class Pairing:
         self._sorted_classes = asked[self._by_class]
         rows = np.flatnonzero(np.isin(self._classes, asked) & (self._classes >= 0))
         if not len(rows):
-            raise RealRAGError("No prompt is about a class of the bundle's photos. Give prompts with the bundle's class names.")
+            raise RealRAGError(
+                "No prompt is about a class of the bundle's photos. Give prompts with the bundle's class names."
+            )
         aside = np.zeros(len(self._classes), bool)
         mixed = np.random.default_rng(SPLIT_SEED).permutation(rows)
         for code in np.unique(self._classes[rows]) if held_out else ():

@@ -59,7 +59,9 @@ class Fitting:
         if loss.uses_negatives and negatives is None:
             raise RealRAGError(f"The loss {loss.kind!r} needs negatives. Give --negatives FILE, or use --loss normal.")
         if loss.uses_utility and utility is None:
-            raise RealRAGError("This loss needs what references were worth. Give --utility FILE, or set lambda_utility to 0.")
+            raise RealRAGError(
+                "This loss needs what references were worth. Give --utility FILE, or set lambda_utility to 0."
+            )
         if config.refresh and loss.kind == "reflective" and drawn is None:
             raise RealRAGError("Mining again needs the drawings. Give --drawn FILE, or set refresh to 0.")
         if model is None and config.mode != "head":
@@ -85,7 +87,9 @@ class Fitting:
         if loss.learned_tau:
             groups.append({"params": [self.scale], "pace": 0.1, "weight_decay": 0.0})
         fused = {"fused": True} if self.device.type == "cuda" else {}
-        self.optimiser = torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=config.weight_decay, **fused)
+        self.optimiser = torch.optim.AdamW(
+            [g for g in groups if g["params"]], weight_decay=config.weight_decay, **fused
+        )
         self.world, self.rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
         self.batch = min(config.batch, len(self.pairs)) // self.world * self.world
         if not self.batch:
@@ -103,9 +107,13 @@ class Fitting:
     def _without_held_out(self, rows: np.ndarray, what: str) -> Tensor:
         """What is kept out to measure must not teach, as a negative or a candidate either."""
         if rows.ndim != 2 or len(rows) != len(self.material.queries):
-            raise RealRAGError(f"The {what} have shape {rows.shape}, which does not fit {len(self.material.queries)} prompts.")
+            raise RealRAGError(
+                f"The {what} have shape {rows.shape}, which does not fit {len(self.material.queries)} prompts."
+            )
         if len(self.material.photos) <= rows.max(initial=-1) or rows.min(initial=0) < -1:
-            raise RealRAGError(f"The {what} name rows beyond the {len(self.material.photos)} photos. Make their file again.")
+            raise RealRAGError(
+                f"The {what} name rows beyond the {len(self.material.photos)} photos. Make their file again."
+            )
         rows = np.where(np.isin(rows, self.held_out), -1, rows)
         return torch.from_numpy(np.ascontiguousarray(rows, np.int64)).to(self.device)
 
@@ -127,7 +135,10 @@ class Fitting:
         """(B,) rows of photos and of prompts of a step (the next one) and this rank."""
         epoch, place = divmod(self.step if step is None else step, self.steps_each_epoch)
         if self._plan is None or self._plan[0] != epoch:
-            self._plan = epoch, *(torch.from_numpy(rows).to(self.device) for rows in self.pairing.order(self.config.seed, epoch))
+            self._plan = (
+                epoch,
+                *(torch.from_numpy(rows).to(self.device) for rows in self.pairing.order(self.config.seed, epoch)),
+            )
         share = self.batch // self.world
         start = place * self.batch + self.rank * share
         return self._plan[1][start : start + share], self._plan[2][start : start + share]
@@ -178,7 +189,9 @@ class Fitting:
             queries, parts = self.queries[prompts], out.split(sizes)
         else:
             queries = out
-            parts = [None if named is None else self.photos[named.clamp_min(0).flatten()] for named in (rows, chosen, tried)]
+            parts = [
+                None if named is None else self.photos[named.clamp_min(0).flatten()] for named in (rows, chosen, tried)
+            ]
         stacked = [None if n is None else part.view(*n.shape, -1) for n, part in zip((chosen, tried), parts[1:])]
         present, measured = (None if named is None else named >= 0 for named in (chosen, tried))
         utility = None if tried is None else self.utility[prompts]
@@ -203,7 +216,12 @@ class Fitting:
     def _end_epoch(self) -> None:
         config, epoch = self.config, self.step // self.steps_each_epoch
         self._average([self.lost])
-        entry = {"epoch": epoch, "step": self.step, "loss": self.lost.item() / self.steps_each_epoch, "tau": self.tau.item()}
+        entry = {
+            "epoch": epoch,
+            "step": self.step,
+            "loss": self.lost.item() / self.steps_each_epoch,
+            "tau": self.tau.item(),
+        }
         self.lost.zero_()
         if self.negatives is not None:
             entry["gap"] = self.gap()

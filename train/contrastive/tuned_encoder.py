@@ -41,7 +41,9 @@ def words_of(base: Encoder, mode: str, facts: dict) -> dict:
     """What a tuned encoder says of itself. `photos_of`: the encoders, by fingerprint, whose photo vectors it still gives."""
     words = {"mode": mode, "base": base.fingerprint, "base_name": base.name, "facts": facts, "photos_of": []}
     if mode == "text":
-        earlier = [fingerprint for fingerprint in base.tuned.get("photos_of", []) if base.reads({"fingerprint": fingerprint})]
+        earlier = [
+            fingerprint for fingerprint in base.tuned.get("photos_of", []) if base.reads({"fingerprint": fingerprint})
+        ]
         words["photos_of"] = [*earlier, base.fingerprint]
         words["image_fingerprint"] = base.image_fingerprint
     return words
@@ -61,7 +63,9 @@ def write_tuned(encoder: Encoder, out: Path) -> Encoder:
     written = load_encoder(str(part))
     for fingerprint in words["photos_of"]:
         if not written.reads({"fingerprint": fingerprint}):
-            raise EncoderError(f"The image tower of {encoder.name} changed while it was written. Load it from its file, and again.")
+            raise EncoderError(
+                f"The image tower of {encoder.name} changed while it was written. Load it from its file, and again."
+            )
     shutil.rmtree(out, ignore_errors=True)
     os.replace(part, out)
     fsync_folder(out.parent)
@@ -138,11 +142,17 @@ def mix(tuned: Encoder, base: Encoder, alpha: float, out: Path) -> Encoder:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("tuned", type=Path, metavar="FOLDER", help="a tuned encoder, made by fit")
     parser.add_argument("--base", required=True, metavar="NAME", help="the encoder it was trained from")
-    parser.add_argument("--alpha", type=float, default=0.5, help="share of the tuned weights, 0 to 1 (default %(default)s)")
+    parser.add_argument(
+        "--alpha", type=float, default=0.5, help="share of the tuned weights, 0 to 1 (default %(default)s)"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the encoder to write")
 
 
 def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
     mixed = mix(load_encoder(str(arguments.tuned)), load_encoder(arguments.base), arguments.alpha, arguments.out)
-    kept = "; libraries of the first encoder stay valid" if mixed.tuned["photos_of"] else "; photos must be indexed with it"
+    kept = (
+        "; libraries of the first encoder stay valid"
+        if mixed.tuned["photos_of"]
+        else "; photos must be indexed with it"
+    )
     say(f"wrote {arguments.out}{kept}")

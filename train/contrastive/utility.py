@@ -92,7 +92,9 @@ def measure_utility(
         record = bundle.records[int(rows[prompt, row])]
         value = float(meter(prompts[prompt].prompt, bundle.image(record), record.id))
         if not np.isfinite(value):
-            raise RealRAGError(f"{meter.name} gave {value} for {prompts[prompt].prompt!r}; a utility is a finite number.")
+            raise RealRAGError(
+                f"{meter.name} gave {value} for {prompts[prompt].prompt!r}; a utility is a finite number."
+            )
         values[prompt, row] = value
         progress(number + 1, int((rows >= 0).sum()))
         if time.monotonic() - kept_at >= keep_seconds:
@@ -124,7 +126,9 @@ def read_utility(path: Path, prompts: int, photos: int) -> Utility:
     """A finished table for that many prompts and photos. RealRAGError names what is wrong with it."""
     found, done = _read(path, prompts, photos)
     if done != -1:
-        raise RealRAGError(f"{path} is unfinished: {done} candidates were measured. Let the measuring go on to its end.")
+        raise RealRAGError(
+            f"{path} is unfinished: {done} candidates were measured. Let the measuring go on to its end."
+        )
     return found
 
 

@@ -30,7 +30,9 @@ class DrawnFolder:
         self.facts = {"name": label or f"pictures in {self._folder.name}", "pictures": digest}
 
     def draw(self, prompt: str, seed: int):
-        files = self._pictures.get(class_key(prompt)) or self._pictures.get(class_key(self._classes.get(prompt, ""))) or []
+        files = (
+            self._pictures.get(class_key(prompt)) or self._pictures.get(class_key(self._classes.get(prompt, ""))) or []
+        )
         if seed >= len(files):
             raise GeneratorError(
                 f"{self._folder} has {len(files)} pictures for {prompt!r}, seed {seed} needs {seed + 1}. Put them into the "

@@ -55,7 +55,9 @@ def _differences(report: dict) -> str:
     for pair, row in report["differences"].items():
         cells = (_difference(row[m]) if m in row else "<td></td>" for m in measures)
         rows.append(f"<tr><td>{html.escape(pair)}</td>{''.join(cells)}</tr>")
-    said = "Paired by prompt and seed, classes resampled; bold where 0 lies outside. None is corrected for their number."
+    said = (
+        "Paired by prompt and seed, classes resampled; bold where 0 lies outside. None is corrected for their number."
+    )
     return f'<table>{"".join(rows)}</table><p class="s">{said}</p>'
 
 
@@ -71,14 +73,19 @@ def _difference(row: Sequence[float | None]) -> str:
 def _sheets(arms: dict[str, list[Picture]], real: Bundle) -> list[str]:
     """One sheet a prompt: a real photo of its class, then each arm."""
     prompts, arms = spread(prompts_of(arms), SHOWN), {name: arms[name] for name in ordered(arms)}
-    return [f"<h3>{html.escape(prompt)}</h3>" + picture(contact_sheet(arms, real, [prompt]), prompt, "JPEG") for prompt in prompts]
+    return [
+        f"<h3>{html.escape(prompt)}</h3>" + picture(contact_sheet(arms, real, [prompt]), prompt, "JPEG")
+        for prompt in prompts
+    ]
 
 
 def prompts_of(arms: dict[str, list[Picture]]) -> list[str]:
     return list(dict.fromkeys(painted.prompt for painted in next(iter(arms.values()))))
 
 
-def contact_sheet(arms: dict[str, list[Picture]], real: Bundle, prompts: Sequence[str], cell: int = CELL, named: bool = False):
+def contact_sheet(
+    arms: dict[str, list[Picture]], real: Bundle, prompts: Sequence[str], cell: int = CELL, named: bool = False
+):
     """One row a prompt: a real photo of its class, then the first picture of each arm. named: with the prompt above it."""
     from PIL import Image, ImageDraw
 

@@ -17,7 +17,9 @@ def share_of_work() -> tuple[int, int]:
         rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
     except ValueError:
-        raise RealRAGError("RANK, WORLD_SIZE and LOCAL_WORLD_SIZE must be whole numbers, as torchrun sets them.") from None
+        raise RealRAGError(
+            "RANK, WORLD_SIZE and LOCAL_WORLD_SIZE must be whole numbers, as torchrun sets them."
+        ) from None
     if not 0 <= rank < world:
         raise RealRAGError(f"RANK is {rank}, WORLD_SIZE {world}: ranks go from 0 to WORLD_SIZE less one.")
     if here != world:

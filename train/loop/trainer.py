@@ -201,7 +201,9 @@ class Watch:
         training.save(self.checkpoint, self.key)
         if self.lines:
             text = io.StringIO()
-            writer = csv.DictWriter(text, list(dict.fromkeys(name for line in self.lines for name in line)), lineterminator="\n")
+            writer = csv.DictWriter(
+                text, list(dict.fromkeys(name for line in self.lines for name in line)), lineterminator="\n"
+            )
             writer.writeheader()
             writer.writerows(self.lines)
             write_atomic(self.log, text.getvalue().encode())

@@ -50,7 +50,9 @@ class Watch:
             return []
         with open(self.csv_path, newline="") as file:
             rows = list(csv.reader(file))[1:]
-        return [row for row in rows if len(row) == len(COLUMNS) and row[0].isdigit() and int(row[0]) <= self.fitting.step]
+        return [
+            row for row in rows if len(row) == len(COLUMNS) and row[0].isdigit() and int(row[0]) <= self.fitting.step
+        ]
 
     def __enter__(self) -> Watch:
         self._before = None

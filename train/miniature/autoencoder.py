@@ -90,7 +90,12 @@ class AutoencoderTraining(Training):
     """`fronts` and `pictures`: for each view the frozen layers' answers (N, 64, h, w) and pixels (N, 3, S, S)."""
 
     def __init__(
-        self, model: Autoencoder, teacher: Teacher, config: AutoencoderConfig, fronts: list[np.ndarray], pictures: list[np.ndarray]
+        self,
+        model: Autoencoder,
+        teacher: Teacher,
+        config: AutoencoderConfig,
+        fronts: list[np.ndarray],
+        pictures: list[np.ndarray],
     ):
         super().__init__(model, steps=config.steps, seed=config.seed, weight_decay=0.0, clip=1.0, averaging=0.98)
         self.teacher, self.config, self.fronts, self.pictures = teacher, config, fronts, pictures
@@ -150,14 +155,18 @@ def front_answers(world: World, views: int, front: torch.nn.Module, say: Callabl
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_world_arguments(parser)
-    parser.add_argument("--taef2", type=Path, required=True, metavar="DIR", help="taef2_encoder.pth and taef2_decoder.pth")
+    parser.add_argument(
+        "--taef2", type=Path, required=True, metavar="DIR", help="taef2_encoder.pth and taef2_decoder.pth"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="safetensors to write")
     parser.add_argument("--start", type=Path, metavar="FILE", help="begin with these weights: with --inner-steps 0 --joint-steps 0 "
                         "only the decoder learns, and latents stay as they are")  # fmt: skip
     parser.add_argument("--threads", type=int, default=2)
     for owner in (AutoencoderConfig, Keeping):
         for f in fields(owner):
-            parser.add_argument("--" + f.name.replace("_", "-"), type=type(f.default), default=f.default, help=f"default {f.default}")
+            parser.add_argument(
+                "--" + f.name.replace("_", "-"), type=type(f.default), default=f.default, help=f"default {f.default}"
+            )
 
 
 def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:

@@ -26,7 +26,11 @@ def to_images(pixels: np.ndarray) -> Tensor:
 
 @torch.no_grad()
 def answers(
-    name: str, layers: torch.nn.Module, world: World, view: int, inputs: Callable[[], np.ndarray],
+    name: str,
+    layers: torch.nn.Module,
+    world: World,
+    view: int,
+    inputs: Callable[[], np.ndarray],
     progress: Progress = lambda done, total: None,
 ) -> np.ndarray:
     """(N, C, h, w) float16: `layers` of each row of `inputs()`; `name` tells the files apart."""  # fmt: skip

@@ -84,7 +84,9 @@ class Texts:
 class GeneratorTraining(Training):
     """`latents`: for each view (N, 16, h, w); `groups`: what each of the N photos shows."""
 
-    def __init__(self, model: nn.Module, config: GeneratorConfig, latents: list[np.ndarray], groups: list[Group], texts: Texts):
+    def __init__(
+        self, model: nn.Module, config: GeneratorConfig, latents: list[np.ndarray], groups: list[Group], texts: Texts
+    ):
         super().__init__(
             model, steps=config.steps, seed=config.seed, weight_decay=config.weight_decay, clip=config.clip,
             averaging=config.averaging,
@@ -177,7 +179,9 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
     config, keeping, out = pick(GeneratorConfig), pick(Keeping), arguments.out
     encoder, world, watched = load_encoder(arguments.encoder), read_world(arguments), read_photos(arguments, "val")
     if encoder.kind != "small":
-        raise RealRAGError(f"{arguments.encoder} has no text tower that a miniature can read. Give a small encoder's file.")
+        raise RealRAGError(
+            f"{arguments.encoder} has no text tower that a miniature can read. Give a small encoder's file."
+        )
     autoencoder = load_autoencoder(arguments.autoencoder)
     latents = cached_latents(world, config.views, autoencoder, say)
     unseen = seen_part(watched, *cached_latents(watched, 1, autoencoder, say), {group.name for group in world.groups})
@@ -198,7 +202,12 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
         held_out = held_out_loss(model, *unseen, texts, config.bf16)
         export(model, held_out_loss=round(held_out, 5))
         if keeping.sheet_minutes:
-            write_sheet(out.with_name(f"{out.stem}-{training.step:06d}.png"), model, load_autoencoder(arguments.autoencoder), texts)
+            write_sheet(
+                out.with_name(f"{out.stem}-{training.step:06d}.png"),
+                model,
+                load_autoencoder(arguments.autoencoder),
+                texts,
+            )
         say(f"step {training.step}: loss {held_out:.4f} on photos kept out; wrote {out}")
 
     watch = Watch(out.parent, out.stem, training_key(about), keeping, say, draw)

@@ -84,7 +84,9 @@ class Plan:
         return np.repeat(self.labels, self.each)
 
     def prompts(self, words: str) -> list[str]:
-        return [QUERY.format(self.groups[row].coarse if words == "kind" else self.groups[row].name) for row in self.rows]
+        return [
+            QUERY.format(self.groups[row].coarse if words == "kind" else self.groups[row].name) for row in self.rows
+        ]
 
     def references(self, wrong: bool) -> list[int]:
         """Photos of `tested`."""
@@ -113,7 +115,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--autoencoder", type=Path, required=True, metavar="FILE")
     parser.add_argument("--generator", type=Path, metavar="FILE", help="judge what it draws, too")
     parser.add_argument("--adapter", type=Path, metavar="FILE", help="and what it draws with references")
-    parser.add_argument("--encoder", default="realrag-small", help="whose text tower reads the prompts, and who sees references")
+    parser.add_argument(
+        "--encoder", default="realrag-small", help="whose text tower reads the prompts, and who sees references"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON to write")
     parser.add_argument("--each", type=int, default=8, help="pictures of a class")
     parser.add_argument("--seen-each", type=int, default=4, help="pictures of a class that the generator has seen")
@@ -137,7 +141,13 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
     rows = np.sort(np.concatenate([np.flatnonzero(labels == label)[: arguments.most] for label in np.unique(labels)]))
     photos, labels = to_images(tested.pixels(0)[rows]), labels[rows]
     seen = np.array([taught.groups[label].name not in away for label in labels])
-    report: dict = {"photos": len(labels), "autoencoder": sha256_file(arguments.autoencoder), "steps": arguments.steps, "cfg": arguments.cfg, "strength": arguments.strength}
+    report: dict = {
+        "photos": len(labels),
+        "autoencoder": sha256_file(arguments.autoencoder),
+        "steps": arguments.steps,
+        "cfg": arguments.cfg,
+        "strength": arguments.strength,
+    }
     for what, pictures in (("photos", photos), ("copies", copies(autoencoder)(photos))):
         for part, mask in (("all", np.ones_like(seen)), ("seen", seen), ("held out", ~seen)):
             report[f"{what}, {part}"] = verdicts(judges, pictures[mask], labels[mask])
@@ -147,7 +157,8 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
     if arguments.generator:
         report |= drawn(arguments, judges, autoencoder, taught, tested, away, say)
         report["seen, name, without / photos"] = {
-            name: {"mean": report["seen, name, without"][name]["mean"] / report["photos, seen"][name]["mean"]} for name in judges
+            name: {"mean": report["seen, name, without"][name]["mean"] / report["photos, seen"][name]["mean"]}
+            for name in judges
         }
     write_atomic(arguments.out, json.dumps(report, indent=1).encode())
     for name, value in report.items():
@@ -197,7 +208,8 @@ def drawn(arguments, judges: dict, autoencoder: Autoencoder, taught: World, test
                 found[arm] = {name: right(judge, made, plan.rows) for name, judge in judges.items()}
                 about = {name: share(each, plan.rows) for name, each in found[arm].items()}
                 report[line := f"{part}, {words}, {arm}"] = {
-                    **about, "near-copies": float(copied(features.of(made), library).float().mean())
+                    **about,
+                    "near-copies": float(copied(features.of(made), library).float().mean()),
                 }
                 say(f"{line}: {told(report[line])}")
                 page = tile(made[::each], 8)

@@ -15,13 +15,30 @@ from realrag.miniature.autoencoder import Autoencoder
 from realrag.miniature.sampling import LATENT, sample
 
 PROMPTS = (
-    "a photo of granny smith", "a photo of banana", "a photo of orange", "a photo of pineapple",
-    "a photo of red bell pepper", "a photo of carrots", "a photo of aubergine", "a photo of zucchini",
-    "a photo of watermelon", "a photo of kiwi", "a photo of conference", "a photo of red delicious",
-    "a photo of oatly oat milk", "a photo of bravo orange juice", "a photo of tropicana mandarin morning",
-    "a photo of alpro blueberry soyghurt", "a photo of god morgon orange juice", "a photo of arla natural yoghurt",
-    "a photo of dress", "a photo of t shirt", "a photo of shoes", "a photo of backpack",
-    "a photo of lemon", "a photo of pomegranate",
+    "a photo of granny smith",
+    "a photo of banana",
+    "a photo of orange",
+    "a photo of pineapple",
+    "a photo of red bell pepper",
+    "a photo of carrots",
+    "a photo of aubergine",
+    "a photo of zucchini",
+    "a photo of watermelon",
+    "a photo of kiwi",
+    "a photo of conference",
+    "a photo of red delicious",
+    "a photo of oatly oat milk",
+    "a photo of bravo orange juice",
+    "a photo of tropicana mandarin morning",
+    "a photo of alpro blueberry soyghurt",
+    "a photo of god morgon orange juice",
+    "a photo of arla natural yoghurt",
+    "a photo of dress",
+    "a photo of t shirt",
+    "a photo of shoes",
+    "a photo of backpack",
+    "a photo of lemon",
+    "a photo of pomegranate",
 )  # fmt: skip - the last two are held out
 COLUMNS = 6
 ROWS_EACH = 2  # pictures of a prompt, one above the other
@@ -37,7 +54,11 @@ def tile(pictures: Tensor, columns: int) -> Image.Image:
 
 @torch.no_grad()
 def write_sheet(
-    path: Path, model: nn.Module, autoencoder: Autoencoder, texts: Callable[[list[str]], tuple[Tensor, Tensor]], seed: int = 0
+    path: Path,
+    model: nn.Module,
+    autoencoder: Autoencoder,
+    texts: Callable[[list[str]], tuple[Tensor, Tensor]],
+    seed: int = 0,
 ) -> None:
     """Every prompt of PROMPTS twice; the noise is the same every time, so that two sheets can be compared."""
     lines = [PROMPTS[at : at + COLUMNS] for at in range(0, len(PROMPTS), COLUMNS)]

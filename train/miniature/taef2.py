@@ -23,7 +23,10 @@ class PooledBlock(Block):
         super().__init__()
         wide = 4 * WIDTH
         self.pool = nn.Sequential(
-            nn.Conv2d(WIDTH, wide, 1, bias=False), nn.GroupNorm(4, wide), nn.ReLU(), nn.Conv2d(wide, WIDTH, 1, bias=False)
+            nn.Conv2d(WIDTH, wide, 1, bias=False),
+            nn.GroupNorm(4, wide),
+            nn.ReLU(),
+            nn.Conv2d(wide, WIDTH, 1, bias=False),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -56,7 +59,9 @@ def read_taef2(folder: Path) -> tuple[Teacher, Autoencoder]:
         teacher.head.load_state_dict(_layers(states[1], 0, BACK))
         for module, state in zip((ours.taesd_encoder, ours.taesd_decoder), states):
             own = module.state_dict()
-            module.load_state_dict(own | {n: v.float() for n, v in state.items() if n in own and own[n].shape == v.shape})
+            module.load_state_dict(
+                own | {n: v.float() for n, v in state.items() if n in own and own[n].shape == v.shape}
+            )
     except (OSError, KeyError, RuntimeError) as error:
         raise RealRAGError(f"{folder} holds no taef2_encoder.pth and taef2_decoder.pth ({error}).") from error
     return teacher.eval().requires_grad_(False), ours

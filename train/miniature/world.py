@@ -20,7 +20,17 @@ from ..small_encoder.views import open_photo
 SIZE = 128
 HELD_OUT, HELD_OUT_SEED = 16, 5  # nine fruits and vegetables and seven packages
 LEAST_CROP = 0.8  # of the side
-PACKED = {"juice", "milk", "oat milk", "oatghurt", "sour cream", "sour milk", "soy milk", "soyghurt", "yoghurt"}  # with words on
+PACKED = {
+    "juice",
+    "milk",
+    "oat milk",
+    "oatghurt",
+    "sour cream",
+    "sour milk",
+    "soy milk",
+    "soyghurt",
+    "yoghurt",
+}  # with words on
 Progress = Callable[[int, int], None]
 
 
@@ -57,7 +67,9 @@ class World:
     @property
     def key(self) -> str:
         """Names the photos and how they are cut: equal keys, equal pixels."""
-        about = [self.size, self.seed, LEAST_CROP, sorted(PACKED)] + [[p.group, p.path.name, p.path.stat().st_size] for p in self.photos.photos]
+        about = [self.size, self.seed, LEAST_CROP, sorted(PACKED)] + [
+            [p.group, p.path.name, p.path.stat().st_size] for p in self.photos.photos
+        ]
         return sha256_bytes(canonical_json(about))[:12]
 
     def pixels(self, view: int, progress: Progress = lambda done, total: None) -> np.ndarray:

@@ -130,7 +130,9 @@ def summary(lines: Sequence[dict]) -> str:
         share = (
             f"{np.mean(right):.1%} of {len(right)} references are of the prompt's class" if right else "no reference"
         )
-        said.append(f"{arm:<{2 + max(map(len, arms))}}{share}" + (f"; {empty} prompts without one" if empty and right else ""))
+        said.append(
+            f"{arm:<{2 + max(map(len, arms))}}{share}" + (f"; {empty} prompts without one" if empty and right else "")
+        )
     return "\n".join(said)
 
 

@@ -124,7 +124,8 @@ class Ablations(Reproduction):
         ids = lambda line: [reference["id"] for reference in line["references"]]  # noqa: E731
         count = round(each.wrong * k)
         return {
-            line["prompt"]: tuple([*ids(other)[:count], *ids(line)[count:]]) for line, other in zip(lines, shuffled(lines))
+            line["prompt"]: tuple([*ids(other)[:count], *ids(line)[count:]])
+            for line, other in zip(lines, shuffled(lines))
         }
 
     def head(self, each: Ablation) -> ReflectiveHead:
@@ -157,7 +158,13 @@ class Ablations(Reproduction):
         seen = self.verdicts(self.plan.experiment.judges[0], arms)
         accuracy = endpoints.accuracy(seen)[endpoints.SPLIT][each.name]["accuracy"]
         apart = endpoints.difference(seen, each.name, base.name, endpoints.SPLIT)
-        return {"knob": each.knob, "value": each.value, "arm": each.arm, "accuracy": accuracy, "difference": apart["difference"]}
+        return {
+            "knob": each.knob,
+            "value": each.value,
+            "arm": each.arm,
+            "accuracy": accuracy,
+            "difference": apart["difference"],
+        }
 
 
 def told(row: dict) -> str:

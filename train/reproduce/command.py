@@ -39,13 +39,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              help="a TOML file, or procedural")  # fmt: skip
         command.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     for command in (run, ablate):
-        command.add_argument("--mobilenet", default="", metavar="FILE", help="for a starting encoder, made by convert-mobilenet")
+        command.add_argument(
+            "--mobilenet", default="", metavar="FILE", help="for a starting encoder, made by convert-mobilenet"
+        )
         command.add_argument("--encoder", default="", metavar="NAME", help="in place of a starting encoder of its own")
         for name in Painting.paths:
-            command.add_argument(f"--{name}", default="", metavar="FILE", help=f"of the miniature that paints: its {name}")
+            command.add_argument(
+                f"--{name}", default="", metavar="FILE", help=f"of the miniature that paints: its {name}"
+            )
         command.add_argument("--device", default="cpu")
         command.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for torch's own choice")
-        command.add_argument("--max-minutes", type=float, default=0, help="stop in time; the same command goes on (0: never)")
+        command.add_argument(
+            "--max-minutes", type=float, default=0, help="stop in time; the same command goes on (0: never)"
+        )
     run.add_argument("--stage", choices=STAGES, help="only this one")
 
 
@@ -55,7 +61,9 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
             arguments.photos, arguments.out, arguments.captions, arguments.groups, arguments.group_words, arguments.unseen,
             arguments.novel, arguments.seed,
         )  # fmt: skip
-        say(f"{arguments.out}: {len(facts['classes'])} classes; photos: {', '.join(f'{n} {c}' for n, c in facts['photos'].items())}")
+        say(
+            f"{arguments.out}: {len(facts['classes'])} classes; photos: {', '.join(f'{n} {c}' for n, c in facts['photos'].items())}"
+        )
         return
     path = find_world(arguments.world)
     named = {name: getattr(arguments, name, "") for name in Painting.paths}
@@ -68,12 +76,20 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
         if arguments.threads:
             torch.set_num_threads(arguments.threads)
         if (share := share_of_work())[1] > 1 and getattr(arguments, "stage", None) != "paint":
-            raise RealRAGError("torchrun shares the work of `--stage paint`. Run the other stages once, without torchrun.")
+            raise RealRAGError(
+                "torchrun shares the work of `--stage paint`. Run the other stages once, without torchrun."
+            )
         recipe = recipe_of(plan, path, {"mobilenet": arguments.mobilenet, "encoder": arguments.encoder})
         arguments.out.mkdir(parents=True, exist_ok=True)
         kind = Ablations if arguments.reproduce == "ablate" else Reproduction
         work = kind(
-            plan, recipe, arguments.out, device=own_device(arguments.device), max_minutes=arguments.max_minutes, say=say, share=share
+            plan,
+            recipe,
+            arguments.out,
+            device=own_device(arguments.device),
+            max_minutes=arguments.max_minutes,
+            say=say,
+            share=share,
         )
         if arguments.reproduce == "ablate":
             work.run()

@@ -71,10 +71,11 @@ class Experiment:
 
     def __post_init__(self) -> None:
         if self.arms and not {"none", "normal", "hard", "reflective", "oracle"} <= set(self.arms):
-            raise RealRAGError(f"The arms {', '.join(self.arms)} lack one that an endpoint or a gate needs: none, normal, hard, reflective, oracle.")
+            raise RealRAGError(
+                f"The arms {', '.join(self.arms)} lack one that an endpoint or a gate needs: none, normal, hard, reflective, oracle."
+            )
         if min(self.k, self.noises, self.unseen_noises) < 1 or not self.judges or set(self.judges) - set(JUDGES):
             raise RealRAGError(f"k, noises and unseen_noises start at 1, judges are among {', '.join(JUDGES)}: {self}.")
-
 
     def taught(self, arms: Sequence[str]) -> tuple[str, ...]:
         """Those of a recipe's arms that a head is taught for: all, or what a shorter table asks; `zero` is always measured."""
@@ -135,7 +136,15 @@ def deviations(plan: dict) -> list[str]:
         **{name: recipe[name] for name in ("start", "imagine", "mine", "fit", "loss", "evaluate")},
     }
     free = {f"painting.{name}" for name in ("kind", *Painting.paths)}
-    free |= {"world.generator", "experiment.arms", "retriever.recipe", "experiment.photos", "world.seed", "start.mobilenet", "start.validation"}
+    free |= {
+        "world.generator",
+        "experiment.arms",
+        "retriever.recipe",
+        "experiment.photos",
+        "world.seed",
+        "start.mobilenet",
+        "start.validation",
+    }
     found = []
     for section, values in registered.items():
         there = plan[section] if section in plan else plan["recipe"][section]

@@ -56,7 +56,9 @@ class RetrieverRun(Run):
         if "utility" in self.recipe.evaluate.arms:
             library, prompts, out = self._open(self.library), self._prompts(), self.folder / "utility.safetensors"
             rows = candidates(load_material(library, self.encoder, prompts), CANDIDATES)
-            measure_utility(library, prompts, rows, Worth(self.painter, prompts, self.validation), out, progress=self.in_time)
+            measure_utility(
+                library, prompts, rows, Worth(self.painter, prompts, self.validation), out, progress=self.in_time
+            )
             self.recipe = replace(self.recipe, data=replace(self.recipe.data, utility=str(out)))
 
     def _loss(self, arm: str) -> LossConfig:
@@ -157,7 +159,9 @@ class Reproduction(Staged):
         """gates/: the gates, by the arms that they ask for alone, so that hours of painting are not spent on a generator that
         has to be mended first. `paint` has these pictures then."""
         folder, painted = self.folder / "gates", self.folder / "painted"
-        choices = {arm: chosen for arm, chosen in read_choices(self.folder / "choices").items() if arm in endpoints.CONTROLS}
+        choices = {
+            arm: chosen for arm, chosen in read_choices(self.folder / "choices").items() if arm in endpoints.CONTROLS
+        }
         paint_arms(
             painted, self.painter, self.bundle(self.library_folder), choices, self.noises, self.in_time, tables=folder
         )
@@ -166,7 +170,9 @@ class Reproduction(Staged):
         write_json(folder / "gates.json", {"judge": name, "painter": self.painter.facts, "gates": found})
         self.say("\n".join(gate_rows(found)))
         if not all(gate["passed"] for gate in found):
-            self.say("A gate failed: mend the generator, the judge or the world first. What is painted now gets no verdict.")
+            self.say(
+                "A gate failed: mend the generator, the judge or the world first. What is painted now gets no verdict."
+            )
 
     def paint(self) -> None:
         """painted/: the pictures of every arm, each distinct one once."""
@@ -211,7 +217,9 @@ class Reproduction(Staged):
         arms, plan, found = self.painted_arms(), self.plan.experiment, {}
         counts = self.folder / "painted" / "painted.json"
         if not counts.is_file():
-            raise RealRAGError(f"{counts} is not there, so pictures are still to be painted. Run the stage `paint` to its end first.")
+            raise RealRAGError(
+                f"{counts} is not there, so pictures are still to be painted. Run the stage `paint` to its end first."
+            )
         painted = json.loads(counts.read_bytes())
         for name in plan.judges:
             seen = self.verdicts(name, arms)
@@ -265,7 +273,11 @@ class Reproduction(Staged):
     @property
     def noises(self) -> dict[str, range]:
         """The noise seeds of each prompt: more for U1, on which the endpoints are taken."""
-        plan, first, unseen = self.plan.experiment, self.plan.experiment.first_noise, self.prompts_of_split(endpoints.SPLIT)
+        plan, first, unseen = (
+            self.plan.experiment,
+            self.plan.experiment.first_noise,
+            self.prompts_of_split(endpoints.SPLIT),
+        )
         count = lambda prompt: max(plan.noises, plan.unseen_noises) if prompt in unseen else plan.noises  # noqa: E731
         return {prompt.prompt: range(first, first + count(prompt.prompt)) for prompt in self.prompts}
 

@@ -71,7 +71,10 @@ class MiniaturePainter:
         noise = noise_of(len(targets), 0).repeat(LEVELS, 1, 1, 1)
         quantiles = torch.special.ndtri((torch.arange(LEVELS) + 0.5) / LEVELS).sigmoid()
         sigma = shifted(quantiles, FAMILIES[self.steered.base.family].time_shift).repeat_interleave(len(targets))
-        texts = [each.expand(len(sigma), *each.shape[1:]) for each in encode_prompts(self.encoder.towers.text, [self.said.get(prompt, prompt)])]
+        texts = [
+            each.expand(len(sigma), *each.shape[1:])
+            for each in encode_prompts(self.encoder.towers.text, [self.said.get(prompt, prompt)])
+        ]
 
         def loss(states: Tensor | None) -> float:
             level = sigma[:, None, None, None]
@@ -87,10 +90,21 @@ class MiniaturePainter:
         made: dict[int, Image.Image] = {}
         for count in sorted({len(shown) for _, _, shown in rows}):
             places = [place for place, row in enumerate(rows) if len(row[2]) == count]
-            features = torch.stack([torch.stack([self.see(each) for each in rows[p][2]]) for p in places]) if count else None
+            features = (
+                torch.stack([torch.stack([self.see(each) for each in rows[p][2]]) for p in places]) if count else None
+            )
             noise = torch.cat([noise_of(1, rows[place][1]) for place in places])
             prompts = [self.said.get(rows[place][0], rows[place][0]) for place in places]
-            pictures = paint(self.steered, self.autoencoder, self.encoder.towers.text, prompts, noise, features, steps=self.steps, cfg=self.cfg)
+            pictures = paint(
+                self.steered,
+                self.autoencoder,
+                self.encoder.towers.text,
+                prompts,
+                noise,
+                features,
+                steps=self.steps,
+                cfg=self.cfg,
+            )
             for place, picture in zip(places, (pictures * 255).byte().permute(0, 2, 3, 1).numpy()):
                 made[place] = Image.fromarray(np.ascontiguousarray(picture))
         return [made[place] for place in range(len(rows))]

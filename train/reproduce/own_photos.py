@@ -32,7 +32,9 @@ def families_of(classes: Sequence[str], groups: Path | None, words: int) -> dict
         with open(groups, encoding="utf-8-sig", newline="") as file:
             found = {row["class"]: row["coarse_class"] for row in csv.DictReader(file)}
     except (OSError, KeyError, UnicodeDecodeError) as error:
-        raise RealRAGError(f"{groups} cannot be read ({error}). It is a UTF-8 CSV with the columns class, coarse_class.") from None
+        raise RealRAGError(
+            f"{groups} cannot be read ({error}). It is a UTF-8 CSV with the columns class, coarse_class."
+        ) from None
     if missing := sorted(set(classes) - set(found)):
         raise RealRAGError(f"{groups} says no coarse_class of {missing[0]!r}. Add a line for it.")
     return {name: found[name] for name in classes}
@@ -52,7 +54,11 @@ def split_names(families: dict[str, str], unseen: int, novel: int, seed: int) ->
     kept, spoken = Counter(families.values()), Counter(words.values())
     alone = {word for word, count in spoken.items() if count == 1}
     for name in names:
-        if len(held) < unseen + novel and kept[families[name]] > 1 and (words[name] in alone or spoken[words[name]] > 1):
+        if (
+            len(held) < unseen + novel
+            and kept[families[name]] > 1
+            and (words[name] in alone or spoken[words[name]] > 1)
+        ):
             held.append(name)
             kept[families[name]] -= 1
             spoken[words[name]] -= 1
@@ -81,9 +87,14 @@ def write_photos(
         for name, part in parts_of(members, splits[folder]).items():
             where = f"library/{'novel' if splits[folder] == 'U2' else 'known'}" if name == "library" else name
             rows += [
-                (f"{where}/{folder}/{photo.sha256[:16]}{Path(photo.file).suffix.lower()}", photo, folder, name) for photo in part
+                (f"{where}/{folder}/{photo.sha256[:16]}{Path(photo.file).suffix.lower()}", photo, folder, name)
+                for photo in part
             ]
-    facts = {"kind": "photos", "seed": seed, "classes": {f: {"family": families[of_name[f]], "split": splits[f]} for f in splits}}
+    facts = {
+        "kind": "photos",
+        "seed": seed,
+        "classes": {f: {"family": families[of_name[f]], "split": splits[f]} for f in splits},
+    }
     facts["photos"] = {name: sum(row[3] == name for row in rows) for name in SETS}
     facts["sha256"] = sha256_bytes(canonical_json([facts, [[row[0], row[1].sha256] for row in rows]]))
     if (out / FACTS).is_file():
@@ -128,7 +139,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("photos", type=Path, metavar="PHOTOS")
     parser.add_argument("--captions", type=Path, metavar="FILE", help="CSV or JSONL with file and class")
     parser.add_argument("--groups", type=Path, metavar="FILE", help="CSV with class, coarse_class: the families")
-    parser.add_argument("--group-words", type=int, default=1, help="without it: as many first words of a name are its family")
+    parser.add_argument(
+        "--group-words", type=int, default=1, help="without it: as many first words of a name are its family"
+    )
     parser.add_argument("--unseen", type=int, default=60, help="classes that the generator does not see (U1)")
     parser.add_argument("--novel", type=int, default=0, help="classes that neither it nor the retriever sees (U2)")
     parser.add_argument("--seed", type=int, default=0)

@@ -86,7 +86,11 @@ def make_painter(
         from .miniature_painter import MiniaturePainter
 
         names = {class_key(name): proper for name, proper in read_proper_names(world).items()}
-        said = {p.prompt: p.prompt.replace(spoken_class(p.class_name), names[class_key(p.class_name)]) for p in prompts if names}
+        said = {
+            p.prompt: p.prompt.replace(spoken_class(p.class_name), names[class_key(p.class_name)])
+            for p in prompts
+            if names
+        }
         return MiniaturePainter(config, said)
     if config.kind == "stand-in":
 
@@ -95,9 +99,7 @@ def make_painter(
             return records[records.row_of(id)].class_name
 
         return StandInPainter(world, prompts, class_of, config.heeds, config.seed)
-    raise RealRAGError(
-        f"The painter {config.kind!r} is not known; there are miniature and stand-in."
-    )
+    raise RealRAGError(f"The painter {config.kind!r} is not known; there are miniature and stand-in.")
 
 
 def picture_key(facts: dict, prompt: str, noise: int, references: Sequence[str]) -> str:

@@ -25,7 +25,9 @@ def describe(choices: Path, world: dict[str, tuple[str, str]]) -> dict[str, dict
     for text in choices.read_text(encoding="utf-8").splitlines():
         line = json.loads(text)
         of = arm_of(line["arm"]), splits[class_key(line["class"])]
-        right.setdefault(of, []).extend(class_key(each["class"]) == class_key(line["class"]) for each in line["references"])
+        right.setdefault(of, []).extend(
+            class_key(each["class"]) == class_key(line["class"]) for each in line["references"]
+        )
         sets.setdefault(of, set()).add((line["prompt"], frozenset(each["id"] for each in line["references"])))
     found: dict[str, dict[str, dict[str, float]]] = {}
     for (arm, split), each in right.items():

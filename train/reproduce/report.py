@@ -13,7 +13,10 @@ from .endpoints import PRIMARY, SECOND, SPLIT
 RESULTS = "results.json"
 ARMS = ("none", "random", "shuffled", "zero", "normal", "hard", "reflective", "utility", "oracle")
 # What the paper prints for Flux: accuracy, the mean of Cars, Dogs and Flowers (tables 2, 4, 5), and FID on Cars (1, 3).
-PAPER = {"accuracy": {"none": 37.29, "normal": 39.27, "reflective": 40.37}, "FID": {"none": 58.47, "normal": 54.04, "reflective": 52.28}}
+PAPER = {
+    "accuracy": {"none": 37.29, "normal": 39.27, "reflective": 40.37},
+    "FID": {"none": 58.47, "normal": 54.04, "reflective": 52.28},
+}
 PICTURES = ("CLIP-I", "FID", "KID", "copied", "references copied", "diversity")
 
 
@@ -119,9 +122,18 @@ def _beside_the_paper(judge: dict) -> list[str]:
     rows = ["## Beside the paper's Flux", "", "| relative gain of reflective | the paper | here |", "|---|---|---|"]
     for measure, paper in PAPER.items():
         gains = zip(_gains(paper), _gains(here[measure]))
-        names = (f"{measure}, over normal", f"{measure}, over none", f"{measure}, share of the gain over none that normal lacks")
+        names = (
+            f"{measure}, over normal",
+            f"{measure}, over none",
+            f"{measure}, share of the gain over none that normal lacks",
+        )
         rows += [f"| {name} | {there} | {own} |" for name, (there, own) in zip(names, gains)]
-    return [*rows, "", "The first judge's figures, over all classes, which weigh alike. FID falls where pictures get better.", ""]
+    return [
+        *rows,
+        "",
+        "The first judge's figures, over all classes, which weigh alike. FID falls where pictures get better.",
+        "",
+    ]
 
 
 def _gains(arms: dict[str, float]) -> list[str]:

@@ -21,8 +21,6 @@ from .recipe import Recipe
 ALTERED = 60  # photos a class that the stand-in chooses from
 
 
-
-
 def make_generator(
     recipe: Recipe, library: Bundle, prompts: Sequence[Prompt], encoder: Encoder, device: str
 ) -> Generator:

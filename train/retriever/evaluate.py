@@ -51,10 +51,6 @@ class Questions:
 # Figures of one ranking
 
 
-
-
-
-
 def figures(
     questions: Questions, vectors: np.ndarray | None = None, scores: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
@@ -110,8 +106,7 @@ def evaluate(
     if not arms or not all(arms.values()):
         raise RealRAGError("No arm to evaluate. Fit at least one head, or evaluate the arm `zero`.")
     runs = {
-        name: [figures(questions, scores=arm_scores(questions, head)) for head in heads]
-        for name, heads in arms.items()
+        name: [figures(questions, scores=arm_scores(questions, head)) for head in heads] for name, heads in arms.items()
     }
     if controls:
         dice, right = np.random.default_rng(0), questions.query_classes[:, None] == questions.photo_classes[None]
@@ -119,7 +114,9 @@ def evaluate(
         worst = questions.siblings[:, None] == questions.photo_classes[None]
         worst = worst if questions.drawn is None else worst | questions.drawn
         ideal = figures(questions, scores=right.astype(float) - worst)
-        runs["oracle"] = [{m: v for m, v in ideal.items() if m != "sibling margin"}]  # it ranks; its scores mean nothing
+        runs["oracle"] = [
+            {m: v for m, v in ideal.items() if m != "sibling margin"}
+        ]  # it ranks; its scores mean nothing
     splits = questions.splits()
     report: dict = {"splits": {name: int(part.sum()) for name, part in splits.items()}, "arms": {}, "differences": {}}
     means = {name: _mean(each) for name, each in runs.items()}
@@ -168,8 +165,6 @@ def ann_loss(queries: np.ndarray, vectors: np.ndarray, cache: Path, key: str, de
     exact = ExactIndex(vectors).search(queries, depth)[1]
     found = fast.search(queries, depth)[1]
     return float(1 - np.mean([np.isin(a, b).mean() for a, b in zip(exact, found)]))
-
-
 
 
 def table(report: dict, measures: Sequence[str] = ("R@1", "R@10", "P@10", "mAP", "nDCG@10", "MRR", *REFLECTIVE)) -> str:

@@ -48,7 +48,10 @@ def arm_vectors(asked: Questions, arm: ReflectiveHead | TunedVectors | None, pro
 
 
 def projection(
-    asked: Questions, arms: dict[str, Sequence[ReflectiveHead | TunedVectors | None]], prompts: Sequence[Prompt], order: Sequence[int]
+    asked: Questions,
+    arms: dict[str, Sequence[ReflectiveHead | TunedVectors | None]],
+    prompts: Sequence[Prompt],
+    order: Sequence[int],
 ):
     """(picture, sentence): one panel an arm, first seed, all in the same plane, that of the shown photos of every arm
     together. None where there are too few photos for a plane."""

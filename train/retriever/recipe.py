@@ -128,8 +128,6 @@ class Recipe:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
 
 
-
-
 def read_recipe(path: Path, given: dict[str, str] | None = None) -> Recipe:
     """The recipe in a TOML file. given: paths of the command line, which replace those of [data] and [start]. RealRAGError
     names the section and field that are wrong."""
@@ -139,9 +137,3 @@ def read_recipe(path: Path, given: dict[str, str] | None = None) -> Recipe:
     } | {"encoder": EncoderConfig}
     places = {"data": given or {}, "start": given or {}}
     return Recipe(**read_sections(path, sections, places, optional=("encoder",)))
-
-
-
-
-
-

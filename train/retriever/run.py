@@ -150,7 +150,9 @@ class Run(Staged):
             heads[options.name or own_name(load_head(own, self.encoder.dim).facts)] = own
         for folder in map(Path, options.others):
             if not (folder / "retriever" / MANIFEST).is_file():
-                raise RealRAGError(f"{folder} has no retriever yet. Run its stage `index` first, or leave it out of `others`.")
+                raise RealRAGError(
+                    f"{folder} has no retriever yet. Run its stage `index` first, or leave it out of `others`."
+                )
             other = Bundle(folder / "retriever", default_cache())
             for head in other.manifest.heads:
                 if head.name in heads:
@@ -284,7 +286,9 @@ def run(arguments: argparse.Namespace, say: Say = lambda line: print(line, flush
     given = {name: getattr(arguments, name) for name in GIVEN}
     recipe = read_recipe(find_recipe(arguments.recipe), given)
     if recipe.encoder is not None:
-        raise RealRAGError(f"{arguments.recipe} says how to train an encoder: `python -m train encoder --recipe {arguments.recipe}`.")
+        raise RealRAGError(
+            f"{arguments.recipe} says how to train an encoder: `python -m train encoder --recipe {arguments.recipe}`."
+        )
     arguments.out.mkdir(parents=True, exist_ok=True)
     if share[0] == 0:
         write_atomic(arguments.out / "recipe.json", recipe.as_json().encode())

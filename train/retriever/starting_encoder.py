@@ -22,7 +22,9 @@ def started(recipe: Recipe, folder: Path) -> Recipe:
     RealRAGError when it wants one and names no MobileNet to start from."""
     data, begin = recipe.data, recipe.start
     if not begin.mobilenet and begin != Start():
-        raise RealRAGError("This recipe trains a starting encoder of its own: give --mobilenet FILE (see convert-mobilenet).")
+        raise RealRAGError(
+            "This recipe trains a starting encoder of its own: give --mobilenet FILE (see convert-mobilenet)."
+        )
     if begin.mobilenet and begin.parts:
         library, validation, gallery = (str(folder / SPLIT / name) for name in NAMES)
         data = replace(data, photos=library, test_photos=gallery, captions="")
@@ -58,4 +60,6 @@ def start(recipe: Recipe, folder: Path, say: Callable[[str], None], progress: Ca
         config, data, val, Path(begin.mobilenet), folder / ENCODER, (begin.least, begin.most), trials=begin.trials,
         about={"data": told(data, library), "validated_on": told(val, validation)}, say=say, progress=progress,
     )  # fmt: skip
-    shutil.rmtree((folder / ENCODER).parent / "front", ignore_errors=True)  # cached features: gigabytes, and no longer asked
+    shutil.rmtree(
+        (folder / ENCODER).parent / "front", ignore_errors=True
+    )  # cached features: gigabytes, and no longer asked

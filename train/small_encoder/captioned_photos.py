@@ -67,7 +67,9 @@ def read_captioned(folder: Path, captions: Path | None = None) -> PhotoSet:
             groups.setdefault(key, Group(key, plain_name(said), plain_name(said)))
             photos.append(Photo(photo.path, key))
     if not photos:
-        raise RealRAGError(f"{folder} holds no photo with a class or caption. Sort them into folders, or give captions.")
+        raise RealRAGError(
+            f"{folder} holds no photo with a class or caption. Sort them into folders, or give captions."
+        )
     return PhotoSet(tuple(groups[key] for key in sorted(groups)), tuple(photos))
 
 
@@ -85,7 +87,9 @@ def with_noise(data: PhotoSet, share: float, seed: int) -> PhotoSet:
 
     The dice are the photo's own, so that of one seed the photos wrong at a smaller share stay wrong at a larger one."""
     if not 0 <= share <= 1 or (share and len(data.groups) < 2):
-        raise RealRAGError(f"noise is {share} with {len(data.groups)} groups; it lies from 0 to 1 and needs two groups.")
+        raise RealRAGError(
+            f"noise is {share} with {len(data.groups)} groups; it lies from 0 to 1 and needs two groups."
+        )
     keys, photos = [group.key for group in data.groups], []
     for photo in data.photos:
         dice = random.Random(f"{seed}/{photo.group}/{photo.path.name}")

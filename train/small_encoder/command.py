@@ -29,13 +29,17 @@ HELP = "train the small dual encoder on captioned photos, or on what realrag-sma
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--photos", type=Path, metavar="DIR", help="any photos: folders are classes, or see --captions")
     parser.add_argument("--captions", type=Path, metavar="FILE", help="CSV or JSONL with file, class, caption")
-    parser.add_argument("--validation", type=Path, metavar="DIR", help="other photos of the same classes, to measure on")
+    parser.add_argument(
+        "--validation", type=Path, metavar="DIR", help="other photos of the same classes, to measure on"
+    )
     parser.add_argument(
         "--headroom", type=float, nargs=2, metavar=("LEAST", "MOST"),
         help="tune --noise until R@1 on the validation photos lies between these, for example 0.45 0.7",
     )  # fmt: skip
     for name in ("grocery", "clothing", "subjects"):
-        parser.add_argument(f"--{name}", type=Path, metavar="DIR", help="without --photos: what realrag-small learnt from")
+        parser.add_argument(
+            f"--{name}", type=Path, metavar="DIR", help="without --photos: what realrag-small learnt from"
+        )
     parser.add_argument("--mobilenet", type=Path, required=True, metavar="FILE", help="made by convert-mobilenet")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="safetensors to write")
     parser.add_argument(
@@ -58,7 +62,9 @@ def chosen_config(arguments: argparse.Namespace) -> EncoderConfig:
     if config is None:
         raise RealRAGError(f"{arguments.recipe} has no section [encoder]: it is a recipe for `python -m train run`.")
     given = {field.name: getattr(arguments, field.name) for field in fields(EncoderConfig)}
-    return replace(config, **{name: type(getattr(config, name))(value) for name, value in given.items() if value is not None})
+    return replace(
+        config, **{name: type(getattr(config, name))(value) for name, value in given.items() if value is not None}
+    )
 
 
 def run(arguments: argparse.Namespace, say: Say = lambda line: print(line, flush=True)) -> None:
@@ -78,11 +84,15 @@ def run(arguments: argparse.Namespace, say: Say = lambda line: print(line, flush
         # The cache holds the left-out photos too, so that both encoders share it; training never sees their rows.
         options |= dict(cached=read_train(*three), names=names, about=about)
     else:
-        raise RealRAGError("Give --photos and --validation, or --grocery, --clothing and --subjects (without --headroom).")
+        raise RealRAGError(
+            "Give --photos and --validation, or --grocery, --clothing and --subjects (without --headroom)."
+        )
     try:
         if arguments.headroom:
             find_headroom(config, data, val, arguments.mobilenet, arguments.out, tuple(arguments.headroom), **options)
         else:
             train_encoder(config, data, val, arguments.mobilenet, arguments.out, **options)
     except KeyboardInterrupt:
-        say(f"stopped; the same command goes on where it was: {arguments.scratch or arguments.out.parent} holds what is done")
+        say(
+            f"stopped; the same command goes on where it was: {arguments.scratch or arguments.out.parent} holds what is done"
+        )

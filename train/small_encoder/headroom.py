@@ -21,7 +21,9 @@ MEASURE = "R@1"
 TRIALS = 6  # the last step is then 1/64 of noise
 
 
-def tune(measure: Callable[[float], float], least: float, most: float, trials: int = TRIALS) -> list[tuple[float, float]]:
+def tune(
+    measure: Callable[[float], float], least: float, most: float, trials: int = TRIALS
+) -> list[tuple[float, float]]:
     """[(noise, measure(noise))]: the middle of what is left of 0..1, until one lies from `least` to `most`.
 
     Where all are too low, the last trial is without noise: the best that can be had."""

@@ -29,7 +29,9 @@ def part_photos(photos: Sequence[Candidate], shares: Sequence[float], seed: int)
 
     Cuts are rounded: a class of one or two photos is not in every part."""
     if len(shares) != len(NAMES) or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
-        raise RealRAGError(f"parts is {list(shares)}; it needs one share above 0 for each of {', '.join(NAMES)}, together 1.")
+        raise RealRAGError(
+            f"parts is {list(shares)}; it needs one share above 0 for each of {', '.join(NAMES)}, together 1."
+        )
     classes: dict[str, list[Candidate]] = {}
     for photo in sorted(photos, key=lambda photo: photo.sha256):
         classes.setdefault(photo.credit.class_name, []).append(photo)
@@ -49,16 +51,18 @@ def part_by_column(photos: Sequence[Candidate], captions: Path, column: str, fol
         for row in csv.DictReader(file):
             name = next((row[key] for key in COLUMNS["file"] if row.get(key)), "")
             for home in (captions.parent, folder):  # a table names photos from where it lies, or from their folder
-                part_of.setdefault(os.path.abspath(home / name), VALUES.get((row.get(column) or "").strip().lower(), ""))
+                part_of.setdefault(
+                    os.path.abspath(home / name), VALUES.get((row.get(column) or "").strip().lower(), "")
+                )
     parts = [[photo for photo in photos if part_of.get(os.path.abspath(photo.path)) == name] for name in NAMES]
     if not any(parts):
-        raise RealRAGError(f"No photo of {captions} has one of {', '.join(VALUES)} in a column {column!r}. Name the right one.")
+        raise RealRAGError(
+            f"No photo of {captions} has one of {', '.join(VALUES)} in a column {column!r}. Name the right one."
+        )
     return parts
 
 
-def split(
-    photos: Path, captions: Path | None, out: Path, shares: Sequence[float], seed: int, column: str = ""
-) -> dict:
+def split(photos: Path, captions: Path | None, out: Path, shares: Sequence[float], seed: int, column: str = "") -> dict:
     """Writes OUT/library, OUT/validation and OUT/gallery, each with a captions.csv, and OUT/split.json, which it returns.
 
     The photos are links to the same files where the disk allows it, else copies. What is there already is left as it is;
@@ -79,7 +83,9 @@ def split(
     shutil.rmtree(made, ignore_errors=True)
     for name, members in zip(NAMES, parts):
         if not members:
-            raise RealRAGError(f"{len(candidates)} photos in {photos} leave none for {name}. Give more photos or other parts.")
+            raise RealRAGError(
+                f"{len(candidates)} photos in {photos} leave none for {name}. Give more photos or other parts."
+            )
         for photo in members:
             (made / name / photo.file).parent.mkdir(parents=True, exist_ok=True)
             link(photo.path, made / name / photo.file)
@@ -111,11 +117,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("photos", type=Path, metavar="PHOTOS")
     parser.add_argument("--captions", type=Path, metavar="FILE", help="CSV or JSONL with file, class, caption")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help=f"gets {', '.join(NAMES)}")
-    parser.add_argument("--parts", type=float, nargs=3, default=[0.6, 0.15, 0.25], metavar="SHARE", help="of each class")
+    parser.add_argument(
+        "--parts", type=float, nargs=3, default=[0.6, 0.15, 0.25], metavar="SHARE", help="of each class"
+    )
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--column", default="", metavar="NAME", help="of the CSV: train, val or test; in place of shares and seed")
+    parser.add_argument(
+        "--column", default="", metavar="NAME", help="of the CSV: train, val or test; in place of shares and seed"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    facts = split(arguments.photos, arguments.captions, arguments.out, arguments.parts, arguments.seed, arguments.column)
+    facts = split(
+        arguments.photos, arguments.captions, arguments.out, arguments.parts, arguments.seed, arguments.column
+    )
     print(f"{arguments.out}: " + ", ".join(f"{count} {name}" for name, count in facts["photos"].items()))

@@ -93,7 +93,9 @@ def train_encoder(
     if checkpoint.exists():
         training.resume(checkpoint)
         say(f"resumed after step {training.step} of {training.steps}")
-    say(f"{len(data.photos)} photos, {len(data.groups)} groups, {training.steps} steps; left out: {', '.join(names) or 'nothing'}")
+    say(
+        f"{len(data.photos)} photos, {len(data.groups)} groups, {training.steps} steps; left out: {', '.join(names) or 'nothing'}"
+    )
     for epoch, loss in training.run():
         training.save(checkpoint)
         report = validate(training.averaged(), config.cut, front, val, list(names)) if epoch % 3 == 0 else {}
@@ -105,9 +107,3 @@ def train_encoder(
     save_small_encoder(model, out, about)
     say(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)" + "".join(f", val {n} {v:.3f}" for n, v in report.items()))
     return report
-
-
-
-
-
-

@@ -54,7 +54,9 @@ class Controls:
             "text rows": "text_rows",
         }  # fmt: skip
         usual = Controls()
-        return {word: getattr(self, name) for word, name in named.items() if getattr(self, name) != getattr(usual, name)}
+        return {
+            word: getattr(self, name) for word, name in named.items() if getattr(self, name) != getattr(usual, name)
+        }
 
     @property
     def plain(self) -> bool:

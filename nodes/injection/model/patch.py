@@ -59,7 +59,6 @@ class ModelCall:
     replacements: list = field(default_factory=list)  # other plugins' hooks that we lie round
 
 
-
 class Active(Protocol):
     """An injection at work during one model call."""
 

@@ -73,9 +73,3 @@ class ActiveXLabs:
         for rows, delta in added:
             image[rows, : place.call.n_image] += delta.to(image)
         return image
-
-
-
-
-
-

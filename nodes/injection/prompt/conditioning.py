@@ -70,7 +70,9 @@ def with_references(
     return entries
 
 
-def _stretches(settings: dict[int, ReferenceSettings], start: float, end: float) -> list[tuple[float, float, list[int]]]:
+def _stretches(
+    settings: dict[int, ReferenceSettings], start: float, end: float
+) -> list[tuple[float, float, list[int]]]:
     """(begin, stop, numbers of the references that count from one to the other), from 0 to 1 without a gap."""
     spans = {i: (max(start, own.start), min(end, own.end)) for i, own in settings.items()}
     spans = {i: span for i, span in spans.items() if span[0] < span[1]}

@@ -37,7 +37,8 @@ def image_embeddings(model, clip_vision, images: dict[int, Tensor], amounts: dic
 
     def put(conditioning: list, numbers: list[int]) -> list:
         values = [
-            {"clip_vision_output": seen[i], "strength": amounts[i] / len(numbers), "noise_augmentation": 0.0} for i in numbers
+            {"clip_vision_output": seen[i], "strength": amounts[i] / len(numbers), "noise_augmentation": 0.0}
+            for i in numbers
         ]
         return with_values(conditioning, "unclip_conditioning", values)
 

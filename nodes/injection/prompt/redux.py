@@ -11,7 +11,9 @@ from ..inputs import encode_references
 from .conditioning import Put, with_tokens
 
 
-def redux(managed, clip_vision, images: dict[int, Tensor], amounts: dict[int, float], downsampling: int) -> tuple[Put, int]:
+def redux(
+    managed, clip_vision, images: dict[int, Tensor], amounts: dict[int, float], downsampling: int
+) -> tuple[Put, int]:
     """How to put references, by their numbers, behind a prompt's text, and how many tokens they are all together."""
     spec = managed.adapter.spec
     features = encode_references.features(spec, clip_vision, list(images.values()))

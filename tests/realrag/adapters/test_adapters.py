@@ -220,7 +220,10 @@ def test_a_table_that_is_not_all_tensors_is_refused(content):
 def test_a_mutated_adapter_file_is_refused_in_words(data, tmp_path):
     families = [synthetic.xlabs, synthetic.instantx, synthetic.instantx_flux, synthetic.redux]
     make = data.draw(st.sampled_from(families))
-    kinds = {synthetic.xlabs: [{}, {"spatial": True}], synthetic.instantx: [{"depth": 1}, {"depth": 1, "own_keys": False}]}
+    kinds = {
+        synthetic.xlabs: [{}, {"spatial": True}],
+        synthetic.instantx: [{"depth": 1}, {"depth": 1, "own_keys": False}],
+    }
     weights = make(blocks=1, **data.draw(st.sampled_from(kinds.get(make, [{}]))))
     key = data.draw(st.sampled_from(sorted(weights)))
     harm = data.draw(

@@ -15,7 +15,9 @@ def test_the_loops_run_over_the_same_photos_with_the_batch_that_fits(monkeypatch
     encoder, shards = Cramped(most), []
     write = realrag.indexing.shards.write_shard
     monkeypatch.setattr("realrag.encoders.base.load_encoder", lambda name, device: encoder)
-    monkeypatch.setattr(realrag.indexing.shards, "write_shard", lambda path, *rest: (shards.append(path), write(path, *rest)))
+    monkeypatch.setattr(
+        realrag.indexing.shards, "write_shard", lambda path, *rest: (shards.append(path), write(path, *rest))
+    )
     assert main(["bench", "embed", "--number", "20", "--side", "48", "--rounds", "2", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["photos"], result["batch"], result["longest_side"]) == (20, batch, 48)

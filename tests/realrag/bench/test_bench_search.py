@@ -36,9 +36,7 @@ def test_every_engine_is_measured_and_the_exact_ones_are_exact(tmp_path):
 def test_real_vectors_are_asked_with_rows_that_were_held_out(tmp_path):
     rows = np.random.default_rng(0).standard_normal((500, 16)).astype(np.float32)
     np.save(tmp_path / "rows.npy", rows)
-    library, queries, _ = search._vectors(
-        arguments("--embeddings", tmp_path / "rows.npy", "--queries", 20), tmp_path
-    )
+    library, queries, _ = search._vectors(arguments("--embeddings", tmp_path / "rows.npy", "--queries", 20), tmp_path)
     assert library.shape == (480, 16) and library.dtype == np.float16 and queries.shape == (20, 16)
     assert (queries @ library.T.astype(np.float32)).max() < 0.999
 

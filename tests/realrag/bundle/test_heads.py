@@ -102,10 +102,18 @@ def test_heads_given_while_indexing_or_afterwards_make_one_bundle(photos, bundle
         (lambda files: {"add": {"new": files["third"], "../up": files["third"]}}, BundleError, "cannot be the name"),
         (lambda files: {"add": {"auto": files["third"]}}, BundleError, "not 'auto' or 'none'"),
         (lambda files: {"add": {"None": files["third"]}}, BundleError, "not 'auto' or 'none'"),
-        (lambda files: {"add": {"new": files["third"], "gone": files["third"].with_name("gone")}}, EncoderError, "gone"),
+        (
+            lambda files: {"add": {"new": files["third"], "gone": files["third"].with_name("gone")}},
+            EncoderError,
+            "gone",
+        ),
         (lambda files: {"add": {}, "remove": ["sd3"]}, BundleError, "no head 'sd3': its heads are flux, sd35"),
         (lambda files: {"add": {}, "first": "auto"}, BundleError, "no head 'auto': its heads are flux, sd35"),
-        (lambda files: {"add": {}, "remove": ["flux"], "first": "flux"}, BundleError, "cannot be removed and be the first"),
+        (
+            lambda files: {"add": {}, "remove": ["flux"], "first": "flux"},
+            BundleError,
+            "cannot be removed and be the first",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_and_leaves_the_bundle_as_it_was(bundle, files, change, error, told):

@@ -83,7 +83,9 @@ DAMAGE = {
     "last byte gone": lambda data: data[:-1],
     "one byte more": lambda data: data + b"\0",
     "first bit flipped": lambda data: bytes([data[0] ^ 1]) + data[1:],
-    "middle bit flipped": lambda data: data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 4]) + data[len(data) // 2 + 1 :],
+    "middle bit flipped": lambda data: (
+        data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 4]) + data[len(data) // 2 + 1 :]
+    ),
     "a page zeroed": lambda data: data[:64] + bytes(min(4096, len(data) - 64)) + data[64 + 4096 :],
     "a pickle": lambda data: pickle.dumps({"weights": list(range(100))}),
     "a zip behind it": lambda data: data + b"PK\x03\x04" + bytes(64),
@@ -238,7 +240,10 @@ def test_the_unspoiled_heads_of_these_tests_are_right(bundle):
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=9),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["name", "path", "facts", "x"]), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["name", "path", "facts", "x"]), inner, max_size=4)
+    ),
     max_leaves=8,
 )
 
@@ -271,7 +276,9 @@ HEAD_FILES = {
     "facts nested deeply": lambda data: safetensors.torch.save(
         {"fc1.weight": torch.zeros(1)}, {"format": "realrag-head", "version": "1", "facts": "[" * 100_000}
     ),
-    "another width": lambda data: safetensors.torch.save({"fc1.weight": torch.zeros(2, 3)}, {"format": "realrag-head", "version": "1"}),
+    "another width": lambda data: safetensors.torch.save(
+        {"fc1.weight": torch.zeros(2, 3)}, {"format": "realrag-head", "version": "1"}
+    ),
 }
 
 
@@ -340,7 +347,9 @@ EMBEDDINGS = {
     ),
     "other dtype": header(b'{"embeddings":{"dtype":"F32","shape":[4,13],"data_offsets":[0,208]}}', data=bytes(208)),
     "other shape": header(b'{"embeddings":{"dtype":"F16","shape":[13,4],"data_offsets":[0,104]}}'),
-    "overflowing shape": header(b'{"embeddings":{"dtype":"F16","shape":[4611686018427387904,4],"data_offsets":[0,104]}}'),
+    "overflowing shape": header(
+        b'{"embeddings":{"dtype":"F16","shape":[4611686018427387904,4],"data_offsets":[0,104]}}'
+    ),
     "offsets lie": header(b'{"embeddings":{"dtype":"F16","shape":[4,13],"data_offsets":[8,112]}}', data=bytes(112)),
     "data behind": header(b'{"embeddings":{"dtype":"F16","shape":[4,13],"data_offsets":[0,104]}}', data=bytes(999)),
     "not a number": vectors(float("nan")),
@@ -393,7 +402,9 @@ def test_hostile_records_are_refused(bundle, kind):
         use(bundle)
 
 
-@pytest.mark.parametrize("data", [b"\n\n\n\n", b"{}\n" * 4, b"[" * 60_000 + b"\n", b"a" * 100_000, b"\xff\n" * 4, b'{"id": NaN}\n' * 4])
+@pytest.mark.parametrize(
+    "data", [b"\n\n\n\n", b"{}\n" * 4, b"[" * 60_000 + b"\n", b"a" * 100_000, b"\xff\n" * 4, b'{"id": NaN}\n' * 4]
+)
 def test_records_that_are_none_are_refused(bundle, data):
     replace_hashed(bundle, "records", data)
     with pytest.raises(BundleError):

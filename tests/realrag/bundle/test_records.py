@@ -13,7 +13,9 @@ texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=50)
 
 def record(number: int, class_name="apple", licence="MIT", caption="x") -> Record:
     sha = hashlib.sha256(str(number).encode()).hexdigest()
-    return Record(record_id(sha), sha, caption, class_name, licence, "Ann", "", f"{number}.jpg", 4, 3, (0, 512, 9), None)
+    return Record(
+        record_id(sha), sha, caption, class_name, licence, "Ann", "", f"{number}.jpg", 4, 3, (0, 512, 9), None
+    )
 
 
 @pytest.fixture

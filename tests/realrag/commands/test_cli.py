@@ -38,7 +38,9 @@ def test_search_finds_itself_by_picture_and_prints_the_agreed_fields(photos, bun
     capsys.readouterr()
     assert main(["search", str(bundle), "", "--image", str(photos / "red" / "0.jpg"), "-k", "2", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [set(row) for row in rows] == 2 * [{"id", "score", "caption", "class", "licence", "author", "source", "file"}]
+    assert [set(row) for row in rows] == 2 * [
+        {"id", "score", "caption", "class", "licence", "author", "source", "file"}
+    ]
     assert rows[0]["file"] == "red/0.jpg" and rows[0]["score"] > 0.99 and rows[0]["licence"] == "CC0-1.0"
 
 
@@ -92,7 +94,10 @@ def test_heads_are_listed_added_removed_and_asked(bundle, heads, capsys):
     out = capsys.readouterr().out
     assert "flux: trained for flux, the default\nmine: trained for sd35\n" in out and "2 heads over 15 photos" in out
     assert main(["show", str(bundle), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["heads"] == {"flux": {"generator": "flux"}, "mine": {"generator": "sd35"}}
+    assert json.loads(capsys.readouterr().out)["heads"] == {
+        "flux": {"generator": "flux"},
+        "mine": {"generator": "sd35"},
+    }
     said = {}
     for name in ("auto", "flux", "mine", "none"):
         assert main(["search", str(bundle), "red", "--head", name]) == 0

@@ -39,7 +39,10 @@ def test_the_demo_answers_every_prompt_with_credited_photos(demo):
 
 def test_the_demo_finds_what_is_asked_for(demo):
     """The first answers of the trained encoder, on photos that it has not seen (the groceries)."""
-    best = {a["prompt"]: [r["class"] for r in a["references"]] for a in json.loads((demo / "references.json").read_text())["answers"]}
+    best = {
+        a["prompt"]: [r["class"] for r in a["references"]]
+        for a in json.loads((demo / "references.json").read_text())["answers"]
+    }
     assert "Granny-Smith" in best["a photo of a granny smith apple"][:2]
     assert "Conference" in best["Conference pears"][:2]
     assert "Ginger" in best["fresh ginger root"][:2]
@@ -59,7 +62,11 @@ def test_the_demo_twice_is_the_same(demo):
         (demo / name).unlink()
     assert main(["demo", "--out", str(demo)]) == 0
     assert {path.name: path.read_bytes() for path in demo.iterdir() if path.is_file()} == before
-    assert before.keys() == {"references.json", "references.png", *(("pictures.json", "pictures.png") if families_there() else ())}
+    assert before.keys() == {
+        "references.json",
+        "references.png",
+        *(("pictures.json", "pictures.png") if families_there() else ()),
+    }
 
 
 def test_every_held_out_class_is_painted():
@@ -97,7 +104,9 @@ def test_a_sheet_shows_what_the_judge_likes_least():
     )
     found = [SimpleNamespace(image=Image.new("RGB", (60, 90)), file="a.jpg")] * len(things)
     shown = np.asarray(sheet(things, found, made), np.float32)
-    assert np.allclose(shown[TOP : TOP + SIZE, LABEL + SIZE + 6 :][:, :SIZE], picture[0].permute(1, 2, 0) * 255, atol=0.6)
+    assert np.allclose(
+        shown[TOP : TOP + SIZE, LABEL + SIZE + 6 :][:, :SIZE], picture[0].permute(1, 2, 0) * 255, atol=0.6
+    )
 
 
 def test_the_shipped_bundle_is_right_and_belongs_to_the_shipped_encoder():

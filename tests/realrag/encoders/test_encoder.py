@@ -29,7 +29,9 @@ def picture(width, height, seed=0):
 def test_pixels_are_those_of_open_clips_own_transform(width, height, size, modes, interpolation):
     from open_clip.transform import image_transform
 
-    image = Image.fromarray(np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8).astype(np.uint8))
+    image = Image.fromarray(
+        np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8).astype(np.uint8)
+    )
     mode, theirs = modes
     ours = Preprocess(size, mode, interpolation, MEAN, STD)
     transform = image_transform(size, False, tuple(MEAN), tuple(STD), resize_mode=theirs, interpolation=interpolation)
@@ -55,7 +57,9 @@ def test_padding_keeps_the_whole_picture():
     assert pixels.shape == (3, 64, 64) and pixels[:, 24:40].min() == 255 and pixels[:, :24].max() == 0
 
 
-@pytest.mark.parametrize("fault", [{"mode": "stretch"}, {"size": 0}, {"std": (0, 1, 1)}, {"interpolation": "nearest"}, {"mean": (1,)}])
+@pytest.mark.parametrize(
+    "fault", [{"mode": "stretch"}, {"size": 0}, {"std": (0, 1, 1)}, {"interpolation": "nearest"}, {"mean": (1,)}]
+)
 def test_unusable_preprocessing_is_refused(fault):
     with pytest.raises(EncoderError):
         Preprocess(**{"size": 32, **fault})

@@ -55,7 +55,9 @@ def test_the_card_says_what_is_in_the_bundle_and_how_to_get_exactly_this(bundle)
     assert "Nothing was measured" in text and text.startswith("---\nlicense: other\n")
 
 
-@pytest.mark.parametrize(("licence", "told"), [("CC-BY-4.0", "cc-by-4.0"), ("MIT", "mit"), ("", "unknown"), ("my own", "other")])
+@pytest.mark.parametrize(
+    ("licence", "told"), [("CC-BY-4.0", "cc-by-4.0"), ("MIT", "mit"), ("", "unknown"), ("my own", "other")]
+)
 def test_one_licence_for_all_photos_is_the_repositorys(tmp_path, encoder, licence, told):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(photo_bytes((200, 0, 0)))
@@ -86,7 +88,10 @@ def test_the_figures_of_an_evaluation_come_with_their_intervals(bundle):
 )  # fmt: skip
 def test_what_is_no_evaluation_is_refused(bundle, spoiled):
     if isinstance(spoiled, dict) and spoiled.get("facts"):
-        spoiled = {**spoiled, "facts": {**spoiled["facts"], "encoder_fingerprint": bundle.manifest.encoder["fingerprint"]}}
+        spoiled = {
+            **spoiled,
+            "facts": {**spoiled["facts"], "encoder_fingerprint": bundle.manifest.encoder["fingerprint"]},
+        }
     with pytest.raises(HubError, match="none of the trainer's evaluate.json"):
         card(bundle, "ann/b", COMMIT, spoiled)
 

@@ -175,16 +175,22 @@ def test_a_pull_that_was_stopped_goes_on_and_ends_the_same(hub, commit, bundle, 
 def test_a_broken_connection_is_taken_up_where_it_broke_and_a_lost_one_with_the_next_pull(
     hub, commit, bundle, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)  # a piece that broke is lost, here at most this
+    monkeypatch.setattr(
+        "huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000
+    )  # a piece that broke is lost, here at most this
     name = bundle.manifest.of("pictures")[0].path
     hub.faults[name] = [5000, *[0] * 6]  # as often as huggingface_hub tries by itself
-    with pytest.raises(HubError, match=f"cannot be reached.*Run the same command again.*{hub.url}/{REPO}/tree/{commit}"):
+    with pytest.raises(
+        HubError, match=f"cannot be reached.*Run the same command again.*{hub.url}/{REPO}/tree/{commit}"
+    ):
         pull(REPO, commit, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     hub.faults.clear()
     pull(REPO, commit, tmp_path / "out")
     assert content(tmp_path / "out") == content(bundle.folder)
-    assert "bytes=5000-" in [head.get("range") for verb, path, head in hub.asked if verb == "GET" and path.endswith(name)]
+    assert "bytes=5000-" in [
+        head.get("range") for verb, path, head in hub.asked if verb == "GET" and path.endswith(name)
+    ]
 
 
 def test_without_a_connection_the_message_says_what_to_fetch_and_where_to_put_it(hub, commit, tmp_path, monkeypatch):
@@ -204,7 +210,10 @@ def test_who_may_not_read_is_told_how_to_log_in(hub, commit, tmp_path, monkeypat
 REFUSED = {
     "a path up": (lambda m: m["files"][0].update(path="../../up.safetensors"), "Unsafe file name"),
     "an absolute path": (lambda m: m["files"][0].update(path="/tmp/up.safetensors"), "Unsafe file name"),
-    "a file that is not there": (lambda m: m["files"][0].update(path="other.safetensors"), "other.safetensors is missing"),
+    "a file that is not there": (
+        lambda m: m["files"][0].update(path="other.safetensors"),
+        "other.safetensors is missing",
+    ),
     "another size": (lambda m: m["files"][0].update(bytes=m["files"][0]["bytes"] - 1), "the manifest says"),
     "a pickle": (lambda m: m["files"][0].update(path="evil.pkl"), "ends in .safetensors"),
     "no manifest at all": (lambda m: {"format": "zip"}, "this RealRAG reads"),
@@ -236,7 +245,9 @@ def test_a_hub_that_lies_about_sizes_or_has_no_manifest_is_refused(hub, commit, 
     assert hub.fetched() == [MANIFEST] and list(tmp_path.glob(".out*")) == []
 
 
-def test_a_bundle_too_large_for_the_bound_or_the_disk_is_refused_with_the_numbers(hub, commit, bundle, tmp_path, monkeypatch):
+def test_a_bundle_too_large_for_the_bound_or_the_disk_is_refused_with_the_numbers(
+    hub, commit, bundle, tmp_path, monkeypatch
+):
     total = sum(file.bytes for file in bundle.manifest.files)
     with pytest.raises(HubError, match="--max-gb"):
         pull(REPO, commit, tmp_path / "out", largest=total - 1)
@@ -280,14 +291,22 @@ def test_pushing_again_sends_nothing_and_a_new_version_leaves_the_old_one_to_be_
     repository.commit({**files, "notes.txt": b"mine"})
     hub.asked.clear()
     again = push(bundle, REPO)
-    assert len(repository.commits) == 4 and not [path for verb, path, _ in hub.asked if verb == "PUT" or "/commit/" in path]
+    assert len(repository.commits) == 4 and not [
+        path for verb, path, _ in hub.asked if verb == "PUT" or "/commit/" in path
+    ]
     pull(REPO, again.commit, tmp_path / "again")
 
     change_heads(bundle.folder, {}, remove=["sd35"])
     fewer = Bundle(bundle.folder)
     second = push(fewer, REPO)
     there = set(repository.at(second.commit)[1])
-    assert there == {MANIFEST, "README.md", ".gitattributes", "notes.txt", *(file.path for file in fewer.manifest.files)}
+    assert there == {
+        MANIFEST,
+        "README.md",
+        ".gitattributes",
+        "notes.txt",
+        *(file.path for file in fewer.manifest.files),
+    }
     assert f"--revision {second.commit}" in repository.commits[-1][1]["README.md"].decode()
     assert pull(REPO, first.commit, tmp_path / "old").id == bundle.id
     assert pull(REPO, second.commit, tmp_path / "new").id == fewer.id
@@ -322,7 +341,17 @@ def test_the_commands_push_and_pull(hub, bundle, tmp_path, capsys):
     assert f"realrag pull {REPO} --revision {commit} --out ComfyUI/models/realrag/cars" in said and "private" in said
     # in a process of its own, which finds the hub as its user told it to
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path / "home")}
-    command = [sys.executable, "-m", "realrag", "pull", REPO, "--revision", commit, "--out", str(tmp_path / "models" / "cars")]
+    command = [
+        sys.executable,
+        "-m",
+        "realrag",
+        "pull",
+        REPO,
+        "--revision",
+        commit,
+        "--out",
+        str(tmp_path / "models" / "cars"),
+    ]
     offline = subprocess.run(command, env={**environment, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
     assert offline.returncode == 1 and "HF_HUB_OFFLINE" in offline.stderr and "realrag verify" in offline.stderr
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -97,7 +97,9 @@ def test_only_new_photos_are_encoded_and_gone_ones_leave(photos, tmp_path, encod
     bundle = Bundle(tmp_path / "b")
     files = {record.file: record.class_name for record in bundle.records}
     assert files["green/moved.jpg"] == "green" and "red/0.jpg" not in files and "red/1.jpg" not in files
-    assert {path.name for path in (tmp_path / "b").iterdir()} == {"manifest.json"} | {f.path for f in bundle.manifest.files}
+    assert {path.name for path in (tmp_path / "b").iterdir()} == {"manifest.json"} | {
+        f.path for f in bundle.manifest.files
+    }
     fresh = tmp_path / "fresh"
     build(photos, fresh, encoder)
     assert content(fresh) == content(tmp_path / "b")
@@ -205,7 +207,8 @@ def test_killed_at_random_points_the_build_still_ends_byte_identical(photos, tmp
     out = tmp_path / "killed"
     for delay in (0.05, 0.15, 0.25, 0.33, 0.4, 0.47):
         child = subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(photos), str(out), str(Path(__file__).parents[2] / "helpers")], stdout=subprocess.PIPE
+            [sys.executable, "-c", CHILD, str(photos), str(out), str(Path(__file__).parents[2] / "helpers")],
+            stdout=subprocess.PIPE,
         )
         child.stdout.readline()
         time.sleep(delay)
@@ -259,7 +262,10 @@ def test_no_photo_at_all_says_so(tmp_path, encoder):
 
 def test_records_hold_words_sizes_and_hashes(photos, tmp_path, encoder):
     (photos / "captions.jsonl").write_text(
-        json.dumps({"file": "red/0.jpg", "caption": "röd", "author": "Ann", "licence": "CC0-1.0", "url": "https://x.org"}) + "\n"
+        json.dumps(
+            {"file": "red/0.jpg", "caption": "röd", "author": "Ann", "licence": "CC0-1.0", "url": "https://x.org"}
+        )
+        + "\n"
     )
     build(photos, tmp_path / "b", encoder)
     bundle = Bundle(tmp_path / "b")

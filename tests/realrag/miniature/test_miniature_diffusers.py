@@ -45,9 +45,15 @@ def as_sd3(model):
         **{f"{ours}_embedder.mlp.{at}": f"time_text_embed.{theirs}_embedder.linear_{n}"
            for ours, theirs in (("t", "timestep"), ("y", "text")) for at, n in ((0, 1), (2, 2))},
     })  # fmt: skip
-    out |= {f"norm_out.linear.{part}": swapped(state.pop(f"final_layer.adaLN_modulation.1.{part}")) for part in ("weight", "bias")}
+    out |= {
+        f"norm_out.linear.{part}": swapped(state.pop(f"final_layer.adaLN_modulation.1.{part}"))
+        for part in ("weight", "bias")
+    }
     for i in range(last + 1):
-        for ours, to, add, norm, ff in (("x_block", "to_{}", "", "", "ff"), ("context_block", "add_{}_proj", "_context", "added_", "ff_context")):
+        for ours, to, add, norm, ff in (
+            ("x_block", "to_{}", "", "", "ff"),
+            ("context_block", "add_{}_proj", "_context", "added_", "ff_context"),
+        ):
             a, b = f"joint_blocks.{i}.{ours}", f"transformer_blocks.{i}"
             out |= split(state, f"{a}.attn.qkv", *(f"{b}.attn.{to.format(x)}" for x in "qkv"))
             out |= {f"{b}.attn.norm_{norm}{x}.weight": state.pop(f"{a}.attn.ln_{x}.weight") for x in "qk"}
@@ -56,7 +62,10 @@ def as_sd3(model):
                 out |= {name: swapped(value) for name, value in more.items()}
                 continue
             proj = f"{b}.attn.to_add_out" if add else f"{b}.attn.to_out.0"
-            out |= more | renamed(state, {f"{a}.attn.proj": proj, f"{a}.mlp.fc1": f"{b}.{ff}.net.0.proj", f"{a}.mlp.fc2": f"{b}.{ff}.net.2"})
+            out |= more | renamed(
+                state,
+                {f"{a}.attn.proj": proj, f"{a}.mlp.fc1": f"{b}.{ff}.net.0.proj", f"{a}.mlp.fc2": f"{b}.{ff}.net.2"},
+            )
     assert not state
     return out
 
@@ -68,12 +77,21 @@ def as_flux(model):
         **{f"{ours}_in.{layer}_layer": f"time_text_embed.{theirs}_embedder.linear_{n}"
            for ours, theirs in (("time", "timestep"), ("vector", "text")) for layer, n in (("in", 1), ("out", 2))},
     })  # fmt: skip
-    out |= {f"norm_out.linear.{part}": swapped(state.pop(f"final_layer.adaLN_modulation.1.{part}")) for part in ("weight", "bias")}
+    out |= {
+        f"norm_out.linear.{part}": swapped(state.pop(f"final_layer.adaLN_modulation.1.{part}"))
+        for part in ("weight", "bias")
+    }
     for i in range(model.config.double):
-        for ours, to, add, norm, proj in (("img", "to_{}", "", "", "to_out.0"), ("txt", "add_{}_proj", "_context", "added_", "to_add_out")):
+        for ours, to, add, norm, proj in (
+            ("img", "to_{}", "", "", "to_out.0"),
+            ("txt", "add_{}_proj", "_context", "added_", "to_add_out"),
+        ):
             a, b = f"double_blocks.{i}.{ours}", f"transformer_blocks.{i}"
             out |= split(state, f"{a}_attn.qkv", *(f"{b}.attn.{to.format(x)}" for x in "qkv"))
-            out |= {f"{b}.attn.norm_{norm}{x[0]}.weight": state.pop(f"{a}_attn.norm.{x}_norm.scale") for x in ("query", "key")}
+            out |= {
+                f"{b}.attn.norm_{norm}{x[0]}.weight": state.pop(f"{a}_attn.norm.{x}_norm.scale")
+                for x in ("query", "key")
+            }
             out |= renamed(state, {f"{a}_mod.lin": f"{b}.norm1{add}.linear", f"{a}_attn.proj": f"{b}.attn.{proj}",
                                    f"{a}_mlp.0": f"{b}.ff{add}.net.0.proj", f"{a}_mlp.2": f"{b}.ff{add}.net.2"})  # fmt: skip
     for i in range(model.config.single):

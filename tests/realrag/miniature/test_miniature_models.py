@@ -26,8 +26,6 @@ def model(request):
     return model.eval().requires_grad_(False)
 
 
-
-
 def test_the_shipped_sizes_have_nine_million_parameters():
     with torch.device("meta"):
         counts = [sum(weight.numel() for weight in net().parameters()) / 1e6 for net in (SD3, Flux)]
@@ -97,7 +95,9 @@ def test_sampling_finds_the_latent_a_perfect_model_points_to():
 
     texts = torch.zeros(2, 1, 1), torch.zeros(2, 1)
     for cfg in (1.0, 4.0):
-        assert torch.allclose(sample(Perfect(), torch.randn(2, 16, 4, 4), texts, texts, steps=3, cfg=cfg), target, atol=1e-5)
+        assert torch.allclose(
+            sample(Perfect(), torch.randn(2, 16, 4, 4), texts, texts, steps=3, cfg=cfg), target, atol=1e-5
+        )
 
 
 def test_guidance_is_the_plain_formula(model):
@@ -105,7 +105,10 @@ def test_guidance_is_the_plain_formula(model):
     _, _, other, other_pooled = inputs(seed=4)
     levels, slow = sigmas(3, 3.0 if model.family == "sd3" else 1.0), x
     for now, after in zip(levels, levels[1:]):
-        yes, no = model(slow, now.expand(2), states, pooled), model(slow, now.expand(2), other[:1].expand(2, -1, -1), other_pooled[:1].expand(2, -1))
+        yes, no = (
+            model(slow, now.expand(2), states, pooled),
+            model(slow, now.expand(2), other[:1].expand(2, -1, -1), other_pooled[:1].expand(2, -1)),
+        )
         slow = slow + (after - now) * (no + 2.5 * (yes - no))
     found = sample(model, x, (states, pooled), (other[:1], other_pooled[:1]), steps=3, cfg=2.5)
     assert torch.allclose(found, slow, atol=1e-4)

@@ -51,7 +51,9 @@ def slow_kmeans(rows, lists, iterations, seed):
 def test_k_means_is_that_of_the_slow_twin_also_where_clusters_run_empty(monkeypatch, seed, block):
     monkeypatch.setattr(module, "BLOCK", block)
     rows = random_rows(80, 6, seed)
-    rows[40:60] = np.eye(6)[0]  # products with it are exact: of the clusters that begin there all but the first run empty
+    rows[40:60] = np.eye(6)[
+        0
+    ]  # products with it are exact: of the clusters that begin there all but the first run empty
     chosen = np.random.Generator(np.random.PCG64(seed)).choice(80, 25, replace=False)
     assert ((chosen >= 40) & (chosen < 60)).sum() > 2
     found = spherical_kmeans(rows, 25, 4, seed)

@@ -171,5 +171,7 @@ def test_a_recipe_with_a_mistake_is_refused_by_name(text, words, tmp_path):
     (tmp_path / "r.toml").write_text(text)
     with pytest.raises(RealRAGError, match=words):
         read_adapter_recipe(str(tmp_path / "r.toml"))
-    with pytest.raises(RealRAGError, match="No recipe nothing. .*miniature-flux, miniature-sd3, procedural-flux, procedural-sd3, sd35"):
+    with pytest.raises(
+        RealRAGError, match="No recipe nothing. .*miniature-flux, miniature-sd3, procedural-flux, procedural-sd3, sd35"
+    ):
         read_adapter_recipe("nothing")

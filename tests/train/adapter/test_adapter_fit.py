@@ -124,16 +124,24 @@ def test_accumulated_batches_have_the_gradient_of_their_mean(tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_generator_that_learns_along_moves_and_half_of_its_rows_without_a_reference_know_no_adapter(kind, tmp_path, monkeypatch):
+def test_a_generator_that_learns_along_moves_and_half_of_its_rows_without_a_reference_know_no_adapter(
+    kind, tmp_path, monkeypatch
+):
     run = training(kind, tmp_path, FitConfig(steps=4, batch=64, drop_image=0.5, drop_both=0.2, together=True))
     told, velocity = {}, run.steered.velocity
-    monkeypatch.setattr(run.steered, "velocity", lambda *parts: told.update(shown=parts[5], alone=parts[6]) or velocity(*parts))
+    monkeypatch.setattr(
+        run.steered, "velocity", lambda *parts: told.update(shown=parts[5], alone=parts[6]) or velocity(*parts)
+    )
     net = run.steered.base.net
     before = {name: weight.detach().clone() for name, weight in net.named_parameters()}
     for _ in range(3):
         run.advance()
     assert not (told["shown"] & told["alone"]).any() and 0.3 < told["alone"].sum() / (~told["shown"]).sum() < 0.7
-    moved = {name: weight.detach().clone() for name, weight in net.named_parameters() if not torch.equal(before[name], weight)}
+    moved = {
+        name: weight.detach().clone()
+        for name, weight in net.named_parameters()
+        if not torch.equal(before[name], weight)
+    }
     assert len(moved) > 0.8 * len(before)
     kept = {name: weight.clone() for name, weight in run.kept("net").items()}
     with run.averaged():
@@ -152,7 +160,9 @@ def test_alone_is_without_an_adapter(kind, tmp_path):
     mixed, plain, steered = (
         run.steered.velocity(x, sigma, *said, *rest) for rest in ((features, None, alone), (), (features,))
     )
-    assert torch.allclose(mixed[alone], plain[alone], atol=1e-6) and torch.allclose(mixed[~alone], steered[~alone], atol=1e-6)
+    assert torch.allclose(mixed[alone], plain[alone], atol=1e-6) and torch.allclose(
+        mixed[~alone], steered[~alone], atol=1e-6
+    )
     assert not torch.allclose(plain, steered, atol=1e-4)
     run.steered.strength = 0.0
     assert torch.equal(run.steered.velocity(x, sigma, *said, features), plain)
@@ -163,14 +173,20 @@ def test_several_references_stand_side_by_side(kind, tmp_path):
     run = training(kind, tmp_path, FitConfig(steps=3, batch=4, rate=1e-2, warm_up=1))
     for _ in range(3):
         run.advance()
-    x, sigma, said = torch.randn(4, 16, 4, 4), torch.rand(4), [part.float() for part in run.cached.said(np.zeros(4, int))]
+    x, sigma, said = (
+        torch.randn(4, 16, 4, 4),
+        torch.rand(4),
+        [part.float() for part in run.cached.said(np.zeros(4, int))],
+    )
     two = torch.randn(4, 2, 3, 16)
     look = lambda features, shown=None: run.steered.velocity(x, sigma, *said, features, shown)  # noqa: E731
     assert torch.allclose(look(two), look(two.flip(1)), atol=1e-5)  # in either order
     assert torch.allclose(look(two[:, :1].expand(-1, 3, -1, -1)), look(two[:, 0]), atol=1e-5)  # one thrice is that one
     assert not torch.allclose(look(two), look(two[:, 0]), atol=1e-4)
     first = torch.tensor([True, False, False, False])
-    assert torch.allclose(look(two, first)[0], look(two)[0], atol=1e-5) and not torch.allclose(look(two, first)[1], look(two)[1], atol=1e-4)
+    assert torch.allclose(look(two, first)[0], look(two)[0], atol=1e-5) and not torch.allclose(
+        look(two, first)[1], look(two)[1], atol=1e-4
+    )
 
 
 def test_a_training_whose_references_teach_nothing_stops_itself(tmp_path, monkeypatch):

@@ -93,7 +93,10 @@ def weights_of(fitting):
 
 def test_at_step_0_the_ranking_is_the_plain_one_exactly():
     material, _, rows = made(photos=500)
-    head, queries, photos = Fitting(material, rows, small()).head, *map(torch.from_numpy, (material.queries, material.photos))
+    head, queries, photos = (
+        Fitting(material, rows, small()).head,
+        *map(torch.from_numpy, (material.queries, material.photos)),
+    )
     with torch.inference_mode():
         assert (head(photos) - photos).abs().max() <= 2**-23  # what one more rounding to unit length leaves
         queries, photos = queries.double(), torch.nn.functional.normalize(photos.double())
@@ -184,7 +187,9 @@ def one_rank(rank, folder, config, loss):
     material, _, rows = made()
     fitting = Fitting(material, rows, config, loss)
     fitting.run()
-    torch.save([*weights_of(fitting), fitting.scale.detach(), torch.tensor(fitting.history[-1]["loss"])], folder / f"{rank}.pt")
+    torch.save(
+        [*weights_of(fitting), fitting.scale.detach(), torch.tensor(fitting.history[-1]["loss"])], folder / f"{rank}.pt"
+    )
     dist.barrier()  # a rank that leaves early may take the other down with it
     dist.destroy_process_group()
 
@@ -232,7 +237,9 @@ def test_a_fit_writes_its_head_its_history_and_its_log(run_folder):
     assert kept.facts["encoder_fingerprint"] == ColourEncoder().fingerprint and kept.facts["loss"] == "reflective"
     assert [entry["epoch"] for entry in story["history"]] == [1, 2, 3, 4, 5, 6]
     with open(run_folder / "fit.csv", newline="") as file:
-        assert [row["step"] for row in csv.DictReader(file)] == [str(step) for step in range(1, kept.facts["steps"] + 1)]
+        assert [row["step"] for row in csv.DictReader(file)] == [
+            str(step) for step in range(1, kept.facts["steps"] + 1)
+        ]
     assert not list(run_folder.glob("*checkpoint*"))
 
 

@@ -62,7 +62,11 @@ def worlds(tmp_path_factory):
         lines = [{"prompt": f"{words} {name}", "class": name} for name in COLOURS for words in ("a photo of", "some")]
         (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
         drawn = np.random.default_rng(0).normal(size=(len(lines), 1, encoder.dim)).astype(np.float16)
-        save_file({"embeddings": drawn}, folder / "drawn.safetensors", {"encoder_fingerprint": encoder.fingerprint, "generator": "x"})
+        save_file(
+            {"embeddings": drawn},
+            folder / "drawn.safetensors",
+            {"encoder_fingerprint": encoder.fingerprint, "generator": "x"},
+        )
         mine_file(folder / "bundle", folder / "prompts.jsonl", folder / "negatives.safetensors", MineConfig(near_duplicate=2.0),
                   drawn_file=folder / "drawn.safetensors", encoder=encoder)  # fmt: skip
     return found
@@ -70,7 +74,9 @@ def worlds(tmp_path_factory):
 
 def small(mode, **changes):
     rates = {"text": 1e-2, "lora": 1e-2, "full": 1e-3}
-    return FitConfig(**{"mode": mode, "epochs": 2, "batch": 4, "rate": rates[mode], "lora_rank": 2, "seed": 3, **changes})
+    return FitConfig(
+        **{"mode": mode, "epochs": 2, "batch": 4, "rate": rates[mode], "lora_rank": 2, "seed": 3, **changes}
+    )
 
 
 def fit_in(folder, mode, out, loss=LossConfig(), keeping=Keeping(every=2, log_every=1), encoder=None, **changes):
@@ -83,14 +89,20 @@ def fit_in(folder, mode, out, loss=LossConfig(), keeping=Keeping(every=2, log_ev
 
 
 def fitting_in(folder, mode, loss=LossConfig(), **changes):
-    bundle, encoder, prompts = Bundle(folder / "bundle"), load_encoder(str(folder / "tiny")), read_prompts(folder / "prompts.jsonl")
+    bundle, encoder, prompts = (
+        Bundle(folder / "bundle"),
+        load_encoder(str(folder / "tiny")),
+        read_prompts(folder / "prompts.jsonl"),
+    )
     material, config, cpu = load_material(bundle, encoder, prompts), small(mode, **changes), torch.device("cpu")
     torch.manual_seed(config.seed)
     if mode == "text":
         model = TextModel(encoder, [prompt.prompt for prompt in prompts], cpu)
     else:
         model = VisionModel(encoder, bundle, config, cpu)
-    return Fitting(material, read_negatives(folder / "negatives.safetensors")[0].rows, config, loss, model=model), encoder
+    return Fitting(
+        material, read_negatives(folder / "negatives.safetensors")[0].rows, config, loss, model=model
+    ), encoder
 
 
 def moved(one, other):
@@ -200,7 +212,11 @@ def test_an_encoder_that_was_being_written_is_written_again_from_the_checkpoint(
     with pytest.raises(KeyboardInterrupt):
         fit_in(folder, "lora", out)
     monkeypatch.undo()
-    assert not out.exists() and out.with_name("tuned.part").is_dir() and out.with_name("tuned.fit.checkpoint.safetensors").is_file()
+    assert (
+        not out.exists()
+        and out.with_name("tuned.part").is_dir()
+        and out.with_name("tuned.fit.checkpoint.safetensors").is_file()
+    )
     fit_in(folder, "lora", out)
     fit_in(folder, "lora", tmp_path / "b" / "tuned")
     assert products(out) == products(tmp_path / "b" / "tuned") and not out.with_name("tuned.part").exists()
@@ -270,7 +286,9 @@ def test_two_processes_train_the_tower_of_one(worlds, tmp_path):
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     for mine, first, second in zip(alone.model.trained.values(), *ranks):
         assert torch.equal(first, second) and torch.allclose(mine, first, atol=1e-5)
-    assert torch.equal(ranks[0][-1], ranks[1][-1]) and ranks[0][-1][0].item() == pytest.approx(alone.figures()["loss"], abs=1e-5)
+    assert torch.equal(ranks[0][-1], ranks[1][-1]) and ranks[0][-1][0].item() == pytest.approx(
+        alone.figures()["loss"], abs=1e-5
+    )
 
 
 def test_pictures_are_plain_unless_asked_and_altered_ones_depend_on_seed_and_epoch_alone(worlds):
@@ -316,7 +334,9 @@ def test_an_adapted_attention_is_the_attention_with_the_product_added(batch_firs
         expected = plain(x, x, x)[0]
         assert torch.allclose(adapted(x, x, x)[0], expected, atol=1e-6)
         merge_lora(adapted)
-        assert torch.allclose(adapted(x, x, x)[0], expected, atol=1e-6) and set(adapted.state_dict()) == set(plain.state_dict())
+        assert torch.allclose(adapted(x, x, x)[0], expected, atol=1e-6) and set(adapted.state_dict()) == set(
+            plain.state_dict()
+        )
 
 
 def test_a_pointwise_convolution_is_adapted_and_a_depthwise_one_is_not():
@@ -403,7 +423,9 @@ def build_with(folder, encoder, out, **options):
     return out
 
 
-def test_a_bundle_for_the_tuned_text_tower_takes_the_vectors_over_and_carries_the_encoder(worlds, tuned_text, tmp_path, monkeypatch):
+def test_a_bundle_for_the_tuned_text_tower_takes_the_vectors_over_and_carries_the_encoder(
+    worlds, tuned_text, tmp_path, monkeypatch
+):
     tuned = load_encoder(str(tuned_text))
     monkeypatch.setattr(type(tuned), "_images", None)  # nothing is encoded, so nobody misses it
     report = build(worlds["clip"] / "photos", tmp_path / "new", tuned, reuse=worlds["clip"] / "bundle")
@@ -411,7 +433,9 @@ def test_a_bundle_for_the_tuned_text_tower_takes_the_vectors_over_and_carries_th
     assert report.encoded == 0 and report.total == 12 and report.removed == 0
     old, new = Bundle(worlds["clip"] / "bundle"), Bundle(tmp_path / "new")
     assert new.manifest.encoder["fingerprint"] == tuned.fingerprint != old.manifest.encoder["fingerprint"]
-    assert {f.sha256 for f in old.manifest.files if f.role != "encoder"} == {f.sha256 for f in new.manifest.files if f.role != "encoder"}
+    assert {f.sha256 for f in old.manifest.files if f.role != "encoder"} == {
+        f.sha256 for f in new.manifest.files if f.role != "encoder"
+    }
     retriever = Retriever.open(tmp_path / "new")  # with the encoder that it carries
     assert retriever.encoder.fingerprint == tuned.fingerprint and retriever.search("a red", k=1).items
     again = Retriever.open(worlds["clip"] / "bundle", encoder=retriever.encoder)
@@ -481,7 +505,9 @@ def test_vectors_for_an_evaluation_are_the_bundles_own_or_made_anew(worlds, tune
     tuned = fit_in(worlds["clip"], "full", tmp_path / "tuned")
     made = tuned_vectors(tuned, bundle, ["a red"])
     indexed = Retriever.open(build_with(worlds["clip"], tuned, tmp_path / "new"))
-    assert not np.allclose(made.photos, kept.photos) and (made.photos * indexed._vectors).sum(1).min() > 0.999  # JPEG once more
+    assert (
+        not np.allclose(made.photos, kept.photos) and (made.photos * indexed._vectors).sum(1).min() > 0.999
+    )  # JPEG once more
 
 
 # Mixing
@@ -491,7 +517,10 @@ def test_vectors_for_an_evaluation_are_the_bundles_own_or_made_anew(worlds, tune
 def test_a_mixture_lies_between_the_start_and_the_tuned_encoder(worlds, mode, kind, tmp_path):
     base = load_encoder(str(worlds[kind] / "tiny"))
     fit_in(worlds[kind], mode, tmp_path / "tuned")
-    ends = {alpha: mix(load_encoder(str(tmp_path / "tuned")), base, alpha, tmp_path / str(alpha)) for alpha in (0.0, 0.25, 1.0)}
+    ends = {
+        alpha: mix(load_encoder(str(tmp_path / "tuned")), base, alpha, tmp_path / str(alpha))
+        for alpha in (0.0, 0.25, 1.0)
+    }
     assert not moved(ends[0.0], base) and not moved(ends[1.0], load_encoder(str(tmp_path / "tuned")))
     for name, weight in ends[0.25].state_dict().items():
         expected = 0.75 * base.state_dict()[name] + 0.25 * ends[1.0].state_dict()[name]
@@ -502,7 +531,10 @@ def test_a_mixture_lies_between_the_start_and_the_tuned_encoder(worlds, mode, ki
 
 def test_mixing_asks_for_the_encoder_it_began_from(worlds, tuned_text, tmp_path, capsys):
     command = ["mix", str(tuned_text), "--out", str(tmp_path / "mixed")]
-    assert main([*command, "--base", str(worlds["small"] / "tiny")]) == 1 and "Give that one with --base" in capsys.readouterr().err
+    assert (
+        main([*command, "--base", str(worlds["small"] / "tiny")]) == 1
+        and "Give that one with --base" in capsys.readouterr().err
+    )
     assert main([*command, "--base", str(worlds["clip"] / "tiny"), "--alpha", "2"]) == 1
     assert main([*command, "--base", str(worlds["clip"] / "tiny"), "--alpha", "0.3"]) == 0
     assert "libraries of the first encoder stay valid" in capsys.readouterr().out
@@ -533,7 +565,9 @@ def test_the_log_holds_the_parts_of_the_loss_the_margin_and_the_held_out_figure(
     steps = len(rows) // 2
     assert [at for at, row in enumerate(rows, 1) if "held_out_r1" in row] == [steps, 2 * steps]
     story = json.loads((tmp_path / "tuned.fit.json").read_text())["history"]
-    assert [entry["held_out_r1"] for entry in story] == pytest.approx([rows[steps - 1]["held_out_r1"], rows[-1]["held_out_r1"]])
+    assert [entry["held_out_r1"] for entry in story] == pytest.approx(
+        [rows[steps - 1]["held_out_r1"], rows[-1]["held_out_r1"]]
+    )
 
 
 def test_the_margin_is_that_of_the_vectors_the_step_saw(worlds):

@@ -24,7 +24,9 @@ def slow_loss(queries, photos, classes, negatives, present, config):
     for way, i in itertools.product(ways, range(b)):
         asks, ga, gives, gg = (q, gq, p, gp) if way == "text to image" else (p, gp, q, gq)
         positives = [j for j in range(b) if j == i or config.multi_positive and classes[j] == classes[i]]
-        others = [j for j in range(b) if j not in positives and not (config.mask_same_class and classes[j] == classes[i])]
+        others = [
+            j for j in range(b) if j not in positives and not (config.mask_same_class and classes[j] == classes[i])
+        ]
         d_nor = sum(math.exp(asks[i] @ gives[j] / config.tau) for j in others)
         reflective = [] if way == "image to text" or config.kind == "normal" else [x for x in range(k) if present[i, x]]
         tau_ref = config.tau if config.reflect_tau else 1.0
@@ -87,7 +89,10 @@ def test_one_pair_alone_with_one_negative_is_eq_8_by_hand():
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_a_weight_of_zero_is_the_normal_loss_bit_for_bit(symmetric):
     answers = []
-    for config in (LossConfig("reflective", lambda_ref=0.0, symmetric=symmetric), LossConfig("normal", symmetric=symmetric)):
+    for config in (
+        LossConfig("reflective", lambda_ref=0.0, symmetric=symmetric),
+        LossConfig("normal", symmetric=symmetric),
+    ):
         queries, photos, classes, negatives, present = made(dtype=torch.float32)
         photos.requires_grad_()
         loss = contrastive_loss(queries, photos, config, classes=classes, negatives=negatives, present=present)
@@ -139,7 +144,10 @@ def test_the_utility_term_and_its_gradients_are_the_divergence_written_out():
     queries, _, _, candidates, _ = made(k=5)
     utility = torch.randn(7, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     present = torch.rand(7, 5, generator=torch.Generator().manual_seed(4)) > 0.4
-    present[0], present[1] = False, torch.tensor([True, False, False, False, False])  # nothing tried; nothing to compare
+    present[0], present[1] = (
+        False,
+        torch.tensor([True, False, False, False, False]),
+    )  # nothing tried; nothing to compare
     leaves = [x.clone().requires_grad_() for x in (queries, candidates)]
     loss = utility_loss(*leaves, utility, present, 0.2, 0.5)
     loss.backward()
@@ -160,7 +168,15 @@ def test_the_utility_term_is_zero_where_the_scores_say_it_already_and_bears_any_
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"kind": "soft"}, {"tau": 0.0}, {"lambda_ref": -1.0}, {"tau": float("nan")}, {"lambda_utility": -1.0}, {"beta": -1.0}]
+    "wrong",
+    [
+        {"kind": "soft"},
+        {"tau": 0.0},
+        {"lambda_ref": -1.0},
+        {"tau": float("nan")},
+        {"lambda_utility": -1.0},
+        {"beta": -1.0},
+    ],
 )
 def test_settings_that_make_no_loss_are_refused(wrong):
     with pytest.raises(RealRAGError):
@@ -200,9 +216,7 @@ def one_rank(rank, world, config, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
     queries, photos, classes, negatives, present = (x[3 * rank : 3 * rank + 3] for x in made())
     head = random_head()
-    loss = contrastive_loss(
-        queries, head(photos), config, classes=classes, negatives=head(negatives), present=present
-    )
+    loss = contrastive_loss(queries, head(photos), config, classes=classes, negatives=head(negatives), present=present)
     loss.backward()
     torch.save([loss.detach(), *(weight.grad for weight in head.parameters())], folder / f"{rank}.pt")
     dist.barrier()  # a rank that leaves early may take the other down with it

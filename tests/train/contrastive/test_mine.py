@@ -41,7 +41,9 @@ def slow_mine(material, drawn, config, through=lambda v: v):
     photos = [through(v.astype(float)) for v in material.photos]
     rows, raws = [], []
     for p, query in enumerate(material.queries.astype(float)):
-        asks = [through(g / np.linalg.norm(g)) for g in drawn[p].astype(float)] if config.kind == "reflective" else [query]
+        asks = (
+            [through(g / np.linalg.norm(g)) for g in drawn[p].astype(float)] if config.kind == "reflective" else [query]
+        )
         own = [n for n in range(len(photos)) if material.photo_classes[n] == material.query_classes[p]]
         ranked = []
         for n, photo in enumerate(photos):
@@ -175,7 +177,9 @@ def run_folder(photos, tmp_path):
     names = ["red", "green", "blue"]
     lines = [json.dumps({"prompt": f"a {name} photo", "class": name.upper()}) for name in names]
     (tmp_path / "prompts.jsonl").write_text("\n".join(lines) + "\n")
-    drawn = np.stack([encoder.encode_texts(["green"] * 2).numpy()] * 3).astype(np.float16)  # it draws green, whatever is asked
+    drawn = np.stack([encoder.encode_texts(["green"] * 2).numpy()] * 3).astype(
+        np.float16
+    )  # it draws green, whatever is asked
     save_file({"embeddings": drawn}, tmp_path / "drawn.safetensors",
               {"generator": "green only", "encoder_fingerprint": encoder.fingerprint})  # fmt: skip
     return tmp_path
@@ -207,13 +211,21 @@ POINTS = {"mine-first-piece": 5, "mine-third-piece": 3, "mine-half-written": 5, 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 def test_mining_killed_at_four_points_does_no_more_than_one_piece_again(run_folder, tmp_path, monkeypatch):
-    texts = [json.dumps({"prompt": f"a {name} photo {n}", "class": name}) for n in range(2) for name in ("red", "green", "blue")]
+    texts = [
+        json.dumps({"prompt": f"a {name} photo {n}", "class": name})
+        for n in range(2)
+        for name in ("red", "green", "blue")
+    ]
     (run_folder / "prompts.jsonl").write_text("\n".join(texts))
     drawn = np.random.default_rng(0).normal(size=(6, 2, 13)).astype(np.float16)
-    save_file({"embeddings": drawn}, run_folder / "drawn.safetensors", {"encoder_fingerprint": ColourEncoder().fingerprint})
+    save_file(
+        {"embeddings": drawn}, run_folder / "drawn.safetensors", {"encoder_fingerprint": ColourEncoder().fingerprint}
+    )
     folders = {point: shutil.copytree(run_folder, tmp_path / point) for point in POINTS}
     for pair in (list(POINTS)[:2], list(POINTS)[2:]):
-        assert [process.wait(120) for process in [start(folders[point], point) for point in pair]] == [-signal.SIGKILL] * 2
+        assert [process.wait(120) for process in [start(folders[point], point) for point in pair]] == [
+            -signal.SIGKILL
+        ] * 2
     monkeypatch.setattr(mining, "AT_ONCE", 1)
     whole = mine_here(run_folder)
     for point, folder in folders.items():

@@ -36,7 +36,9 @@ class UsefulToy:
         looks, side = unit(rng.normal(size=(self.CLASSES, self.DIM))), unit(rng.normal(size=self.DIM))
         classes = np.repeat(np.arange(self.CLASSES), self.PHOTOS)
         shown = rng.normal(size=len(classes))
-        photos = unit(looks[classes] + 0.5 * shown[:, None] * side + 0.6 * unit(rng.normal(size=(len(classes), self.DIM))))
+        photos = unit(
+            looks[classes] + 0.5 * shown[:, None] * side + 0.6 * unit(rng.normal(size=(len(classes), self.DIM)))
+        )
         queries = unit(looks + 0.3 * unit(rng.normal(size=looks.shape)))
         self.worth = (np.arange(self.CLASSES)[:, None] == classes) * (1 + shown)  # (P, N): what the generator gains
         here = np.arange(len(classes)) % 2 == 0
@@ -68,7 +70,9 @@ def test_measured_utility_finds_what_helps_where_labels_cannot_say_it():
             found.setdefault(name, []).append(toy.gain(loss, seed))
     normal, both, alone = (np.array(found[name]) for name in ("normal", "both", "alone"))
     assert (both[:, 0] > normal[:, 0]).all() and (alone[:, 0] > normal[:, 0]).all()
-    assert both[:, 0].mean() > normal[:, 0].mean() + 0.5  # half a standard deviation of what photos of a class are worth
+    assert (
+        both[:, 0].mean() > normal[:, 0].mean() + 0.5
+    )  # half a standard deviation of what photos of a class are worth
     assert both[:, 1].mean() >= normal[:, 1].mean() - 0.05
 
 
@@ -150,10 +154,16 @@ def test_measuring_goes_on_where_it_was_and_asks_nothing_twice(world, tmp_path):
     assert len(second.asked) == 16 - 7 and not list(tmp_path.glob("*.part*"))
     again = measure_utility(bundle, prompts, rows, third, tmp_path / "utility.safetensors")
     whole = measure_utility(bundle, prompts, rows, Brightness(), tmp_path / "other.safetensors")
-    assert third.asked == [] and np.array_equal(found.utility, again.utility) and np.array_equal(found.utility, whole.utility)
+    assert (
+        third.asked == []
+        and np.array_equal(found.utility, again.utility)
+        and np.array_equal(found.utility, whole.utility)
+    )
     assert (tmp_path / "utility.safetensors").read_bytes() == (tmp_path / "other.safetensors").read_bytes()
     image = np.asarray(bundle.image(bundle.records[int(rows[1, 2])]), np.float64)
-    assert found.utility[1, 2] == pytest.approx(image.mean(), rel=1e-5) and found.facts["measured_by"] == Brightness.name
+    assert (
+        found.utility[1, 2] == pytest.approx(image.mean(), rel=1e-5) and found.facts["measured_by"] == Brightness.name
+    )
 
 
 def test_a_head_learns_from_a_measured_file_and_refuses_one_of_other_prompts(world, tmp_path):
@@ -181,7 +191,9 @@ def test_a_head_learns_from_a_measured_file_and_refuses_one_of_other_prompts(wor
     with pytest.raises(RealRAGError, match="4 prompts"):
         fit(LossConfig("utility"))
     with pytest.raises(RealRAGError, match="measured for another bundle"):
-        (tmp_path / "prompts.jsonl").write_text("".join(f'{{"prompt": "{p.prompt}", "class": "{p.class_name}"}}\n' for p in prompts))
+        (tmp_path / "prompts.jsonl").write_text(
+            "".join(f'{{"prompt": "{p.prompt}", "class": "{p.class_name}"}}\n' for p in prompts)
+        )
         fit(LossConfig("utility"))
 
 
@@ -194,7 +206,11 @@ def table(**changes):
 def test_a_table_comes_back_as_it_was_written(tmp_path):
     write_utility(table(), tmp_path / "u.safetensors")
     found = read_utility(tmp_path / "u.safetensors", 2, 3)
-    assert np.array_equal(found.rows, table().rows) and np.array_equal(found.utility, table().utility) and found.facts == table().facts
+    assert (
+        np.array_equal(found.rows, table().rows)
+        and np.array_equal(found.utility, table().utility)
+        and found.facts == table().facts
+    )
 
 
 @pytest.mark.parametrize("changes,told", [

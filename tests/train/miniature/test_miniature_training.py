@@ -39,7 +39,9 @@ def write_grocery(folder, classes, photos=0, size=(40, 32)):
     folder.mkdir(parents=True)
     with open(folder / "classes.csv", "w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerows([("class", "coarse_class", "iconic", "description"), *((name, name, "", "") for name in classes)])
+        rows.writerows(
+            [("class", "coarse_class", "iconic", "description"), *((name, name, "", "") for name in classes)]
+        )
     lines = [("path", "class", "coarse_class", "split")]
     for split in ("train", "val", "test"):
         for place, name in enumerate(classes if photos else ()):
@@ -111,7 +113,9 @@ def test_the_flow_loss_is_zero_for_the_true_velocity_and_its_slow_twin_otherwise
     found = flow_loss(lambda noisy, *_: noisy, x, noise, t, (None, None))
     for row in range(3):
         noisy = (1 - t[row]) * x[row] + t[row] * noise[row]
-        wanted = sum((a - (n - b)) ** 2 for a, n, b in zip(noisy.flatten(), noise[row].flatten(), x[row].flatten())) / 32
+        wanted = (
+            sum((a - (n - b)) ** 2 for a, n, b in zip(noisy.flatten(), noise[row].flatten(), x[row].flatten())) / 32
+        )
         assert torch.isclose(found[row], wanted)
 
 
@@ -258,28 +262,45 @@ def test_the_commands_go_from_photos_to_a_generator_and_its_measure(tmp_path, mo
         ((ours.taesd_encoder, teacher.tail, FRONT), (ours.taesd_decoder, teacher.head, 0))
     ):
         states[part] = dict(module.state_dict())
-        states[part] |= {f"{int(n.split('.', 1)[0]) + first}.{n.split('.', 1)[1]}": v for n, v in inner.state_dict().items()}
+        states[part] |= {
+            f"{int(n.split('.', 1)[0]) + first}.{n.split('.', 1)[1]}": v for n, v in inner.state_dict().items()
+        }
         torch.save(states[part], tmp_path / "taef2" / f"taef2_{('encoder', 'decoder')[part]}.pth")
     save_file(MobileNet().state_dict(), tmp_path / "net.safetensors", {"mean": "0.5", "std": "0.5", "source": "random"})
     common = [word for name in ("grocery", "clothing", "subjects") for word in (f"--{name}", str(tmp_path / name))]
     common += ["--scratch", str(tmp_path / "scratch"), "--threads", "1"]
     coder, made = tmp_path / "out" / "ae.safetensors", tmp_path / "out" / "sd3.safetensors"
     short = "--views 1 --inner-steps 1 --joint-steps 1 --last-steps 1 --inner-batch 2 --batch 2"
-    assert main(["miniature-autoencoder", *common, "--taef2", str(tmp_path / "taef2"), "--out", str(coder), *short.split()]) == 0
+    assert (
+        main(
+            ["miniature-autoencoder", *common, "--taef2", str(tmp_path / "taef2"), "--out", str(coder), *short.split()]
+        )
+        == 0
+    )
     front = load_autoencoder(coder).taesd_encoder[0].weight
     assert torch.equal(front, ours.taesd_encoder[0].weight.half().float())  # the outer layers stay
     short = "--views 2 --steps 2 --batch 2 --sheet-minutes 0"
-    assert main(["miniature-generator", "sd3", *common, "--autoencoder", str(coder), "--out", str(made), *short.split()]) == 0
+    assert (
+        main(["miniature-generator", "sd3", *common, "--autoencoder", str(coder), "--out", str(made), *short.split()])
+        == 0
+    )
     assert load_generator(made).final_layer.linear.weight.any()
     with pytest.raises(SystemExit) as stopped:  # three more steps are asked for, and time for one
         main(["miniature-generator", "sd3", *common, "--autoencoder", str(coder), "--out", str(made),
               *f"{short} --max-minutes 1e-6".replace("--steps 2", "--steps 5").split()])  # fmt: skip
     assert stopped.value.code == 75 and "stopped after step 3" in capsys.readouterr().out
-    short = f"--mobilenet {tmp_path / 'net.safetensors'} --out {tmp_path / 'out' / 'm.json'} --each 1 --most 1 --steps 1"
-    assert main(["miniature-measure", *common, "--autoencoder", str(coder), "--generator", str(made), *short.split()]) == 0
+    short = (
+        f"--mobilenet {tmp_path / 'net.safetensors'} --out {tmp_path / 'out' / 'm.json'} --each 1 --most 1 --steps 1"
+    )
+    assert (
+        main(["miniature-measure", *common, "--autoencoder", str(coder), "--generator", str(made), *short.split()]) == 0
+    )
     assert '"held out, kind, without"' in (tmp_path / "out" / "m.json").read_text()
     judge = tmp_path / "out" / "judge.safetensors"
-    assert main(["miniature-judge", *common[:-2], "--mobilenet", str(tmp_path / "net.safetensors"), "--out", str(judge)]) == 0
+    assert (
+        main(["miniature-judge", *common[:-2], "--mobilenet", str(tmp_path / "net.safetensors"), "--out", str(judge)])
+        == 0
+    )
     features, loaded = load_judge(judge)
     assert loaded.names == ("kiwi", "lemon", "juice") and loaded(features(torch.rand(2, 3, 16, 16))).shape == (2, 3)
     with pytest.raises(RealRAGError, match="says"):
@@ -308,7 +329,10 @@ def test_histograms_count_colours_and_gradients():
         grey, gradients = picture.mean(0), [0.0] * 48
         for row in range(1, 11):
             for column in range(1, 9):
-                across, down = grey[row, column + 1] - grey[row, column - 1], grey[row + 1, column] - grey[row - 1, column]
+                across, down = (
+                    grey[row, column + 1] - grey[row, column - 1],
+                    grey[row + 1, column] - grey[row - 1, column],
+                )
                 strength, turn = min(1, 8 * math.hypot(across, down)), math.atan2(down, across) % math.pi
                 gradients[int(strength * 5.99) * 8 + min(7, int(turn / math.pi * 8))] += 1 / 80
         assert torch.allclose(shares[512:560], torch.tensor(gradients), atol=1e-5)

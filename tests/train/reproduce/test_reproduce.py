@@ -264,15 +264,28 @@ def test_the_report_prints_what_was_registered_and_every_gate_as_passed_or_faile
 
 def test_over_all_splits_classes_weigh_alike(results):
     rows = results["judges"]["cnn"]["accuracy"]
-    assert {split: row["none"]["pictures"] for split, row in rows.items()} == {"all": 60, "G-seen": 36, "U1": 48, "U2": 12}
-    pictures = [Picture(Path(), prompt, prompt, seed) for prompt, seeds in (("a", (3, 1, 2)), ("b", (1, 2, 3, 4, 5)), ("c", (2, 1, 0))) for seed in seeds]
+    assert {split: row["none"]["pictures"] for split, row in rows.items()} == {
+        "all": 60,
+        "G-seen": 36,
+        "U1": 48,
+        "U2": 12,
+    }
+    pictures = [
+        Picture(Path(), prompt, prompt, seed)
+        for prompt, seeds in (("a", (3, 1, 2)), ("b", (1, 2, 3, 4, 5)), ("c", (2, 1, 0)))
+        for seed in seeds
+    ]
     assert [p.seed for p, kept in zip(pictures, endpoints._even(pictures)) if kept] == [1, 2, 1, 2, 2, 1]
 
 
 def test_relative_gains_stand_beside_those_of_the_paper(done, results):
     """The paper's 2.8 %, 8.3 % and 36 %, -3.3 %, -10.6 % and 28 %, from its tables by hand; ours from the results."""
     lines = (done[0] / "results.md").read_text().splitlines()
-    rows = [[cell.strip() for cell in line.split("|")[2:4]] for line in lines if line.startswith(("| accuracy, ", "| FID, "))]
+    rows = [
+        [cell.strip() for cell in line.split("|")[2:4]]
+        for line in lines
+        if line.startswith(("| accuracy, ", "| FID, "))
+    ]
     assert [paper for paper, _ in rows] == ["+2.8%", "+8.3%", "36%", "-3.3%", "-10.6%", "28%"]
     of = {arm: row["accuracy"][0] for arm, row in results["judges"]["gradients"]["accuracy"]["all"].items()}
     assert rows[0][1] == f"{100 * (of['reflective'] - of['normal']) / of['normal']:+.1f}%"
@@ -314,7 +327,9 @@ def test_ablations_show_what_a_stand_in_must_show(done, encoder):
     right = lambda value: rows["wrong references", value]["accuracy"][0]  # noqa: E731
     # This stand-in heeds a right reference among wrong ones as well as alone, and no wrong one.
     assert right("none") == right("half") > 1.5 * right("all")
-    shown = lambda name: [json.loads(line)["references"] for line in (out / "ablations" / f"{name}.jsonl").read_text().splitlines()]  # noqa: E731
+    shown = lambda name: [
+        json.loads(line)["references"] for line in (out / "ablations" / f"{name}.jsonl").read_text().splitlines()
+    ]  # noqa: E731
     assert {len(ids) for ids in shown("references 1")} == {1} and {len(ids) for ids in shown("none registered")} == {2}
     library = Bundle(out / "library")
     classes = lambda ids: [library.records[library.records.row_of(id)].class_name for id in ids]  # noqa: E731
@@ -328,7 +343,15 @@ def test_the_registered_ablations_are_those_of_the_document():
     knobs = {each.knob for each in REGISTERED}
     text = (Path(__file__).parents[3] / "docs" / "reproduction.md").read_text()
     told = " ".join(text[text.index("## Ablations") : text.index("## What differs")].split())
-    for said in ("`k`", "5, 15, 60 photos a class", "0, 1/3, 2/3, 1", "0.3, 1, 3", "0.03, 0.07, 0.2", "1, 3, 10 reflective", "0.25, 0.5, 0.75, 1"):
+    for said in (
+        "`k`",
+        "5, 15, 60 photos a class",
+        "0, 1/3, 2/3, 1",
+        "0.3, 1, 3",
+        "0.03, 0.07, 0.2",
+        "1, 3, 10 reflective",
+        "0.25, 0.5, 0.75, 1",
+    ):
         assert said in told
     assert len(knobs) == 10 and len({each.name for each in REGISTERED}) == len(REGISTERED)
 
@@ -338,7 +361,11 @@ def test_a_shorter_table_holds_its_arms_alone_and_no_gate_of_an_arm_that_was_not
     plan = replace(PLAN, experiment=replace(PLAN.experiment, arms=arms, judges=("gradients",)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "load_encoder", lambda name, device: encoder)
-        shutil.copytree(done[0], out := tmp_path / "out", ignore=lambda folder, names: [n for n in names if n.endswith(".jsonl") and "painted" in folder])
+        shutil.copytree(
+            done[0],
+            out := tmp_path / "out",
+            ignore=lambda folder, names: [n for n in names if n.endswith(".jsonl") and "painted" in folder],
+        )
         run = Reproduction(plan, RECIPE, out, say=lambda line: None)
         for stage in ("choose", "paint", "judge", "report"):
             run.stage(stage)
@@ -357,7 +384,9 @@ def test_a_shorter_table_holds_its_arms_alone_and_no_gate_of_an_arm_that_was_not
 
 def verdicts(first, second, classes, splits=None):
     splits = np.full(len(classes), "U1") if splits is None else splits
-    return endpoints.Verdicts({"reflective": first, "normal": second}, classes, splits, np.ones(len(classes), bool), {"all": [1, 1, 1]}, {})
+    return endpoints.Verdicts(
+        {"reflective": first, "normal": second}, classes, splits, np.ones(len(classes), bool), {"all": [1, 1, 1]}, {}
+    )
 
 
 def test_two_arms_with_the_same_pictures_differ_by_exactly_nothing():
@@ -367,7 +396,9 @@ def test_two_arms_with_the_same_pictures_differ_by_exactly_nothing():
     assert found["classes"] == [0, 10, 0]
     other = right.copy()
     other[:, :6], other[:, 6:12] = 1, 0
-    assert endpoints.difference(verdicts(other, right, np.arange(60) // 6), "reflective", "normal", "U1")["classes"] == [1, 8, 1]
+    assert endpoints.difference(verdicts(other, right, np.arange(60) // 6), "reflective", "normal", "U1")[
+        "classes"
+    ] == [1, 8, 1]
 
 
 def test_the_interval_of_the_endpoint_covers_the_truth_about_as_often_as_it_says(monkeypatch):
@@ -425,7 +456,10 @@ def test_a_gate_that_does_not_stand_is_a_failed_one():
 
 
 def test_the_worlds_that_come_along_can_be_read_and_what_they_cannot_be_is_said(tmp_path):
-    sampler, fewer = ["painting.steps: 8, registered 20", "painting.cfg: 7.0, registered 3.0"], ["experiment.noises: 4, registered 10"]
+    sampler, fewer = (
+        ["painting.steps: 8, registered 20", "painting.cfg: 7.0, registered 3.0"],
+        ["experiment.noises: 4, registered 10"],
+    )
     for name in ("procedural", "procedural-again", "procedural-sd3", "procedural-cpu"):
         plan = read_plan(find_world(name))
         recipe = recipe_of(plan, find_world(name), {"mobilenet": "m"})

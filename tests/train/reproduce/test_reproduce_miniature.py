@@ -47,7 +47,13 @@ def far(a, b):
 def test_each_row_has_its_own_noise_and_references_however_they_are_mixed(kind, tmp_path):
     paints, open_ = painter(kind, tmp_path), lambda seed: Image.open(io.BytesIO(photo_bytes((200, 60, 40), seed)))
     red, other = (Reference(str(seed), open_(seed).convert("RGB")) for seed in (0, 1))
-    rows = [("a lemon", 7, [red]), ("a lemon", 7, []), ("a lemon", 8, []), ("a lemon", 7, [red, other, red]), ("a lemon", 7, [other, red, red])]
+    rows = [
+        ("a lemon", 7, [red]),
+        ("a lemon", 7, []),
+        ("a lemon", 8, []),
+        ("a lemon", 7, [red, other, red]),
+        ("a lemon", 7, [other, red, red]),
+    ]
     made = paints.paint_many(rows)
     alone = [paints.paint_many([row])[0] for row in rows]
     assert all(picture.size == (128, 128) for picture in made)
@@ -103,16 +109,24 @@ def test_a_procedural_world_tells_its_painter_names_that_do_not_say_the_look(tmp
     write_world(world, tmp_path / "photos")
     prompts = class_prompts(sorted(read_splits(tmp_path / "photos")))
     painter("flux", tmp_path)
-    files = Painting("miniature", *(str(tmp_path / name) for name in ("generator.safetensors", "adapter.safetensors", "autoencoder.safetensors")))
+    files = Painting(
+        "miniature",
+        *(str(tmp_path / name) for name in ("generator.safetensors", "adapter.safetensors", "autoencoder.safetensors")),
+    )
     said = make_painter(files, tmp_path / "photos", prompts, lambda: None, "cpu").said
     assert set(said) == {prompt.prompt for prompt in prompts} and len(set(said.values())) == len(prompts)
     for prompt, told in said.items():
         assert told.rsplit(" ", 2)[0] == "a photo of a" and told.rsplit(" ", 1)[1] in prompt
-    assert make_painter(files, tmp_path, prompts, lambda: None, "cpu").said == {}  # a world of photos: names as they are
+    assert (
+        make_painter(files, tmp_path, prompts, lambda: None, "cpu").said == {}
+    )  # a world of photos: names as they are
 
 
 def test_a_sampler_takes_as_many_steps_as_its_plan_says(tmp_path):
     few, many = (painter("flux", tmp_path, steps=steps) for steps in (1, 20))
-    assert few.facts["steps"] == 1 and far(few.paint_many([("a lemon", 7, [])])[0], many.paint_many([("a lemon", 7, [])])[0]) > 0
+    assert (
+        few.facts["steps"] == 1
+        and far(few.paint_many([("a lemon", 7, [])])[0], many.paint_many([("a lemon", 7, [])])[0]) > 0
+    )
     with pytest.raises(RealRAGError, match="1 to 1000 steps, not 0"):
         Painting(steps=0)

@@ -139,7 +139,12 @@ def test_the_sets_of_a_world_share_no_photo_and_novel_classes_are_only_searched_
 
 def test_the_names_that_a_generator_knows_classes_by_are_their_own_and_say_the_family_alone():
     classes = [each for each, _ in split_classes(World())]
-    assert len({each.proper for each in classes}) == len({each.proper.split()[0] for each in classes}) == len(classes) == 240
+    assert (
+        len({each.proper for each in classes})
+        == len({each.proper.split()[0] for each in classes})
+        == len(classes)
+        == 240
+    )
     said = {word for each in classes for word in each.name.replace("-", " ").split()}
     assert all(each.proper.split()[1] == each.family.name and each.proper.split()[0] not in said for each in classes)
 

@@ -54,7 +54,9 @@ def test_two_processes_make_the_bundle_of_one_byte_for_byte(whole, command, tmp_
 
 @pytest.mark.parametrize("world", [2, 3, 7])
 def test_any_number_of_processes_shares_the_photos_and_ends_the_same(whole, photos, tmp_path, world):
-    encoded = [build(photos, tmp_path / "b", ColourEncoder(), share=(rank, world)).encoded for rank in reversed(range(world))]
+    encoded = [
+        build(photos, tmp_path / "b", ColourEncoder(), share=(rank, world)).encoded for rank in reversed(range(world))
+    ]
     assert content(tmp_path / "b") == whole
     assert sum(encoded) == 15 and max(encoded) <= 4 * -(-4 // world)
 
@@ -100,7 +102,9 @@ def test_a_process_that_comes_when_all_is_done_changes_nothing(whole, photos, tm
         return found
 
     build_share = realrag.indexing.build.build
-    monkeypatch.setattr(realrag.indexing.build, "scan", lambda *given, **named: (monkeypatch.undo(), scan_meanwhile(*given, **named))[1])
+    monkeypatch.setattr(
+        realrag.indexing.build, "scan", lambda *given, **named: (monkeypatch.undo(), scan_meanwhile(*given, **named))[1]
+    )
     assert build_share(photos, tmp_path / "c", ColourEncoder(), share=(1, 2)).encoded == 0
     assert len(Bundle(tmp_path / "c").records) == 15 and not (tmp_path / "c" / WORK).exists()
 
@@ -134,8 +138,6 @@ def test_ranks_that_cannot_share_are_refused(photos, tmp_path, command, monkeypa
 
 
 # Memory and feeding
-
-
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 5, 8])
@@ -198,9 +200,17 @@ def shards(out):
 
 @pytest.mark.parametrize(
     "point, kept",
-    [("first-batch", 0), ("third-shard-half-written", 2), ("packing", 4), ("before-the-manifest", 4), ("after-the-manifest", 4)],
+    [
+        ("first-batch", 0),
+        ("third-shard-half-written", 2),
+        ("packing", 4),
+        ("before-the-manifest", 4),
+        ("after-the-manifest", 4),
+    ],
 )
-def test_killed_at_any_point_no_finished_shard_is_lost_and_the_end_is_the_same(whole, command, tmp_path, monkeypatch, point, kept):
+def test_killed_at_any_point_no_finished_shard_is_lost_and_the_end_is_the_same(
+    whole, command, tmp_path, monkeypatch, point, kept
+):
     child = process.start(tmp_path, point, *command)
     said = child.communicate(timeout=60)[0]
     assert child.returncode == -signal.SIGKILL, said
@@ -228,7 +238,9 @@ def test_sigterm_stops_within_seconds_and_keeps_what_is_done(whole, command, tmp
     assert content(tmp_path / "out" / "library") == whole
 
 
-@pytest.mark.parametrize("point, again", [("third-picture", 1), ("second-picture-half-written", 1), ("drawn-half-written", 0)])
+@pytest.mark.parametrize(
+    "point, again", [("third-picture", 1), ("second-picture-half-written", 1), ("drawn-half-written", 0)]
+)
 def test_killed_while_drawing_at_most_the_picture_in_work_is_drawn_again(tmp_path, point, again):
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
@@ -255,7 +267,10 @@ def test_rate_and_time_left_count_only_what_is_done_now():
     for second, done in ((0, 500_000), (5, 500_256), (10, 501_000), (12, 501_500), (20, 502_000), (21, 600_000)):
         now[0] = float(second)
         pace(done, 600_000)
-    assert said == ["embed: 501,000 of 600,000, 100 a second, 16 min left", "embed: 502,000 of 600,000, 100 a second, 16 min left"]
+    assert said == [
+        "embed: 501,000 of 600,000, 100 a second, 16 min left",
+        "embed: 502,000 of 600,000, 100 a second, 16 min left",
+    ]
     now[0] = 40.0
     pace(0, 20)  # another count begins: nothing is known of its rate
     now[0] = 55.0

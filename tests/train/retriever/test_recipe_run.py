@@ -193,7 +193,9 @@ def test_a_run_that_trains_a_tower_ends_in_a_bundle_that_carries_it(world, tmp_p
     write_tiny_small(tmp_path / "tiny")
     fit = f'[fit]\nmode = "{mode}"\nepochs = 2\nbatch = 8\nrate = 0.01\nheld_out = 0.2\n[evaluate]\narms = ["zero", "reflective"]\nseeds = 1\n'
     world[0].write_text(RECIPE.split("[fit]")[0] + fit)
-    recipe = read_recipe(world[0], {"photos": str(world[1]), "test_photos": str(world[2]), "encoder": str(tmp_path / "tiny")})
+    recipe = read_recipe(
+        world[0], {"photos": str(world[1]), "test_photos": str(world[2]), "encoder": str(tmp_path / "tiny")}
+    )
     for stage in STAGES:
         Run(recipe, tmp_path / "out").stage(stage)
     library, retriever = Bundle(tmp_path / "out" / "library"), Retriever.open(tmp_path / "out" / "retriever")
@@ -212,7 +214,10 @@ def test_a_run_that_trains_a_tower_ends_in_a_bundle_that_carries_it(world, tmp_p
 
 
 def test_an_arm_learns_from_measured_utility_in_a_recipe(world, tmp_path):
-    world[0].write_text(RECIPE.split("[evaluate]")[0] + '[data]\nutility = "u.safetensors"\n[evaluate]\narms = ["zero", "utility"]\nseeds = 1\nship = "utility"\n')
+    world[0].write_text(
+        RECIPE.split("[evaluate]")[0]
+        + '[data]\nutility = "u.safetensors"\n[evaluate]\narms = ["zero", "utility"]\nseeds = 1\nship = "utility"\n'
+    )
     run = work(world, tmp_path / "out")
     run.stage("embed")
     library, prompts = run._open(run.library), run._prompts()
@@ -227,7 +232,10 @@ def test_an_arm_learns_from_measured_utility_in_a_recipe(world, tmp_path):
     measure_utility(library, prompts, rows, Meter(), tmp_path / "u.safetensors")
     for stage in STAGES[1:]:
         run.stage(stage)
-    assert Retriever.open(tmp_path / "out" / "retriever", encoder=ColourEncoder()).head.facts["utility"]["unit"] == "pixels"
+    assert (
+        Retriever.open(tmp_path / "out" / "retriever", encoder=ColourEncoder()).head.facts["utility"]["unit"]
+        == "pixels"
+    )
     assert "utility - zero" in json.loads((tmp_path / "out" / "evaluate.json").read_text())["differences"]
 
 

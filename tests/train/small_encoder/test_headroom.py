@@ -63,7 +63,9 @@ def test_one_class_more_does_not_move_the_photos_of_the_others(tmp_path):
     for part, smaller in zip(part_photos(candidates, (0.5, 0.2, 0.3), 1), part_photos(fewer, (0.5, 0.2, 0.3), 1)):
         assert [photo.file for photo in part if photo in smaller] == [photo.file for photo in smaller]
     other = part_photos(candidates, (0.5, 0.2, 0.3), 2)
-    assert [photo.file for photo in other[0]] != [photo.file for photo in part_photos(candidates, (0.5, 0.2, 0.3), 1)[0]]
+    assert [photo.file for photo in other[0]] != [
+        photo.file for photo in part_photos(candidates, (0.5, 0.2, 0.3), 1)[0]
+    ]
 
 
 def test_a_split_that_is_there_is_left_as_it_is_and_another_one_is_refused(tmp_path):
@@ -84,7 +86,15 @@ def test_a_column_of_the_table_can_say_which_photo_is_where(tmp_path, capsys):
     rows = (photos / "labels.csv").read_text().splitlines()
     said = ["split", *(("train", "val", "test", "unused")[number % 4] for number in range(9))]
     (photos / "labels.csv").write_text("".join(f"{row},{word}\n" for row, word in zip(rows, said)))
-    arguments = ["split", str(photos), "--captions", str(photos / "labels.csv"), "--out", str(tmp_path / "out"), "--column"]
+    arguments = [
+        "split",
+        str(photos),
+        "--captions",
+        str(photos / "labels.csv"),
+        "--out",
+        str(tmp_path / "out"),
+        "--column",
+    ]
     assert main([*arguments, "splitt"]) == 1 and "'splitt'" in capsys.readouterr().err
     assert main([*arguments, "split"]) == 0 and "3 library, 2 validation, 2 gallery" in capsys.readouterr().out
     assert [photo.file for photo in scan(tmp_path / "out" / "validation").candidates] == ["all/001.jpg", "all/005.jpg"]
@@ -96,7 +106,8 @@ def test_a_column_of_the_table_can_say_which_photo_is_where(tmp_path, capsys):
 def many(groups: int = 5, each: int = 400) -> PhotoSet:
     keys = [f"g{i}" for i in range(groups)]
     return PhotoSet(
-        tuple(Group(key, key, key) for key in keys), tuple(Photo(Path(f"{i}.jpg"), key) for key in keys for i in range(each))
+        tuple(Group(key, key, key) for key in keys),
+        tuple(Photo(Path(f"{i}.jpg"), key) for key in keys for i in range(each)),
     )
 
 
@@ -156,7 +167,9 @@ def sets(tmp_path):
         for name, colour in COLOURS.items():
             (tmp_path / part / f"{name}-thing").mkdir(parents=True)
             for seed in range(4):
-                (tmp_path / part / f"{name}-thing" / f"{seed}.jpg").write_bytes(photo_bytes(colour, first + seed, size=(32, 24)))
+                (tmp_path / part / f"{name}-thing" / f"{seed}.jpg").write_bytes(
+                    photo_bytes(colour, first + seed, size=(32, 24))
+                )
     return read_captioned(tmp_path / "learn"), read_captioned(tmp_path / "measure")
 
 
@@ -166,7 +179,10 @@ def test_photos_are_grouped_by_class_and_without_one_by_their_caption(tmp_path):
     rows = "file,class,caption\n0.jpg,Red-Car,my car\n1.jpg,red car,\n2.jpg,,A Blue boat\n"
     (tmp_path / "captions.csv").write_text(rows)
     found = read_captioned(tmp_path)
-    assert [(group.key, group.name) for group in found.groups] == [("a blue boat", "a blue boat"), ("red car", "red car")]
+    assert [(group.key, group.name) for group in found.groups] == [
+        ("a blue boat", "a blue boat"),
+        ("red car", "red car"),
+    ]
     assert [photo.group for photo in found.photos] == ["red car", "red car", "a blue boat"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(RealRAGError, match="no photo with a class"):
@@ -174,7 +190,9 @@ def test_photos_are_grouped_by_class_and_without_one_by_their_caption(tmp_path):
 
 
 def test_the_encoder_found_opens_as_any_other_and_says_how_it_was_found(sets, mobilenet, tmp_path):
-    found = find_headroom(CONFIG, *sets, mobilenet, tmp_path / "e" / "found.safetensors", (0.0, 1.0), about={"data": "made"})
+    found = find_headroom(
+        CONFIG, *sets, mobilenet, tmp_path / "e" / "found.safetensors", (0.0, 1.0), about={"data": "made"}
+    )
     assert found["within"] and [noise for noise, _ in found["trials"]] == [0.5]
     encoder = load_encoder(str(tmp_path / "e" / "found.safetensors"))
     assert encoder.encode_texts(["a red thing"]).shape == (1, 16)
@@ -277,7 +295,10 @@ def test_one_command_goes_from_one_folder_to_a_report_with_an_encoder_of_its_own
     assert main(arguments) == 0
     report = json.loads((tmp_path / "out" / "evaluate.json").read_text())
     assert report["facts"]["gallery_photos"] == 9 and report["splits"]["unseen"] == 1
-    assert report["facts"]["encoder"] == "starting-encoder" and (tmp_path / "out" / "start" / "starting-encoder.safetensors").is_file()
+    assert (
+        report["facts"]["encoder"] == "starting-encoder"
+        and (tmp_path / "out" / "start" / "starting-encoder.safetensors").is_file()
+    )
     drawn_as = report["facts"]["generator"]["drawn_as"]
     assert len(drawn_as) == 1 and all(a != b for a, b in drawn_as.items())
     first = (tmp_path / "out" / "start" / "starting-encoder.safetensors").read_bytes()
@@ -285,7 +306,9 @@ def test_one_command_goes_from_one_folder_to_a_report_with_an_encoder_of_its_own
     assert (tmp_path / "out" / "start" / "starting-encoder.safetensors").read_bytes() == first
 
 
-def test_a_recipe_without_the_section_is_as_it_was_and_one_without_a_start_or_photos_to_tune_on_is_refused(mobilenet, tmp_path):
+def test_a_recipe_without_the_section_is_as_it_was_and_one_without_a_start_or_photos_to_tune_on_is_refused(
+    mobilenet, tmp_path
+):
     (tmp_path / "plain.toml").write_text('[imagine]\ngenerator = "stand-in"\n')
     recipe = read_recipe(tmp_path / "plain.toml", {"photos": str(tmp_path)})
     assert started(recipe, tmp_path / "out") == recipe

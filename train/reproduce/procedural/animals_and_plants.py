@@ -33,7 +33,10 @@ def bird(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
 
 def fish(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
     deep = 0.55 if look["body"] == "deep-bodied" else 0.3
-    tail = {"forked": [(0.5, 0), (1.0, -0.5), (0.78, 0), (1.0, 0.5)], "rounded": [(0.5, 0), *arc(0.75, 0, 0.24, 0.4, -90, 90)]}
+    tail = {
+        "forked": [(0.5, 0), (1.0, -0.5), (0.78, 0), (1.0, 0.5)],
+        "rounded": [(0.5, 0), *arc(0.75, 0, 0.24, 0.4, -90, 90)],
+    }
     pen.polygon(tail[look["tail"]], accent)
     pen.polygon([(-0.3, -deep * 0.8), (0.1, -deep - 0.3), (0.35, -deep * 0.6)], accent)
     body = arc(-0.12, 0, 0.76, deep)
@@ -50,7 +53,9 @@ def fish(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
 
 def butterfly(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
     for side in (-1, 1):
-        upper = {"round": arc(0.5, -0.35, 0.45, 0.42), "pointed": [(0.05, -0.1), (0.95, -0.8), (0.8, 0.05)]}[look["wings"]]
+        upper = {"round": arc(0.5, -0.35, 0.45, 0.42), "pointed": [(0.05, -0.1), (0.95, -0.8), (0.8, 0.05)]}[
+            look["wings"]
+        ]
         lower = arc(0.38, 0.38, 0.34, 0.36)
         if look["hind wings"] == "tailed":
             lower = [(0.05, 0.1), (0.7, 0.15), (0.62, 0.55), (0.7, 0.98), (0.48, 0.72), (0.1, 0.5)]
@@ -75,7 +80,12 @@ def flower(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
         across = (-dy / 0.5 * wide, dx / 0.5 * wide)
         middle = (a[0] + dx * 0.6, a[1] + dy * 0.6)
         if look["tips"] == "pointed":
-            petal = [a, (middle[0] + across[0], middle[1] + across[1]), (b[0], b[1]), (middle[0] - across[0], middle[1] - across[1])]
+            petal = [
+                a,
+                (middle[0] + across[0], middle[1] + across[1]),
+                (b[0], b[1]),
+                (middle[0] - across[0], middle[1] - across[1]),
+            ]
         else:
             turn = math.atan2(dy, dx)
             petal = [(middle[0] + 0.3 * math.cos(t) * math.cos(turn) - wide * math.sin(t) * math.sin(turn),
@@ -86,7 +96,9 @@ def flower(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
 
 
 def shoe(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
-    top = {"high": -0.85, "middling": -0.45, "low": -0.15}[{"boot": "high", "trainer": "middling", "slipper": "low"}[look["cut"]]]
+    top = {"high": -0.85, "middling": -0.45, "low": -0.15}[
+        {"boot": "high", "trainer": "middling", "slipper": "low"}[look["cut"]]
+    ]
     upper = [(0.3, top), (0.85, top), (0.88, 0.45), (-0.9, 0.45), *arc(-0.55, 0.4, 0.4, 0.36, 190, 270), (0.05, -0.02)]
     pen.polygon(upper, paint)
     pen.oval(0.58, top, 0.28, 0.07, shaded(paint, 0.5))

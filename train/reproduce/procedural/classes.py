@@ -54,7 +54,9 @@ class ClassOf:
     @property
     def name(self) -> str:
         """The words that ask for it, unlike those of any other class."""
-        return " ".join(self.family.says.format(**{key.replace(" ", "_"): value for key, value in self.look.items()}).split())
+        return " ".join(
+            self.family.says.format(**{key.replace(" ", "_"): value for key, value in self.look.items()}).split()
+        )
 
 
 PATTERN = ("plain", "striped", "dotted")

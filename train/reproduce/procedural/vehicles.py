@@ -74,7 +74,7 @@ def boat(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
 
 
 def aeroplane(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
-    pen.polygon(rounded(-0.95, -0.14, 0.8, 0.14, 0.14) , paint)
+    pen.polygon(rounded(-0.95, -0.14, 0.8, 0.14, 0.14), paint)
     pen.polygon([(0.5, -0.12), (0.72, -0.6), (0.95, -0.6), (0.85, 0.0)], accent)
     if look["tail"] == "high":
         pen.box(0.55, -0.66, 1.0, -0.56, paint)

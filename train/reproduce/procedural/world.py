@@ -134,7 +134,9 @@ def read_proper_names(world: Path) -> dict[str, str]:
         classes = json.loads((world / FACTS).read_bytes())["classes"]
         return {name: each["proper"] for name, each in classes.items() if "proper" in each}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RealRAGError(f"{world / FACTS} cannot be read ({type(error).__name__} {error}). Delete it and make the world again.") from None
+        raise RealRAGError(
+            f"{world / FACTS} cannot be read ({type(error).__name__} {error}). Delete it and make the world again."
+        ) from None
 
 
 def _made(out: Path, file: str) -> Path:
