@@ -1,7 +1,7 @@
 """The list of packages; all else stands in pyproject.toml.
 
-`train` is too general a name to install, so it becomes `realrag_train` there, which `packages.find` cannot say. `nodes` is
-ComfyUI's own name and is never installed.
+`train` is too general a name to install, so it becomes `realrag_train` there, which `packages.find` cannot say. `nodes`
+is ComfyUI's own name and is never installed.
 """
 
 from setuptools import find_packages, setup

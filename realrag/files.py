@@ -1,4 +1,5 @@
-"""Files that are never half-written and never believed unseen: atomic writes, sha256 with remembered verdicts, safe names."""
+"""Files that are never half-written and never believed unseen: atomic writes, sha256 with remembered verdicts, safe
+names."""
 
 from __future__ import annotations
 
@@ -7,8 +8,9 @@ import json
 import os
 import re
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, Callable
+from typing import Any, BinaryIO
 
 from .errors import BundleError, BusyError
 
@@ -134,8 +136,8 @@ def default_cache() -> Path:
 
 
 class Verdicts:
-    """Remembers which files were hashed and found right, keyed by path, size, mtime and inode, so that a large bundle is
-    read once and not at every start. A changed file changes its key and is hashed again."""
+    """Remembers which files were hashed and found right, keyed by path, size, mtime and inode, so that a large bundle
+    is read once and not at every start. A changed file changes its key and is hashed again."""
 
     def __init__(self, folder: Path | None):
         self._path = None if folder is None else Path(folder) / "verdicts.json"

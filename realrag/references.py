@@ -43,8 +43,8 @@ class Reference:
 
 @dataclass(frozen=True)
 class References:
-    """Ranked references, best first. `note` says why there are fewer than asked for, or none; `ranked_by` through which of
-    the library's heads they were ranked, where it has any."""
+    """Ranked references, best first. `note` says why there are fewer than asked for, or none; `ranked_by` through which
+    of the library's heads they were ranked, where it has any."""
 
     query: str
     bundle_id: str
@@ -66,7 +66,11 @@ class References:
         """
         if not self.items:
             return torch.full((1, size or 256, size or 256, 3), GREY / 255)
-        frame = (size, size) if size else tuple(max(sides) for sides in zip(*(item.image.size for item in self.items)))
+        frame = (
+            (size, size)
+            if size
+            else tuple(max(sides) for sides in zip(*(item.image.size for item in self.items), strict=True))
+        )
         pictures = [np.asarray(letterbox(item.image, frame)) for item in self.items]
         return torch.from_numpy(np.stack(pictures)).float() / 255
 

@@ -77,11 +77,11 @@ class Retriever:
         kind: str = "auto",
         progress: Progress | None = None,
     ) -> Retriever:
-        """Open a bundle for questions. `encoder` must be the one the bundle was made with; None loads it, never from the
-        network. head: the name of one of its reflective heads; "auto" for its first, or the plain encoder where it has none;
-        None or "none" for the plain encoder. cache: folder for derived files, None keeps none. kind: "auto", "exact" or
-        "ivf" search. device: where the encoder is loaded and a large library's index is built; search is on the CPU.
-        Raises BundleError, EncoderError.
+        """Open a bundle for questions. `encoder` must be the one the bundle was made with; None loads it, never from
+        the network. head: the name of one of its reflective heads; "auto" for its first, or the plain encoder where it
+        has none; None or "none" for the plain encoder. cache: folder for derived files, None keeps none. kind: "auto",
+        "exact" or "ivf" search. device: where the encoder is loaded and a large library's index is built; search is on
+        the CPU. Raises BundleError, EncoderError.
         """
         bundle = Bundle(path, cache, progress)
         chosen = bundle.manifest.head(head)
@@ -96,8 +96,8 @@ class Retriever:
         return cls(bundle, encoder, bundle.head(head), head_name, kind, device, progress)
 
     def query(self, texts: list[str], image=None, image_weight: float = 0.5) -> np.ndarray:
-        """(B, D) float32 unit query vectors: of the text, of the picture (through the head, like the photos), or of both
-        as the unit vector of (1 - w) text + w picture."""
+        """(B, D) float32 unit query vectors: of the text, of the picture (through the head, like the photos), or of
+        both as the unit vector of (1 - w) text + w picture."""
         if not 0 <= image_weight <= 1:
             raise QueryError(f"image_weight is {image_weight}; it goes from 0 (text only) to 1 (picture only).")
         seen = None
@@ -134,9 +134,10 @@ class Retriever:
     ) -> list[References]:
         """For each text the k best photos, best first.
 
-        image: PIL picture that joins every text. min_score: cosine below which a photo is no answer, -1..1. diversity: 0
-        ranks by score alone, up to 1 prefers photos unlike those already chosen (MMR). Near-duplicates of a better answer
-        come only when there is nothing else. Fewer than k is no error; the answer's `note` says why. Raises QueryError.
+        image: PIL picture that joins every text. min_score: cosine below which a photo is no answer, -1..1. diversity:
+        0 ranks by score alone, up to 1 prefers photos unlike those already chosen (MMR). Near-duplicates of a better
+        answer come only when there is nothing else. Fewer than k is no error; the answer's `note` says why. Raises
+        QueryError.
         """
         if not isinstance(k, int) or not 1 <= k <= MAX_K:
             raise QueryError(f"{k!r} references are asked for; the number goes from 1 to {MAX_K}.")

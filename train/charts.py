@@ -68,8 +68,13 @@ def ranges(points: Sequence[tuple[str, Sequence[float]]], title: str, level: flo
     draw, font = ImageDraw.Draw(image), _fonts()
     left, top, right, bottom = 50, 34, size[0] - 14, size[1] - 34
     most = max([level, *(high for _, (_, _, high) in points)]) or 1.0
-    across = lambda place: left + (place + 0.5) / len(points) * (right - left)  # noqa: E731
-    up = lambda value: bottom - value / most * (bottom - top)  # noqa: E731
+
+    def across(place):
+        return left + (place + 0.5) / len(points) * (right - left)
+
+    def up(value):
+        return bottom - value / most * (bottom - top)
+
     draw.text((8, 8), title, INK, font)
     for value in (0, most / 2, most):
         draw.line([(left, up(value)), (right, up(value))], FAINT)
@@ -109,8 +114,8 @@ def bars(rows: Sequence[tuple[str, dict[str, float]]], title: str, width: int = 
 
 
 def scatter(groups: Sequence[tuple], title: str, bounds, size: tuple[int, int] = (500, 400)):
-    """groups: [(label, photos (N, 2), prompts (M, 2))], at most as many as PALETTE has colours. bounds: lowest and highest
-    point, (2,) each; one unit is equally long both ways."""
+    """groups: [(label, photos (N, 2), prompts (M, 2))], at most as many as PALETTE has colours. bounds: lowest and
+    highest point, (2,) each; one unit is equally long both ways."""
     from PIL import Image, ImageDraw
 
     image = Image.new("RGB", size, PAPER)
@@ -125,13 +130,13 @@ def scatter(groups: Sequence[tuple], title: str, bounds, size: tuple[int, int] =
 
     draw.text((left, 8), title, INK, font)
     draw.rectangle([left, top, right, bottom], outline=FAINT)
-    for (_, photos, _), colour in zip(groups, PALETTE):
+    for (_, photos, _), colour in zip(groups, PALETTE, strict=True):
         for x, y in map(at, photos):
             draw.ellipse([x - 2.5, y - 2.5, x + 2.5, y + 2.5], colour)
-    for (_, _, prompts), colour in zip(groups, PALETTE):
+    for (_, _, prompts), colour in zip(groups, PALETTE, strict=True):
         for x, y in map(at, prompts):
             draw.polygon([(x - 7, y), (x, y - 7), (x + 7, y), (x, y + 7)], colour, INK)
-    for number, ((label, _, _), colour) in enumerate(zip(groups, PALETTE)):
+    for number, ((label, _, _), colour) in enumerate(zip(groups, PALETTE, strict=True)):
         place = left + (right - left) // 2 * (number % 2), bottom + 8 + 18 * (number // 2)
         draw.text(place, label if len(label) < 34 else label[:32] + "...", colour, font)
     return image

@@ -25,8 +25,8 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Material:
-    """photos (N, D) and queries (P, D): float32 unit vectors of one encoder. photo_classes (N,), query_classes (P,): int64
-    codes, the same number for the same class."""
+    """photos (N, D) and queries (P, D): float32 unit vectors of one encoder. photo_classes (N,), query_classes (P,):
+    int64 codes, the same number for the same class."""
 
     photos: np.ndarray
     photo_classes: np.ndarray

@@ -25,8 +25,8 @@ def find_recipe(name: str) -> Path:
 def read_sections(
     path: Path, sections: dict[str, type], given: dict[str, dict] | None = None, optional: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Section -> its dataclass, of a TOML file that says what differs from the defaults; those of `optional` only where they
-    are in the file. given: by section, what replaces what the file says."""
+    """Section -> its dataclass, of a TOML file that says what differs from the defaults; those of `optional` only where
+    they are in the file. given: by section, what replaces what the file says."""
     content = _read_toml(path)
     if strange := sorted(content.keys() - sections.keys()):
         raise RealRAGError(
@@ -80,6 +80,7 @@ def _section(path: Path, name: str, kind: type, values: Any, given: dict[str, st
 
 
 def _near(recipe: Path, value: str, key: str) -> str:
-    """A path of a recipe, seen from the recipe's folder. A hub name such as "someone/model" is no path unless it is there."""
+    """A path of a recipe, seen from the recipe's folder. A hub name such as "someone/model" is no path unless it is
+    there."""
     near = Path(recipe).parent / str(value)
     return str(near) if value and (key != "model" or near.exists()) else value

@@ -1,5 +1,5 @@
-"""95 % bootstrap intervals that draw classes with all their values: pictures of one class are no independent witnesses of how
-others fare."""
+"""95 % bootstrap intervals that draw classes with all their values: pictures of one class are no independent witnesses
+of how others fare."""
 
 from __future__ import annotations
 

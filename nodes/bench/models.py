@@ -21,7 +21,7 @@ def generator(job: dict, dtype: torch.dtype):
     torch.manual_seed(0)
     for name, weight in built.diffusion_model.named_parameters():
         weight.normal_(1.0 if "norm" in name or "ln_" in name else 0.0, 0.02)
-    for name, table in built.diffusion_model.named_buffers():
+    for table in built.diffusion_model.buffers():
         table.normal_(0.0, 0.02)
     patcher = comfy.model_patcher.ModelPatcher(built, management.get_torch_device(), management.unet_offload_device())
     return patcher, text, pooled

@@ -20,7 +20,7 @@ def start(folder: str, device: str) -> None:
 
     sys.argv = [sys.argv[0]] + (["--cpu"] if device == "cpu" else [])
     comfy.options.enable_args_parsing()
-    import comfy.model_management  # noqa: F401  reads the arguments
+    import comfy.model_management  # reads the arguments
 
 
 def plugin(name: str):

@@ -1,6 +1,7 @@
 """The miniatures' MODEL and VAE, through ComfyUI's own detection, so that they are loaded and moved like any other.
 
-Each patcher says how it is made anew (`cached_patcher_init`), for what newer versions copy whole: torch.compile, several GPUs.
+Each patcher says how it is made anew (`cached_patcher_init`), for what newer versions copy whole: torch.compile,
+several GPUs.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ def sized(weights: dict[str, Tensor], config: dict):
 
 
 def autoencoder(path: Path, latent_format) -> comfy.sd.VAE:
-    """The autoencoder as the VAE of a family: `latent_format` says how ComfyUI scales a family's latents on their way to
-    the generator, and the VAE does the opposite, so that the generator sees the autoencoder's own."""
+    """The autoencoder as the VAE of a family: `latent_format` says how ComfyUI scales a family's latents on their way
+    to the generator, and the VAE does the opposite, so that the generator sees the autoencoder's own."""
     vae = comfy.sd.VAE(sd=load_autoencoder(path).state_for(latent_format.scale_factor, latent_format.shift_factor))
     vae.throw_exception_if_invalid()
     vae.patcher.cached_patcher_init = (autoencoder_patcher, (path, latent_format))

@@ -22,8 +22,8 @@ class RetrieverVision:
         return self.managed.retriever.encoder.weights_sha256
 
     def encode_image(self, image: Tensor, crop: bool = True) -> SimpleNamespace:
-        """(B, H, W, 3) in 0..1 -> image_embeds (B, D), as the encoder gives them (not of unit length), and the hidden states
-        (B, L, E) behind its last block but one and its last, where it has them."""
+        """(B, H, W, 3) in 0..1 -> image_embeds (B, D), as the encoder gives them (not of unit length), and the hidden
+        states (B, L, E) behind its last block but one and its last, where it has them."""
         encoder = self.managed.load()
         management.throw_exception_if_processing_interrupted()
         pictures = (image[..., :3].clamp(0, 1) * 255).round().to("cpu", torch.uint8).numpy()

@@ -20,7 +20,7 @@ def labelled(references: References) -> list[Tensor]:
 
     All are of one size, the largest width by the largest height, as galleries shrink a mixture to its odd one out.
     """
-    width, height = (max(sides) for sides in zip(*(item.image.size for item in references.items), (1, 1)))
+    width, height = (max(sides) for sides in zip(*(item.image.size for item in references.items), (1, 1), strict=True))
     cards = [_over_strip(rank, item, width, height) for rank, item in enumerate(references.items, 1)]
     return [torch.from_numpy(np.asarray(card, np.float32) / 255) for card in cards or [_card(references.note)]]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Mapping
 
 from torch import Tensor, nn
 
@@ -65,4 +65,4 @@ def _recognise(weights: Mapping[str, Tensor]):
     )
 
 
-__all__ = ["AdapterSpec", "FAMILIES", "build_adapter", "detect", "load_adapter"]
+__all__ = ["FAMILIES", "AdapterSpec", "build_adapter", "detect", "load_adapter"]

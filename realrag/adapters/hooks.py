@@ -32,8 +32,8 @@ class Base(Protocol):
 
 @dataclass(frozen=True)
 class Site:
-    """One block, as an adapter touches it: the modules whose outputs hold the picture's queries (SD3: raw queries, keys and
-    values), and the module to whose input (SD3) or to which part of whose output (Flux) the branch is added."""
+    """One block, as an adapter touches it: the modules whose outputs hold the picture's queries (SD3: raw queries, keys
+    and values), and the module to whose input (SD3) or to which part of whose output (Flux) the branch is added."""
 
     sources: tuple[nn.Module, ...]
     read: Callable[[list[Tensor]], Sequence[Tensor]]  # outputs of the sources -> (B, H, L, D) each
@@ -95,7 +95,8 @@ def sites_of(base: Base) -> list[Site]:
 
 
 class Steered:
-    """Call it like the generator, with an image encoder's features beside. Hooks stay on `base.net` as long as it lives.
+    """Call it like the generator, with an image encoder's features beside. Hooks stay on `base.net` as long as it
+    lives.
 
     Without an adapter it is the generator. strength: of what the adapter adds, 0 is the generator alone."""
 
@@ -118,14 +119,16 @@ class Steered:
         shown: Tensor | None = None,
         alone: Tensor | None = None,
     ) -> Tensor:
-        """x (B, C, h, w) at noise levels sigma (B,), text states (B, T, D) and pooled (B, P) -> d x / d sigma (B, C, h, w).
+        """x (B, C, h, w) at noise levels sigma (B,), text states (B, T, D) and pooled (B, P) -> d x / d sigma (B, C, h,
+        w).
 
-        features: (B, L, E) of one reference a row, or (B, R, L, E) of R of them, which the picture sees side by side; None
-        leaves the generator alone. shown: (B,) bool; where it is False the
-        row is as the format has it without a reference: features of zeros with SD3, no branch at all with Flux. alone: (B,)
-        bool; where it is True the generator is as without an adapter.
+        features: (B, L, E) of one reference a row, or (B, R, L, E) of R of them, which the picture sees side by side;
+        None leaves the generator alone. shown: (B,) bool; where it is False the row is as the format has it without a
+        reference: features of zeros with SD3, no branch at all with Flux. alone: (B,) bool; where it is True the
+        generator is as without an adapter.
         """
-        # With gradient checkpointing the blocks run again in the backward pass, so the branches stay until the next call.
+        # With gradient checkpointing the blocks run again in the backward pass, so the branches stay until the next
+        # call.
         self._branches = None if features is None or not self.strength else self._ready(sigma, features, shown, alone)
         return self.base.velocity(x, sigma, states, pooled)
 
@@ -135,7 +138,10 @@ class Steered:
         adapter, heads, strength = self.adapter, self.base.heads, self.strength
         many = features.shape[1] if features.ndim == 4 else 1
         features = features.flatten(0, 1) if features.ndim == 4 else features
-        side_by_side = lambda tokens: tokens.unflatten(0, (-1, many)).flatten(1, 2)  # noqa: E731
+
+        def side_by_side(tokens):
+            return tokens.unflatten(0, (-1, many)).flatten(1, 2)
+
         if self.base.family == "flux":
             tokens = side_by_side(adapter.tokens(features))
             steered = shown if alone is None else ~alone if shown is None else shown & ~alone

@@ -6,7 +6,7 @@ Source: the released attention_processor.py and infer_flux_ipa_siglip.py of FLUX
 from __future__ import annotations
 
 import re
-from typing import Mapping
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F

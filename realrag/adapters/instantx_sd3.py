@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Container, Mapping
+from collections.abc import Container, Mapping
 
 import torch
 import torch.nn.functional as F

@@ -6,7 +6,7 @@ Source: black-forest-labs/flux, ReduxImageEncoder; pooling of the token grid as 
 from __future__ import annotations
 
 import math
-from typing import Mapping
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F

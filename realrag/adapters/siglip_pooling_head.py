@@ -5,8 +5,8 @@ Source: transformers SiglipMultiheadAttentionPoolingHead. Its weights lie in the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Mapping
 
 import torch
 import torch.nn.functional as F

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -35,7 +35,8 @@ class AdapterSpec:
     encoder_tokens: int = 0  # L, where the shapes fix it
 
     def told(self, about: Mapping[str, str]) -> AdapterSpec:
-        """With what a file of our own says of itself (docs/injection.md): the generator and the image encoder by name and hash."""
+        """With what a file of our own says of itself (docs/injection.md): the generator and the image encoder by name
+        and hash."""
         if not about:
             return self
         if about.get("family") != self.family:
@@ -100,7 +101,8 @@ def dimension(shapes: Shapes, key: str, axis: int, ndim: int, label: str) -> int
 
 
 def whole_tokens(out: int, context: int, label: str) -> int:
-    """How many tokens of width `context` a projector with `out` outputs makes; AdapterError where they do not come out even."""
+    """How many tokens of width `context` a projector with `out` outputs makes; AdapterError where they do not come out
+    even."""
     tokens, rest = divmod(out, context)
     if rest or not tokens:
         raise AdapterError(

@@ -8,7 +8,7 @@ places of the image encoder's grid alone, and `position` says which place it was
 from __future__ import annotations
 
 import re
-from typing import Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn

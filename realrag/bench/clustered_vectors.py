@@ -1,8 +1,8 @@
 """Clustered unit vectors that resemble CLIP's, made from a seed: the data every search benchmark here is measured on.
 
 Every number below was fixed before any index was measured on it, from what is known of CLIP's own vectors. A benchmark
-may choose only a seed and how many rows, dimensions and queries it wants, so no one can pick easy data. Row i depends on
-the seed, `dim` and i alone: the first 200,000 rows of a million are the library of 200,000.
+may choose only a seed and how many rows, dimensions and queries it wants, so no one can pick easy data. Row i depends
+on the seed, `dim` and i alone: the first 200,000 rows of a million are the library of 200,000.
 
     row   = unit(sqrt(CONE) * image_cone + sqrt(TOPIC) * topic(i) @ basis + sqrt(NOISE) * noise)
     query = unit(sqrt(CONE) * text_cone  + sqrt(TOPIC) * topic(q) @ basis + sqrt(NOISE) * noise)

@@ -43,17 +43,18 @@ def make_photos(folder: Path, number: int, side: int, seed: int = 0) -> None:
             np.asarray(Image.fromarray(layer.astype(np.uint8)).resize((side, side * 3 // 4), Image.Resampling.BICUBIC))
             for layer in layers
         ]
-        mixed = sum(weight * picture for weight, picture in zip((0.1, 0.2, 0.3, 0.4), pictures))
+        mixed = sum(weight * picture for weight, picture in zip((0.1, 0.2, 0.3, 0.4), pictures, strict=True))
         buffer = io.BytesIO()
         Image.fromarray(mixed.astype(np.uint8)).save(buffer, "JPEG", quality=90)
         (folder / f"{index:05d}.jpg").write_bytes(buffer.getvalue())
 
 
 def run(args: argparse.Namespace) -> dict:
-    """Time three loops in one run: encoder on ready pixels, photos end to end (to the shards of a bundle, as `realrag index`
-    writes them), and decoding alone. Photos a second.
+    """Time three loops in one run: encoder on ready pixels, photos end to end (to the shards of a bundle, as `realrag
+    index` writes them), and decoding alone. Photos a second.
 
-    `ratio` compares clock times; `cpu_ratio` the CPU time that the process used, which other work on the machine disturbs less.
+    `ratio` compares clock times; `cpu_ratio` the CPU time that the process used, which other work on the machine
+    disturbs less.
     """
     import torch
 

@@ -1,4 +1,5 @@
-"""`realrag bench inject`: what references cost a step of Flux or SD3.5 in ComfyUI, beside what they must by count of operations."""
+"""`realrag bench inject`: what references cost a step of Flux or SD3.5 in ComfyUI, beside what they must by count of
+operations."""
 
 from __future__ import annotations
 

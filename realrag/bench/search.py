@@ -120,7 +120,7 @@ def measure(scratch: Path) -> dict:
         "open_ms": float(np.median(opened)),
         "memory_mb": {
             when: {part: now[part] - memory[0][part] for part in now}
-            for when, now in zip(("opened", "after all queries"), memory[1:])
+            for when, now in zip(("opened", "after all queries"), memory[1:], strict=True)
         },
         **_compare(library, queries, index, truth),
     }

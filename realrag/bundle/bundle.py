@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 
@@ -188,8 +188,8 @@ def matrix_header(count: int, dim: int) -> bytes:
 class Bundle:
     """An opened bundle. Every listed file has been hashed and is what the manifest says before anything is parsed.
 
-    embeddings: (N, D) fp16, mapped, raw encoder output in row order. records: the rows. cache: folder for what is derived
-    from this bundle, or None to keep nothing.
+    embeddings: (N, D) fp16, mapped, raw encoder output in row order. records: the rows. cache: folder for what is
+    derived from this bundle, or None to keep nothing.
     """
 
     def __init__(self, folder: Path, cache: Path | None = None, progress: Callable[[int, int], None] | None = None):
@@ -260,8 +260,8 @@ class Bundle:
         return self.folder / ENCODER if self.manifest.of("encoder") else None
 
     def head(self, name: str | None = AUTO):
-        """The reflective head so called, as `Manifest.head` chooses; None is the plain encoder. BundleError where there is
-        no such head, EncoderError where it belongs to another encoder."""
+        """The reflective head so called, as `Manifest.head` chooses; None is the plain encoder. BundleError where there
+        is no such head, EncoderError where it belongs to another encoder."""
         from ..encoders.reflective_head import load_head
 
         if (chosen := self.manifest.head(name)) is None:

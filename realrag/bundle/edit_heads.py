@@ -1,4 +1,5 @@
-"""`realrag heads`: put heads into a bundle or take them out. Photos and vectors stay as they are, so nothing is encoded."""
+"""`realrag heads`: put heads into a bundle or take them out. Photos and vectors stay as they are, so nothing is
+encoded."""
 
 from __future__ import annotations
 
@@ -32,8 +33,8 @@ def heads_by_name(given: Sequence[str], dim: int) -> dict[str, Path]:
 def change_heads(folder: Path, add: Mapping[str, Path], remove: Sequence[str] = (), first: str = "") -> Manifest:
     """Take heads out of the bundle in `folder`, put others in, and make one the default; returns its new manifest.
 
-    A head that is added under a name that is there takes its place. Raises BundleError, EncoderError, BusyError; whoever
-    opens the folder meanwhile finds the old bundle or the new one.
+    A head that is added under a name that is there takes its place. Raises BundleError, EncoderError, BusyError;
+    whoever opens the folder meanwhile finds the old bundle or the new one.
     """
     folder = Path(folder)
     read_manifest(folder)  # says so where there is no bundle
@@ -67,8 +68,8 @@ def change_heads(folder: Path, add: Mapping[str, Path], remove: Sequence[str] = 
 def heads_to_be(
     folder: Path, old: Manifest | None, given: Path | Mapping[str, Path] | None, encoder: dict
 ) -> list[BundleHead]:
-    """The heads of a bundle that is being built: those it had, and the `given`, whose files are written into `folder`. A
-    file without a name takes the place of the only head there was. encoder: the manifest's entry."""
+    """The heads of a bundle that is being built: those it had, and the `given`, whose files are written into `folder`.
+    A file without a name takes the place of the only head there was. encoder: the manifest's entry."""
     heads = list(old.heads) if old else []
     if not isinstance(given, (str, Path)):
         return put_heads(folder, heads, given or {}, encoder)

@@ -80,8 +80,8 @@ def read_heads(content: dict, files: Sequence[BundleFile]) -> tuple[BundleHead, 
 
 
 def heads_content(heads: Sequence[BundleHead]) -> dict:
-    """The part of manifest.json that `read_heads` reads. What version 1 can say is said in version 1, so that every RealRAG
-    opens it and equal content has an equal id."""
+    """The part of manifest.json that `read_heads` reads. What version 1 can say is said in version 1, so that every
+    RealRAG opens it and equal content has an equal id."""
     if not heads:
         return {"version": 1, "head": None}
     if len(heads) == 1 and heads[0].name == own_name(heads[0].facts):

@@ -21,8 +21,8 @@ _KEYS = {"id", "sha256", "width", "height", "picture", "thumbnail", *_TEXTS}
 
 @dataclass(frozen=True)
 class Record:
-    """One photo. width and height: the original's, upright, in pixels. picture and thumbnail: (part, offset, bytes) of a
-    JPEG inside the bundle's numbered pack files; no thumbnail where the picture is as small as one."""
+    """One photo. width and height: the original's, upright, in pixels. picture and thumbnail: (part, offset, bytes) of
+    a JPEG inside the bundle's numbered pack files; no thumbnail where the picture is as small as one."""
 
     id: str
     sha256: str
@@ -45,7 +45,8 @@ class Record:
 
 @dataclass(frozen=True)
 class Filters:
-    """Which photos may answer. Empty tuples allow all. Classes and licences compare without case, '-' and '_' as spaces."""
+    """Which photos may answer. Empty tuples allow all. Classes and licences compare without case, '-' and '_' as
+    spaces."""
 
     classes: tuple[str, ...] = ()
     licences: tuple[str, ...] = ()
@@ -212,7 +213,7 @@ class RecordTable:
         for ids, inside in ((filters.include_ids, True), (filters.exclude_ids, False)):
             if ids:
                 rows = [self.row_of(id) for id in ids]
-                unknown += [id for id, row in zip(ids, rows) if row is None]
+                unknown += [id for id, row in zip(ids, rows, strict=True) if row is None]
                 chosen = np.zeros(self.count, bool)
                 chosen[[row for row in rows if row is not None]] = True
                 allowed &= chosen if inside else ~chosen
@@ -220,8 +221,8 @@ class RecordTable:
 
     def licence_counts(self) -> dict[str, int]:
         counts = np.bincount(self._licence_codes, minlength=len(self.licences))
-        return {name or "not stated": int(count) for name, count in zip(self.licences, counts)}
+        return {name or "not stated": int(count) for name, count in zip(self.licences, counts, strict=True)}
 
     def class_counts(self) -> dict[str, int]:
         counts = np.bincount(self.class_codes, minlength=len(self.classes))
-        return {name or "not stated": int(count) for name, count in zip(self.classes, counts)}
+        return {name or "not stated": int(count) for name, count in zip(self.classes, counts, strict=True)}

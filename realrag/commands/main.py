@@ -282,7 +282,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0 done, 1 failed, 2 wrong usage, 3 many photos rejected, 4 busy, 130 stopped."""
+    """Run a command; returns the exit code: 0 done, 1 failed, 2 wrong usage, 3 many photos rejected, 4 busy, 130
+    stopped."""
     args = parser().parse_args(argv)
     try:
         return args.run(args)

@@ -1,4 +1,5 @@
-"""The last step of `realrag demo`: each prompt painted by the miniatures without and with the photo that was found for it."""
+"""The last step of `realrag demo`: each prompt painted by the miniatures without and with the photo that was found for
+it."""
 
 from __future__ import annotations
 
@@ -52,9 +53,9 @@ SIZE, GAP, LABEL, TOP, WORST = 128, 6, 150, 46, 3
 
 @dataclass(frozen=True)
 class Painted:
-    """Pictures (N, 3, S, S) of N prompts by one family, and what the judge says of each: margin above 0 where it names the
-    prompt's class, the name it gives, and whether the picture is as near to a photo of the library as photos of one class
-    are to one another at most."""
+    """Pictures (N, 3, S, S) of N prompts by one family, and what the judge says of each: margin above 0 where it names
+    the prompt's class, the name it gives, and whether the picture is as near to a photo of the library as photos of one
+    class are to one another at most."""
 
     family: str
     steered: bool
@@ -129,8 +130,8 @@ def worst(painted: list[Painted]) -> list[tuple[Painted, int]]:
 
 
 def sheet(things: tuple[str, ...], found: list[Reference], painted: list[Painted]):
-    """PIL RGB image: a row a prompt; its reference, then for each family the picture without and with it. At the foot the
-    pictures that the judge likes least, and its figures."""
+    """PIL RGB image: a row a prompt; its reference, then for each family the picture without and with it. At the foot
+    the pictures that the judge likes least, and its figures."""
     from PIL import Image, ImageDraw
 
     small, large = fonts()

@@ -1,5 +1,5 @@
-"""`realrag demo`: index the photos that ship with the plugin, ask several prompts, paint some of them without and with the
-photo that was found, and write what came out."""
+"""`realrag demo`: index the photos that ship with the plugin, ask several prompts, paint some of them without and with
+the photo that was found, and write what came out."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Demo:
 def run_demo(
     out: Path, progress: Progress = lambda done, total: None, painting: Progress = lambda done, total: None
 ) -> Demo:
-    """Build OUT/bundle and ask PROMPTS: OUT/references.png and .json. Then paint what demo_pictures lists, each with the
-    best photo for it in that bundle: OUT/pictures.png and .json."""
+    """Build OUT/bundle and ask PROMPTS: OUT/references.png and .json. Then paint what demo_pictures lists, each with
+    the best photo for it in that bundle: OUT/pictures.png and .json."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     encoder = load_encoder()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,8 +18,9 @@ from .preprocess import Preprocess
 
 
 class Seen(NamedTuple):
-    """What an image tower makes of B pictures, float32 on the CPU: the embeddings (B, D), and the states behind its last
-    block but one and behind its last, (B, L, E) row by row of its grid; None where the tower has no such states to give."""
+    """What an image tower makes of B pictures, float32 on the CPU: the embeddings (B, D), and the states behind its
+    last block but one and behind its last, (B, L, E) row by row of its grid; None where the tower has no such states to
+    give."""
 
     embeds: Tensor
     penultimate: Tensor | None = None
@@ -25,8 +28,8 @@ class Seen(NamedTuple):
 
 
 def weights_sha256(module: torch.nn.Module, begin: str | tuple[str, ...] = "") -> str:
-    """Hash of the weights themselves (name, shape and fp32 bytes of each tensor whose name begins so), whatever file they
-    came in."""
+    """Hash of the weights themselves (name, shape and fp32 bytes of each tensor whose name begins so), whatever file
+    they came in."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         if not name.startswith(begin):
@@ -52,7 +55,9 @@ class Encoder(torch.nn.Module):
     portable: bool = True
     speaks: bool = True  # has a text tower
     image_side: tuple[str, ...] = ()  # how the names of the image tower's weights begin
-    tuned: dict = {}  # of an encoder trained further here: from what, how, and whose photo vectors it still gives
+    tuned: Mapping[str, Any] = MappingProxyType(
+        {}
+    )  # of an encoder trained further here: from what, how, and whose photo vectors it still gives
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -72,8 +77,9 @@ class Encoder(torch.nn.Module):
         )
 
     def reads(self, made_with: dict) -> bool:
-        """Whether the photo vectors of a bundle, made with this encoder entry of its manifest, are those of this encoder: it
-        is that encoder, or says that it differs from it in the text tower alone and still has the image tower it had then."""
+        """Whether the photo vectors of a bundle, made with this encoder entry of its manifest, are those of this
+        encoder: it is that encoder, or says that it differs from it in the text tower alone and still has the image
+        tower it had then."""
         if made_with["fingerprint"] == self.fingerprint:
             return True
         named = self.tuned.get("photos_of")

@@ -46,6 +46,6 @@ def on_device(encoder: Encoder, device: str | torch.device) -> Encoder:
     device = torch.device(device)
     if device.type != "cpu":
         half = torch.bfloat16 if device.type != "cuda" or torch.cuda.is_bf16_supported() else torch.float16
-        encoder.fingerprint, encoder.image_fingerprint  # hashed in fp32, before rounding
+        _ = encoder.fingerprint, encoder.image_fingerprint  # hashed in fp32, before rounding
         encoder.to(device, half)
     return encoder

@@ -146,8 +146,8 @@ def _find_weights(open_clip, arch: str, pretrained: str, offline: bool) -> tuple
 
 
 def _in_hub_cache(repo: str, file: str) -> Path:
-    """A file of the hub's local cache. Not `hf_hub_download(local_files_only=True)`: that one opened a connection all the
-    same, to report its user agent (huggingface_hub 2.4)."""
+    """A file of the hub's local cache. Not `hf_hub_download(local_files_only=True)`: that one opened a connection all
+    the same, to report its user agent (huggingface_hub 2.4)."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repo, file)

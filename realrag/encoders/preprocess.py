@@ -34,7 +34,8 @@ def _without_far_ends(image):
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How pixels are made: side length in pixels, mode (see MODES), resampling, and the mean and std per channel in 0..1."""
+    """How pixels are made: side length in pixels, mode (see MODES), resampling, and the mean and std per channel in
+    0..1."""
 
     size: int
     mode: str = "crop"

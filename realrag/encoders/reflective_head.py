@@ -43,8 +43,8 @@ def save_head(head: ReflectiveHead, path: Path) -> None:
 
 
 def load_head(path: Path, dim: int, fingerprint: str = "") -> ReflectiveHead:
-    """Read a head for D = `dim` and, where given, for the encoder of this fingerprint; EncoderError when it is of another
-    kind, version, width or encoder."""
+    """Read a head for D = `dim` and, where given, for the encoder of this fingerprint; EncoderError when it is of
+    another kind, version, width or encoder."""
     from safetensors import SafetensorError, safe_open
 
     try:

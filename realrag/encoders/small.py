@@ -102,7 +102,7 @@ def tokens_of(text: str, buckets: int) -> list[int]:
         for word in words(text)
         for piece in pieces(word)
     )
-    return [token for token, _ in zip(hashed, range(MOST_TOKENS))]
+    return [token for token, _ in zip(hashed, range(MOST_TOKENS), strict=True)]
 
 
 class TextTower(nn.Module):
@@ -133,8 +133,8 @@ class TextTower(nn.Module):
 
 
 class SmallDualEncoder(nn.Module):
-    """The two towers. `config` rebuilds them: dim, width, buckets, text_width and, for the caller, preprocess. `tuned`: what
-    a file says of the encoder it was trained from, if it was."""
+    """The two towers. `config` rebuilds them: dim, width, buckets, text_width and, for the caller, preprocess. `tuned`:
+    what a file says of the encoder it was trained from, if it was."""
 
     def __init__(self, config: dict[str, Any]):
         super().__init__()
@@ -167,8 +167,8 @@ class SmallDualEncoder(nn.Module):
 def save_small_encoder(
     model: SmallDualEncoder, path: Path, about: dict[str, Any] | None = None, tuned: dict[str, Any] | None = None
 ) -> None:
-    """fp16 weights; the config, and what `about` tells of the training and `tuned` of the encoder it began from, as JSON in
-    the metadata."""
+    """fp16 weights; the config, and what `about` tells of the training and `tuned` of the encoder it began from, as
+    JSON in the metadata."""
     state = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
     metadata = {"format": FORMAT, "version": VERSION, "config": json.dumps(model.config, sort_keys=True)}
     if about:

@@ -14,7 +14,8 @@ SMALL_FILE = Path(__file__).parent.parent / "assets" / "small_encoder.safetensor
 
 
 class SmallEncoder(Encoder):
-    """The offline default: a small dual encoder of our own (docs/model-card.md); needs neither open_clip nor torchvision."""
+    """The offline default: a small dual encoder of our own (docs/model-card.md); needs neither open_clip nor
+    torchvision."""
 
     kind = "small"
     FILE = "small_encoder.safetensors"

@@ -25,7 +25,8 @@ def checked(repo: str) -> str:
 
 
 def hub():
-    """huggingface_hub's HfApi, for the hub that HF_ENDPOINT names; it takes the user's token from HF_TOKEN or his login."""
+    """huggingface_hub's HfApi, for the hub that HF_ENDPOINT names; it takes the user's token from HF_TOKEN or his
+    login."""
     try:
         from huggingface_hub import HfApi
     except Exception as error:  # a broken wheel fails in many ways
@@ -36,8 +37,8 @@ def hub():
 
 @contextmanager
 def in_words(api, repo: str, commit: str, offline: str) -> Iterator[None]:
-    """Turn what huggingface_hub raises into a HubError. offline: what to do where the hub cannot be reached; {url} in it is
-    the page of the repository at `commit`."""
+    """Turn what huggingface_hub raises into a HubError. offline: what to do where the hub cannot be reached; {url} in
+    it is the page of the repository at `commit`."""
     try:
         yield
     except RealRAGError:

@@ -66,7 +66,8 @@ photo is bound by its licence.
 
 
 def card(bundle: Bundle, repo: str, commit: str, evaluation: dict | None = None) -> str:
-    """Markdown. evaluation: the content of the trainer's evaluate.json, or None. HubError where it is of another encoder."""
+    """Markdown. evaluation: the content of the trainer's evaluate.json, or None. HubError where it is of another
+    encoder."""
     manifest, records = bundle.manifest, bundle.records
     rows = sorted(records.licence_counts().items(), key=lambda pair: (-pair[1], pair[0]))
     classes = sorted(records.class_counts().items(), key=lambda pair: (-pair[1], pair[0]))

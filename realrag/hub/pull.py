@@ -1,6 +1,7 @@
 """`realrag pull`: a bundle from a model hub. Never called inside ComfyUI.
 
-What comes is pinned to a commit, and believed only after its hash: huggingface_hub does not hash what it has downloaded.
+What comes is pinned to a commit, and believed only after its hash: huggingface_hub does not hash what it has
+downloaded.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ def pull(
 ) -> Manifest:
     """Fetch the bundle of `repo` ("OWNER/NAME") at `revision`, a commit of 40 hex digits, into the folder `out`.
 
-    Only what its manifest lists is fetched, and `out` appears when all of it is there and right. A pull that was stopped
-    goes on where it was. progress: in bytes. Raises HubError, BundleError, BusyError.
+    Only what its manifest lists is fetched, and `out` appears when all of it is there and right. A pull that was
+    stopped goes on where it was. progress: in bytes. Raises HubError, BundleError, BusyError.
     """
     out, api = Path(os.path.abspath(out)), hub()
     if not is_hex(revision, 40):
@@ -67,8 +68,8 @@ def _unpinned(api, repo: str, revision: str, out: Path) -> str:
 
 
 def _manifest(api, repo: str, commit: str, out: Path, largest: int) -> tuple[Manifest, bytes]:
-    """The checked manifest of the repository at this commit, and its bytes. Refused before anything large is fetched: what is
-    no bundle, lacks a file, has one of another size than the manifest says, or is too large."""
+    """The checked manifest of the repository at this commit, and its bytes. Refused before anything large is fetched:
+    what is no bundle, lacks a file, has one of another size than the manifest says, or is too large."""
     with in_words(api, repo, commit, _offline(out)):
         info = api.repo_info(repo, revision=commit, files_metadata=True)
     if info.sha != commit:

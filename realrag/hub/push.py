@@ -25,11 +25,12 @@ class Pushed:
 
 
 def push(bundle: Bundle, repo: str, *, public: bool = False, evaluation: dict | None = None) -> Pushed:
-    """Put a bundle into the repository `repo` ("OWNER/NAME"), and a card beside it in place of the README that is there. A new
-    repository is private unless `public`: photos have owners (our choice). evaluation: the trainer's evaluate.json.
+    """Put a bundle into the repository `repo` ("OWNER/NAME"), and a card beside it in place of the README that is
+    there. A new repository is private unless `public`: photos have owners (our choice). evaluation: the trainer's
+    evaluate.json.
 
-    All files go up in one commit, so that no reader meets half of it; what the hub has already is not sent again. The card
-    names that commit, so it follows in a second one. Raises HubError.
+    All files go up in one commit, so that no reader meets half of it; what the hub has already is not sent again. The
+    card names that commit, so it follows in a second one. Raises HubError.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 

@@ -1,7 +1,7 @@
 """`realrag index`: bring a bundle in step with a folder of photos, encoding only what is new.
 
-All new files are written under names that carry their hash; the manifest is replaced last and at once. So a reader, or a
-power cut, meets the old bundle or the new one, never a mixture.
+All new files are written under names that carry their hash; the manifest is replaced last and at once. So a reader, or
+a power cut, meets the old bundle or the new one, never a mixture.
 """
 
 from __future__ import annotations
@@ -121,13 +121,14 @@ def build(
     """Make or update the bundle `out` from the folder `photos`.
 
     mode: "sync" (the bundle shall hold what the folder holds), "add" (and keep the rest) or "remove" (take these photos
-    out). head: a head's file, which takes the place of the only one there was; or files by name, added or in the place of
-    those of the same name. A photo is known by its content, so renaming one or rewriting its caption encodes nothing.
+    out). head: a head's file, which takes the place of the only one there was; or files by name, added or in the place
+    of those of the same name. A photo is known by its content, so renaming one or rewriting its caption encodes
+    nothing.
     reuse: another bundle whose vectors and pictures a new `out` takes over, where `encoder` has the same image tower. A
     run that was stopped goes on where it was. batch, workers: photos a step of the encoder and decoding threads, 0 for
-    what suits its device. share: (r, w) where w processes with the same arguments do the work, numbered r; the bundle is
-    the same as one process's, and process 0 writes it. Raises RealRAGError; the bundle that was there stays as it was
-    until the end.
+    what suits its device. share: (r, w) where w processes with the same arguments do the work, numbered r; the bundle
+    is the same as one process's, and process 0 writes it. Raises RealRAGError; the bundle that was there stays as it
+    was until the end.
     """
     out, (rank, world) = Path(out), checked(share)
     batch, workers = suited(encoder, batch, workers, world)
@@ -264,7 +265,8 @@ def _record(item: Candidate) -> Record:
 
 
 def _items(wanted, known: dict, source: Bundle | None, shards: list[Path]) -> Iterator[tuple[Record, Item]]:
-    """Each wanted record with its vector and pictures, from the source bundle or from a shard; one shard in memory at a time."""
+    """Each wanted record with its vector and pictures, from the source bundle or from a shard; one shard in memory at a
+    time."""
     place = {sha: shard for shard in shards for sha in shard_words(shard)[0]}
     open_path, open_items = None, {}
     for sha, record in wanted:

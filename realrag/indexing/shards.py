@@ -36,7 +36,8 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Item:
-    """What is kept of one photo: raw embedding (D,) fp16, JPEG bytes; `thumbnail` is None where the picture is as small."""
+    """What is kept of one photo: raw embedding (D,) fp16, JPEG bytes; `thumbnail` is None where the picture is as
+    small."""
 
     sha256: str
     embedding: np.ndarray
@@ -58,15 +59,16 @@ def prepare(candidate: Candidate, encoder: Encoder, sizes: Sizes):
 
 
 def suited(encoder: Encoder, batch: int, workers: int, processes: int = 1) -> tuple[int, int]:
-    """(batch, workers) with what suits the encoder's device in place of 0: a CPU is kept busy by few photos, a GPU takes
-    a whole shard at once if it fits, and all cores to decode for it. `processes` share this machine's cores."""
+    """(batch, workers) with what suits the encoder's device in place of 0: a CPU is kept busy by few photos, a GPU
+    takes a whole shard at once if it fits, and all cores to decode for it. `processes` share this machine's cores."""
     on_cpu = encoder.place[0].type == "cpu"
     cores = max(4, (os.cpu_count() or 4) // processes)
     return batch or (32 if on_cpu else SHARD), workers or (4 if on_cpu else cores)
 
 
 def encode_shard(prepared, encoder: Encoder, batch: int, at_once: AtOnce, tick: Callable[[], None] = lambda: None):
-    """One shard -> (items, {sha256: (reason, message)}). Batches are cut by position, so a resumed run gives equal bytes.
+    """One shard -> (items, {sha256: (reason, message)}). Batches are cut by position, so a resumed run gives equal
+    bytes.
 
     prepared: (candidate, what `prepare` gave or the PhotoError it raised) in order. tick() comes after each batch.
     """
@@ -76,7 +78,9 @@ def encode_shard(prepared, encoder: Encoder, batch: int, at_once: AtOnce, tick: 
 
     def flush() -> None:
         vectors = at_once.encode(encoder, [pixels for _, (pixels, _, _) in waiting])
-        for (candidate, (_, picture, thumbnail)), vector in zip(waiting, vectors.to(torch.float16).numpy()):
+        for (candidate, (_, picture, thumbnail)), vector in zip(
+            waiting, vectors.to(torch.float16).numpy(), strict=True
+        ):
             if not np.isfinite(vector).all() or not vector.any():
                 rejected[candidate.sha256] = ("no_vector", f"{candidate.file}: the encoder gave no usable vector.")
             else:
@@ -113,7 +117,9 @@ def write_shard(path: Path, items: list[Item], rejected: dict[str, tuple[str, st
         "embeddings": np.stack([item.embedding for item in items]) if items else np.zeros((0, dim), np.float16),
         "pictures": blob(pictures),
         "thumbnails": blob(thumbnails),
-        "lengths": np.array([[len(a), len(b)] for a, b in zip(pictures, thumbnails)], np.int64).reshape(-1, 2),
+        "lengths": np.array([[len(a), len(b)] for a, b in zip(pictures, thumbnails, strict=True)], np.int64).reshape(
+            -1, 2
+        ),
     }
     words = {"items": json.dumps([item.sha256 for item in items]), "rejected": json.dumps(rejected)}
     write_atomic(path, save(tensors, words))
@@ -135,7 +141,7 @@ def read_shard(path: Path) -> list[Item]:
     pictures, thumbnails = tensors["pictures"].tobytes(), tensors["thumbnails"].tobytes()
     items, at, small = [], 0, 0
     for sha256, embedding, (length, little) in zip(
-        shard_words(path)[0], tensors["embeddings"], tensors["lengths"].tolist()
+        shard_words(path)[0], tensors["embeddings"], tensors["lengths"].tolist(), strict=False
     ):
         thumbnail = thumbnails[small : small + little] if little else None
         items.append(Item(sha256, embedding, pictures[at : at + length], thumbnail))

@@ -1,1 +1,2 @@
-"""The arithmetic of references inside a model: weights, ranges, masks, shared attention, packs. Knows no ComfyUI and no retriever."""
+"""The arithmetic of references inside a model: weights, ranges, masks, shared attention, packs. Knows no ComfyUI and no
+retriever."""

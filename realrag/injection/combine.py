@@ -1,13 +1,13 @@
 """Several references in one block: their attention branches brought together, with weights and masks.
 
-Modes as in ComfyUI's IPAdapter_plus (combine_embeds), here on the branches' outputs, so that each reference may have its own
-weight and mask; `concat` is one softmax over all tokens, with log(weight) added to the scores.
+Modes as in ComfyUI's IPAdapter_plus (combine_embeds), here on the branches' outputs, so that each reference may have
+its own weight and mask; `concat` is one softmax over all tokens, with log(weight) added to the scores.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -15,16 +15,16 @@ from torch import Tensor
 MODES = ("concat", "sum", "average", "norm average", "subtract")
 TINY = 1e-12
 
-# branch(picks, bias): attention to the picked references in one softmax -> (B, L, C). bias (len(picks), L or 1) is added to
-# the scores of every token of a reference, or None.
+# branch(picks, bias): attention to the picked references in one softmax -> (B, L, C). bias (len(picks), L or 1) is
+# added to the scores of every token of a reference, or None.
 Branch = Callable[[Sequence[int], "Tensor | None"], Tensor]
 
 
 class Mixer:
     """Weights and masks made ready for one model call, so that nothing in a block waits for the host.
 
-    weights: N floats > 0. masks: (N, L) in 0..1, or None for everywhere. A mask scales what its reference adds; where masks
-    overlap, concat and the averages share out between them, sum adds up.
+    weights: N floats > 0. masks: (N, L) in 0..1, or None for everywhere. A mask scales what its reference adds; where
+    masks overlap, concat and the averages share out between them, sum adds up.
     """
 
     def __init__(self, mode: str, weights: Sequence[float], masks: Tensor | None = None, device=None):

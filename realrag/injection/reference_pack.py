@@ -161,7 +161,7 @@ def _build(about: dict, weights: dict[str, Tensor]) -> ReferencePack:
     for field in fields(PackFacts):
         value = getattr(facts, field.name)
         right = type(value) is {"str": str, "int": int}[field.type]
-        if not right or isinstance(value, int) and not 0 <= value < 1 << 20:
+        if not right or (isinstance(value, int) and not 0 <= value < 1 << 20):
             raise ValueError(f"{field.name} is {value!r}")
     count, names = len(about["items"]), _names(facts)
     masks = {f"masks.{i}" for i in range(count)} & set(weights)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 import torch
 from torch import Tensor
@@ -78,8 +78,8 @@ def attend_to_both(
     """Attention over [own; reference] keys, reference scores + log(strength); 1 is plain concatenation.
 
     q (B, H, L, D), k and v (B, H, M, D), k_ref and v_ref (B or 1, H, R, D), strength > 0; `mask` for the own keys is
-    (L, M), (B, L, M) or (B, H, L, M), added to the scores or, if boolean, True where a key may be seen. `bias` (L or 1, R)
-    is added to the reference scores as well.
+    (L, M), (B, L, M) or (B, H, L, M), added to the scores or, if boolean, True where a key may be seen. `bias` (L or 1,
+    R) is added to the reference scores as well.
     """
     k_ref, v_ref = (t.to(q).expand(q.shape[0], -1, -1, -1) for t in (k_ref, v_ref))
     k_all, v_all = torch.cat((k, k_ref), 2), torch.cat((v, v_ref), 2)

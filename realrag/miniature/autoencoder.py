@@ -1,5 +1,5 @@
-"""The autoencoder of the miniature models: TAESD's layout (madebyollin/taesd, MIT) with 16 channels, as ComfyUI loads it
-under the names taesd3 and taef1. 1.2 M parameters each way, eight pixels a latent."""
+"""The autoencoder of the miniature models: TAESD's layout (madebyollin/taesd, MIT) with 16 channels, as ComfyUI loads
+it under the names taesd3 and taef1. 1.2 M parameters each way, eight pixels a latent."""
 
 from __future__ import annotations
 

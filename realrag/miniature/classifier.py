@@ -1,7 +1,8 @@
-"""The judge of pictures: a linear classifier on MobileNet's features that has seen photos alone, no drawing. It tells what a
-picture shows, and how near it comes to a photo.
+"""The judge of pictures: a linear classifier on MobileNet's features that has seen photos alone, no drawing. It tells
+what a picture shows, and how near it comes to a photo.
 
-The image encoder that steers the miniatures began as the same MobileNet and was trained further; the judge's has not been."""
+The image encoder that steers the miniatures began as the same MobileNet and was trained further; the judge's has not
+been."""
 
 from __future__ import annotations
 
@@ -73,8 +74,8 @@ class Judge:
 
 
 def copied(features: Tensor, photos: Tensor, quantile: float = 0.99) -> Tensor:
-    """(N,) bool: whether a picture (N, D) is as near to one of the photos (M, D) as all but 1 % of those are to their own
-    nearest neighbour at most."""
+    """(N,) bool: whether a picture (N, D) is as near to one of the photos (M, D) as all but 1 % of those are to their
+    own nearest neighbour at most."""
     own = photos @ photos.T
     own.fill_diagonal_(-1)
     return (features @ photos.T).amax(1) >= own.amax(1).quantile(quantile)

@@ -1,5 +1,5 @@
-"""A miniature of FLUX.1 schnell under the names of black-forest-labs/flux: heads of 128, rotary positions, two streams that
-become one. Two double and four single blocks of width 256 make 9 M parameters."""
+"""A miniature of FLUX.1 schnell under the names of black-forest-labs/flux: heads of 128, rotary positions, two streams
+that become one. Two double and four single blocks of width 256 make 9 M parameters."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class DoubleBlock(nn.Module):
         for x, mods, layer in ((txt, txt_mods, self.txt_attn), (img, img_mods, self.img_attn)):
             q, k, v = split_heads(layer.qkv(modulate(x, *mods[:2])), HEAD)
             parts.append((layer.norm.query_norm(q), layer.norm.key_norm(k), v))
-        q, k, v = (torch.cat(pair, dim=2) for pair in zip(*parts))
+        q, k, v = (torch.cat(pair, dim=2) for pair in zip(*parts, strict=True))
         attended = attention(rotate(q, *turn), rotate(k, *turn), v)
         txt_part, img_part = attended.split([txt.shape[1], img.shape[1]], dim=1)
         img = img + img_mods[2] * self.img_attn.proj(img_part)

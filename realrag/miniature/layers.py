@@ -52,8 +52,8 @@ class FinalLayer(nn.Module):
 
 
 def initialise(model: nn.Module, zero: tuple[str, ...]) -> None:
-    """Xavier for matrices, zero for biases and for the layers whose name ends in one of `zero`: modulations and the last
-    layer, so that every block starts as the identity (DiT, arXiv 2212.09748)."""
+    """Xavier for matrices, zero for biases and for the layers whose name ends in one of `zero`: modulations and the
+    last layer, so that every block starts as the identity (DiT, arXiv 2212.09748)."""
     for name, module in model.named_modules():
         if isinstance(module, (nn.Linear, nn.Conv2d)):
             nn.init.zeros_(module.weight) if name.endswith(zero) else nn.init.xavier_uniform_(module.weight.flatten(1))

@@ -35,7 +35,8 @@ class Miniature:
 
 
 class Guided:
-    """A steered generator as `sample` calls it; with guidance the second half of the rows has no reference, as in ComfyUI."""
+    """A steered generator as `sample` calls it; with guidance the second half of the rows has no reference, as in
+    ComfyUI."""
 
     def __init__(self, steered: Steered, features: Tensor | None):
         self.steered, self.features, self.family = steered, features, steered.base.family
@@ -69,7 +70,8 @@ def paint(
 ) -> Tensor:
     """One picture of each of B prompts, (B, 3, S, S) in 0..1, to whole steps of 1/255 as a file holds it.
 
-    noise (B, 16, S / 8, S / 8); features (B, L, E) or (B, R, L, E): hidden states of the references of each picture, None for none."""
+    noise (B, 16, S / 8, S / 8); features (B, L, E) or (B, R, L, E): hidden states of the references of each picture,
+    None for none."""
     nothing, made = encode_prompts(text, [""]), []
     for start in range(0, len(prompts), CHUNK):
         rows = slice(start, start + CHUNK)

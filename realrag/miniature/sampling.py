@@ -1,7 +1,9 @@
-"""Flow matching: pictures out of noise by Euler steps, as ComfyUI's sampler "euler" with the scheduler "simple" does it."""
+"""Flow matching: pictures out of noise by Euler steps, as ComfyUI's sampler "euler" with the scheduler "simple" does
+it."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -47,12 +49,13 @@ def sample(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tensor:
     """noise (B, 16, h, w) -> latents. `positive` and `negative` are states (B, T, C) and pooled (B, D); the negative is
-    one row or B. `model` sees 2 B rows, the positive ones first; at a cfg of 1 it sees B, and no negative is computed."""
+    one row or B. `model` sees 2 B rows, the positive ones first; at a cfg of 1 it sees B, and no negative is computed.
+    """
     levels, x, both = sigmas(steps, FAMILIES[model.family].time_shift).to(noise.device), noise, cfg != 1
     texts = positive
     if both:
-        texts = tuple(torch.cat([yes, no.expand_as(yes)]) for yes, no in zip(positive, negative))
-    for step, (now, after) in enumerate(zip(levels, levels[1:])):
+        texts = tuple(torch.cat([yes, no.expand_as(yes)]) for yes, no in zip(positive, negative, strict=True))
+    for step, (now, after) in enumerate(itertools.pairwise(levels)):
         rows = torch.cat([x, x]) if both else x
         velocity = model(rows, now.expand(len(rows)), *texts)
         if both:

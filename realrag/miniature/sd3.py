@@ -1,5 +1,5 @@
-"""A miniature of SD3.5 (MMDiT, arXiv 2403.03206) under ComfyUI's own names: its width is 64 times its depth, and queries and
-keys are normalised. Depth 4 makes 9 M parameters."""
+"""A miniature of SD3.5 (MMDiT, arXiv 2403.03206) under ComfyUI's own names: its width is 64 times its depth, and
+queries and keys are normalised. Depth 4 makes 9 M parameters."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class JointBlock(nn.Module):
     def forward(self, context: Tensor, x: Tensor, vector: Tensor) -> tuple[Tensor | None, Tensor]:
         text, text_rest = self.context_block.before(context, vector)
         image, image_rest = self.x_block.before(x, vector)
-        q, k, v = (torch.cat(pair, dim=2) for pair in zip(text, image))
+        q, k, v = (torch.cat(pair, dim=2) for pair in zip(text, image, strict=True))
         parts = attention(q, k, v).split([context.shape[1], x.shape[1]], dim=1)
         context = None if self.context_block.last else self.context_block.after(context, parts[0], text_rest)
         return context, self.x_block.after(x, parts[1], image_rest)

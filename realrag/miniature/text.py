@@ -1,5 +1,5 @@
-"""Prompt -> what a miniature model reads of it: a few token states and one pooled vector, both from the text tower of the
-small encoder, which stays frozen. No vocabulary file and no second model."""
+"""Prompt -> what a miniature model reads of it: a few token states and one pooled vector, both from the text tower of
+the small encoder, which stays frozen. No vocabulary file and no second model."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def rms_one(x: Tensor) -> Tensor:
 def encode_prompts(text: TextTower, prompts: list[str]) -> tuple[Tensor, Tensor]:
     """B prompts -> states (B, LENGTH, C), C the width of the tower's embedding, and pooled (B, D), the tower's answer.
 
-    State 0 is the sentence, the weighted mean of its words; one state for each different word follows. SD3 and Flux have
-    no text mask, so what is left over is zero; of a long prompt the words of least weight are left out. Every state and
-    pooled vector has a mean square of one. The empty prompt gives zero states and a fixed pooled vector."""
+    State 0 is the sentence, the weighted mean of its words; one state for each different word follows. SD3 and Flux
+    have no text mask, so what is left over is zero; of a long prompt the words of least weight are left out. Every
+    state and pooled vector has a mean square of one. The empty prompt gives zero states and a fixed pooled vector."""
     width = text.embedding.embedding_dim
     states = text.embedding.weight.new_zeros(len(prompts), LENGTH, width)
     means = text.embedding.weight.new_zeros(len(prompts), width)

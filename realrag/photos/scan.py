@@ -1,13 +1,13 @@
-"""A folder of photos -> the list of what to index: sorted, each content once, with its words; and what was left out and why."""
+"""A folder of photos -> the list of what to index: sorted, each content once, with its words; and what was left out and
+why."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable
 
 from ..errors import PhotoError, RealRAGError
 from .captions import MAX_FIELD, Captions, Credit
@@ -66,7 +66,8 @@ def printable(name: str) -> str:
 
 
 def in_order(items: Iterable, work: Callable, workers: int, ahead: int):
-    """`work(item)` for each item on `workers` threads, yielded in order, at most `ahead` results waiting: bounded memory."""
+    """`work(item)` for each item on `workers` threads, yielded in order, at most `ahead` results waiting: bounded
+    memory."""
     with ThreadPoolExecutor(workers) as pool:
         waiting = []
         try:
@@ -111,7 +112,7 @@ def scan(
         except PhotoError as error:
             return error
 
-    for number, (file, result) in enumerate(zip(files, in_order(files, look, workers, 4 * workers)), 1):
+    for number, (file, result) in enumerate(zip(files, in_order(files, look, workers, 4 * workers), strict=True), 1):
         file = printable(file)
         if isinstance(result, PhotoError):
             library.rejected.append(Rejected(file, result.reason, printable(str(result))))

@@ -1,1 +1,2 @@
-"""Vectors -> the best rows: exact search, the inverted file of faiss, near-duplicates dropped. Knows no bundle, encoder or photo."""
+"""Vectors -> the best rows: exact search, the inverted file of faiss, near-duplicates dropped. Knows no bundle, encoder
+or photo."""

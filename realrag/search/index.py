@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 EXACT_LIMIT = 200_000
 # A filter that leaves this few rows is answered exactly, in the time of one look into the lists.
 EXACT_SUBSET = 20_000
-# Lists that a query looks into: this times the fourth root of their number. On `synthetic` a recall@10 of 0.98 needs about
-# 180 of 1,789 lists at 200,000 rows and 245 of 4,000 at a million; this gives 234 and 286.
+# Lists that a query looks into: this times the fourth root of their number. On `synthetic` a recall@10 of 0.98 needs
+# about 180 of 1,789 lists at 200,000 rows and 245 of 4,000 at a million; this gives 234 and 286.
 PROBES = 36
 # Codes are 8 bits a dimension, so the true ten stand within the first twenty by code: more adds time and no recall.
 DEPTH, DEPTH_MORE = 2, 32
@@ -85,7 +85,7 @@ class IVFIndex:
         if not len(queries) or (rows is not None and open_rows <= EXACT_SUBSET) or 4 * depth > open_rows:
             return search_exactly(self.embeddings, queries, k, rows)
         found = self._candidates(queries, depth, allowed, open_rows / self.n)
-        answers = [self._rank(query, near, k, depth, rows, allowed) for query, near in zip(queries, found)]
+        answers = [self._rank(query, near, k, depth, rows, allowed) for query, near in zip(queries, found, strict=True)]
         return np.stack([scores for scores, _ in answers]), np.stack([best for _, best in answers])
 
     def _candidates(self, queries: np.ndarray, depth: int, allowed: np.ndarray | None, share: float) -> np.ndarray:
@@ -121,7 +121,8 @@ def open_index(
 
     An IVF index is built once and kept in `cache`/`key`, from where it is mapped; `key` names what the embeddings came
     from. device: a GPU finds the lists faster; search is on the CPU in any case. Without faiss, or without a cache for
-    "auto", search is exact, with a line in the log. progress(done, total) is called while building and may raise to stop.
+    "auto", search is exact, with a line in the log. progress(done, total) is called while building and may raise to
+    stop.
     """
     if kind not in ("auto", "exact", "ivf"):
         raise QueryError(f"There is no search of the kind {kind!r}. Choose auto, exact or ivf.")

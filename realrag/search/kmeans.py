@@ -1,8 +1,9 @@
-"""Spherical k-means by torch, on any device, for the centres of faiss's inverted lists; faiss itself searches on the CPU.
+"""Spherical k-means by torch, on any device, for the centres of faiss's inverted lists; faiss itself searches on the
+CPU.
 
-Lloyd's iterations by inner product, with the centres made unit after each, as faiss's own `spherical` clustering does. It
-is for GPUs, of which none was at hand to time it: on a CPU faiss does the same in two thirds of the time, and stays in use
-there (see `ivf.build_lists`).
+Lloyd's iterations by inner product, with the centres made unit after each, as faiss's own `spherical` clustering does.
+It is for GPUs, of which none was at hand to time it: on a CPU faiss does the same in two thirds of the time, and stays
+in use there (see `ivf.build_lists`).
 """
 
 from __future__ import annotations
@@ -55,10 +56,11 @@ def spherical_kmeans(
 
 
 def split_largest(centres: Tensor, counts: np.ndarray) -> None:
-    """Give each empty cluster half of the largest one, in place: two unit centres a little to either side of the old one.
+    """Give each empty cluster half of the largest one, in place: two unit centres a little to either side of the old
+    one.
 
-    centres: (L, D). counts: (L,) int64, rows of each. An empty list would never be looked into, and the largest ones cost
-    the most to look into.
+    centres: (L, D). counts: (L,) int64, rows of each. An empty list would never be looked into, and the largest ones
+    cost the most to look into.
     """
     counts = counts.copy()
     sides = 1 + APART * torch.where(torch.arange(centres.shape[1], device=centres.device) % 2 == 0, 1.0, -1.0)

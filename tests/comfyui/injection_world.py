@@ -10,7 +10,7 @@ import tiny_models
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
-import synthetic_adapters as synthetic  # noqa: E402
+import synthetic_adapters as synthetic
 
 ALL = ("flux", "sd3", "sd35", "sd35m")
 LATENT = (1, 16, 5, 9)  # odd sides: padded to 3 x 5 tokens

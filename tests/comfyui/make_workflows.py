@@ -93,7 +93,7 @@ class Canvas:
         if title:
             node["title"] = title
         # newer versions give preview and save nodes an output as well; older ones would not know it
-        outputs = [] if info["output_node"] else zip(info["output_name"], info["output"])
+        outputs = [] if info["output_node"] else zip(info["output_name"], info["output"], strict=True)
         for slot, (name, kind_of) in enumerate(outputs):
             node["outputs"].append({"name": name, "type": _type(kind_of), "links": [], "slot_index": slot})
         for name, (kind_of, *options) in _inputs(info):

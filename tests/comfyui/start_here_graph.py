@@ -38,7 +38,8 @@ def draw(canvas, prompt: dict, found: dict, pictures) -> None:
 
 
 def injection(canvas, mini: dict, found: dict) -> dict:
-    """References through the miniature's own adapter, which sees through the retriever's encoder; or without an adapter."""
+    """References through the miniature's own adapter, which sees through the retriever's encoder; or without an
+    adapter."""
     links = {"model": (mini, "model"), "references": (found, "references")}
     if ADAPTER.is_file():
         library = next(node for node in canvas.nodes if node["type"] == "RealRAG_LoadRetriever")

@@ -1,5 +1,6 @@
-"""The paper's own way for diffusion models, a ControlNet on the retrieved photo, by core's own networks and nodes, alone and
-beside references. Tiny random weights: they show that both count and neither spoils the other, not how it looks."""
+"""The paper's own way for diffusion models, a ControlNet on the retrieved photo, by core's own networks and nodes,
+alone and beside references. Tiny random weights: they show that both count and neither spoils the other, not how it
+looks."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_the_branches_add_up_as_the_mode_says(world, way, combine):
     if combine == "norm average":
         sizes = [x.square().mean(-1, keepdim=True).sqrt() for x in (a, b)]
         size = (2 * sizes[0] + sizes[1]) / 3
-        a, b = (x * size / own for x, own in zip((a, b), sizes))
+        a, b = (x * size / own for x, own in zip((a, b), sizes, strict=True))
     expected = {"sum": a + b / 2, "subtract": a - b / 2}.get(combine, (2 * a + b) / 3)
     close(found, expected)
 

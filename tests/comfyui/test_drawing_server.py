@@ -11,8 +11,8 @@ from test_server import inject, model_and_vae, retrieval, sample
 
 # The trainer talks to ComfyUI from outside and needs not be installed in ComfyUI's own Python.
 pytest.importorskip("realrag_train", reason="the trainer is not installed here: `pip install -e .`")
-from realrag_train.generators.comfyui import ComfyUI  # noqa: E402
-from realrag_train.generators.errors import GeneratorError  # noqa: E402
+from realrag_train.generators.comfyui import ComfyUI
+from realrag_train.generators.errors import GeneratorError
 
 
 @pytest.fixture(scope="module")

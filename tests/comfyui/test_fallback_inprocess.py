@@ -57,7 +57,7 @@ def test_redux_comes_before_initial_latents_as_it_needs_no_hooks(world, foreign)
 
 @pytest.mark.parametrize("parts", [{}, {"vae": Vae()}, {"latent": EMPTY}])
 def test_without_any_such_way_the_cure_is_said(world, foreign, parts):
-    with pytest.raises(world.adapter_error, match="own loader.*connect vae and latent.*Redux"):
+    with pytest.raises(world.adapter_error, match=r"own loader.*connect vae and latent.*Redux"):
         execute(world, foreign, **parts)
 
 

@@ -181,16 +181,16 @@ def test_held_tensors_follow_the_device_and_keep_their_precision(world):
 
 def test_what_does_not_fit_is_refused_with_the_cure(world):
     execute, vision = world.inject.InjectReferences.execute, Vision()
-    with pytest.raises(world.adapter_error, match="neither an adapter nor a VAE.*Connect"):
+    with pytest.raises(world.adapter_error, match=r"neither an adapter nor a VAE.*Connect"):
         execute(world.models["flux"], image=photo(1), **DIALS)
     with pytest.raises(world.adapter_error, match="connect it to clip_vision"):
         execute(world.models["flux"], image=photo(1), adapter=world.adapter("flux"), **DIALS)
-    with pytest.raises(world.adapter_error, match="made for FLUX.1 .* but the model is SD3"):
+    with pytest.raises(world.adapter_error, match=r"made for FLUX.1 .* but the model is SD3"):
         execute(world.models["sd3"], image=photo(1), adapter=world.adapter("flux"), clip_vision=vision, **DIALS)
     with pytest.raises(world.adapter_error, match="but the model is Flux"):
         execute(world.models["flux"], image=photo(1), adapter=world.adapter("sd35"), clip_vision=vision, **DIALS)
     vision.width = 32
-    with pytest.raises(world.adapter_error, match="width 24 .* gives width 32"):
+    with pytest.raises(world.adapter_error, match=r"width 24 .* gives width 32"):
         execute(world.models["flux"], image=photo(1), adapter=world.adapter("flux"), clip_vision=vision, **DIALS)
     base = replace(world.plugin("nodes.injection.inputs.base_model").base_of(world.models["flux"]), inputs=64)
     with pytest.raises(world.adapter_error, match="more than a plain latent"):

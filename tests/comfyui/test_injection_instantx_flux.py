@@ -108,7 +108,7 @@ def test_the_loader_finds_the_pooling_head_among_the_vision_files(world, tmp_pat
         folder_paths.filename_list_cache.pop(name, None)
     save_file(WEIGHTS, folders["realrag_adapters"] / "a.safetensors")
     node, refused = world.plugin("nodes.injection.load_adapter").LoadReferenceAdapter, world.adapter_error
-    with pytest.raises(refused, match="needs the pooling head of .* no .safetensors file in models/clip_vision"):
+    with pytest.raises(refused, match=r"needs the pooling head of .* no .safetensors file in models/clip_vision"):
         node.execute("a.safetensors")
     save_file({"vision_model.post_layernorm.weight": torch.ones(24)}, folders["clip_vision"] / "a plain.safetensors")
     save_file(synthetic.map_head(width=32), folders["clip_vision"] / "b wide.safetensors")
@@ -117,9 +117,9 @@ def test_the_loader_finds_the_pooling_head_among_the_vision_files(world, tmp_pat
     loaded = node.execute("a.safetensors").result[0]
     assert loaded.head.width == 24 and not loaded.legacy
     assert node.execute("a.safetensors", "c right.safetensors", True).result[0].legacy
-    with pytest.raises(refused, match="b wide.safetensors has a pooling head of width 32"):
+    with pytest.raises(refused, match=r"b wide.safetensors has a pooling head of width 32"):
         node.execute("a.safetensors", "b wide.safetensors")
-    with pytest.raises(refused, match="a plain.safetensors holds no pooling head"):
+    with pytest.raises(refused, match=r"a plain.safetensors holds no pooling head"):
         node.execute("a.safetensors", "a plain.safetensors")
     assert node.validate_inputs("a.safetensors") is True
     assert "models/clip_vision" in node.validate_inputs("a.safetensors", "../adapters/a.safetensors")
@@ -132,7 +132,7 @@ def test_the_wrong_encoder_is_refused_before_sampling(world):
         world.plugin("realrag.adapters").build_adapter(WEIGHTS),
         world.plugin("realrag.adapters.siglip_pooling_head").MapHead(HEAD),
     )
-    with pytest.raises(world.adapter_error, match="pooled output .* gives width 32"):
+    with pytest.raises(world.adapter_error, match=r"pooled output .* gives width 32"):
         world.inject.InjectReferences.execute(
             world.models["flux"], image=photo(1), adapter=adapter, clip_vision=vision, **DIALS
         )

@@ -168,7 +168,7 @@ def test_reference_latents_stay_within_the_budget_of_tokens(world):
     sizes = []
     vae = SimpleNamespace(encode=lambda pixels: (sizes.append(tuple(pixels.shape[1:3])), Vae().encode(pixels))[1])
     images = torch.rand(3, 1200, 2000, 3, generator=torch.Generator().manual_seed(1))
-    _, report, prompt = inject(world, world.models["flux"], images=images, vae=vae, path="reference latents")
+    _, report, _ = inject(world, world.models["flux"], images=images, vae=vae, path="reference latents")
     tokens = sum(height * width // 256 for height, width in sizes)
     assert 3600 < tokens <= 4096 and f"{tokens} tokens" in report
     assert all(side % 16 == 0 for size in sizes for side in size)
@@ -211,13 +211,13 @@ def test_a_path_that_lacks_a_part_or_fits_no_model_says_so(world):
     ):
         with pytest.raises(world.adapter_error, match=words):
             inject(world, flux, path=path)
-    with pytest.raises(world.adapter_error, match="SD3. was not made to look at reference latents"):
+    with pytest.raises(world.adapter_error, match=r"SD3. was not made to look at reference latents"):
         inject(world, world.models["sd35"], vae=Vae(), path="reference latents")
-    with pytest.raises(world.adapter_error, match="Flux. takes no image embeddings"):
+    with pytest.raises(world.adapter_error, match=r"Flux. takes no image embeddings"):
         inject(world, flux, clip_vision=Vision(), path="image embeddings")
-    with pytest.raises(world.adapter_error, match="QwenImage. takes references as reference latents: .* chosen if"):
+    with pytest.raises(world.adapter_error, match=r"QwenImage. takes references as reference latents: .* chosen if"):
         inject(world, Fake("QwenImage"), vae=Vae())
-    with pytest.raises(world.adapter_error, match="SDXL. takes references as image embeddings: it needs clip_vision"):
+    with pytest.raises(world.adapter_error, match=r"SDXL. takes references as image embeddings: it needs clip_vision"):
         execute(Fake("SDXL"), image=photo(1), vae=Vae(), **DIALS)
     with pytest.raises(world.adapter_error, match="No path is called 'magic'"):
         inject(world, flux, vae=Vae(), path="magic")
@@ -271,5 +271,5 @@ def test_image_embeddings_are_those_of_cores_unclip_node(world, kind, count):
     ]
     assert torch.equal(*vectors) and torch.equal(ours[0][0], theirs[0][0])
     vision.width = 32
-    with pytest.raises(world.adapter_error, match="width 24, but .* gives width 32"):
+    with pytest.raises(world.adapter_error, match=r"width 24, but .* gives width 32"):
         inject(world, model, clip_vision=vision)

@@ -1,4 +1,5 @@
-"""Load Miniature with files of random weights: what it hands on is what ComfyUI's own nodes expect, and what was trained."""
+"""Load Miniature with files of random weights: what it hands on is what ComfyUI's own nodes expect, and what was
+trained."""
 
 from __future__ import annotations
 
@@ -131,7 +132,7 @@ def test_a_weighted_word_counts_by_its_weight_and_its_number_is_no_word(load):
 
 def test_the_prompt_nodes_of_sd3_and_flux_fill_states_and_pooled_vector_apart(load):
     clip = load("SD3 miniature")[1]
-    (a, a_more), (b, b_more) = (prompt(clip, text)[0] for text in ("apples", "milk"))
+    (a, a_more), (b, _) = (prompt(clip, text)[0] for text in ("apples", "milk"))
     sd3 = node("CLIPTextEncodeSD3", "comfy_extras.nodes_sd3").execute
     flux = node("CLIPTextEncodeFlux", "comfy_extras.nodes_flux").execute
     (flux_states, flux_more), (both, both_more), (silent, silent_more), (nothing, _) = (
@@ -232,7 +233,8 @@ def test_the_shipped_adapter_is_offered_last_and_steers_its_own_miniature_only(p
 def test_a_picture_with_a_reference_is_the_one_that_plain_torch_samples(
     plugin, load, folder, name, weights, monkeypatch
 ):
-    """Prompt, encoder, adapter, generator and sampler at once: what was trained and the demo paints is what ComfyUI does."""
+    """Prompt, encoder, adapter, generator and sampler at once: what was trained and the demo paints is what ComfyUI
+    does."""
     import comfy.sample
     from PIL import Image
 

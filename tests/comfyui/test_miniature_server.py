@@ -79,7 +79,7 @@ def test_a_prompt_ends_as_saved_pictures_and_memory_comes_back(server: Server, f
     server.forget()
     again = server.run(graph)
     assert not again.cached
-    for picture, image in zip(pictures, again.outputs[saved]["images"]):
+    for picture, image in zip(pictures, again.outputs[saved]["images"], strict=True):
         assert (server.picture(image) == picture).all()
 
 

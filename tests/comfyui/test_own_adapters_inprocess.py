@@ -115,11 +115,11 @@ def test_values_of_zero_leave_the_picture_as_it_is(world, vision, encoder, kind,
 @pytest.mark.parametrize("kind", ["flux", "sd35"])
 def test_another_image_encoder_is_refused_by_its_hash(world, vision, encoder, kind, tmp_path):
     assert vision.weights_sha256 == encoder.weights_sha256
-    with pytest.raises(world.adapter_error, match="trained on the image encoder realrag-small .*it would see noise"):
+    with pytest.raises(world.adapter_error, match=r"trained on the image encoder realrag-small .*it would see noise"):
         steered(world, vision, kind, tmp_path, "0" * 64)
     with pytest.raises(world.adapter_error, match="of unknown weights"):
         steered(world, Vision(), kind, tmp_path, encoder.weights_sha256)
-    with pytest.raises(world.adapter_error, match="through realrag-small. Connect clip_vision of Load Refl"):
+    with pytest.raises(world.adapter_error, match=r"through realrag-small. Connect clip_vision of Load Refl"):
         steered(world, None, kind, tmp_path, encoder.weights_sha256)
 
 

@@ -84,7 +84,7 @@ def test_a_pack_of_sd35_still_needs_its_adapter_and_says_so(world, folder):
 
 def test_a_pack_for_another_model_is_refused_with_both(world, folder):
     pack = save(world, "flux xlabs", image=photo(1)).result[0]
-    with pytest.raises(world.adapter_error, match="made for a flux model .* but the model is SD3"):
+    with pytest.raises(world.adapter_error, match=r"made for a flux model .* but the model is SD3"):
         from_pack(world, "sd35 instantx", pack)
 
 
@@ -124,5 +124,5 @@ def test_only_listed_packs_can_be_loaded(world, folder, tmp_path):
 
 def test_nothing_to_pack_is_said(world, folder):
     empty = world.plugin("realrag.references").References("query", "bundle", (), "Nothing scored 0.9 or more.")
-    with pytest.raises(world.adapter_error, match="no references to pack. Nothing scored"):
+    with pytest.raises(world.adapter_error, match=r"no references to pack. Nothing scored"):
         save(world, "flux xlabs", empty)

@@ -98,7 +98,7 @@ def test_the_parts_of_the_picture_add_up_to_all_of_it(world, seed):
 def test_too_many_overlapping_masks_are_refused_with_the_cure(world, own):
     dice = torch.Generator().manual_seed(1)
     shown = references(*(own(mask=torch.rand(4, 4, generator=dice)) for _ in range(4)))
-    with pytest.raises(world.adapter_error, match="into 16 parts.*at most 8.*same mask"):
+    with pytest.raises(world.adapter_error, match=r"into 16 parts.*at most 8.*same mask"):
         inject(world, shown)
 
 
@@ -119,7 +119,7 @@ def test_a_mask_stays_within_the_prompts_own_mask(world, own):
 
 
 def test_references_come_and_go_in_their_own_windows(world, own):
-    ours, report, negative = inject(
+    ours, _, negative = inject(
         world, references(own(end=0.5), own(start=0.25)), start_percent=0.1, end_percent=0.9
     )
     one, two = (cores_redux(conditioning(0), photo(i)) for i in (1, 2))

@@ -21,7 +21,7 @@ class Trap(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         self.seen += 1
         name = func.overloadpacket.__name__
-        if name in SYNCS or name == "_to_copy" and (kwargs or {}).get("device") is not None:
+        if name in SYNCS or (name == "_to_copy" and (kwargs or {}).get("device") is not None):
             self.caught.append(name)
         return func(*args, **(kwargs or {}))
 

@@ -41,7 +41,7 @@ def test_every_node_is_known_and_has_its_widgets(server: Server, workflow: dict)
         values = node["widgets_values"]
         assert len(values) == len(widgets), node["type"]
         assert {socket["name"] for socket in node["inputs"]} <= set(inputs)
-        for key, value in zip(widgets, values):
+        for key, value in zip(widgets, values, strict=True):
             kind = str(inputs.get(key, ["STRING"])[0])
             right = {"INT": int, "FLOAT": (int, float), "BOOLEAN": bool}.get(kind, str)
             assert isinstance(value, right), (node["type"], key)
@@ -52,7 +52,7 @@ def test_links_join_sockets_of_one_type(workflow: dict):
     for identity, source, output, target, slot, kind in workflow["links"]:
         out, into = nodes[source]["outputs"][output], nodes[target]["inputs"][slot]
         assert identity in out["links"] and into["link"] == identity
-        assert kind == into["type"] and out["type"] in (kind, "*") or kind == "*"
+        assert (kind == into["type"] and out["type"] in (kind, "*")) or kind == "*"
 
 
 def test_our_nodes_say_where_they_come_from_and_loaders_where_their_models_are(workflow: dict):

@@ -33,7 +33,7 @@ def import_comfyui(folder) -> None:
 
     argv, sys.argv = sys.argv, [sys.argv[0], "--cpu"]
     comfy.options.enable_args_parsing()
-    import comfy.model_management  # noqa: F401  reads the arguments
+    import comfy.model_management
 
     sys.argv = argv
 

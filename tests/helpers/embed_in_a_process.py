@@ -81,7 +81,10 @@ def arm(point):
     if point == "first-batch":
         before(embeddings.AtOnce, "encode", end_when(1, lambda *given: True))
     elif point == "third-shard-half-written":  # it lies whole in its temporary file and is not yet in place
-        in_work = lambda source, target: Path(target).parent.name == ".building" and ".tmp." in str(source)  # noqa: E731
+
+        def in_work(source, target):
+            return Path(target).parent.name == ".building" and ".tmp." in str(source)
+
         before(files.os, "replace", end_when(3, in_work))
     elif point == "packing":  # the embeddings have their final name, records and pictures not
         before(files.os, "replace", end_when(1, lambda source, target: Path(target).name.startswith("records-")))

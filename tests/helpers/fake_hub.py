@@ -1,4 +1,5 @@
-"""A model hub on 127.0.0.1 that speaks the part of the hub's HTTP API which huggingface_hub uses to list, fetch and commit.
+"""A model hub on 127.0.0.1 that speaks the part of the hub's HTTP API which huggingface_hub uses to list, fetch and
+commit.
 
 Repositories are lists of commits, each {path: bytes}. `asked` logs every request; `faults` spoils what is served.
 """
@@ -34,8 +35,9 @@ class Repository:
 
 
 class FakeHub:
-    """faults: path -> function of its bytes, which gives those that are sent; or a list of numbers of bytes after which the
-    connection breaks, one an answer. sizes: path -> the size that the hub tells of it. large: what goes through LFS."""
+    """faults: path -> function of its bytes, which gives those that are sent; or a list of numbers of bytes after which
+    the connection breaks, one an answer. sizes: path -> the size that the hub tells of it. large: what goes through
+    LFS."""
 
     def __init__(self):
         self.repositories: dict[str, Repository] = {}

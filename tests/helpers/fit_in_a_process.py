@@ -1,4 +1,5 @@
-"""Runs one fit or mining in a process of its own, which ends where it is told to: `python fit_in_a_process.py RUN POINT`."""
+"""Runs one fit or mining in a process of its own, which ends where it is told to: `python fit_in_a_process.py RUN
+POINT`."""
 
 import os
 import signal

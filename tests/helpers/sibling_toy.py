@@ -1,4 +1,5 @@
-"""A toy whose answer is known: pairs of siblings of which the generator knows one (A) and, asked for either, draws that one."""
+"""A toy whose answer is known: pairs of siblings of which the generator knows one (A) and, asked for either, draws that
+one."""
 
 import numpy as np
 import torch

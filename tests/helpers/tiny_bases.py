@@ -34,7 +34,10 @@ def tiny(kind, norms=True):
 
 def inputs(rows=2, seed=2):
     dice = torch.Generator().manual_seed(seed)
-    draw = lambda *shape: torch.randn(*shape, generator=dice)  # noqa: E731
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=dice)
+
     sigma = torch.tensor([0.7, 0.3, 0.9, 0.5])[:rows]
     parts = dict(x=draw(rows, 16, 6, 8), sigma=sigma, states=draw(rows, 7, 32), pooled=draw(rows, 16))
     return parts, draw(rows, PLACES, ENCODER)

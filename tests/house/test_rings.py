@@ -62,7 +62,8 @@ def import_graph() -> dict[str, set[str]]:
 
 
 def circles(graph: dict[str, set[str]]) -> list[tuple[str, ...]]:
-    """What is left when everything that imports nothing more is taken away again and again: the circles and what hangs on them."""
+    """What is left when everything that imports nothing more is taken away again and again: the circles and what hangs
+    on them."""
     left = {name: set(used) for name, used in graph.items()}
     while free := {name for name, used in left.items() if not used & left.keys()}:
         for name in free:

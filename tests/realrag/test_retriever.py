@@ -99,8 +99,8 @@ def test_filters_and_pins_are_kept(retriever):
 
 
 def test_near_duplicates_do_not_fill_the_answer(photos, tmp_path, encoder, monkeypatch):
-    """Fifty copies of one shot, saved again and again, count once; the pool is widened until others are found; they come
-    last, where all is asked for."""
+    """Fifty copies of one shot, saved again and again, count once; the pool is widened until others are found; they
+    come last, where all is asked for."""
     for quality in range(40, 90):
         (photos / "red" / f"again{quality}.jpg").write_bytes(photo_bytes((255, 0, 0), 1, quality=quality))
     build(photos, tmp_path / "many", encoder)

@@ -1,5 +1,5 @@
-"""Looks: another colour and shape for all photos of a thing alike, so that one thing serves as several. What a reference
-shows must then be looked up in it, since neither the words nor the habits of the generator tell."""
+"""Looks: another colour and shape for all photos of a thing alike, so that one thing serves as several. What a
+reference shows must then be looked up in it, since neither the words nor the habits of the generator tell."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ REC_601 = np.array((0.299, 0.587, 0.114))
 
 @dataclass(frozen=True)
 class Look:
-    """turn: of the hue, in radians round the axis of greys. saturation: 1 as it is. mirrored; corners: of the part that is
-    shown, four pairs of shares of width and height, upper left, lower left, lower right, upper right."""
+    """turn: of the hue, in radians round the axis of greys. saturation: 1 as it is. mirrored; corners: of the part that
+    is shown, four pairs of shares of width and height, upper left, lower left, lower right, upper right."""
 
     turn: float = 0.0
     saturation: float = 1.0
@@ -30,13 +30,14 @@ FAR, NEAR = (0.15, 0.85), (-0.1, 0.1)  # turns of the hue, in whole turns
 
 
 def look_of(thing: str, number: int, seed: int) -> Look:
-    """Look 0 is the photo as it is; every other depends on the thing, its number and the seed alone. Odd ones have colours
-    that tell the reference from everything known; even ones have colours that the thing's own cousins might have."""
+    """Look 0 is the photo as it is; every other depends on the thing, its number and the seed alone. Odd ones have
+    colours that tell the reference from everything known; even ones have colours that the thing's own cousins might
+    have."""
     if not number:
         return PLAIN
     dice = random.Random(f"{seed}/{thing}/{number}")
     inset = [dice.uniform(0, MOST_INSET) for _ in range(8)]
-    corners = tuple(at + d if not at else at - d for at, d in zip(PLAIN.corners, inset))
+    corners = tuple(at + d if not at else at - d for at, d in zip(PLAIN.corners, inset, strict=True))
     turn = dice.uniform(*(FAR if number % 2 else NEAR)) * 2 * math.pi
     return Look(turn, dice.uniform(0.7, 1.4), dice.random() < 0.5, corners)
 

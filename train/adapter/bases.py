@@ -27,7 +27,8 @@ class DiffusersSD3:
 
 
 class DiffusersFlux:
-    """diffusers' FluxTransformer2DModel. guidance: the value that FLUX.1 dev is told; models without that input ignore it."""
+    """diffusers' FluxTransformer2DModel. guidance: the value that FLUX.1 dev is told; models without that input ignore
+    it."""
 
     family = "flux"
 

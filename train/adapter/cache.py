@@ -28,8 +28,9 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Cached:
-    """Of one part: latents[look][photo] (C, h, w) and features[look][photo] (L, E); states (S, T, D) and pooled (S, P) of each
-    sentence, sentence j of group i at row i * sentences + j, the empty one last. All float16, mapped from files."""
+    """Of one part: latents[look][photo] (C, h, w) and features[look][photo] (L, E); states (S, T, D) and pooled (S, P)
+    of each sentence, sentence j of group i at row i * sentences + j, the empty one last. All float16, mapped from
+    files."""
 
     things: Things
     latents: list[np.ndarray]
@@ -43,10 +44,14 @@ class Cached:
         return tuple(torch.from_numpy(np.array(part[rows])).float() for part in (self.states, self.pooled))
 
     def pictures(self, photos: np.ndarray, looks: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.stack([self.latents[look][photo] for photo, look in zip(photos, looks)])).float()
+        return torch.from_numpy(
+            np.stack([self.latents[look][photo] for photo, look in zip(photos, looks, strict=True)])
+        ).float()
 
     def seen(self, photos: np.ndarray, looks: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.stack([self.features[look][photo] for photo, look in zip(photos, looks)])).float()
+        return torch.from_numpy(
+            np.stack([self.features[look][photo] for photo, look in zip(photos, looks, strict=True)])
+        ).float()
 
 
 def cached(
@@ -60,7 +65,10 @@ def cached(
     for look in range(looks):
         chosen = [asdict(look_of(group.key, look, config.seed)) for group in things.groups]
         photos = sha256_bytes(canonical_json([names, chosen]))[:12]
-        views = lambda look=look: _views(things, look, config.seed, max(OPENED, config.size))  # noqa: E731
+
+        def views(look=look):
+            return _views(things, look, config.seed, max(OPENED, config.size))
+
         files = (
             f"features-{photos}-{encoder.fingerprint[:12]}-{look}.npy",
             f"latents-{photos}-{inputs.key}-{config.size}-{look}.npy",
@@ -90,8 +98,8 @@ def _said(things: Things, config: DataConfig, inputs: Inputs, folder: Path) -> l
     key = f"{sha256_bytes(canonical_json(said))[:12]}-{inputs.words_key}"
     files = [folder / f"{name}-{key}.npy" for name in ("states", "pooled")]
     if not all(file.exists() for file in files):
-        parts = zip(*(inputs.texts(said[at : at + CHUNK]) for at in range(0, len(said), CHUNK)))
-        for file, made in zip(files, parts):
+        parts = zip(*(inputs.texts(said[at : at + CHUNK]) for at in range(0, len(said), CHUNK)), strict=True)
+        for file, made in zip(files, parts, strict=True):
             whole = torch.cat(made).half().numpy()
             write_atomic(file, lambda opened, whole=whole: np.save(opened, whole))
     return [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]

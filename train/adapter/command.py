@@ -154,11 +154,11 @@ def train_adapter(
     recipe: AdapterRecipe, out: Path, scratch: Path, keeping: Keeping = Keeping(), device: str = "cpu",
     say: Say = lambda line: None, sheet: Callable[[AdapterTraining, Base, Inputs], None] | None = None,
 ) -> bool:  # fmt: skip
-    """Writes the adapter `out`; beside it NAME.checkpoint.safetensors, NAME.csv and NAME.gap.csv, and where the generator
-    learns along NAME.generator.safetensors. True when it is finished,
-    False when time was up or SIGTERM came. NoGap when references teach nothing; all is kept then too."""
+    """Writes the adapter `out`; beside it NAME.checkpoint.safetensors, NAME.csv and NAME.gap.csv, and where the
+    generator learns along NAME.generator.safetensors. True when it is finished, False when time was up or SIGTERM came.
+    NoGap when references teach nothing; all is kept then too."""
     begun = bool(recipe.base.path) or (recipe.base.family in MODELS and recipe.fit.together)
-    if not begun or recipe.base.kind == MINIATURE and not recipe.base.autoencoder:
+    if not begun or (recipe.base.kind == MINIATURE and not recipe.base.autoencoder):
         raise RealRAGError(
             "Which generator? Give --base, and --autoencoder with a miniature; or both in [base]. A miniature that begins "
             f"anew has family = {' or '.join(sorted(MODELS))} there, and together = true in [fit]."

@@ -64,8 +64,13 @@ def _flux(base: Base, encoder_dim: int, places: int, config: AdapterConfig) -> d
 
 def _sd3(base: Base, encoder_dim: int, places: int, config: AdapterConfig) -> dict[str, tuple[int, ...]]:
     hidden, width, time = config.hidden, base.width, min(320, config.hidden)
-    linear = lambda name, out, into: {f"{name}.weight": (out, into), f"{name}.bias": (out,)}  # noqa: E731
-    norm = lambda name, size: {f"{name}.weight": (size,), f"{name}.bias": (size,)}  # noqa: E731
+
+    def linear(name, out, into):
+        return {f"{name}.weight": (out, into), f"{name}.bias": (out,)}
+
+    def norm(name, size):
+        return {f"{name}.weight": (size,), f"{name}.bias": (size,)}
+
     shapes = {"latents": (1, config.tokens, hidden), **linear("proj_in", hidden, encoder_dim)}
     shapes |= {**linear("proj_out", width, hidden), **norm("norm_out", width)}
     shapes |= {**linear("time_embedding.linear_1", hidden, time), **linear("time_embedding.linear_2", hidden, hidden)}

@@ -11,7 +11,8 @@ from .cache import Cached
 
 @dataclass(frozen=True)
 class Pairs:
-    """(B,) each: target and reference photos of a Cached, their look, a sentence's row in it, and which parts are shown."""
+    """(B,) each: target and reference photos of a Cached, their look, a sentence's row in it, and which parts are
+    shown."""
 
     targets: np.ndarray
     references: np.ndarray
@@ -35,14 +36,16 @@ def near_things(cached: Cached, rows: np.ndarray) -> dict[int, np.ndarray]:
     own /= np.linalg.norm(own, axis=1, keepdims=True) + 1e-12
     alike = own @ own.T
     np.fill_diagonal(alike, -np.inf)
-    return {int(row): rows[np.argsort(-line)[: min(NEAR, len(rows) - 1)]] for row, line in zip(rows, alike)}
+    return {
+        int(row): rows[np.argsort(-line)[: min(NEAR, len(rows) - 1)]] for row, line in zip(rows, alike, strict=True)
+    }
 
 
 class Drawing:
     """Draws pairs by dice that the caller brings, things by the root of how many photos they have.
 
-    drops: shares of rows without reference, without words, without both. plain: share in the plain look. cousins: share of
-    the sentences beside a reference that are of one of the NEAR things whose names mean nearly the same."""
+    drops: shares of rows without reference, without words, without both. plain: share in the plain look. cousins: share
+    of the sentences beside a reference that are of one of the NEAR things whose names mean nearly the same."""
 
     def __init__(
         self,

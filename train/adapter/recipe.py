@@ -46,7 +46,8 @@ class BaseConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Things: each has some photos. In `photos` every sub-folder is one; the others are the three sets of the miniatures."""
+    """Things: each has some photos. In `photos` every sub-folder is one; the others are the three sets of the
+    miniatures."""
 
     photos: str = ""
     grocery: str = ""

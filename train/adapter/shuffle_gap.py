@@ -1,6 +1,8 @@
-"""The reference-shuffle gap: what the loss loses when the reference shows another thing, at the same noise and noise level.
+"""The reference-shuffle gap: what the loss loses when the reference shows another thing, at the same noise and noise
+level.
 
-The flow loss itself hardly moves when an adapter learns; this difference does, and stays at 0 where references are ignored.
+The flow loss itself hardly moves when an adapter learns; this difference does, and stays at 0 where references are
+ignored.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ MEASURED = 12  # photos of a thing that are measured on, at most
 
 @dataclass(frozen=True)
 class Things:
-    """groups: the things. photos: of `part` alone, each with its row in `groups`; things with one photo are left out, since
-    a photo is never the reference for itself."""
+    """groups: the things. photos: of `part` alone, each with its row in `groups`; things with one photo are left out,
+    since a photo is never the reference for itself."""
 
     part: str
     groups: tuple[Group, ...]
@@ -35,7 +35,10 @@ class Things:
     def sentences(self, count: int, kinds: float, seed: int) -> list[list[str]]:
         """For each group, `count` sentences about it by its name, a share of `kinds` by its kind."""
         dice = [random.Random(f"{seed}/{group.key}") for group in self.groups]
-        return [[sample_text(group, d, kinds, 0.0)[0] for _ in range(count)] for group, d in zip(self.groups, dice)]
+        return [
+            [sample_text(group, d, kinds, 0.0)[0] for _ in range(count)]
+            for group, d in zip(self.groups, dice, strict=True)
+        ]
 
 
 def read_things(config: DataConfig) -> dict[str, Things]:

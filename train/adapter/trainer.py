@@ -66,7 +66,10 @@ class AdapterTraining(Training):
         self.drawing = Drawing(material.train, (fit.drop_image, fit.drop_text, fit.drop_both), plain, cousins)
         parts = {"seen": material.seen, "held out": material.held_out}
         self.parts = {name: part for name, part in parts.items() if part is not None}
-        tuples = lambda part, look: fixed_tuples(part, guard.tuples, self.levels, FIXED_SEED, look)  # noqa: E731
+
+        def tuples(part, look):
+            return fixed_tuples(part, guard.tuples, self.levels, FIXED_SEED, look)
+
         self.tuples = {name: tuples(part, 0) for name, part in self.parts.items()}
         self.tuples |= {
             f"{name}{LOOKS}": tuples(part, 1) for name, part in self.parts.items() if len(part.features) > 1
@@ -94,7 +97,8 @@ class AdapterTraining(Training):
             noise = torch.from_numpy(dice.standard_normal(target.shape, np.float32)).to(self.device)
             level = sigma[:, None, None, None]  # (B, 1, 1, 1): each row has a noise level of its own
             shown = torch.from_numpy(pairs.image).to(self.device)
-            # A generator that learns along stays one that needs no adapter: of the rows without a reference it sees half so.
+            # A generator that learns along stays one that needs no adapter: of the rows without a reference it sees
+            # half so.
             alone = ~shown & torch.from_numpy(dice.random(len(shown)) < 0.5).to(shown) if self.fit.together else None
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.fit.autocast):
                 made = self.steered.velocity(

@@ -1,4 +1,5 @@
-"""How fast a head is fitted at a given size, beside what the machine's matrix products, memory and launches would allow."""
+"""How fast a head is fitted at a given size, beside what the machine's matrix products, memory and launches would
+allow."""
 
 from __future__ import annotations
 
@@ -38,9 +39,9 @@ def bench_fit(
 ) -> dict:
     """Seconds a step, the whole run reckoned from it, and three bounds. The masks of same-class photos are on.
 
-    bounds, in seconds a step: `products` from the rate of one (batch, dim) x (dim, batch) product measured here, `memory`
-    from the rate of a copy measured here with every value of the step written and read once, `launches` from a step of
-    two pairs, which has all of the calls and none of the work.
+    bounds, in seconds a step: `products` from the rate of one (batch, dim) x (dim, batch) product measured here,
+    `memory` from the rate of a copy measured here with every value of the step written and read once, `launches` from a
+    step of two pairs, which has all of the calls and none of the work.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_float32_matmul_precision("high")
@@ -87,7 +88,8 @@ def bench_fit(
 
 
 def work(batch: int, dim: int, hidden: int, negatives: int) -> tuple[int, int]:
-    """(floating-point operations, bytes) of one step, at the least. The prompts and the photos' vectors take no gradient."""
+    """(floating-point operations, bytes) of one step, at the least. The prompts and the photos' vectors take no
+    gradient."""
     rows = batch * (1 + negatives)
     layers = (
         rows * dim * hidden * 2 * (2 + 3)

@@ -1,5 +1,5 @@
-"""Fits a reflective head to one generator (paper, eq. 5-8) on the vectors a bundle holds, or one tower of its encoder; stopped
-at any point, the same command goes on from the last checkpoint."""
+"""Fits a reflective head to one generator (paper, eq. 5-8) on the vectors a bundle holds, or one tower of its encoder;
+stopped at any point, the same command goes on from the last checkpoint."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def fit_file(
     generator: str = "",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ReflectiveHead | Encoder | None:
-    """Train and write the head `out`, or in the other modes the folder `out` with a tuned encoder; None when it was stopped
-    before the end.
+    """Train and write the head `out`, or in the other modes the folder `out` with a tuned encoder; None when it was
+    stopped before the end.
 
     What is there and has the same inputs stays as it is. SIGTERM, and `keeping.max_minutes`, save and stop.
     Files beside `head.safetensors` are fit.json and fit.csv; beside another NAME they are NAME.fit.json and so on.
@@ -91,7 +91,7 @@ def fit_file(
     if not head:
         refuse_to_replace(out, fingerprint)  # now, and not when hours of work are done
     mining = MineConfig(**mined["config"]) if mined else MineConfig()
-    if encoder is None or not head and encoder.place[1] != torch.float32:
+    if encoder is None or (not head and encoder.place[1] != torch.float32):
         encoder = own_encoder(bundle, device if head else "cpu")  # a tower is trained in fp32, not as a GPU reads it
     if encoder.fingerprint != fingerprint:
         raise EncoderError(
@@ -142,7 +142,8 @@ def fit_file(
 def _model(
     bundle: Bundle, encoder: Encoder, prompts: list[Prompt], config: FitConfig, device: torch.device
 ) -> Model | None:
-    """What is trained; None is a head, which `Fitting` makes. Drawn from the seed alone, so that all ranks hold the same."""
+    """What is trained; None is a head, which `Fitting` makes. Drawn from the seed alone, so that all ranks hold the
+    same."""
     if config.mode == "head":
         return None
     torch.manual_seed(config.seed)
@@ -222,13 +223,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
     given = vars(arguments)
-    pick = lambda owner: {f.name: given[f.name] for f in fields(owner) if f.name != "kind"}  # noqa: E731
+
+    def pick(owner):
+        return {f.name: given[f.name] for f in fields(owner) if f.name != "kind"}
+
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = _join_ranks(arguments.device)
     torch.set_float32_matmul_precision("high")  # TF32 on a card that has it; no change on a CPU
     if int(os.environ.get("RANK", "0")):
-        say = lambda line: None  # noqa: E731 - the first process speaks for all
+
+        def say(line):
+            return None
+
     prompts = arguments.prompts or (arguments.negatives and arguments.negatives.with_name("prompts.jsonl"))
     if prompts is None:
         raise RealRAGError("Which prompts? Give --prompts FILE.")

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from realrag.errors import RealRAGError
 
-# What is trained -> the highest rate of the optimiser. Head: our choice, the upper end of what heads on cached vectors bear;
-# the others: our choice for CLIP models, not measured on one here. Our small encoder's text tower gained more at 1e-3.
+# What is trained -> the highest rate of the optimiser. Head: our choice, the upper end of what heads on cached vectors
+# bear; the others: our choice for CLIP models, not measured on one here. Our small encoder's text tower gained more at
+# 1e-3.
 RATES = {"head": 1e-3, "text": 1e-5, "lora": 2e-4, "full": 5e-6}
 
 
@@ -15,8 +16,8 @@ RATES = {"head": 1e-3, "text": 1e-5, "lora": 2e-4, "full": 5e-6}
 class FitConfig:
     """The knobs, each default marked with where it comes from.
 
-    mode: "head" (a small MLP on the photos' vectors), "text" (the text tower), "lora" (small products of matrices beside the
-    weights of the vision tower) or "full" (the vision tower itself). Everything else stays as it is.
+    mode: "head" (a small MLP on the photos' vectors), "text" (the text tower), "lora" (small products of matrices
+    beside the weights of the vision tower) or "full" (the vision tower itself). Everything else stays as it is.
     """
 
     mode: str = "head"  # paper: one MLP on the vision tower, the text tower frozen

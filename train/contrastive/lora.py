@@ -1,4 +1,5 @@
-"""Low-rank adaptation (LoRA, arXiv 2106.09685): a weight stays as it is and a product of two thin matrices is added to it."""
+"""Low-rank adaptation (LoRA, arXiv 2106.09685): a weight stays as it is and a product of two thin matrices is added to
+it."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from torch.nn.utils import parametrize
 
 
 class LowRank(nn.Module):
-    """W (out, in, ...) -> W + alpha / rank * B A, with A (rank, in) drawn and B (out, rank) zero: at first nothing is added."""
+    """W (out, in, ...) -> W + alpha / rank * B A, with A (rank, in) drawn and B (out, rank) zero: at first nothing is
+    added."""
 
     def __init__(self, weight: Tensor, rank: int, alpha: float):
         super().__init__()
@@ -26,20 +28,17 @@ class LowRank(nn.Module):
 
 
 def add_lora(module: nn.Module, inside: tuple[str, ...], rank: int, alpha: float) -> dict[str, nn.Parameter]:
-    """Adapt every linear map of the sub-modules whose names begin with one of `inside`: Linear layers, 1x1 convolutions, and
-    the one tensor in which nn.MultiheadAttention keeps query, key and value (adapted jointly, as PEFT does with fused ones).
-    Returns the new weights by name; there are none where nothing is linear.
+    """Adapt every linear map of the sub-modules whose names begin with one of `inside`: Linear layers, 1x1
+    convolutions, and the one tensor in which nn.MultiheadAttention keeps query, key and value (adapted jointly, as PEFT
+    does with fused ones). Returns the new weights by name; there are none where nothing is linear.
     """
     for name, part in list(module.named_modules()):
         if not (name + ".").startswith(inside):
             continue
         if isinstance(part, nn.MultiheadAttention) and part.in_proj_weight is not None:
             weight = "in_proj_weight"
-        elif (
-            isinstance(part, nn.Linear)
-            or isinstance(part, nn.Conv2d)
-            and part.kernel_size == (1, 1)
-            and part.groups == 1
+        elif isinstance(part, nn.Linear) or (
+            isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1) and part.groups == 1
         ):
             weight = "weight"
         else:
@@ -49,7 +48,8 @@ def add_lora(module: nn.Module, inside: tuple[str, ...], rank: int, alpha: float
 
 
 def merge_lora(module: nn.Module) -> None:
-    """Put the products into the weights for good, so that the module is what it was before `add_lora`, with other values."""
+    """Put the products into the weights for good, so that the module is what it was before `add_lora`, with other
+    values."""
     for part in module.modules():
         if parametrize.is_parametrized(part):
             for weight in list(part.parametrizations):

@@ -1,5 +1,5 @@
-"""Self-reflective contrastive learning (paper, sec. 3.3, eq. 5-8): the photo that fits a prompt against the other photos of
-the batch and against the real photos most like what the generator drew for that prompt."""
+"""Self-reflective contrastive learning (paper, sec. 3.3, eq. 5-8): the photo that fits a prompt against the other
+photos of the batch and against the real photos most like what the generator drew for that prompt."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ def contrastive_loss(
 ) -> Tensor:
     """Mean over the batch of -log(e^(zq.zp/tau) / (e^(zq.zp/tau) + D_nor + lambda D_ref)), eq. 8.
 
-    queries zq, photos zp (B, D): unit vectors, row i of one belongs to row i of the other. classes (B,) integers, needed for
-    masks and several positives. negatives zn (B, K, D) and present (B, K) bools: D_ref sums over those that are there
-    (paper: K = 1). tau: a tensor where it is learned, else the config's.
-    With torch.distributed running, the photos, queries and classes of all ranks are gathered, with gradients; every rank has
-    the same B. The mean over ranks of loss and gradients is then that of one process with the whole batch.
+    queries zq, photos zp (B, D): unit vectors, row i of one belongs to row i of the other. classes (B,) integers,
+    needed for masks and several positives. negatives zn (B, K, D) and present (B, K) bools: D_ref sums over those that
+    are there (paper: K = 1). tau: a tensor where it is learned, else the config's. With torch.distributed running, the
+    photos, queries and classes of all ranks are gathered, with gradients; every rank has the same B. The mean over
+    ranks of loss and gradients is then that of one process with the whole batch.
     """
     tau = config.tau if tau is None else tau
     everywhere, texts = gathered(photos), gathered(queries) if config.symmetric else None
@@ -111,11 +111,13 @@ def _one_way(scores: Tensor, own: Tensor, same: Tensor | None, reflected: Tensor
 def utility_loss(
     queries: Tensor, candidates: Tensor, utility: Tensor, present: Tensor, tau: Tensor | float, beta: float
 ) -> Tensor:
-    """Mean over the batch of KL(P || Q): P = softmax(zq.zc / tau) and Q = softmax(utility / beta) over a prompt's candidates
-    (REPLUG, arXiv 2301.12652, sec. 4.1-4.3: KL of the retrieval likelihood from what the reader's own gain says).
+    """Mean over the batch of KL(P || Q): P = softmax(zq.zc / tau) and Q = softmax(utility / beta) over a prompt's
+    candidates (REPLUG, arXiv 2301.12652, sec. 4.1-4.3: KL of the retrieval likelihood from what the reader's own gain
+    says).
 
-    queries (B, D), candidates zc (B, C, D): unit vectors; utility (B, C): how much each candidate helped; present (B, C)
-    bools. A prompt with fewer than two candidates adds nothing, yet counts in the mean, so that ranks add up to one process.
+    queries (B, D), candidates zc (B, C, D): unit vectors; utility (B, C): how much each candidate helped; present (B,
+    C) bools. A prompt with fewer than two candidates adds nothing, yet counts in the mean, so that ranks add up to one
+    process.
     """
     scores = torch.einsum("bd,bcd->bc", queries / tau, candidates).masked_fill(~present, NOTHING)
     wanted = utility.to(scores) / beta
@@ -137,7 +139,7 @@ def cached_backward(
     out.requires_grad_()
     loss = loss_of(out)
     loss.backward()
-    for part, gradient in zip(inputs.split(chunk), out.grad.split(chunk)):
+    for part, gradient in zip(inputs.split(chunk), out.grad.split(chunk), strict=True):
         encode(part).backward(gradient)
     return loss.detach()
 

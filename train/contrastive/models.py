@@ -1,5 +1,5 @@
-"""What is trained on which side: a head on the photos' vectors, the text tower, or the vision tower. The other side is a table
-of vectors that stays. Towers stay in evaluation mode: no dropout, and batch norms keep their figures."""
+"""What is trained on which side: a head on the photos' vectors, the text tower, or the vision tower. The other side is
+a table of vectors that stays. Towers stay in evaluation mode: no dropout, and batch norms keep their figures."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ PLAIN = -1  # the epoch of a picture as it is
 
 
 class Model(Protocol):
-    """`side`: what it turns into vectors, "photos" or "prompts". `trained`: its weights by name. `watched`: pairs that are
-    cheap enough to look at after each epoch. `at_once`: inputs that go through it together where no gradient is asked."""
+    """`side`: what it turns into vectors, "photos" or "prompts". `trained`: its weights by name. `watched`: pairs that
+    are cheap enough to look at after each epoch. `at_once`: inputs that go through it together where no gradient is
+    asked."""
 
     side: str
     trained: dict[str, nn.Parameter]
@@ -78,7 +79,9 @@ class _Tower:
         if not answer.requires_grad:
             return {}
         gradients = torch.autograd.grad(answer.sum(), list(named.values()), allow_unused=True)
-        return {name: weight for (name, weight), found in zip(named.items(), gradients) if found is not None}
+        return {
+            name: weight for (name, weight), found in zip(named.items(), gradients, strict=True) if found is not None
+        }
 
     def _half(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
@@ -136,7 +139,8 @@ class VisionModel(_Tower):
         self._train_only(weights)
 
     def inputs(self, rows: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
-        """A photo that comes twice is opened and encoded once; those of the next step are opened while this one is computed."""
+        """A photo that comes twice is opened and encoded once; those of the next step are opened while this one is
+        computed."""
         rows, place = torch.unique(rows, return_inverse=True)
         opened = [self._opening(row, epoch) for row in rows.tolist()]
         self._waiting = {}

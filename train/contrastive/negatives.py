@@ -1,4 +1,5 @@
-"""Reflective negatives (paper, sec. 3.3, eq. 3-4): for each prompt the real photo most like what the generator drew for it."""
+"""Reflective negatives (paper, sec. 3.3, eq. 3-4): for each prompt the real photo most like what the generator drew for
+it."""
 
 from __future__ import annotations
 
@@ -46,8 +47,9 @@ class MineConfig:
 
 @dataclass(frozen=True)
 class Negatives:
-    """rows (P, K) int64 bundle rows, best first, -1 where there is none; scores (P, K) float32 cosines to the drawing; raw
-    (P,) the row of eq. 4 with nothing excluded but the drawing itself (-1: nothing drawn). facts: shares and counts."""
+    """rows (P, K) int64 bundle rows, best first, -1 where there is none; scores (P, K) float32 cosines to the drawing;
+    raw (P,) the row of eq. 4 with nothing excluded but the drawing itself (-1: nothing drawn). facts: shares and
+    counts."""
 
     rows: np.ndarray
     scores: np.ndarray
@@ -66,11 +68,12 @@ def mine(
     keep: Callable[[MiningState], None] = lambda state: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Negatives:
-    """Eq. 4 for every prompt, in pieces that fit into memory. drawn (P, S, D): raw vectors of S drawings of each prompt;
-    one that is zero or not finite was not drawn. Ignored for kind "hard".
+    """Eq. 4 for every prompt, in pieces that fit into memory. drawn (P, S, D): raw vectors of S drawings of each
+    prompt; one that is zero or not finite was not drawn. Ignored for kind "hard".
 
-    head: mine in its space and not in the encoder's (refreshing as in ANCE, arXiv 2007.00808); drawings go through it as
-    the photos do, prompts do not. Ties by row number. state: where an earlier run got to; `keep` is shown it after each piece.
+    head: mine in its space and not in the encoder's (refreshing as in ANCE, arXiv 2007.00808); drawings go through it
+    as the photos do, prompts do not. Ties by row number. state: where an earlier run got to; `keep` is shown it after
+    each piece.
     """
     if config.kind == "hard":
         drawn = material.queries[:, None]
@@ -118,7 +121,8 @@ def mine(
 
 @dataclass
 class MiningState:
-    """The first `done` prompts of a mining, so that a stopped one goes on: the arrays of `Negatives`, and what was dropped."""
+    """The first `done` prompts of a mining, so that a stopped one goes on: the arrays of `Negatives`, and what was
+    dropped."""
 
     done: int
     rows: np.ndarray

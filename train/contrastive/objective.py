@@ -12,8 +12,9 @@ from .loss import LossConfig, contrastive_loss, utility_loss
 
 @dataclass(frozen=True)
 class Seen:
-    """What a step's loss is taken over: unit vectors zq, zp (B, D) and, where there are any, negatives (B, K, D) and tried
-    candidates (B, C, D) with their measured utility (B, C); `present` and `measured` say which of them are there."""
+    """What a step's loss is taken over: unit vectors zq, zp (B, D) and, where there are any, negatives (B, K, D) and
+    tried candidates (B, C, D) with their measured utility (B, C); `present` and `measured` say which of them are there.
+    """
 
     queries: Tensor
     photos: Tensor
@@ -53,9 +54,9 @@ class Objective:
 
     @torch.no_grad()
     def figures(self, loss: Tensor, seen: Seen) -> dict[str, Tensor]:
-        """Of a step: its loss; the parts `normal` (eq. 8 without D_ref), `negatives` (what D_ref adds) and `utility`; and the
-        margin, mean s(prompt, its photo) less s(prompt, the others), where the others are its negatives or, without any, the
-        batch's photos of other classes."""
+        """Of a step: its loss; the parts `normal` (eq. 8 without D_ref), `negatives` (what D_ref adds) and `utility`;
+        and the margin, mean s(prompt, its photo) less s(prompt, the others), where the others are its negatives or,
+        without any, the batch's photos of other classes."""
         none = torch.zeros_like(loss)
         normal = none if self.config.kind == "utility" else self._contrastive(seen, None)
         whole = normal if seen.negatives is None else self._contrastive(seen, seen.negatives)

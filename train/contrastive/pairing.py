@@ -33,7 +33,8 @@ class Pairing:
             raise RealRAGError(f"held_out {held_out} leaves no photo aside: the classes are too small for it.")
 
     def order(self, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of all photos of an epoch in their order, and of a prompt of its class for each: drawn once, a step is a slice."""
+        """Rows of all photos of an epoch in their order, and of a prompt of its class for each: drawn once, a step is a
+        slice."""
         dice = np.random.default_rng((seed, epoch))
         photos = dice.permutation(self.pairs)
         codes = self._classes[photos]

@@ -1,5 +1,6 @@
-"""The training (paper, sec. 3.3) of a reflective head on cached vectors, or of one tower. With a head both towers stay frozen,
-so a step is a few products of matrices. Every epoch draws its order from (seed, epoch), so a resumed run is the same run."""
+"""The training (paper, sec. 3.3) of a reflective head on cached vectors, or of one tower. With a head both towers stay
+frozen, so a step is a few products of matrices. Every epoch draws its order from (seed, epoch), so a resumed run is the
+same run."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ class Abandoned(Exception):
 class Fitting:
     """A model, its optimiser and the number of the next step: what a checkpoint holds.
 
-    negatives: (P, K) rows of photos, -1 where none; None for a loss without. model: what is trained; None is a new head.
+    negatives: (P, K) rows of photos, -1 where none; None for a loss without. model: what is trained; None is a new
+    head.
     utility: candidates tried and what they were worth, for a loss that uses it. drawn: (P, S, D), needed for `refresh`.
     With torch.distributed running, each rank takes its part of every batch, and all ranks hold the same model.
     """
@@ -126,7 +128,8 @@ class Fitting:
         return [None if named is None else named[prompts] for named in (self.negatives, self.tried)]
 
     def _asked(self, rows: Tensor, prompts: Tensor, others: list[Tensor | None]) -> Tensor:
-        """All rows of a step that the trained side turns into vectors: prompts; or photos, then negatives, then candidates."""
+        """All rows of a step that the trained side turns into vectors: prompts; or photos, then negatives, then
+        candidates."""
         if self.model.side == "prompts":
             return prompts
         return torch.cat([rows, *(named.clamp_min(0).flatten() for named in others if named is not None)])
@@ -192,7 +195,9 @@ class Fitting:
             parts = [
                 None if named is None else self.photos[named.clamp_min(0).flatten()] for named in (rows, chosen, tried)
             ]
-        stacked = [None if n is None else part.view(*n.shape, -1) for n, part in zip((chosen, tried), parts[1:])]
+        stacked = [
+            None if n is None else part.view(*n.shape, -1) for n, part in zip((chosen, tried), parts[1:], strict=True)
+        ]
         present, measured = (None if named is None else named >= 0 for named in (chosen, tried))
         utility = None if tried is None else self.utility[prompts]
         tau = self.tau if self.loss.learned_tau else self.loss.tau
@@ -203,14 +208,14 @@ class Fitting:
             flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
             dist.all_reduce(flat)
             flat /= self.world
-            for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients])):
+            for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
                 gradient.copy_(mean.view_as(gradient))
 
     def figures(self) -> dict[str, float]:
         """The last step's loss, its parts and the margin (`Objective.figures`) over all ranks, which must all ask."""
         figures = self.objective.figures(*self._last)
         self._average([values := torch.stack(list(figures.values()))])
-        return dict(zip(figures, values.tolist()))
+        return dict(zip(figures, values.tolist(), strict=True))
 
     @torch.no_grad()
     def _end_epoch(self) -> None:
@@ -302,7 +307,10 @@ class Fitting:
                 state = {name: file.get_tensor(name).to(self.device) for name in file.keys()}
         except (OSError, SafetensorError):
             return False
-        pick = lambda prefix: {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}  # noqa: E731
+
+        def pick(prefix):
+            return {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+
         self._take(pick("weight."))
         self.best = pick("best.") or None
         self.scale.data.copy_(state["scale"])

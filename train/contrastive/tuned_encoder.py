@@ -1,5 +1,5 @@
-"""A tuned encoder as a folder of its own, which `load_encoder`, `realrag index --encoder` and a bundle take like any other;
-and mixing it with the encoder it came from (WiSE-FT, arXiv 2109.01903)."""
+"""A tuned encoder as a folder of its own, which `load_encoder`, `realrag index --encoder` and a bundle take like any
+other; and mixing it with the encoder it came from (WiSE-FT, arXiv 2109.01903)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ class TunedVectors:
 
 
 def words_of(base: Encoder, mode: str, facts: dict) -> dict:
-    """What a tuned encoder says of itself. `photos_of`: the encoders, by fingerprint, whose photo vectors it still gives."""
+    """What a tuned encoder says of itself. `photos_of`: the encoders, by fingerprint, whose photo vectors it still
+    gives."""
     words = {"mode": mode, "base": base.fingerprint, "base_name": base.name, "facts": facts, "photos_of": []}
     if mode == "text":
         earlier = [
@@ -50,8 +51,8 @@ def words_of(base: Encoder, mode: str, facts: dict) -> dict:
 
 
 def write_tuned(encoder: Encoder, out: Path) -> Encoder:
-    """Write `encoder`, with what it says of itself (`words_of`) as its `tuned`, as the folder `out`, whole or not at all, and
-    give it back as `load_encoder` reads it from there."""
+    """Write `encoder`, with what it says of itself (`words_of`) as its `tuned`, as the folder `out`, whole or not at
+    all, and give it back as `load_encoder` reads it from there."""
     out, words = Path(out), encoder.tuned
     refuse_to_replace(out, words["base"])
     part = out.with_name(out.name + ".part")

@@ -1,5 +1,6 @@
-"""Measured utility: how much each of a prompt's candidate photos helped the picture, as a generator found by trying them
-(after REPLUG, arXiv 2301.12652, where a language model's own loss teaches its retriever; for pictures our step)."""
+"""Measured utility: how much each of a prompt's candidate photos helped the picture, as a generator found by trying
+them (after REPLUG, arXiv 2301.12652, where a language model's own loss teaches its retriever; for pictures our step).
+"""
 
 from __future__ import annotations
 
@@ -29,13 +30,15 @@ class Meter(Protocol):
     unit: str
 
     def __call__(self, prompt: str, photo, id: str) -> float:
-        """How much the PIL photo, whose id in the bundle this is, given as the only reference, helps the picture of this prompt: for example how far the
-        generator's loss on a real photo of the thing falls, or a judge's mark with it less that without."""
+        """How much the PIL photo, whose id in the bundle this is, given as the only reference, helps the picture of
+        this prompt: for example how far the generator's loss on a real photo of the thing falls, or a judge's mark with
+        it less that without."""
 
 
 @dataclass(frozen=True)
 class Utility:
-    """rows (P, C) int64 bundle rows, -1 where there is none; utility (P, C) float32, more is better, 0 where there is none.
+    """rows (P, C) int64 bundle rows, -1 where there is none; utility (P, C) float32, more is better, 0 where there is
+    none.
     facts: measured_by, unit, bundle_id, encoder_fingerprint, prompts (hash), key (of all inputs)."""
 
     rows: np.ndarray
@@ -70,8 +73,8 @@ def measure_utility(
     keep_seconds: float = 20.0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Utility:
-    """Ask `meter` for each candidate in `rows` (P, C) of each prompt and write `out`. A file that is there and has the same
-    inputs stays; a run that was stopped goes on from what it kept at most `keep_seconds` before."""
+    """Ask `meter` for each candidate in `rows` (P, C) of each prompt and write `out`. A file that is there and has the
+    same inputs stays; a run that was stopped goes on from what it kept at most `keep_seconds` before."""
     facts = {
         "measured_by": meter.name, "unit": meter.unit, "bundle_id": bundle.id,
         "encoder_fingerprint": bundle.manifest.encoder["fingerprint"], "prompts": prompts_hash(prompts),

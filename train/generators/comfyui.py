@@ -1,4 +1,5 @@
-"""A running ComfyUI as the generator, with the artist's own workflow: whatever ComfyUI can run draws, nothing to install.
+"""A running ComfyUI as the generator, with the artist's own workflow: whatever ComfyUI can run draws, nothing to
+install.
 
 The workflow is the file of `Workflow > Export (API)`. Prompt and seed go into nodes found by their title."""
 
@@ -236,7 +237,7 @@ def _refusal(url: str, answer: dict) -> str:
 
 def _failure(url: str, status: dict[str, Any]) -> str:
     for message in status.get("messages") or ():
-        kind, facts = (list(message) + [{}])[:2] if isinstance(message, (list, tuple)) and message else ("", {})
+        kind, facts = ([*list(message), {}])[:2] if isinstance(message, (list, tuple)) and message else ("", {})
         if kind == "execution_error":
             where = f"{facts.get('node_type')} (node {facts.get('node_id')})"
             return f"{url} stopped in {where}: {str(facts.get('exception_message')).strip()[:1000]}"

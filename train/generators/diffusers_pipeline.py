@@ -10,10 +10,11 @@ from .errors import GeneratorError
 
 
 class Diffusers:
-    """model: a pipeline's folder, or its name on the hub, which is fetched only with `download` and always at `revision`.
+    """model: a pipeline's folder, or its name on the hub, which is fetched only with `download` and always at
+    `revision`.
 
-    steps, guidance, size: as the pipeline takes them; None leaves its own default. The noise comes from a CPU generator,
-    so that a seed means the same noise on every machine.
+    steps, guidance, size: as the pipeline takes them; None leaves its own default. The noise comes from a CPU
+    generator, so that a seed means the same noise on every machine.
     """
 
     def __init__(

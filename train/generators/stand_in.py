@@ -1,4 +1,5 @@
-"""A stand-in, and no generator at all: it "draws" by altering real photos, so that what it knows is controlled and stated.
+"""A stand-in, and no generator at all: it "draws" by altering real photos, so that what it knows is controlled and
+stated.
 
 For a class it knows it returns an altered photo of that class; for one it does not, of the nearest class it knows."""
 
@@ -16,7 +17,8 @@ from .errors import GeneratorError
 
 
 class StandIn:
-    """pictures: class -> JPEG bytes of its photos. classes: {prompt: class}. drawn_as: {unknown class: class drawn for it}."""
+    """pictures: class -> JPEG bytes of its photos. classes: {prompt: class}. drawn_as: {unknown class: class drawn for
+    it}."""
 
     def __init__(
         self,

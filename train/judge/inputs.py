@@ -101,7 +101,10 @@ def judge(judged: Judged, encoder: Encoder, vectors: Path, progress: Progress = 
 def _class_codes(judged: Judged) -> tuple[dict[str, int], dict[str, np.ndarray]]:
     """{class key: code} over everything, and {bundle id: codes of its rows}, -1 for a photo without a class."""
     codes: dict[str, int] = {"": -1}
-    code = lambda name: codes.setdefault(class_key(name), len(codes))  # noqa: E731
+
+    def code(name):
+        return codes.setdefault(class_key(name), len(codes))
+
     bundles = [judged.real, judged.library, *([judged.taught] if judged.taught else [])]
     coded = {bundle.id: np.array([code(name) for name in photo_classes(bundle)]) for bundle in bundles}
     for pictures in judged.arms.values():
@@ -138,11 +141,11 @@ def _said(pictures: Sequence[Picture], asked: np.ndarray, real: Photos, encoder:
     if not encoder.speaks:
         return None, None, None
     prompts = sorted({p.prompt for p in pictures})
-    each = dict(zip(prompts, text_vectors(prompts, encoder)))
+    each = dict(zip(prompts, text_vectors(prompts, encoder), strict=True))
     said = np.stack([each[p.prompt] for p in pictures])
     classes = np.unique(asked)
     of_class = np.stack([
-        np.mean([each[prompt] for prompt in sorted({p.prompt for p, c in zip(pictures, asked) if c == code})], axis=0)
+        np.mean([each[prompt] for prompt in sorted({p.prompt for p, c in zip(pictures, asked, strict=True) if c == code})], axis=0)
         for code in classes
     ])  # fmt: skip
     return said, of_class[np.searchsorted(classes, real.classes)], name_judge(unit_rows(of_class), classes)

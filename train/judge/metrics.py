@@ -86,7 +86,7 @@ def picture_figures(arm: Arm, bench: Bench) -> dict[str, np.ndarray]:
     values |= {f"accuracy ({name})": judge.right(arm.vectors, bench.classes) for name, judge in bench.judges.items()}
     values["copied"] = (nearest(arm.vectors, bench.library.vectors) >= bench.threshold).astype(float)
     shown = [max((float(v @ bench.library.vectors[r]) for r in rows or ()), default=np.nan)
-             for v, rows in zip(arm.vectors, arm.references)]  # fmt: skip
+             for v, rows in zip(arm.vectors, arm.references, strict=True)]  # fmt: skip
     values["to references"] = np.array(shown)
     values["references copied"] = np.where(np.isnan(shown), np.nan, np.array(shown) >= bench.threshold)
     return values

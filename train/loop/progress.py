@@ -1,4 +1,5 @@
-"""How far a long stage is, how fast it goes, and how long it will take: one line now and then, for screens and logs alike."""
+"""How far a long stage is, how fast it goes, and how long it will take: one line now and then, for screens and logs
+alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""This process among those that torchrun started, as its environment tells (without it, one of one); and how it is ended."""
+"""This process among those that torchrun started, as its environment tells (without it, one of one); and how it is
+ended."""
 
 from __future__ import annotations
 
@@ -37,8 +38,8 @@ def own_device(device: str) -> str:
 
 @contextmanager
 def sigterm_as_ctrl_c() -> Iterator[None]:
-    """SIGTERM ends what runs inside as Ctrl-C does, between two bytecodes. (`fit` puts its own way in place of it, for as
-    long as there is a checkpoint to keep.)"""
+    """SIGTERM ends what runs inside as Ctrl-C does, between two bytecodes. (`fit` puts its own way in place of it, for
+    as long as there is a checkpoint to keep.)"""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

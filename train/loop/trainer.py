@@ -1,5 +1,5 @@
-"""What the trainers of miniatures share: a step whose dice depend on its number alone, checkpoints from which the same run
-goes on bit by bit, a CSV log, and an end that comes when time is up or the system asks."""
+"""What the trainers of miniatures share: a step whose dice depend on its number alone, checkpoints from which the same
+run goes on bit by bit, a CSV log, and an end that comes when time is up or the system asks."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def pace(step: int, steps: int, warm_up: int) -> float:
 
 
 def held(step: int, steps: int, warm_up: int, cool_down: float) -> float:
-    """Share of the full rate: up in a line over `warm_up` steps, held, and down in a line over the last `cool_down` of the
-    steps, so that a run can be ended at any step."""
+    """Share of the full rate: up in a line over `warm_up` steps, held, and down in a line over the last `cool_down` of
+    the steps, so that a run can be ended at any step."""
     return min(1.0, (step + 1) / max(1, warm_up), (steps - step) / max(1.0, cool_down * steps))
 
 
@@ -101,7 +101,10 @@ class Training:
                 f"The checkpoint {path} was made with other data or settings ({words.get('key')}, not {key}). Give those "
                 "again, or delete it to begin anew."
             )
-        pick = lambda prefix: {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}  # noqa: E731
+
+        def pick(prefix):
+            return {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+
         self.model.load_state_dict(pick("model."))
         average = pick("average.")
         self.average = {name: average[name] for name in self.average}

@@ -1,5 +1,5 @@
-"""What goes on beside a fit: checkpoints, the log (CSV, and TensorBoard if asked), and the end when time is up or the system
-asks for it (SIGTERM)."""
+"""What goes on beside a fit: checkpoints, the log (CSV, and TensorBoard if asked), and the end when time is up or the
+system asks for it (SIGTERM)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ COLUMNS = ("step", "epoch", "loss", "normal", "negatives", "utility", "margin", 
 
 @dataclass(frozen=True)
 class Keeping:
-    """How often a run is kept, in steps and at least in minutes, and told of, in steps; and after how many minutes it stops of
-    itself (0: never). tensorboard: write its event files beside the CSV log."""
+    """How often a run is kept, in steps and at least in minutes, and told of, in steps; and after how many minutes it
+    stops of itself (0: never). tensorboard: write its event files beside the CSV log."""
 
     every: int = 500
     every_minutes: float = 5.0  # a step of a tower takes seconds, and 500 of them may be an hour

@@ -1,6 +1,6 @@
-"""Trains the miniature autoencoder. The outer layers start as taef2's and the encoder's stay so; the inner ones learn, on
-cached answers of the outer ones, to say in 16 channels what taef2 says in 32. Then all that decodes learns on pixels, and
-on what taef2's first layers see in them, without which it would paint its doubts as a blur."""
+"""Trains the miniature autoencoder. The outer layers start as taef2's and the encoder's stay so; the inner ones learn,
+on cached answers of the outer ones, to say in 16 channels what taef2 says in 32. Then all that decodes learns on
+pixels, and on what taef2's first layers see in them, without which it would paint its doubts as a blur."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ HELP = "train the autoencoder of the miniature models"
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """The knobs. Three parts: inner layers against the teacher, then with the decoder on pixels, then the decoder alone."""
+    """The knobs. Three parts: inner layers against the teacher, then with the decoder on pixels, then the decoder
+    alone."""
 
     seed: int = 0
     views: int = 2  # of each photo
@@ -63,7 +64,8 @@ def picture_loss(made: Tensor, wanted: Tensor) -> Tensor:
 
 class Echo(nn.Module):
     """How differently the frozen first layers of an encoder answer to two pictures: mean square over variance, averaged
-    over the ends of their three scales. The same idea as LPIPS (arXiv 1801.03924), with no weights but our own start's."""
+    over the ends of their three scales. The same idea as LPIPS (arXiv 1801.03924), with no weights but our own start's.
+    """
 
     def __init__(self, front: nn.Sequential):
         super().__init__()
@@ -111,7 +113,9 @@ class AutoencoderTraining(Training):
     def _pick(self, arrays: list[np.ndarray], batch: int) -> np.ndarray:
         """Rows of the step, each epoch another view."""
         rows, epochs = chosen_rows(self.seed, self.step, batch, len(arrays[0]))
-        return np.stack([arrays[epoch % len(arrays)][row] for row, epoch in zip(rows.tolist(), epochs.tolist())])
+        return np.stack(
+            [arrays[epoch % len(arrays)][row] for row, epoch in zip(rows.tolist(), epochs.tolist(), strict=True)]
+        )
 
     def loss(self) -> tuple[Tensor, dict[str, float]]:
         config = self.config
@@ -171,7 +175,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
     torch.set_num_threads(arguments.threads)
-    pick = lambda owner: owner(**{f.name: getattr(arguments, f.name) for f in fields(owner)})  # noqa: E731
+
+    def pick(owner):
+        return owner(**{f.name: getattr(arguments, f.name) for f in fields(owner)})
+
     config, keeping, world = pick(AutoencoderConfig), pick(Keeping), read_world(arguments)
     teacher, model = read_taef2(arguments.taef2)
     model = model.to(memory_format=torch.channels_last)

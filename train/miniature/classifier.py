@@ -29,8 +29,9 @@ def mobilenet_features(mobilenet: Path, soft: bool = False) -> Features:
 
 
 class Histograms(nn.Module):
-    """(B, 3, S, S) in 0..1 -> (B, 656): how often each of 8 x 8 x 8 colours occurs, and at three scales each strength and
-    direction of gradients, square roots of shares. Nothing is learnt, so this judge has nothing in common with anything."""
+    """(B, 3, S, S) in 0..1 -> (B, 656): how often each of 8 x 8 x 8 colours occurs, and at three scales each strength
+    and direction of gradients, square roots of shares. Nothing is learnt, so this judge has nothing in common with
+    anything."""
 
     LEVELS, STRENGTHS, TURNS, SCALES = 8, 6, 8, 3
 
@@ -59,7 +60,8 @@ def _counts(codes: Tensor, most: int) -> Tensor:
 def learn(
     names: Sequence[str], features: Tensor, labels: Sequence[int], steps: int = 60, decay: float = 1e-4
 ) -> Judge:  # fmt: skip
-    """Multinomial logistic regression by L-BFGS, every class counting alike; features (N, D), labels (N,) rows of names."""
+    """Multinomial logistic regression by L-BFGS, every class counting alike; features (N, D), labels (N,) rows of
+    names."""
     centre, target = features.mean(0), torch.as_tensor(labels)
     weight = 1 / torch.bincount(target, minlength=len(names)).clamp_min(1).float()
     linear = nn.Linear(features.shape[1], len(names))
@@ -86,7 +88,7 @@ def taught_judge(mobilenet: Path, world: World) -> Judge:
     for soft in (False, True):
         for view in VIEWS:
             name = "judge-soft" if soft else "judge"
-            made = answers(name, mobilenet_features(mobilenet, soft), world, view, lambda: world.pixels(view))  # noqa: B023
+            made = answers(name, mobilenet_features(mobilenet, soft), world, view, lambda: world.pixels(view))
             found.append(torch.from_numpy(np.array(made)).float())
     return _of_all(found, world)
 

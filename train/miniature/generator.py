@@ -1,5 +1,5 @@
-"""Trains a miniature generator, SD3 or Flux, by flow matching (arXiv 2210.02747) on cached latents. Every step draws its
-dice from (seed, step), so that a resumed run is the same run bit by bit on a CPU."""
+"""Trains a miniature generator, SD3 or Flux, by flow matching (arXiv 2210.02747) on cached latents. Every step draws
+its dice from (seed, step), so that a resumed run is the same run bit by bit on a CPU."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Texts:
         self.one = lru_cache(KEPT_TEXTS)(lambda prompt: encode_prompts(tower, [prompt]))
 
     def __call__(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
-        states, pooled = zip(*map(self.one, prompts))
+        states, pooled = zip(*map(self.one, prompts), strict=True)
         return torch.cat(states), torch.cat(pooled)
 
 
@@ -101,7 +101,10 @@ class GeneratorTraining(Training):
         """latents, noise, noise levels and texts of this step."""
         config, dice = self.config, torch.Generator().manual_seed((self.seed + 1) * 1_000_003 + self.step)
         rows, epochs = chosen_rows(self.seed, self.step, config.batch, len(self.groups))
-        picked = [self.latents[epoch % len(self.latents)][row] for row, epoch in zip(rows.tolist(), epochs.tolist())]
+        picked = [
+            self.latents[epoch % len(self.latents)][row]
+            for row, epoch in zip(rows.tolist(), epochs.tolist(), strict=True)
+        ]
         latents = torch.from_numpy(np.stack(picked)).float()
         words, prompts = random.Random(f"{self.seed}/{self.step}"), []
         for row in rows.tolist():
@@ -117,14 +120,14 @@ class GeneratorTraining(Training):
 
     def averaged(self) -> nn.Module:
         model = copy.deepcopy(self.model)
-        model.load_state_dict(self.average, strict=False)  # all but buffers
+        model.load_state_dict(self.average, strict=True)  # all but buffers
         return model.eval().requires_grad_(False)
 
 
 @torch.no_grad()
 def held_out_loss(model: nn.Module, latents: np.ndarray, groups: list[Group], texts: Texts, bf16: bool) -> float:
-    """Loss over photos that were not trained on, with the same noise and levels every time: it tells when a model begins
-    to know its photos by heart."""
+    """Loss over photos that were not trained on, with the same noise and levels every time: it tells when a model
+    begins to know its photos by heart."""
     total, dice = 0.0, torch.Generator().manual_seed(1)
     for start in range(0, len(groups), 64):
         x = torch.from_numpy(np.array(latents[start : start + 64])).float()
@@ -141,7 +144,10 @@ def cached_latents(world: World, views: int, autoencoder: nn.Module, say: Callab
     front, tail = autoencoder.taesd_encoder[:FRONT], autoencoder.taesd_encoder[FRONT:]
     found = []
     for view in range(views):
-        features = lambda: answers("front", front, world, view, lambda: world.pixels(view))  # noqa: B023, E731
+
+        def features():
+            return answers("front", front, world, view, lambda: world.pixels(view))
+
         found.append(np.array(answers("latents", tail, world, view, features)))
         say(f"latents: view {view + 1} of {views}")
     return found
@@ -175,7 +181,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
     torch.set_num_threads(arguments.threads)
-    pick = lambda owner: owner(**{f.name: getattr(arguments, f.name) for f in fields(owner)})  # noqa: E731
+
+    def pick(owner):
+        return owner(**{f.name: getattr(arguments, f.name) for f in fields(owner)})
+
     config, keeping, out = pick(GeneratorConfig), pick(Keeping), arguments.out
     encoder, world, watched = load_encoder(arguments.encoder), read_world(arguments), read_photos(arguments, "val")
     if encoder.kind != "small":

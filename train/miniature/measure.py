@@ -1,5 +1,6 @@
-"""Measures the miniatures with two judges: photos, the autoencoder's copies of them, and what a generator draws of things it
-has seen and of things held out, without a reference, with a photo of the thing, and with a photo of another thing."""
+"""Measures the miniatures with two judges: photos, the autoencoder's copies of them, and what a generator draws of
+things it has seen and of things held out, without a reference, with a photo of the thing, and with a photo of another
+thing."""
 
 from __future__ import annotations
 
@@ -71,8 +72,8 @@ def times(more: np.ndarray, less: np.ndarray, classes: np.ndarray) -> dict:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is drawn of some classes: `each` pictures of every one of `labels`, rows of `groups`, and test photos of it as
-    references, in turn; a wrong reference is the right one of another class."""
+    """What is drawn of some classes: `each` pictures of every one of `labels`, rows of `groups`, and test photos of it
+    as references, in turn; a wrong reference is the right one of another class."""
 
     groups: tuple[Group, ...]
     labels: list[int]
@@ -91,7 +92,11 @@ class Plan:
     def references(self, wrong: bool) -> list[int]:
         """Photos of `tested`."""
         own = labels_of(self.tested)
-        of = dict(zip(self.labels, np.roll(self.labels, 1))) if wrong else {label: label for label in self.labels}
+        of = (
+            dict(zip(self.labels, np.roll(self.labels, 1), strict=True))
+            if wrong
+            else {label: label for label in self.labels}
+        )
         found = []
         for label in self.labels:
             photos = np.flatnonzero(own == of[label])
@@ -214,7 +219,7 @@ def drawn(arguments, judges: dict, autoencoder: Autoencoder, taught: World, test
                 say(f"{line}: {told(report[line])}")
                 page = tile(made[::each], 8)
                 name = arguments.out.with_name(f"{arguments.out.stem}-{line.replace(', ', '-').replace(' ', '-')}.png")
-                write_atomic(name, lambda file: page.save(file, "PNG"))  # noqa: B023 - written at once
+                write_atomic(name, lambda file: page.save(file, "PNG"))
             for arm in arms[1:]:
                 report[f"{part}, {words}, {arm} / without"] = {
                     name: times(found[arm][name], found["without"][name], plan.rows) for name in judges

@@ -1,5 +1,6 @@
-"""The start of our autoencoder: taef2 (madebyollin/taesd, MIT), which turns photos into 32 channels for FLUX.2. Its outer
-layers are ours unchanged; the inner ones, with attention-like pools and twice the channels, teach smaller ones."""
+"""The start of our autoencoder: taef2 (madebyollin/taesd, MIT), which turns photos into 32 channels for FLUX.2. Its
+outer layers are ours unchanged; the inner ones, with attention-like pools and twice the channels, teach smaller ones.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +58,7 @@ def read_taef2(folder: Path) -> tuple[Teacher, Autoencoder]:
         teacher, ours = Teacher(), Autoencoder()
         teacher.tail.load_state_dict(_layers(states[0], FRONT, 15))
         teacher.head.load_state_dict(_layers(states[1], 0, BACK))
-        for module, state in zip((ours.taesd_encoder, ours.taesd_decoder), states):
+        for module, state in zip((ours.taesd_encoder, ours.taesd_decoder), states, strict=True):
             own = module.state_dict()
             module.load_state_dict(
                 own | {n: v.float() for n, v in state.items() if n in own and own[n].shape == v.shape}

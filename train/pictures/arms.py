@@ -4,6 +4,7 @@ vectors."""
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -62,7 +63,7 @@ def read_arm(path: Path, prompts: Sequence[Prompt]) -> list[Picture]:
             f"There is no picture in {path}. Put each into a sub-folder called like its prompt or class."
         )
     pictures.sort(key=lambda picture: picture.key)
-    for one, next_one in zip(pictures, pictures[1:]):
+    for one, next_one in itertools.pairwise(pictures):
         if one.key == next_one.key:
             raise RealRAGError(f"{path} has two pictures of {one.prompt!r} with seed {one.seed}: {one.file.name} and "
                                f"{next_one.file.name}. A prompt and seed name one picture.")  # fmt: skip
@@ -140,7 +141,9 @@ def picture_vectors(
     nor file traces tell them from real ones. PhotoError names a picture that cannot be read."""
     sources = [lambda p=p: encode_jpeg(shrink(decode(read_bytes(p.file), p.file.name), longest)) for p in pictures]
     stats = [p.file.stat() if p.file.is_file() else None for p in pictures]
-    names = [[longest, str(p.file.resolve()), s and [s.st_size, s.st_mtime_ns]] for p, s in zip(pictures, stats)]
+    names = [
+        [longest, str(p.file.resolve()), s and [s.st_size, s.st_mtime_ns]] for p, s in zip(pictures, stats, strict=True)
+    ]
     return _vectors(sources, names, encoder, folder, progress)
 
 

@@ -70,7 +70,7 @@ def choose(
     lines = []
     for arm in controls:
         dice = np.random.default_rng([seed, CONTROLS.index(arm)])
-        for prompt, code in zip(prompts, asked):
+        for prompt, code in zip(prompts, asked, strict=True):
             pool = np.flatnonzero(allowed & (photo_classes == code)) if arm == "oracle" else np.flatnonzero(allowed)
             rows = [] if arm == "none" else dice.permutation(pool)[:k]
             records = [library.records[int(row)] for row in rows]
@@ -78,7 +78,9 @@ def choose(
     apart = Filters(exclude_ids=tuple(library.records[int(row)].id for row in np.flatnonzero(~allowed)))
     for arm, head in heads.items():
         retriever = Retriever(library, encoder, head, kind="exact")
-        for prompt, found in zip(prompts, retriever.search_batch([p.prompt for p in prompts], k=k, filters=apart)):
+        for prompt, found in zip(
+            prompts, retriever.search_batch([p.prompt for p in prompts], k=k, filters=apart), strict=True
+        ):
             lines.append(_line(arm, prompt, [(item, item.score) for item in found.items]))
     return lines
 

@@ -35,8 +35,8 @@ PICTURES = 500  # an arm, at least
 
 @dataclass(frozen=True)
 class Ablation:
-    """One value of one knob, and what else than the registered experiment has it means. `arm`: whose references are shown,
-    "reflective" or "oracle"."""
+    """One value of one knob, and what else than the registered experiment has it means. `arm`: whose references are
+    shown, "reflective" or "oracle"."""
 
     knob: str
     value: str
@@ -121,11 +121,14 @@ class Ablations(Reproduction):
             library, self.encoder, prompts, heads, controls=controls, gallery=self.bundle(self.real), k=k,
             seed=self.plan.experiment.seed, among=among,
         )  # fmt: skip
-        ids = lambda line: [reference["id"] for reference in line["references"]]  # noqa: E731
+
+        def ids(line):
+            return [reference["id"] for reference in line["references"]]
+
         count = round(each.wrong * k)
         return {
             line["prompt"]: tuple([*ids(other)[:count], *ids(line)[count:]])
-            for line, other in zip(lines, shuffled(lines))
+            for line, other in zip(lines, shuffled(lines), strict=True)
         }
 
     def head(self, each: Ablation) -> ReflectiveHead:

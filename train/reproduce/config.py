@@ -19,7 +19,8 @@ JUDGES = ("cnn", "gradients")
 
 @dataclass(frozen=True)
 class Retriever:
-    recipe: str = "retrievers/procedural.toml"  # of `python -m train run`: starting encoder, mining, loss, fit, arms and their seeds
+    # of `python -m train run`: starting encoder, mining, loss, fit, arms and their seeds
+    recipe: str = "retrievers/procedural.toml"
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ class Experiment:
             raise RealRAGError(f"k, noises and unseen_noises start at 1, judges are among {', '.join(JUDGES)}: {self}.")
 
     def taught(self, arms: Sequence[str]) -> tuple[str, ...]:
-        """Those of a recipe's arms that a head is taught for: all, or what a shorter table asks; `zero` is always measured."""
+        """Those of a recipe's arms that a head is taught for: all, or what a shorter table asks; `zero` is always
+        measured."""
         return tuple(arm for arm in arms if not self.arms or arm in ("zero", *self.arms))
 
 

@@ -1,5 +1,5 @@
-"""What the claim is decided by: for each picture whether the judge names its class, paired between arms by prompt and noise,
-seeds averaged, classes resampled. And the gates that must stand before anything is said."""
+"""What the claim is decided by: for each picture whether the judge names its class, paired between arms by prompt and
+noise, seeds averaged, classes resampled. And the gates that must stand before anything is said."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ PAIRS = (
 
 @dataclass(frozen=True)
 class Verdicts:
-    """right: {arm: (S, N)} 0 or 1 for each seed of the arm's retriever and each picture. classes (N,) codes, splits (N,)
-    names. even (N,) bools: pictures from a noise that every prompt has, so that over all splits classes weigh alike. real:
-    the judge's accuracy on real photos of each split, and its confusions."""
+    """right: {arm: (S, N)} 0 or 1 for each seed of the arm's retriever and each picture. classes (N,) codes, splits
+    (N,) names. even (N,) bools: pictures from a noise that every prompt has, so that over all splits classes weigh
+    alike. real: the judge's accuracy on real photos of each split, and its confusions."""
 
     right: dict[str, np.ndarray]
     classes: np.ndarray
@@ -59,7 +59,10 @@ def verdicts(
     """arms: aligned pictures by name; NAME-0, NAME-1 ... are the seeds of one arm. world: {class: (family, split)}."""
     names = [class_key(name) for name in world]
     families, splits = (np.array([row[at] for row in world.values()]) for at in (0, 1))
-    codes = lambda bundle: np.array([names.index(class_key(name)) for name in photo_classes(bundle)])  # noqa: E731
+
+    def codes(bundle):
+        return np.array([names.index(class_key(name)) for name in photo_classes(bundle)])
+
     judge, _ = linear_judge(unit_rows(photo_vectors(taught, encoder, vectors, progress)), codes(taught))
     real_classes, named = codes(real), judge.name(unit_rows(photo_vectors(real, encoder, vectors, progress)))
     first = next(iter(arms.values()))
@@ -108,8 +111,8 @@ def accuracy(found: Verdicts) -> dict[str, dict[str, dict]]:
 
 
 def difference(found: Verdicts, first: str, second: str, split: str) -> dict:
-    """{"difference": [mean, low, high], "seeds_above": n, "seeds": n, "by_seed", "classes": [above, equal, below 0]}: paired
-    by prompt, noise and, where both arms have as many, by seed. The interval is 95 %, classes resampled."""
+    """{"difference": [mean, low, high], "seeds_above": n, "seeds": n, "by_seed", "classes": [above, equal, below 0]}:
+    paired by prompt, noise and, where both arms have as many, by seed. The interval is 95 %, classes resampled."""
     part = _parts(found.splits, found.even)[split]
     one, two = found.right[first][:, part], found.right[second][:, part]
     by_seed = one.mean(1) - (two.mean(1) if len(one) == len(two) else two.mean())
@@ -127,7 +130,10 @@ def difference(found: Verdicts, first: str, second: str, split: str) -> dict:
 def gates(found: Verdicts, retrieval: dict, bounds: tuple[float, float], plan: Experiment) -> list[dict]:
     """[{"gate", "rule", "measured", "passed"}] in the registered order. retrieval: evaluate.json of the retriever."""
     table, ceiling = accuracy(found), found.real["all"][0]
-    on = lambda arm, split=SPLIT: table[split][arm]["accuracy"][0]  # noqa: E731
+
+    def on(arm, split=SPLIT):
+        return table[split][arm]["accuracy"][0]
+
     r1 = {arm: retrieval["arms"][arm]["splits"]["all"]["R@1"][0] for arm in ("zero", "normal")}
     seen = on("none", "G-seen")
     without, count = on("none"), table[SPLIT]["none"]["pictures"]

@@ -62,8 +62,8 @@ class RetrieverRun(Run):
             self.recipe = replace(self.recipe, data=replace(self.recipe.data, utility=str(out)))
 
     def _loss(self, arm: str) -> LossConfig:
-        """`utility` is that of `normal` with what was measured beside: alone it says nothing of the photos that were not tried,
-        and they come first before long."""
+        """`utility` is that of `normal` with what was measured beside: alone it says nothing of the photos that were
+        not tried, and they come first before long."""
         return super()._loss(arm) if arm != "utility" else replace(self.recipe.loss, kind="normal", lambda_utility=1.0)
 
     def _generator(self, library: Bundle) -> WithoutReferences:
@@ -156,8 +156,8 @@ class Reproduction(Staged):
         self.say(summary(lines))
 
     def gates(self) -> None:
-        """gates/: the gates, by the arms that they ask for alone, so that hours of painting are not spent on a generator that
-        has to be mended first. `paint` has these pictures then."""
+        """gates/: the gates, by the arms that they ask for alone, so that hours of painting are not spent on a
+        generator that has to be mended first. `paint` has these pictures then."""
         folder, painted = self.folder / "gates", self.folder / "painted"
         choices = {
             arm: chosen for arm, chosen in read_choices(self.folder / "choices").items() if arm in endpoints.CONTROLS
@@ -278,7 +278,10 @@ class Reproduction(Staged):
             self.plan.experiment.first_noise,
             self.prompts_of_split(endpoints.SPLIT),
         )
-        count = lambda prompt: max(plan.noises, plan.unseen_noises) if prompt in unseen else plan.noises  # noqa: E731
+
+        def count(prompt):
+            return max(plan.noises, plan.unseen_noises) if prompt in unseen else plan.noises
+
         return {prompt.prompt: range(first, first + count(prompt.prompt)) for prompt in self.prompts}
 
     def prompts_of_split(self, split: str) -> list[str]:

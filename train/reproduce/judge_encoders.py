@@ -152,8 +152,8 @@ def kept_judge(
     name: str, photos: Path, photos_id: str, folder: Path, *, width: int, epochs: int, seed: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PictureEncoder:  # fmt: skip
-    """The judge of this name; a network that is not in `folder` yet, or was taught otherwise, is taught. photos_id: changes
-    when the photos do."""
+    """The judge of this name; a network that is not in `folder` yet, or was taught otherwise, is taught. photos_id:
+    changes when the photos do."""
     if name == "gradients":
         return GradientEncoder()
     path, key = folder / f"{name}.safetensors", sha256_bytes(canonical_json([photos_id, width, epochs, seed]))

@@ -28,7 +28,8 @@ LEVELS = 4  # of noise, at which a reference's worth is measured
 
 
 class MiniaturePainter:
-    """Sees references through the encoder that its adapter was trained with, and reads prompts by that one's text tower."""
+    """Sees references through the encoder that its adapter was trained with, and reads prompts by that one's text
+    tower."""
 
     batch, unit = CHUNK, "mean squared error of the velocity"
 
@@ -105,6 +106,6 @@ class MiniaturePainter:
                 steps=self.steps,
                 cfg=self.cfg,
             )
-            for place, picture in zip(places, (pictures * 255).byte().permute(0, 2, 3, 1).numpy()):
+            for place, picture in zip(places, (pictures * 255).byte().permute(0, 2, 3, 1).numpy(), strict=True):
                 made[place] = Image.fromarray(np.ascontiguousarray(picture))
         return [made[place] for place in range(len(rows))]

@@ -1,5 +1,5 @@
-"""A world of real photos: any captioned folder, its classes split into seen, unseen and novel ones, the photos of each class
-into sets that share none. What comes out is laid out as a procedural world is (`world.py`)."""
+"""A world of real photos: any captioned folder, its classes split into seen, unseen and novel ones, the photos of each
+class into sets that share none. What comes out is laid out as a procedural world is (`world.py`)."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def last_word(name: str) -> str:
 
 
 def split_names(families: dict[str, str], unseen: int, novel: int, seed: int) -> dict[str, str]:
-    """Class -> G-seen, U1 or U2, drawn by seed. Each held-out class has a seen one of its family, and one with its last word
-    where another has it at all: what it is made of was seen, and it was not. RealRAGError where that cannot be."""
+    """Class -> G-seen, U1 or U2, drawn by seed. Each held-out class has a seen one of its family, and one with its last
+    word where another has it at all: what it is made of was seen, and it was not. RealRAGError where that cannot be."""
     names, held = sorted(families), []
     random.Random(f"{seed}/held out").shuffle(names)
     words = {name: last_word(name) for name in names}

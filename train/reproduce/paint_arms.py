@@ -117,10 +117,11 @@ def paint_arms(
     tables: Path | None = None,
     share: tuple[int, int] = (0, 1),
 ) -> dict[str, int]:
-    """folder/pictures/KEY.jpg, and ARM.jsonl for each arm, as `judge` reads it, in `tables` or in the folder. choices: {arm: {prompt: ids}};
-    noises: {prompt: seeds}. Returns {"asked", "painted", "missing"}: pictures of all arms, distinct ones, and those of other shares
-    that are not there yet. What is there is not painted again. share: (number of this process, processes that paint at
-    once); each paints its own, and no other's."""
+    """folder/pictures/KEY.jpg, and ARM.jsonl for each arm, as `judge` reads it, in `tables` or in the folder. choices:
+    {arm: {prompt: ids}};
+    noises: {prompt: seeds}. Returns {"asked", "painted", "missing"}: pictures of all arms, distinct ones, and those of
+    other shares that are not there yet. What is there is not painted again. share: (number of this process, processes
+    that paint at once); each paints its own, and no other's."""
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     tables = tables or folder
     tables.mkdir(parents=True, exist_ok=True)
@@ -135,9 +136,15 @@ def paint_arms(
                 lines[arm].append(
                     {"file": f"{shelf}/{key}.jpg", "prompt": prompt, "seed": noise, "references": list(ids)}
                 )
-    place = lambda key: folder / "pictures" / f"{key}.jpg"  # noqa: E731
+
+    def place(key):
+        return folder / "pictures" / f"{key}.jpg"
+
     left = [key for key in list(wanted)[share[0] :: share[1]] if not place(key).is_file()]
-    shown = lambda id: Reference(id, library.image(library.records[library.records.row_of(id)]))  # noqa: E731
+
+    def shown(id):
+        return Reference(id, library.image(library.records[library.records.row_of(id)]))
+
     for at in range(0, len(left), painter.batch):
         keys = left[at : at + painter.batch]
         rows = [(prompt, noise, [shown(id) for id in ids]) for prompt, noise, ids in (wanted[key] for key in keys)]

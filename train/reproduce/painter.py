@@ -21,8 +21,8 @@ Row = tuple[str, int, Sequence[Reference]]  # prompt, noise, references
 
 
 class Painter(Protocol):
-    """A generator that can be shown references, side by side: their order tells it nothing. Equal facts, prompt, noise and
-    references promise the same picture."""
+    """A generator that can be shown references, side by side: their order tells it nothing. Equal facts, prompt, noise
+    and references promise the same picture."""
 
     facts: dict[str, Any]  # holds "name"
     batch: int  # as many rows are best painted together

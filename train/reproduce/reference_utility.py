@@ -1,4 +1,5 @@
-"""What a reference is worth to the generator that will be shown it: the arm `utility` learns from that beside the labels."""
+"""What a reference is worth to the generator that will be shown it: the arm `utility` learns from that beside the
+labels."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ TARGETS = 4  # photos of the class that the generator has to explain
 
 
 class Worth:
-    """A Meter of `measure_utility`. Targets are validation photos: they are in no library, so that none explains itself."""
+    """A Meter of `measure_utility`. Targets are validation photos: they are in no library, so that none explains
+    itself."""
 
     def __init__(self, painter: Painter, prompts: Sequence[Prompt], validation: Path):
         self.painter = painter

@@ -121,13 +121,13 @@ def _beside_the_paper(judge: dict) -> list[str]:
             "FID": {arm: row["FID"][0] for arm, row in judge["pictures"]["arms"].items() if "FID" in row}}  # fmt: skip
     rows = ["## Beside the paper's Flux", "", "| relative gain of reflective | the paper | here |", "|---|---|---|"]
     for measure, paper in PAPER.items():
-        gains = zip(_gains(paper), _gains(here[measure]))
+        gains = zip(_gains(paper), _gains(here[measure]), strict=True)
         names = (
             f"{measure}, over normal",
             f"{measure}, over none",
             f"{measure}, share of the gain over none that normal lacks",
         )
-        rows += [f"| {name} | {there} | {own} |" for name, (there, own) in zip(names, gains)]
+        rows += [f"| {name} | {there} | {own} |" for name, (there, own) in zip(names, gains, strict=True)]
     return [
         *rows,
         "",
@@ -140,7 +140,10 @@ def _gains(arms: dict[str, float]) -> list[str]:
     if {"none", "normal", "reflective"} - arms.keys():
         return ["-"] * 3
     none, normal, reflective = (arms[name] for name in ("none", "normal", "reflective"))
-    over = lambda other: f"{reflective / other - 1:+.1%}" if other else "-"  # noqa: E731
+
+    def over(other):
+        return f"{reflective / other - 1:+.1%}" if other else "-"
+
     share = f"{(reflective - normal) / (reflective - none):.0%}" if reflective != none else "-"
     return [over(normal), over(none), share]
 

@@ -66,7 +66,10 @@ def _stand_in(
     unknown = unknown or choose_unknown(options.unknown, len(order), groups, options.unknown_seed)
     drawn_as = nearest_known(material.photos[labels >= 0], labels[labels >= 0], groups, unknown)
     rows = {name: [row for row, other in enumerate(names) if other == name][:ALTERED] for name in order}
-    pictures = lambda name: [library.jpeg(library.records[row]) for row in rows[name]]  # noqa: E731
+
+    def pictures(name):
+        return [library.jpeg(library.records[row]) for row in rows[name]]
+
     return StandIn(pictures, classes, {order[a]: order[b] for a, b in drawn_as.items()})
 
 
@@ -87,7 +90,7 @@ def _groups(file: str, leading: int, classes: list[str]) -> list[str] | None:
 def drawn_instead(prompts: Sequence[Prompt], material: Material, drawn: np.ndarray, generator: dict) -> np.ndarray:
     """(P,) class drawn in place of a prompt's own, -1 where none: as a stand-in states it; else, read by the encoder,
     the class of the gallery photo nearest to most of the prompt's drawings."""
-    codes = {class_key(p.class_name): int(code) for p, code in zip(prompts, material.query_classes)}
+    codes = {class_key(p.class_name): int(code) for p, code in zip(prompts, material.query_classes, strict=True)}
     if "drawn_as" in generator:
         shown = {class_key(a): codes.get(class_key(b), -1) for a, b in generator["drawn_as"].items()}
         return np.array([shown.get(class_key(p.class_name), -1) for p in prompts])

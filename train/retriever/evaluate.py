@@ -1,6 +1,8 @@
-"""Stage 6: how well the arms (zero, normal, hard, reflective) find real photos for prompts, with intervals over classes.
+"""Stage 6: how well the arms (zero, normal, hard, reflective) find real photos for prompts, with intervals over
+classes.
 
-Every figure is one value a prompt first; seeds are averaged, then classes are resampled (method of the paired bootstrap)."""
+Every figure is one value a prompt first; seeds are averaged, then classes are resampled (method of the paired
+bootstrap)."""
 
 from __future__ import annotations
 
@@ -64,14 +66,17 @@ def figures(
     other = questions.siblings[:, None] == questions.photo_classes[None]
     both = right.any(1) & other.any(1)
     values["sibling@10"] = np.where(both, np.take_along_axis(other, rows[:, :DEPTH], 1).mean(1), np.nan)
-    mean = lambda part: (scores * part).sum(1) / np.maximum(1, part.sum(1))  # noqa: E731
+
+    def mean(part):
+        return (scores * part).sum(1) / np.maximum(1, part.sum(1))
+
     values["sibling margin"] = np.where(both, mean(right) - mean(other), np.nan)
     return values
 
 
 def drawn_photos(questions: Questions, drawn: np.ndarray, depth: int = DEPTH) -> np.ndarray:
-    """(P, N) bools: the photos of another class than the prompt's among the `depth` most like its drawings (P, S, D), by
-    the mean cosine over seeds in the encoder's own space, so that no arm defines what it is measured by."""
+    """(P, N) bools: the photos of another class than the prompt's among the `depth` most like its drawings (P, S, D),
+    by the mean cosine over seeds in the encoder's own space, so that no arm defines what it is measured by."""
     drawn = drawn.astype(np.float32)
     unit = drawn / np.maximum(np.linalg.norm(drawn, axis=2, keepdims=True), 1e-9)
     near = ranked_rows(unit.mean(1) @ questions.photos.T)[:, :depth]
@@ -133,7 +138,7 @@ def evaluate(
             if len(runs[first]) == len(runs[second]):
                 for split, part in splits.items():
                     for m in rows[split]:
-                        each = [a[m][part] - b[m][part] for a, b in zip(runs[first], runs[second])]
+                        each = [a[m][part] - b[m][part] for a, b in zip(runs[first], runs[second], strict=True)]
                         rows[split][m].append(int(sum(np.nanmean(d) > 0 for d in each if not np.isnan(d).all())))
             report["differences"][f"{first} - {second}"] = rows
     return report
@@ -164,7 +169,7 @@ def ann_loss(queries: np.ndarray, vectors: np.ndarray, cache: Path, key: str, de
         return None
     exact = ExactIndex(vectors).search(queries, depth)[1]
     found = fast.search(queries, depth)[1]
-    return float(1 - np.mean([np.isin(a, b).mean() for a, b in zip(exact, found)]))
+    return float(1 - np.mean([np.isin(a, b).mean() for a, b in zip(exact, found, strict=True)]))
 
 
 def table(report: dict, measures: Sequence[str] = ("R@1", "R@10", "P@10", "mAP", "nDCG@10", "MRR", *REFLECTIVE)) -> str:

@@ -71,7 +71,7 @@ def imagine(
     sweep_temporaries(folder)
     names = [[picture_name(generator.facts, p.prompt, seed, sizes) for seed in range(seeds)] for p in prompts]
     done, total = 0, len(prompts) * seeds
-    for prompt, row in zip(prompts, names):
+    for prompt, row in zip(prompts, names, strict=True):
         for seed, name in enumerate(row):
             if not (folder / name).is_file():
                 picture = generator.draw(prompt.prompt, seed)

@@ -33,7 +33,7 @@ def shown_prompts(asked: Questions, order: Sequence[int]) -> list[int]:
     for p in order:
         first.setdefault(int(asked.query_classes[p]), int(p))
     chosen: list[int] = []
-    for code, p in first.items():
+    for p in first.values():
         if (other := int(asked.siblings[p])) in first:
             chosen = [p, first[other]]
             break
@@ -63,7 +63,10 @@ def projection(
     mean, axes, share = principal_axes(
         np.concatenate([photos for each in seen.values() for photos, _ in each.values()])
     )
-    place = lambda v: (np.asarray(v, np.float64) - mean) @ axes.T  # noqa: E731
+
+    def place(v):
+        return (np.asarray(v, np.float64) - mean) @ axes.T
+
     placed = {
         arm: {p: (place(photos), place(said)) for p, (photos, said) in each.items()} for arm, each in seen.items()
     }

@@ -1,4 +1,5 @@
-"""A recipe: a TOML file of what differs from the defaults, read into frozen dataclasses and written whole beside the result."""
+"""A recipe: a TOML file of what differs from the defaults, read into frozen dataclasses and written whole beside the
+result."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ class Data:
 
 @dataclass(frozen=True)
 class Start:
-    """A starting encoder of the recipe's own, trained on noisy captions so that it leaves headroom; all are our choices.
+    """A starting encoder of the recipe's own, trained on noisy captions so that it leaves headroom; all are our
+    choices.
 
     Where the section is left out nothing of this happens, and [data] names the encoder."""
 
@@ -129,8 +131,8 @@ class Recipe:
 
 
 def read_recipe(path: Path, given: dict[str, str] | None = None) -> Recipe:
-    """The recipe in a TOML file. given: paths of the command line, which replace those of [data] and [start]. RealRAGError
-    names the section and field that are wrong."""
+    """The recipe in a TOML file. given: paths of the command line, which replace those of [data] and [start].
+    RealRAGError names the section and field that are wrong."""
     sections = {
         each.name: type(each.default if each.default is not MISSING else each.default_factory())
         for each in fields(Recipe)

@@ -1,5 +1,5 @@
-"""The figures of a run as one HTML file that needs nothing beside it: tables, curves, bars by class, and contact sheets of
-what each arm answers to a prompt."""
+"""The figures of a run as one HTML file that needs nothing beside it: tables, curves, bars by class, and contact sheets
+of what each arm answers to a prompt."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def write_html(
     prompts: Sequence[Prompt],
     histories: dict[str, list[dict]],
 ) -> None:
-    """report: of `evaluate`, with its "facts". The sheets show the first seed of each arm. gallery: the bundle whose rows
-    `asked.photos` are. histories: {arm: entries of fit.json}."""
+    """report: of `evaluate`, with its "facts". The sheets show the first seed of each arm. gallery: the bundle whose
+    rows `asked.photos` are. histories: {arm: entries of fit.json}."""
     facts = report.get("facts", {})
     generator = str((facts.get("generator") or {}).get("name", "not stated"))
     parts = [f"<h1>Reflective retriever: what it finds</h1><p>Generator: <b>{html.escape(generator)}</b></p>"]
@@ -154,8 +154,8 @@ def _curves(histories: dict[str, list[dict]]) -> list[str]:
 
 
 def _shown_first(report: dict, asked: Questions) -> list[int]:
-    """Prompts in the order they are shown: those of unseen classes, then of their siblings, then the others; in each the
-    ones that the first arm answers worst come first, as there is most to see. No other arm has a say in it."""
+    """Prompts in the order they are shown: those of unseen classes, then of their siblings, then the others; in each
+    the ones that the first arm answers worst come first, as there is most to see. No other arm has a say in it."""
     splits, first = asked.splits(), next(iter(report["arms"].values()))["by_class"]["mAP"]
     parts = (np.flatnonzero(splits[name]) for name in ("unseen", "sibling", "seen") if name in splits)
     return [int(p) for part in parts for p in sorted(part, key=lambda p: (first[p], p))]
@@ -186,9 +186,9 @@ def _sheets(shown: list[int], asked: Questions, arms: dict, gallery: Bundle, pro
             for column, photo in enumerate(ranked[arm][at]):
                 left, top = 90 + column * (CELL + 10), row * (CELL + 10) + 4
                 right = asked.photo_classes[photo] == asked.query_classes[p]
-                drawn = (
-                    asked.drawn is not None and asked.drawn[p, photo] or asked.photo_classes[photo] == asked.siblings[p]
-                )
+                drawn = (asked.drawn is not None and asked.drawn[p, photo]) or asked.photo_classes[
+                    photo
+                ] == asked.siblings[p]
                 draw.rectangle(
                     [left - 3, top - 3, left + CELL + 2, top + CELL + 2], RIGHT if right else DRAWN if drawn else OTHER
                 )

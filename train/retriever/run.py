@@ -1,5 +1,5 @@
-"""`run RECIPE.toml`: photos to a reflective bundle and its measurements, stage by stage; what is done already is not done
-again, so a stopped run goes on where it was."""
+"""`run RECIPE.toml`: photos to a reflective bundle and its measurements, stage by stage; what is done already is not
+done again, so a stopped run goes on where it was."""
 
 from __future__ import annotations
 
@@ -123,8 +123,8 @@ class Run(Staged):
                     )
 
     def index(self) -> None:
-        """retriever/: the library with the shipped arm's head and those of other runs, or with its encoder; it is ready for
-        models/realrag."""
+        """retriever/: the library with the shipped arm's head and those of other runs, or with its encoder; it is ready
+        for models/realrag."""
         arm = self.recipe.evaluate.ship
         if arm != "zero" and self.recipe.fit.mode != "head":
             return self._index_tuned(load_encoder(str(self._trained(arm, 0)), device=self.device))
@@ -164,7 +164,8 @@ class Run(Staged):
         return heads
 
     def _index_tuned(self, encoder: Encoder) -> None:
-        """A bundle of the tuned encoder: with the library's vectors where its image tower is the same, else with new ones."""
+        """A bundle of the tuned encoder: with the library's vectors where its image tower is the same, else with new
+        ones."""
         library, data = self._open(self.library).manifest, self.recipe.data
         if (self.retriever / MANIFEST).is_file():
             there = Bundle(self.retriever, default_cache()).manifest

@@ -1,4 +1,5 @@
-"""A recipe's own starting encoder: photos parted by class, and an encoder trained on noisy captions that leaves headroom."""
+"""A recipe's own starting encoder: photos parted by class, and an encoder trained on noisy captions that leaves
+headroom."""
 
 from __future__ import annotations
 

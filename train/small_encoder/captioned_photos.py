@@ -1,4 +1,5 @@
-"""Captioned photos, or the three small photo sets -> photos with a group each, and the phrases that are true of a group."""
+"""Captioned photos, or the three small photo sets -> photos with a group each, and the phrases that are true of a
+group."""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ def plain_name(label: str) -> str:
 
 
 def read_captioned(folder: Path, captions: Path | None = None) -> PhotoSet:
-    """Any folder that `realrag index` takes, each content once; a group a class, or a caption where a photo has no class.
+    """Any folder that `realrag index` takes, each content once; a group a class, or a caption where a photo has no
+    class.
 
     RealRAGError when the folder holds no photo with words."""
     groups, photos = {}, []

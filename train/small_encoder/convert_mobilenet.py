@@ -27,7 +27,9 @@ def convert(tflite: Path, out: Path, width: float = 1.0) -> None:
     if len(layers) < len(names):
         raise ValueError(f"{tflite} has {len(layers)} convolutions, MobileNet V1 has {len(names)}")
     state = {}
-    for name, layer in zip(names, layers):  # what follows the blocks, if anything, is ImageNet's classifier
+    for name, layer in zip(
+        names, layers, strict=True
+    ):  # what follows the blocks, if anything, is ImageNet's classifier
         state[f"{name}.weight"], state[f"{name}.bias"] = torch.from_numpy(layer.weight), torch.from_numpy(layer.bias)
     model.load_state_dict(state)
     # pixel 0..255 -> scale * (pixel - zero)

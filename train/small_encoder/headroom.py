@@ -1,6 +1,6 @@
-"""A starting encoder with headroom: noise in its captions is raised or lowered until its R@1 on validation photos lies between
-two bounds. Nothing else is tuned, and nothing but the validation photos is looked at: an encoder that finds everything
-already leaves no negative anything to teach."""
+"""A starting encoder with headroom: noise in its captions is raised or lowered until its R@1 on validation photos lies
+between two bounds. Nothing else is tuned, and nothing but the validation photos is looked at: an encoder that finds
+everything already leaves no negative anything to teach."""
 
 from __future__ import annotations
 
@@ -57,10 +57,11 @@ def find_headroom(
     say: Say = lambda line: None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Trains encoders until one lies within `bounds`, writes that one (else the nearest) to `out`, and returns the search.
+    """Trains encoders until one lies within `bounds`, writes that one (else the nearest) to `out`, and returns the
+    search.
 
-    Each trial is a file in `scratch`, and a finished one is not trained again. The search stands in the metadata of `out`:
-    {"tuned", "measure", "bounds", "trials": [[noise, R@1]], "within"}."""
+    Each trial is a file in `scratch`, and a finished one is not trained again. The search stands in the metadata of
+    `out`: {"tuned", "measure", "bounds", "trials": [[noise, R@1]], "within"}."""
     least, most = bounds
     if not 0 <= least < most <= 1:
         raise RealRAGError(f"headroom is {least} to {most}; it needs 0 <= LEAST < MOST <= 1, for example 0.45 0.7.")

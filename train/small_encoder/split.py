@@ -39,7 +39,7 @@ def part_photos(photos: Sequence[Candidate], shares: Sequence[float], seed: int)
     for name, members in sorted(classes.items()):
         random.Random(f"{seed}/{name}").shuffle(members)
         cuts = [0, *(round(share * len(members)) for share in accumulate(shares))]
-        for part, start, end in zip(parts, cuts, cuts[1:]):
+        for part, start, end in zip(parts, cuts, cuts[1:], strict=True):
             part += members[start:end]
     return parts
 
@@ -63,10 +63,11 @@ def part_by_column(photos: Sequence[Candidate], captions: Path, column: str, fol
 
 
 def split(photos: Path, captions: Path | None, out: Path, shares: Sequence[float], seed: int, column: str = "") -> dict:
-    """Writes OUT/library, OUT/validation and OUT/gallery, each with a captions.csv, and OUT/split.json, which it returns.
+    """Writes OUT/library, OUT/validation and OUT/gallery, each with a captions.csv, and OUT/split.json, which it
+    returns.
 
-    The photos are links to the same files where the disk allows it, else copies. What is there already is left as it is;
-    RealRAGError when it was made of other photos or with other settings."""
+    The photos are links to the same files where the disk allows it, else copies. What is there already is left as it
+    is; RealRAGError when it was made of other photos or with other settings."""
     candidates = scan(photos, captions).candidates
     listed = sorted([photo.sha256, photo.credit.class_name, photo.credit.caption] for photo in candidates)
     how = {"column": column} if column else {"seed": seed, "shares": list(shares)}
@@ -81,7 +82,7 @@ def split(photos: Path, captions: Path | None, out: Path, shares: Sequence[float
     parts = part_by_column(candidates, captions, column, photos) if column else part_photos(candidates, shares, seed)
     made = out.with_name(out.name + ".part")
     shutil.rmtree(made, ignore_errors=True)
-    for name, members in zip(NAMES, parts):
+    for name, members in zip(NAMES, parts, strict=True):
         if not members:
             raise RealRAGError(
                 f"{len(candidates)} photos in {photos} leave none for {name}. Give more photos or other parts."
@@ -90,7 +91,7 @@ def split(photos: Path, captions: Path | None, out: Path, shares: Sequence[float
             (made / name / photo.file).parent.mkdir(parents=True, exist_ok=True)
             link(photo.path, made / name / photo.file)
         write_atomic(made / name / "captions.csv", _table(members))
-    facts = asked | {"photos": {name: len(members) for name, members in zip(NAMES, parts)}}
+    facts = asked | {"photos": {name: len(members) for name, members in zip(NAMES, parts, strict=True)}}
     write_atomic(made / FACTS, (json.dumps(facts, indent=1) + "\n").encode())
     made.rename(out)
     return facts

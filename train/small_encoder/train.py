@@ -48,7 +48,7 @@ def validate(
     relevant = torch.tensor(data.group_rows()) == torch.arange(len(data.groups))[:, None]
     asked = relevant.any(1)
     parts = figures(ranked_relevance((texts @ photos.T)[asked], relevant[asked]))
-    unseen = np.array([group.name in names for group, yes in zip(data.groups, asked) if yes])
+    unseen = np.array([group.name in names for group, yes in zip(data.groups, asked, strict=True) if yes])
     report = {name: float(values.mean()) for name, values in parts.items()}
     return report | ({"mAP of names left out": float(parts["mAP"][unseen].mean())} if unseen.any() else {})
 
@@ -69,8 +69,9 @@ def train_encoder(
 ) -> dict[str, float]:
     """Trains on `data`, writes `out`, and returns its figures on `val`; stopped, it goes on after the last whole epoch.
 
-    cached: the photos whose features are cached, when they are more than those of `data`. names: groups left out, measured
-    apart. about: joins what the file tells of its training. progress(done, total): after each cached view and each epoch.
+    cached: the photos whose features are cached, when they are more than those of `data`. names: groups left out,
+    measured apart. about: joins what the file tells of its training. progress(done, total): after each cached view and
+    each epoch.
     """
     torch.manual_seed(config.seed)
     start, source = load_mobilenet(mobilenet)

@@ -115,7 +115,7 @@ class Training:
         dice, groups = random.Random(f"{self.config.seed}/{self.step}"), self.data.groups
         said = [sample_text(group, dice, self.config.coarse_rate, self.config.description_rate) for group in groups]
         true = torch.tensor(
-            [[is_true(phrase, own, other) for own, (_, phrase) in zip(groups, said)] for other in groups]
+            [[is_true(phrase, own, other) for own, (_, phrase) in zip(groups, said, strict=True)] for other in groups]
         )
         return features, self.model.tokenize([text for text, _ in said]), true[self.rows[chosen]]
 
@@ -169,7 +169,10 @@ class Training:
             raise SystemExit(f"{path} was made with other settings ({saved}). Delete it to begin anew.")
         if metadata.get("photos") != self.photos_sha256:
             raise SystemExit(f"{path} was made with other photos or captions. Delete it to begin anew.")
-        pick = lambda prefix: {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}  # noqa: E731
+
+        def pick(prefix):
+            return {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+
         self.model.load_state_dict(pick("model."))
         self.average = pick("average.")
         adam: dict[int, dict[str, Tensor]] = {}

@@ -60,7 +60,10 @@ def read_votes(key: dict, files: Sequence[Path]) -> tuple[Votes, list[tuple[str,
         raise RealRAGError("There is no vote in these files. Ask the voters to vote, then to download their votes.")
     pairs = [key["pairs"][pair] for _, pair in kept]
     arms = tuple(sorted({pair[side] for pair in pairs for side in ("left", "right")}))
-    number = lambda names: np.unique(names, return_inverse=True)[1]  # noqa: E731
+
+    def number(names):
+        return np.unique(names, return_inverse=True)[1]
+
     votes = Votes(
         arms, *(np.array([arms.index(pair[side]) for pair in pairs]) for side in ("left", "right")),
         np.array([SCORES[choice] for choice in kept.values()]), number([pair["prompt"] for pair in pairs]),

@@ -1,10 +1,10 @@
 """How references get into a running model: nothing of it is replaced, and nothing stays on it.
 
 `attach` puts two things on a clone of the MODEL: an immutable Injection in a patch list of our own (where ComfyUI finds
-the tensors to move and the models to load), and one wrapper round each model call (and one round each step's prompts, which
-only tells the call their areas). The wrapper works out what holds for
-the whole call, then lays its blocks round the model's blocks (and round whatever other plugins laid there) in a copy of
-the call's options. So the order of nodes does not matter, and clones and deep copies carry everything along.
+the tensors to move and the models to load), and one wrapper round each model call (and one round each step's prompts,
+which only tells the call their areas). The wrapper works out what holds for the whole call, then lays its blocks round
+the model's blocks (and round whatever other plugins laid there) in a copy of the call's options. So the order of nodes
+does not matter, and clones and deep copies carry everything along.
 """
 
 from __future__ import annotations

@@ -189,7 +189,11 @@ def adapted(
 
 def by_reference(bias: Tensor | None, sizes: tuple[int, ...]) -> Tensor | None:
     """(N, L or 1) for each reference -> (L or 1, R) for each of its tokens."""
-    return None if bias is None else torch.cat([row[:, None].expand(-1, size) for row, size in zip(bias, sizes)], 1)
+    return (
+        None
+        if bias is None
+        else torch.cat([row[:, None].expand(-1, size) for row, size in zip(bias, sizes, strict=True)], 1)
+    )
 
 
 def rows_of(mask: Tensor | None, rows: slice, image: slice, q: Tensor) -> Tensor | None:

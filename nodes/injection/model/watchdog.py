@@ -65,6 +65,6 @@ def home(thing) -> str | None:
     module = module or ""
     ours = __name__.rpartition(".nodes.")[0]
     known = ("comfy", "torch", "builtins", "functools")
-    if module.split(".")[0] in known or ours and module.startswith(ours):
+    if module.split(".")[0] in known or (ours and module.startswith(ours)):
         return None
     return module

@@ -5,6 +5,7 @@ A CONDITIONING is a list of [text (B, L, C), table]; what comes in is never chan
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -54,9 +55,9 @@ def with_references(
 ) -> list:
     """Each reference in its own part of the sampling, within `start` to `end`, and under its own mask.
 
-    The sampling is cut where a reference comes or goes, the picture where masks differ, and each piece gets its own copy
-    of the prompt, with the references that count there. Core averages the predictions under masks, and those of one
-    prompt add up to 1 everywhere, so outside every mask the picture is that of the bare prompt.
+    The sampling is cut where a reference comes or goes, the picture where masks differ, and each piece gets its own
+    copy of the prompt, with the references that count there. Core averages the predictions under masks, and those of
+    one prompt add up to 1 everywhere, so outside every mask the picture is that of the bare prompt.
     """
     whole, entries = (0.0, 1.0), []
     for begin, stop, alive in _stretches(settings, start, end):
@@ -78,7 +79,7 @@ def _stretches(
     spans = {i: span for i, span in spans.items() if span[0] < span[1]}
     cuts = sorted({0.0, 1.0, *(edge for span in spans.values() for edge in span)})
     found: list[tuple[float, float, list[int]]] = []
-    for begin, stop in zip(cuts, cuts[1:]):
+    for begin, stop in itertools.pairwise(cuts):
         alive = [i for i, (first, last) in spans.items() if first <= begin and stop <= last]
         if found and found[-1][2] == alive:
             begin = found.pop()[0]

@@ -15,7 +15,7 @@ from .reference_latents import reference_latents
 
 
 def goes_through_prompt(way: str, adapter) -> bool:
-    return way in (LATENTS, EMBEDS) or way == ADAPTER and adapter.adapter.spec.family == "flux-redux"
+    return way in (LATENTS, EMBEDS) or (way == ADAPTER and adapter.adapter.spec.family == "flux-redux")
 
 
 def through_prompt(

@@ -50,7 +50,7 @@ def test_the_flux_instantx_file_of_real_size_is_recognised_without_its_data():
     assert (spec.family, spec.tokens, spec.n_blocks, spec.single_blocks) == ("flux-instantx", 128, 57, True)
     assert (spec.encoder, spec.encoder_output, spec.crop) == ("SigLIP so400m-patch14-384", "pooler_output", False)
     spec.check_base("flux", "Flux", 3072, 19 + 38)
-    with pytest.raises(AdapterError, match="57 blocks of width 3072.*but the model is Flux with 27 blocks"):
+    with pytest.raises(AdapterError, match=r"57 blocks of width 3072.*but the model is Flux with 27 blocks"):
         spec.check_base("flux", "Flux", 3072, 8 + 19)
 
 
@@ -105,7 +105,7 @@ def test_a_pooling_head_is_found_by_its_keys_and_broken_ones_are_refused(tmp_pat
     assert head_width(path) is None
     save_file({"vision_model.head.probe": torch.tensor(1.0)}, tmp_path / "odd.safetensors")
     assert head_width(tmp_path / "odd.safetensors") is None
-    with pytest.raises(AdapterError, match="vision.safetensors holds no pooling head"):
+    with pytest.raises(AdapterError, match=r"vision.safetensors holds no pooling head"):
         load_map_head(path)
     for key in whole:
         save_file({k: t for k, t in whole.items() if k != key} | {"x": torch.ones(1)}, path)
@@ -113,7 +113,7 @@ def test_a_pooling_head_is_found_by_its_keys_and_broken_ones_are_refused(tmp_pat
             load_map_head(path)
     path.write_bytes(path.read_bytes()[:50])
     assert head_width(path) is None
-    with pytest.raises(AdapterError, match="vision.safetensors is damaged"):
+    with pytest.raises(AdapterError, match=r"vision.safetensors is damaged"):
         load_map_head(path)
 
 
@@ -164,7 +164,7 @@ def test_a_truncated_bin_is_refused(share, tmp_path):
     torch.save(synthetic.nested(synthetic.instantx(blocks=1, depth=1)), tmp_path / "adapter.bin")
     whole = (tmp_path / "adapter.bin").read_bytes()
     (tmp_path / "adapter.bin").write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(AdapterError, match="adapter.bin is damaged"):
+    with pytest.raises(AdapterError, match=r"adapter.bin is damaged"):
         load_adapter(tmp_path / "adapter.bin")
 
 
@@ -259,12 +259,12 @@ def test_a_mutated_adapter_file_is_refused_in_words(data, tmp_path):
 def test_an_adapter_refuses_a_generator_and_an_encoder_it_was_not_made_for():
     spec = build_adapter(synthetic.instantx(width=128, blocks=2, encoder=24)).spec
     spec.check_base("sd3", "SD3.5", 128, 2)
-    with pytest.raises(AdapterError, match="2 blocks of width 128.*24 blocks of width 1536"):
+    with pytest.raises(AdapterError, match=r"2 blocks of width 128.*24 blocks of width 1536"):
         spec.check_base("sd3", "SD3.5 Medium", 1536, 24)
     with pytest.raises(AdapterError, match="but the model is Flux"):
         spec.check_base("flux", "Flux", 128, 2)
     spec.check_features(torch.ones(1, 5, 24))
-    with pytest.raises(AdapterError, match="width 24 .*gives width 32"):
+    with pytest.raises(AdapterError, match=r"width 24 .*gives width 32"):
         spec.check_features(torch.ones(1, 5, 32))
     with pytest.raises(AdapterError, match="Load CLIP Vision"):
         spec.check_features(torch.ones(1, 24))

@@ -47,7 +47,7 @@ def test_what_cannot_be_converted_leaves_no_file(tmp_path, capsys, monkeypatch):
     torch.save(synthetic.instantx_flux(), good)
     with pytest.raises(AdapterError, match="more than weights"):
         convert(bad, out)
-    with pytest.raises(AdapterError, match="must end in .safetensors"):
+    with pytest.raises(AdapterError, match=r"must end in .safetensors"):
         convert(good, tmp_path / "out.bin")
     with pytest.raises(AdapterError, match="nothing to convert"):
         convert(tmp_path / "x.safetensors", out)
@@ -66,7 +66,7 @@ def test_a_tensor_that_comes_out_changed_is_noticed(tmp_path):
     changed = [torch.ones(3).half(), torch.tensor([1, 1, 1 + 1e-7])]
     for other in [{"a": torch.ones(3)}] + [{**weights, "a": tensor} for tensor in changed]:
         save_file(other, path)
-        with pytest.raises(AdapterError, match="other tensors|came out changed"):
+        with pytest.raises(AdapterError, match=r"other tensors|came out changed"):
             module.check(weights, path)
     save_file(weights, path)
     module.check(weights, path)

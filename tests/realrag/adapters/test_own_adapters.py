@@ -45,7 +45,7 @@ def test_spatial_tokens_are_made_of_one_place_each(generator):
             torch.testing.assert_close(tokens[row, place], made, rtol=1e-4, atol=1e-5)
     k, v = adapter.keys_values(tokens, 1, heads=2)
     each = adapter.keys_values_each(tokens, 1, heads=2)
-    for side_by_side, apart in zip((k, v), each):
+    for side_by_side, apart in zip((k, v), each, strict=True):
         torch.testing.assert_close(side_by_side, torch.cat(tuple(apart.split(1)), 2))
     with pytest.raises(AdapterError, match=r"width 24 from .*shape \(2, 4, 24\)"):
         adapter.tokens(hidden[:, :4])
@@ -77,7 +77,7 @@ def test_values_of_zero_add_nothing_only_without_own_keys(generator):
 def test_a_file_with_norm_k_in_some_blocks_only_is_refused():
     weights = synthetic.instantx()
     del weights["ip_adapter.0.norm_k.weight"]
-    with pytest.raises(AdapterError, match="something is unknown: blocks.1.norm_k.weight"):
+    with pytest.raises(AdapterError, match=r"something is unknown: blocks.1.norm_k.weight"):
         build_adapter(weights)
 
 
@@ -89,7 +89,7 @@ def test_a_file_of_our_own_names_its_generator_and_its_image_encoder(tmp_path):
     spec.check_encoder("ab" * 32)
     for wrong in ("cd" * 32, ""):
         with pytest.raises(
-            AdapterError, match="trained on the image encoder some-tower .*clip_vision of Load Reflective"
+            AdapterError, match=r"trained on the image encoder some-tower .*clip_vision of Load Reflective"
         ):
             spec.check_encoder(wrong)
     detect(synthetic.xlabs()).check_encoder("")

@@ -58,7 +58,10 @@ def parts(tmp_path_factory):
 
 def gaps(kind, parts, zeroed=False):
     encoder, caches = parts
-    levels = lambda normal: shifted(torch.sigmoid(normal), SHIFTS[kind])  # noqa: E731
+
+    def levels(normal):
+        return shifted(torch.sigmoid(normal), SHIFTS[kind])
+
     adapter = load_adapter(FOLDER / f"{kind}_adapter.safetensors")
     adapter.spec.check_encoder(encoder.weights_sha256)
     if zeroed:

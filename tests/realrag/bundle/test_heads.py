@@ -89,7 +89,7 @@ def test_heads_given_while_indexing_or_afterwards_make_one_bundle(photos, bundle
     encoder.seen = 0
     build(photos, bundle, encoder, head={"b": files["third"]})
     assert encoder.seen == 0 and names(bundle) == ["a", "b"] and len(list(bundle.glob("head-*"))) == 2
-    with pytest.raises(BundleError, match="has the heads a, b. Say which"):
+    with pytest.raises(BundleError, match=r"has the heads a, b. Say which"):
         build(photos, bundle, encoder, head=files["flux"])
 
 
@@ -235,6 +235,6 @@ NAMES = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._+-]{0,63}\Z").filter(is_head_na
 @given(st.lists(st.tuples(NAMES, FACTS), max_size=5, unique_by=lambda pair: pair[0].casefold()))
 def test_any_heads_come_back_from_the_manifest_as_they_were(pairs):
     files = [BundleFile(f"head-{at}.safetensors", 1, f"{at:064d}", "head") for at in range(len(pairs))]
-    heads = tuple(BundleHead(name, file, facts) for (name, facts), file in zip(pairs, files))
+    heads = tuple(BundleHead(name, file, facts) for (name, facts), file in zip(pairs, files, strict=True))
     written = heads_content(heads)
     assert read_heads(written, files) == heads and written["version"] == (2 if "heads" in written else 1)

@@ -13,14 +13,14 @@ from realrag.encoders.reflective_head import ReflectiveHead, save_head
 
 
 @pytest.fixture
-def bundle(photos, tmp_path, tiny_clip):  # noqa: F811
+def bundle(photos, tmp_path, tiny_clip):
     """A bundle made by the command, with a tiny random open_clip model that travels inside it."""
     arguments = ["--out", str(tmp_path / "b"), "--encoder", str(tiny_clip), "--licence", "CC0-1.0", "--author", "Ann"]
     assert main(["index", str(photos), *arguments]) == 0
     return tmp_path / "b"
 
 
-def test_index_says_what_it_did(photos, tmp_path, bundle, capsys, tiny_clip):  # noqa: F811
+def test_index_says_what_it_did(photos, tmp_path, bundle, capsys, tiny_clip):
     (photos / "broken.jpg").write_bytes(b"x")
     assert main(["index", str(photos), "--out", str(bundle), "--encoder", str(tiny_clip)]) == 0
     out = capsys.readouterr().out
@@ -28,7 +28,7 @@ def test_index_says_what_it_did(photos, tmp_path, bundle, capsys, tiny_clip):  #
     assert "16 photos found = 15 indexed + 0 duplicates + 1 rejected; 0 encoded in this run" in out
 
 
-def test_index_as_json_is_json_and_nothing_else(photos, bundle, capsys, tiny_clip):  # noqa: F811
+def test_index_as_json_is_json_and_nothing_else(photos, bundle, capsys, tiny_clip):
     assert main(["index", str(photos), "--out", str(bundle), "--encoder", str(tiny_clip), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert facts["found"] == facts["indexed"] == facts["total"] == 15 and facts["encoded"] == 0
@@ -53,7 +53,7 @@ def test_search_by_text_filters_and_words(bundle, capsys):
     assert json.loads(capsys.readouterr().out) == []
 
 
-def test_add_and_remove(photos, bundle, tmp_path, capsys, tiny_clip):  # noqa: F811
+def test_add_and_remove(photos, bundle, tmp_path, capsys, tiny_clip):
     more = tmp_path / "more"
     more.mkdir()
     (more / "white.jpg").write_bytes(photo_bytes((250, 250, 250)))
@@ -111,7 +111,7 @@ def test_heads_are_listed_added_removed_and_asked(bundle, heads, capsys):
     assert main(["verify", str(bundle)]) == 0
 
 
-def test_index_takes_one_head_or_several_by_name(photos, bundle, heads, capsys, tiny_clip):  # noqa: F811
+def test_index_takes_one_head_or_several_by_name(photos, bundle, heads, capsys, tiny_clip):
     index = ["index", str(photos), "--out", str(bundle), "--encoder", str(tiny_clip)]
     assert main([*index, "--head", str(heads["flux"])]) == 0
     assert [head.name for head in read_manifest(bundle).heads] == ["flux"]
@@ -140,7 +140,7 @@ def test_an_unlisted_file_beside_the_encoder_is_refused(bundle, capsys):
     assert "open_clip_pytorch_model.bin" in capsys.readouterr().err
 
 
-def test_exit_codes(photos, tmp_path, capsys, tiny_clip):  # noqa: F811
+def test_exit_codes(photos, tmp_path, capsys, tiny_clip):
     common = ["--out", str(tmp_path / "b"), "--encoder", str(tiny_clip)]
     assert main(["index", str(tmp_path / "nowhere"), *common]) == 1
     assert "nowhere" in capsys.readouterr().err
@@ -159,7 +159,7 @@ def test_exit_codes(photos, tmp_path, capsys, tiny_clip):  # noqa: F811
     assert main(["index", str(photos), *common]) == 4
 
 
-def test_a_full_disk_is_a_sentence_too(photos, tmp_path, monkeypatch, capsys, tiny_clip):  # noqa: F811
+def test_a_full_disk_is_a_sentence_too(photos, tmp_path, monkeypatch, capsys, tiny_clip):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
@@ -168,7 +168,7 @@ def test_a_full_disk_is_a_sentence_too(photos, tmp_path, monkeypatch, capsys, ti
     assert "realrag: No space left on device. Check" in capsys.readouterr().err
 
 
-def test_ctrl_c_is_not_a_traceback(photos, tmp_path, monkeypatch, capsys, tiny_clip):  # noqa: F811
+def test_ctrl_c_is_not_a_traceback(photos, tmp_path, monkeypatch, capsys, tiny_clip):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 

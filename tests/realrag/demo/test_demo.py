@@ -83,7 +83,10 @@ def test_every_prompt_is_painted_without_and_with_the_photo_found_for_it(demo):
         assert (PHOTOS / with_it["reference"]).is_file()
     assert len({p["reference"] for p in painted if p["reference"]}) > len(HELD_OUT)
     sheet = np.asarray(Image.open(demo / "pictures.png").convert("RGB"), np.float32)
-    column = lambda at: sheet[TOP:-300, LABEL + at * (SIZE + 6) :][:, :SIZE]  # noqa: E731
+
+    def column(at):
+        return sheet[TOP:-300, LABEL + at * (SIZE + 6) :][:, :SIZE]
+
     for at in range(1, 1 + 2 * len(families_there()), 2):
         assert np.abs(column(at) - column(at + 1)).mean() > 2, "the photo changes nothing"
 

@@ -10,9 +10,9 @@ from realrag.errors import EncoderError
 def slow_head(head, v):
     """unit(v + W2 gelu(W1 v + b1) + b2), number by number."""
     w1, b1, w2, b2 = (tensor.tolist() for tensor in (head.fc1.weight, head.fc1.bias, head.fc2.weight, head.fc2.bias))
-    hidden = [sum(w * x for w, x in zip(row, v)) + b for row, b in zip(w1, b1)]
+    hidden = [sum(w * x for w, x in zip(row, v, strict=True)) + b for row, b in zip(w1, b1, strict=True)]
     hidden = [0.5 * x * (1 + math.erf(x / math.sqrt(2))) for x in hidden]
-    out = [x + sum(w * h for w, h in zip(row, hidden)) + b for x, row, b in zip(v, w2, b2)]
+    out = [x + sum(w * h for w, h in zip(row, hidden, strict=True)) + b for x, row, b in zip(v, w2, b2, strict=True)]
     length = math.sqrt(sum(x * x for x in out))
     return [x / length for x in out]
 

@@ -54,7 +54,7 @@ def test_any_text_gives_valid_tokens_and_always_the_same(texts):
     assert tokens.dtype == torch.int64 and tokens.shape[0] == len(texts) and 1 <= tokens.shape[1] <= MOST_TOKENS
     assert ((tokens >= 0) & (tokens < CONFIG["buckets"])).all()
     assert torch.equal(tokens, model.tokenize(texts))
-    for text, row in zip(texts, tokens):  # the company a sentence is in changes only its padding
+    for text, row in zip(texts, tokens, strict=True):  # the company a sentence is in changes only its padding
         alone = model.tokenize([text])[0]
         assert torch.equal(row[: len(alone)], alone) and not row[len(alone) :].any()
 
@@ -70,7 +70,7 @@ def test_padding_does_not_change_an_embedding(tiny):
 def test_the_text_tower_equals_its_formula_written_out(tiny):
     (tokens,) = tiny.tokenize(["ripe red figs"])
     weights = [tiny.text.salience.weight[t].exp() for t in tokens]
-    mean = sum(w * tiny.text.embedding.weight[t] for w, t in zip(weights, tokens)) / sum(weights)
+    mean = sum(w * tiny.text.embedding.weight[t] for w, t in zip(weights, tokens, strict=True)) / sum(weights)
     torch.testing.assert_close(tiny.text_tower(tokens[None])[0], tiny.text.mlp(mean))
 
 

@@ -92,7 +92,7 @@ def test_what_is_no_evaluation_is_refused(bundle, spoiled):
             **spoiled,
             "facts": {**spoiled["facts"], "encoder_fingerprint": bundle.manifest.encoder["fingerprint"]},
         }
-    with pytest.raises(HubError, match="none of the trainer's evaluate.json"):
+    with pytest.raises(HubError, match=r"none of the trainer's evaluate.json"):
         card(bundle, "ann/b", COMMIT, spoiled)
 
 

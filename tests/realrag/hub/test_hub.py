@@ -1,5 +1,5 @@
-"""Pull and push against a hub on 127.0.0.1, through the real huggingface_hub. What the real hub does behind its API, such as
-its own storage protocol (Xet, switched off here), is not shown by this."""
+"""Pull and push against a hub on 127.0.0.1, through the real huggingface_hub. What the real hub does behind its API,
+such as its own storage protocol (Xet, switched off here), is not shown by this."""
 
 import json
 import os

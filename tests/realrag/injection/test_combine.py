@@ -52,12 +52,12 @@ def slow(mode, q, keys, values, weights, masks):
     for b in range(B):
         for row in range(L):
             m = [masks[i][row].item() for i in range(n)]
-            amounts, cover = [w * x for w, x in zip(weights, m)], max(m)
+            amounts, cover = [w * x for w, x in zip(weights, m, strict=True)], max(m)
             o = [one[b, row] for one in ones]
             if mode == "sum":
-                out[b, row] = sum(a * x for a, x in zip(amounts, o))
+                out[b, row] = sum(a * x for a, x in zip(amounts, o, strict=True))
             elif mode == "subtract":
-                rest = [a * x for a, x in zip(amounts[1:], o[1:])]
+                rest = [a * x for a, x in zip(amounts[1:], o[1:], strict=True)]
                 out[b, row] = amounts[0] * o[0] - (sum(rest) / len(rest) if rest else 0)
             elif cover == 0:
                 continue
@@ -75,9 +75,9 @@ def slow(mode, q, keys, values, weights, masks):
                 shares = [a / sum(amounts) for a in amounts]
                 if mode == "norm average":
                     sizes = [x.square().mean().sqrt() for x in o]
-                    size = sum(s * x for s, x in zip(shares, sizes))
-                    o = [x * size / own for x, own in zip(o, sizes)]
-                out[b, row] = cover * sum(s * x for s, x in zip(shares, o))
+                    size = sum(s * x for s, x in zip(shares, sizes, strict=True))
+                    o = [x * size / own for x, own in zip(o, sizes, strict=True)]
+                out[b, row] = cover * sum(s * x for s, x in zip(shares, o, strict=True))
     return out
 
 

@@ -29,7 +29,7 @@ def split(state, old, *new):
     return {
         f"{name}.{part}": value
         for part in ("weight", "bias")
-        for name, value in zip(new, state.pop(f"{old}.{part}").chunk(len(new)))
+        for name, value in zip(new, state.pop(f"{old}.{part}").chunk(len(new)), strict=True)
     }
 
 
@@ -98,7 +98,9 @@ def as_flux(model):
         a, b, width = f"single_blocks.{i}", f"single_transformer_blocks.{i}", model.config.width
         for part in ("weight", "bias"):
             *qkv, inner = state.pop(f"{a}.linear1.{part}").split([width, width, width, 4 * width])
-            out |= {f"{b}.attn.to_{x}.{part}": value for x, value in zip("qkv", qkv)} | {f"{b}.proj_mlp.{part}": inner}
+            out |= {f"{b}.attn.to_{x}.{part}": value for x, value in zip("qkv", qkv, strict=True)} | {
+                f"{b}.proj_mlp.{part}": inner
+            }
         out |= {f"{b}.attn.norm_{x[0]}.weight": state.pop(f"{a}.norm.{x}_norm.scale") for x in ("query", "key")}
         out |= renamed(state, {f"{a}.linear2": f"{b}.proj_out", f"{a}.modulation.lin": f"{b}.norm.linear"})
     assert not state

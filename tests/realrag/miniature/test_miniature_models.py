@@ -1,5 +1,7 @@
 """The miniature models by themselves: sizes, the identity they start as, files, sampling."""
 
+import itertools
+
 import pytest
 import torch
 from tiny_miniature import inputs
@@ -104,7 +106,7 @@ def test_guidance_is_the_plain_formula(model):
     x, _, states, pooled = inputs()
     _, _, other, other_pooled = inputs(seed=4)
     levels, slow = sigmas(3, 3.0 if model.family == "sd3" else 1.0), x
-    for now, after in zip(levels, levels[1:]):
+    for now, after in itertools.pairwise(levels):
         yes, no = (
             model(slow, now.expand(2), states, pooled),
             model(slow, now.expand(2), other[:1].expand(2, -1, -1), other_pooled[:1].expand(2, -1)),

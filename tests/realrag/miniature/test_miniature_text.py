@@ -25,7 +25,7 @@ def test_states_are_the_salience_weighted_means_of_each_words_pieces(text):
             numerator, denominator = numerator + weight * text.embedding.weight[token], denominator + weight
         expected.append(numerator / denominator)
         mean, total = mean + numerator, total + denominator
-    for found, wanted in zip(states[0], [mean / total, *expected]):
+    for found, wanted in zip(states[0], [mean / total, *expected], strict=True):
         assert torch.allclose(found, wanted / wanted.pow(2).mean().sqrt(), atol=1e-5)
     assert states.shape == (1, LENGTH, 96) and not states[0, 6:].any()
     assert torch.allclose(pooled.pow(2).mean(1), torch.ones(1), atol=1e-5)
@@ -42,7 +42,7 @@ def test_a_batch_gives_what_its_prompts_give_alone(text):
     prompts = ["", "pears", "red bell pepper on a table"]
     together = encode_prompts(text, prompts)
     for row, prompt in enumerate(prompts):
-        for many, one in zip(together, encode_prompts(text, [prompt])):
+        for many, one in zip(together, encode_prompts(text, [prompt]), strict=True):
             assert torch.allclose(many[row], one[0], atol=1e-5)
 
 

@@ -65,10 +65,10 @@ def test_a_broken_table_is_named_with_its_line(tmp_path, name, text, message):
 
 
 def test_a_missing_table_and_a_broken_sidecar_are_named(folder):
-    with pytest.raises(RealRAGError, match="nowhere.csv"):
+    with pytest.raises(RealRAGError, match=r"nowhere.csv"):
         Captions(folder, folder / "nowhere.csv")
     (folder / "Granny-Smith" / "a.json").write_text("{")
-    with pytest.raises(PhotoError, match="a.json is not JSON"):
+    with pytest.raises(PhotoError, match=r"a.json is not JSON"):
         Captions(folder).of("Granny-Smith/a.jpg")
 
 

@@ -70,7 +70,7 @@ def test_each_row_goes_to_the_centre_of_the_slow_twin_and_to_the_first_of_equals
         rows, centres = (dice.integers(-2, 3, (count, 16)).astype(dtype) for count in (500, 37))
         centres[30:] = centres[:7]
     scores, owner = nearest(torch.from_numpy(rows), torch.from_numpy(centres.astype(np.float32)))
-    for row, score, own in zip(rows.astype(np.float64), scores.tolist(), owner.tolist()):
+    for row, score, own in zip(rows.astype(np.float64), scores.tolist(), owner.tolist(), strict=True):
         right = [float(row @ centre) for centre in centres.astype(np.float64)]
         assert own == right.index(max(right)) and score == pytest.approx(max(right), abs=1e-6)
     assert not exact or owner.max() < 30
@@ -94,7 +94,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others():
 
 def recall(library, index, queries):
     truth, found = ExactIndex(library).search(queries, K)[1], index.search(queries, K)[1]
-    return np.mean([len(set(a) & set(b)) / K for a, b in zip(truth.tolist(), found.tolist())])
+    return np.mean([len(set(a) & set(b)) / K for a, b in zip(truth.tolist(), found.tolist(), strict=True)])
 
 
 @pytest.mark.parametrize("kind", ["clustered", "random"])

@@ -141,7 +141,7 @@ def test_a_photo_is_never_its_own_reference_and_the_wrong_one_shows_another_thin
     assert shares == pytest.approx([0.1, 0.2, 0.3], abs=0.03)
     assert (rows[drawing.others(pairs, np.random.default_rng(1))] != rows[pairs.targets]).all()
     again = drawing.draw(4000, np.random.default_rng(0))
-    assert all(np.array_equal(a, b) for a, b in zip(vars(pairs).values(), vars(again).values()))
+    assert all(np.array_equal(a, b) for a, b in zip(vars(pairs).values(), vars(again).values(), strict=True))
 
 
 @pytest.mark.parametrize("name", ["miniature-sd3", "miniature-flux", "flux-dev", "sd35"])
@@ -172,6 +172,6 @@ def test_a_recipe_with_a_mistake_is_refused_by_name(text, words, tmp_path):
     with pytest.raises(RealRAGError, match=words):
         read_adapter_recipe(str(tmp_path / "r.toml"))
     with pytest.raises(
-        RealRAGError, match="No recipe nothing. .*miniature-flux, miniature-sd3, procedural-flux, procedural-sd3, sd35"
+        RealRAGError, match=r"No recipe nothing. .*miniature-flux, miniature-sd3, procedural-flux, procedural-sd3, sd35"
     ):
         read_adapter_recipe("nothing")

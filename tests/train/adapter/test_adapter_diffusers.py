@@ -11,15 +11,15 @@ from fake_encoder import ColourEncoder
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from tiny_diffusers import tiny_flux, tiny_sd3  # noqa: E402
+from tiny_diffusers import tiny_flux, tiny_sd3
 
-from realrag.adapters import load_adapter  # noqa: E402
-from realrag.errors import RealRAGError  # noqa: E402
-from realrag_train.adapter import command as adapter_run  # noqa: E402
-from realrag_train.adapter.command import load_base, train_adapter  # noqa: E402
-from realrag_train.adapter.inputs import DiffusersInputs  # noqa: E402
-from realrag_train.adapter.new_adapter import AdapterConfig  # noqa: E402
-from realrag_train.adapter.recipe import (  # noqa: E402
+from realrag.adapters import load_adapter
+from realrag.errors import RealRAGError
+from realrag_train.adapter import command as adapter_run
+from realrag_train.adapter.command import load_base, train_adapter
+from realrag_train.adapter.inputs import DiffusersInputs
+from realrag_train.adapter.new_adapter import AdapterConfig
+from realrag_train.adapter.recipe import (
     AdapterRecipe,
     BaseConfig,
     DataConfig,
@@ -27,7 +27,7 @@ from realrag_train.adapter.recipe import (  # noqa: E402
     GuardConfig,
     read_adapter_recipe,
 )
-from realrag_train.loop.trainer import Keeping  # noqa: E402
+from realrag_train.loop.trainer import Keeping
 
 MAKE = {"diffusers-sd3": tiny_sd3, "diffusers-flux": tiny_flux}
 

@@ -78,7 +78,7 @@ def test_references_are_learnt_from_and_zeroed_values_forget_it(kind, tmp_path):
         run.advance()
     gap = run.watch()["held out"]
     assert gap.low > 0 and gap.share > 0.8 and gap.saved > 0
-    assert all(torch.equal(a, b) for a, b in zip(frozen_before, run.steered.base.net.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(frozen_before, run.steered.base.net.parameters(), strict=True))
     for block in run.steered.adapter.blocks:
         for name in ("v", "to_v_ip"):
             for weight in block[name].parameters() if name in block else ():
@@ -112,7 +112,10 @@ def test_accumulated_batches_have_the_gradient_of_their_mean(tmp_path):
     parts = training("sd3", tmp_path, FitConfig(steps=5, batch=4))
     losses = []
     for part in range(3):
-        pick = lambda seed, part=part: np.random.Generator(np.random.PCG64(np.random.SeedSequence((0, 0, part))))  # noqa: E731
+
+        def pick(seed, part=part):
+            return np.random.Generator(np.random.PCG64(np.random.SeedSequence((0, 0, part))))
+
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("realrag_train.adapter.trainer.np.random.default_rng", pick)
             one, _ = parts.loss()
@@ -179,7 +182,10 @@ def test_several_references_stand_side_by_side(kind, tmp_path):
         [part.float() for part in run.cached.said(np.zeros(4, int))],
     )
     two = torch.randn(4, 2, 3, 16)
-    look = lambda features, shown=None: run.steered.velocity(x, sigma, *said, features, shown)  # noqa: E731
+
+    def look(features, shown=None):
+        return run.steered.velocity(x, sigma, *said, features, shown)
+
     assert torch.allclose(look(two), look(two.flip(1)), atol=1e-5)  # in either order
     assert torch.allclose(look(two[:, :1].expand(-1, 3, -1, -1)), look(two[:, 0]), atol=1e-5)  # one thrice is that one
     assert not torch.allclose(look(two), look(two[:, 0]), atol=1e-4)
@@ -274,7 +280,7 @@ def test_what_learnt_along_is_written_whole_and_the_steps_may_change_on_the_way(
     assert train_adapter(first, out, tmp_path / "scratch")
     before, after = (load_generator(p) for p in (first.base.path, out.with_name("a.generator.safetensors")))
     assert after.state_dict().keys() == before.state_dict().keys()
-    assert any(not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters()))
+    assert any(not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
     with pytest.raises(RealRAGError, match="Only a miniature"):
         train_adapter(replace(first, base=replace(first.base, kind="diffusers-sd3")), out, tmp_path / "scratch")
 

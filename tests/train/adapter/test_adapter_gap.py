@@ -10,7 +10,10 @@ from realrag_train.stats import interval
 
 def tuples(count=12, places=3):
     dice = torch.Generator().manual_seed(1)
-    draw = lambda *shape: torch.randn(*shape, generator=dice)  # noqa: E731
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=dice)
+
     targets = draw(count, 2, 4, 4)
     right = targets.flatten(1)[:, : places * 2].unflatten(1, (places, 2))
     return Tuples(
@@ -21,9 +24,10 @@ def tuples(count=12, places=3):
 
 def test_the_losses_are_those_of_the_formula_row_by_row():
     fixed = tuples()
-    velocity = lambda x, sigma, states, pooled, features: (
-        x * 0.5 + (0 if features is None else features.mean((1, 2))[:, None, None, None])
-    )  # noqa: E731
+
+    def velocity(x, sigma, states, pooled, features):
+        return x * 0.5 + (0 if features is None else features.mean((1, 2))[:, None, None, None])
+
     for features in (fixed.right, fixed.wrong, None):
         found = losses(velocity, fixed, features, batch=5)
         for i in range(len(fixed)):
@@ -70,7 +74,10 @@ def test_the_interval_draws_things_and_not_single_values():
 
 
 def test_a_training_ends_when_the_gap_stays_away_and_not_before():
-    line = lambda step, seen: {"step": step, "seen": seen}  # noqa: E731
+
+    def line(step, seen):
+        return {"step": step, "seen": seen}
+
     history = [line(100, -0.1), line(200, 0.1), line(300, 0.0), line(400, -0.2)]
     for stop in range(1, 4):
         check(history[:stop], 200)

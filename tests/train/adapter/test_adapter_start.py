@@ -6,13 +6,13 @@ import torch
 
 diffusers = pytest.importorskip("diffusers")
 
-from tiny_bases import ENCODER, PLACES, inputs, tiny  # noqa: E402
+from tiny_bases import ENCODER, PLACES, inputs, tiny
 
-from realrag.adapters import build_adapter, load_adapter  # noqa: E402
-from realrag.adapters.hooks import Steered  # noqa: E402
-from realrag.errors import AdapterError, RealRAGError  # noqa: E402
-from realrag_train.adapter.bases import Fp8Linear, frozen  # noqa: E402
-from realrag_train.adapter.new_adapter import AdapterConfig, new_adapter, published, save_adapter  # noqa: E402
+from realrag.adapters import build_adapter, load_adapter
+from realrag.adapters.hooks import Steered
+from realrag.errors import AdapterError, RealRAGError
+from realrag_train.adapter.bases import Fp8Linear, frozen
+from realrag_train.adapter.new_adapter import AdapterConfig, new_adapter, published, save_adapter
 
 SMALL = AdapterConfig(hidden=64, tokens=3, depth=1)
 LOW = AdapterConfig(hidden=64, tokens=3, depth=1, rank=2)
@@ -166,7 +166,7 @@ def test_weights_beyond_fp16_are_not_written(tmp_path):
     base = tiny("flux")
     adapter = new_adapter(base, ENCODER, PLACES, SMALL, seed=0)
     adapter.norm.weight.data[3] = 1e6
-    with pytest.raises(RealRAGError, match="ip_adapter_proj_model.norm.weight has grown beyond fp16"):
+    with pytest.raises(RealRAGError, match=r"ip_adapter_proj_model.norm.weight has grown beyond fp16"):
         save_adapter(tmp_path / "a.safetensors", adapter.state_dict(), base, "t", "", {})
     assert not list(tmp_path.iterdir())
 

@@ -15,7 +15,8 @@ def test_the_products_counted_are_those_of_a_step():
     fitting = Fitting(material, rows, FitConfig(batch=32, hidden=20))
     with FlopCounterMode(display=False) as counted:
         fitting.advance()
-    # The products of each prompt with its own negatives, forward and back, are left out: they do not grow with the batch's square.
+    # The products of each prompt with its own negatives, forward and back, are left out: they do not grow with the
+    # batch's square.
     assert counted.get_total_flops() - 2 * (2 * 32 * 2 * 12) == work(32, 12, 20, 2)[0]
 
 

@@ -1,4 +1,5 @@
-"""The fit of a reflective head: a toy with a known answer, step 0, stopping at any point and going on, two processes as one."""
+"""The fit of a reflective head: a toy with a known answer, step 0, stopping at any point and going on, two processes as
+one."""
 
 import csv
 import json
@@ -110,7 +111,7 @@ def test_a_weight_of_zero_gives_the_normal_head_bit_for_bit():
     fittings = [Fitting(material, rows, small(), loss) for loss in (LossConfig(lambda_ref=0.0), LossConfig("normal"))]
     for fitting in fittings:
         fitting.run()
-    assert all(torch.equal(one, other) for one, other in zip(*map(weights_of, fittings)))
+    assert all(torch.equal(one, other) for one, other in zip(*map(weights_of, fittings), strict=True))
     assert fittings[0].head.fc2.weight.any()
 
 
@@ -118,7 +119,7 @@ def test_arms_of_one_seed_see_the_same_batches_and_seeds_differ():
     material, _, rows = made()
     normal, reflective = Fitting(material, None, small(), LossConfig("normal")), Fitting(material, rows, small())
     other = Fitting(material, rows, small(seed=1))
-    assert all(torch.equal(one, two) for one, two in zip(normal._rows(), reflective._rows()))
+    assert all(torch.equal(one, two) for one, two in zip(normal._rows(), reflective._rows(), strict=True))
     assert not torch.equal(other._rows()[0], normal._rows()[0])
 
 
@@ -126,7 +127,8 @@ def test_every_photo_meets_a_prompt_of_its_class_once_an_epoch():
     material, _, rows = made()
     fitting = Fitting(material, rows, small())
     seen, asked = [], set()
-    for fitting.step in range(fitting.steps_each_epoch):
+    for step in range(fitting.steps_each_epoch):
+        fitting.step = step
         photos, prompts = fitting._rows()
         assert np.array_equal(material.photo_classes[photos], material.query_classes[prompts])
         seen += photos.tolist()
@@ -138,7 +140,9 @@ def test_gradient_caching_trains_the_same_head():
     material, _, rows = made()
     plain, cached = Fitting(material, rows, small()), Fitting(material, rows, small(grad_chunk=5))
     plain.run(), cached.run()
-    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(weights_of(plain), weights_of(cached)))
+    assert all(
+        torch.allclose(one, other, atol=1e-5) for one, other in zip(weights_of(plain), weights_of(cached), strict=True)
+    )
 
 
 def test_mining_again_changes_the_negatives_and_keeps_the_held_out_photos_out():
@@ -203,7 +207,7 @@ def test_two_processes_train_the_head_of_one(tmp_path):
     alone.run()
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     expected = [*weights_of(alone), alone.scale.detach(), torch.tensor(alone.history[-1]["loss"])]
-    for mine_, first, second in zip(expected, *ranks):
+    for mine_, first, second in zip(expected, *ranks, strict=True):
         assert torch.equal(first, second) and torch.allclose(mine_, first, atol=1e-5)
 
 
@@ -224,7 +228,8 @@ def run_folder(photos, tmp_path):
 
 
 def products(folder):
-    """What a fit leaves, bit for bit; safetensors writes its metadata in any order, so the head's bytes are its tensors'."""
+    """What a fit leaves, bit for bit; safetensors writes its metadata in any order, so the head's bytes are its
+    tensors'."""
     head = load_head(folder / "head.safetensors", 13)
     tensors = {name: value.numpy().tobytes() for name, value in head.state_dict().items()}
     return tensors, head.facts, (folder / "fit.json").read_bytes(), (folder / "fit.csv").read_bytes()

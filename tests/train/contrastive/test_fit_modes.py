@@ -284,7 +284,7 @@ def test_two_processes_train_the_tower_of_one(worlds, tmp_path):
     alone, _ = fitting_in(worlds["small"], "lora", epochs=1, rate=1e-3)
     alone.run()
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
-    for mine, first, second in zip(alone.model.trained.values(), *ranks):
+    for mine, first, second in zip(alone.model.trained.values(), *ranks, strict=True):
         assert torch.equal(first, second) and torch.allclose(mine, first, atol=1e-5)
     assert torch.equal(ranks[0][-1], ranks[1][-1]) and ranks[0][-1][0].item() == pytest.approx(
         alone.figures()["loss"], abs=1e-5

@@ -23,7 +23,7 @@ def slow_loss(queries, photos, classes, negatives, present, config):
     ways = ("text to image", "image to text") if config.symmetric else ("text to image",)
     for way, i in itertools.product(ways, range(b)):
         asks, ga, gives, gg = (q, gq, p, gp) if way == "text to image" else (p, gp, q, gq)
-        positives = [j for j in range(b) if j == i or config.multi_positive and classes[j] == classes[i]]
+        positives = [j for j in range(b) if j == i or (config.multi_positive and classes[j] == classes[i])]
         others = [
             j for j in range(b) if j not in positives and not (config.mask_same_class and classes[j] == classes[i])
         ]
@@ -72,7 +72,7 @@ def test_loss_and_gradients_are_the_equations(kind, reflect_tau, mask, multi, sy
     loss.backward()
     expected, *gradients = slow_loss(queries, photos, classes, negatives, present, config)
     assert loss.item() == pytest.approx(expected, abs=1e-12)
-    for leaf, gradient in zip(leaves, gradients):
+    for leaf, gradient in zip(leaves, gradients, strict=True):
         found = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
         assert np.allclose(found.numpy(), gradient, atol=1e-12)
 
@@ -129,11 +129,11 @@ def slow_utility(queries, candidates, utility, present, tau, beta):
             continue
         wanted = [math.exp(float(utility[i, x]) / beta) for x in rows]
         found = [math.exp(q[i] @ c[i, x] / tau) for x in rows]
-        logs = [math.log(f / sum(found)) - math.log(w / sum(wanted)) for f, w in zip(found, wanted)]
+        logs = [math.log(f / sum(found)) - math.log(w / sum(wanted)) for f, w in zip(found, wanted, strict=True)]
         chance = [f / sum(found) for f in found]
-        divergence = sum(p * log for p, log in zip(chance, logs))
+        divergence = sum(p * log for p, log in zip(chance, logs, strict=True))
         total += divergence / len(q)
-        for x, p, log in zip(rows, chance, logs):
+        for x, p, log in zip(rows, chance, logs, strict=True):
             slope = p * (log - divergence) / tau / len(q)  # of KL with respect to the cosine
             gq[i] += slope * c[i, x]
             gc[i, x] += slope * q[i]
@@ -153,7 +153,7 @@ def test_the_utility_term_and_its_gradients_are_the_divergence_written_out():
     loss.backward()
     expected, *gradients = slow_utility(queries, candidates, utility, present, 0.2, 0.5)
     assert loss.item() == pytest.approx(expected, abs=1e-12) and expected > 0.1
-    for leaf, gradient in zip(leaves, gradients):
+    for leaf, gradient in zip(leaves, gradients, strict=True):
         assert np.allclose(leaf.grad.numpy(), gradient, atol=1e-12)
 
 
@@ -207,7 +207,7 @@ def test_gradient_caching_changes_nothing(chunk, kind):
         return loss_of(out[:7], None if negatives is None else out[7:].view(7, 2, 5))
 
     assert cached_backward(cached, rows, of_all, chunk).item() == pytest.approx(expected.item(), abs=1e-12)
-    for one, other in zip(plain.parameters(), cached.parameters()):
+    for one, other in zip(plain.parameters(), cached.parameters(), strict=True):
         assert torch.allclose(one.grad, other.grad, atol=1e-12)
 
 
@@ -232,5 +232,7 @@ def test_two_processes_are_one(tmp_path):
     loss = contrastive_loss(queries, head(photos), config, classes=classes, negatives=head(negatives), present=present)
     loss.backward()
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
-    for mine, (first, second) in zip([loss.detach(), *(w.grad for w in head.parameters())], zip(*ranks)):
+    for mine, (first, second) in zip(
+        [loss.detach(), *(w.grad for w in head.parameters())], zip(*ranks, strict=True), strict=True
+    ):
         assert torch.allclose(mine, (first + second) / 2, atol=1e-12)

@@ -247,7 +247,7 @@ def test_drawings_of_another_encoder_are_refused(run_folder):
 @pytest.mark.parametrize("line", ["", "{", '{"prompt": "x"}', '{"prompt": " ", "class": "a"}', "[1]"])
 def test_prompts_that_are_none_are_refused_by_line(tmp_path, line):
     (tmp_path / "prompts.jsonl").write_text(line)
-    with pytest.raises(RealRAGError, match="prompts.jsonl"):
+    with pytest.raises(RealRAGError, match=r"prompts.jsonl"):
         read_prompts(tmp_path / "prompts.jsonl")
 
 

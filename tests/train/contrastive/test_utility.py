@@ -26,8 +26,9 @@ HEX = "0123456789abcdef" * 4
 
 
 class UsefulToy:
-    """Photos of 12 classes. A photo helps the picture when it is of the right class *and* shows one side of the thing, which
-    is a direction in the vectors that no label names: photos of one class differ in it, and half of them are for measuring."""
+    """Photos of 12 classes. A photo helps the picture when it is of the right class *and* shows one side of the thing,
+    which is a direction in the vectors that no label names: photos of one class differ in it, and half of them are for
+    measuring."""
 
     CLASSES, PHOTOS, DIM = 12, 24, 24
 

@@ -7,10 +7,10 @@ import torch
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from tiny_diffusers import tiny_flux, tiny_sd3  # noqa: E402
+from tiny_diffusers import tiny_flux, tiny_sd3
 
-from realrag_train.generators.diffusers_pipeline import Diffusers  # noqa: E402
-from realrag_train.generators.errors import GeneratorError  # noqa: E402
+from realrag_train.generators.diffusers_pipeline import Diffusers
+from realrag_train.generators.errors import GeneratorError
 
 
 @pytest.mark.parametrize("make", [tiny_sd3, tiny_flux])

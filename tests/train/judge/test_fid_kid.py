@@ -26,7 +26,10 @@ def slow_fid(x, y):
 
 
 def slow_kid(x, y):
-    k = lambda a, b: (float(a @ b) / len(a) + 1) ** 3  # noqa: E731
+
+    def k(a, b):
+        return (float(a @ b) / len(a) + 1) ** 3
+
     n, m = len(x), len(y)
     xx = sum(k(x[i], x[j]) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
     yy = sum(k(y[i], y[j]) for i in range(m) for j in range(m) if i != j) / (m * (m - 1))
@@ -122,7 +125,7 @@ def test_the_interval_of_a_difference_holds_the_truth_about_as_often_as_it_says(
         real, a, b = (centres[classes] + 0.5 * dice.normal(size=(120, 4)) for _ in range(3))
         far = jackknifed(b + 1.5, classes, real, classes)
         a, b = jackknifed(a, classes, real, classes), jackknifed(b, classes, real, classes)
-        for first, second, worse in zip(a, b, far):
+        for first, second, worse in zip(a, b, far, strict=True):
             _, low, high = (first - second).interval()
             inside += low <= 0 <= high
             apart += (worse - first).interval()[1] > 0

@@ -35,9 +35,13 @@ def unit(rows):
 def bench(dim=6, seed=0, classes=4):
     dice = np.random.default_rng(seed)
     centres = unit(dice.normal(size=(classes, dim)))
-    photos = lambda each: Photos(  # noqa: E731
-        unit(centres.repeat(each, 0) + 0.3 * dice.normal(size=(classes * each, dim))), np.arange(classes).repeat(each)
-    )
+
+    def photos(each):
+        return Photos(
+            unit(centres.repeat(each, 0) + 0.3 * dice.normal(size=(classes * each, dim))),
+            np.arange(classes).repeat(each),
+        )
+
     real, library, taught, asked = photos(7), photos(9), photos(8), np.arange(classes).repeat(3)
     judges = {
         "linear": linear_judge(taught.vectors, taught.classes)[0],
@@ -84,7 +88,7 @@ def test_diversity_is_the_mean_distance_of_pairs_of_one_class():
     vectors, classes = unit(np.random.default_rng(0).normal(size=(9, 4))), np.array([0, 0, 0, 0, 1, 2, 2, 2, 2])
     values, names = diversity(vectors, classes)
     assert names.tolist() == [0, 2]
-    for value, c in zip(values, names):
+    for value, c in zip(values, names, strict=True):
         part = vectors[classes == c]
         assert value == pytest.approx(np.mean([1 - part[i] @ part[j] for i in range(4) for j in range(4) if i != j]))
     assert diversity(np.ones((3, 1)), np.zeros(3))[0] == pytest.approx(0)
@@ -144,7 +148,7 @@ def world(tmp_path, encoder, monkeypatch):
             for seed in range(8):
                 (tmp_path / part / name / f"{seed}.jpg").write_bytes(photo_bytes(colour, first + seed))
         build(tmp_path / part, tmp_path / "run" / part, encoder)
-    turned = dict(zip(COLOURS, [*list(COLOURS)[1:], "red"]))
+    turned = dict(zip(COLOURS, [*list(COLOURS)[1:], "red"], strict=True))
     for arm, colours, first in (("oracle", COLOURS, 200), ("none", turned, 200), ("copy", COLOURS, 0)):
         for name in COLOURS:
             (tmp_path / arm / name).mkdir(parents=True)
@@ -219,13 +223,13 @@ def test_pictures_that_are_equal_to_photos_have_their_vectors(world, encoder):
     library = Bundle(world / "run" / "library")
     pictures = read_arm(world / "copy", PROMPTS)
     vectors = unit_rows(picture_vectors(pictures, encoder, 768, world / "kept"))
-    for picture, vector in zip(pictures, vectors):
+    for picture, vector in zip(pictures, vectors, strict=True):
         row = next(
             i for i, record in enumerate(library.records) if record.file == f"{picture.class_name}/{picture.seed}.jpg"
         )
         assert vector @ unit_rows(library.embeddings)[row] > 0.9999
     (world / "copy" / "red" / "0.jpg").write_bytes(b"no picture")
-    with pytest.raises(PhotoError, match="0.jpg"):
+    with pytest.raises(PhotoError, match=r"0.jpg"):
         picture_vectors(read_arm(world / "copy", PROMPTS), encoder, 768, world / "kept")
 
 
@@ -257,7 +261,7 @@ def test_a_wrong_table_is_refused_with_its_place(tmp_path, text, told):
 
 
 def test_a_folder_that_names_no_prompt_and_one_that_could_mean_two_are_refused(world):
-    with pytest.raises(RealRAGError, match="'blue' in .* no prompt"):
+    with pytest.raises(RealRAGError, match=r"'blue' in .* no prompt"):
         read_arm(world / "oracle", [Prompt("a photo of a red", "red")])
     with pytest.raises(RealRAGError, match="the class of 2 prompts"):
         read_arm(world / "oracle", [*PROMPTS, Prompt("a blue thing", "blue")])

@@ -1,6 +1,7 @@
 """The training of the miniatures: its world, its dice, a run that goes on bit by bit, and the commands end to end."""
 
 import csv
+import itertools
 import math
 import os
 import random
@@ -89,7 +90,7 @@ def test_a_crop_stays_inside_the_photo():
 
 
 def test_every_epoch_goes_through_all_rows_even_where_a_batch_spans_two():
-    rows, epochs = zip(*(chosen_rows(3, step, 4, 10) for step in range(10)))
+    rows, epochs = zip(*(chosen_rows(3, step, 4, 10) for step in range(10)), strict=True)
     rows, epochs = torch.cat(rows), torch.cat(epochs)
     for epoch in range(4):
         assert rows[epochs == epoch].sort().values.tolist() == list(range(10))
@@ -114,7 +115,11 @@ def test_the_flow_loss_is_zero_for_the_true_velocity_and_its_slow_twin_otherwise
     for row in range(3):
         noisy = (1 - t[row]) * x[row] + t[row] * noise[row]
         wanted = (
-            sum((a - (n - b)) ** 2 for a, n, b in zip(noisy.flatten(), noise[row].flatten(), x[row].flatten())) / 32
+            sum(
+                (a - (n - b)) ** 2
+                for a, n, b in zip(noisy.flatten(), noise[row].flatten(), x[row].flatten(), strict=True)
+            )
+            / 32
         )
         assert torch.isclose(found[row], wanted)
 
@@ -122,7 +127,7 @@ def test_the_flow_loss_is_zero_for_the_true_velocity_and_its_slow_twin_otherwise
 def test_the_pace_warms_up_and_ends_at_nothing():
     paces = [pace(step, 100, 10) for step in range(101)]
     assert paces[0] < 0.11 and max(paces) == max(paces[9:15]) and paces[100] == 0
-    assert all(a >= b for a, b in zip(paces[15:], paces[16:]))
+    assert all(a >= b for a, b in itertools.pairwise(paces))
 
 
 # A run
@@ -243,7 +248,8 @@ def test_the_share_of_right_answers_counts_every_class_alike():
 
 
 def test_the_commands_go_from_photos_to_a_generator_and_its_measure(tmp_path, monkeypatch, capsys):
-    """With a random teacher, two photos a class and a few steps: what is tested is that each file fits the next command."""
+    """With a random teacher, two photos a class and a few steps: what is tested is that each file fits the next
+    command."""
     from safetensors.torch import save_file
 
     from realrag.encoders.small import MobileNet
@@ -308,7 +314,10 @@ def test_the_commands_go_from_photos_to_a_generator_and_its_measure(tmp_path, mo
 
 
 def test_a_copy_is_as_near_as_photos_hardly_ever_are_to_one_another():
-    near = lambda cosine: torch.tensor([cosine, (1 - cosine**2) ** 0.5, 0, 0])  # noqa: E731 - to the first photo
+
+    def near(cosine):
+        return torch.tensor([cosine, (1 - cosine**2) ** 0.5, 0, 0])
+
     photos = torch.stack([near(1.0), near(0.9), *torch.eye(4)[2:]])
     assert copied(torch.stack([near(1.0), near(-0.2), near(0.2)]), photos).tolist() == [True, False, False]
     assert copied(near(0.95)[None], photos).all() and not copied(near(0.2)[None], photos).any()
@@ -319,7 +328,7 @@ def test_histograms_count_colours_and_gradients():
     pictures = torch.rand(2, 3, 12, 10, generator=torch.Generator().manual_seed(0))
     found = (2 * Histograms()(pictures)) ** 2
     assert found.shape == (2, 656)
-    for picture, shares in zip(pictures, found):
+    for picture, shares in zip(pictures, found, strict=True):
         colours = [0.0] * 512
         for row in range(12):
             for column in range(10):

@@ -1,5 +1,6 @@
 """The whole experiment on a small procedural world, with a stand-in that paints what is known beforehand. It checks the
-machinery: what the arms must show by construction, stops and new starts, and the report. Of the claim it says nothing."""
+machinery: what the arms must show by construction, stops and new starts, and the report. Of the claim it says nothing.
+"""
 
 import json
 import math
@@ -42,8 +43,8 @@ RECIPE = Recipe(
 
 
 class DescribedEncoder(GradientEncoder):
-    """Photos -> histograms of gradients; a class's words -> the mean of such vectors of its own pictures, so that it finds
-    some things and confuses others."""
+    """Photos -> histograms of gradients; a class's words -> the mean of such vectors of its own pictures, so that it
+    finds some things and confuses others."""
 
     name, speaks = "described", True
 
@@ -65,7 +66,8 @@ def encoder():
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory, encoder):
-    """(folder of a finished experiment, how often it was stopped): each stage by a fresh process's eyes, painting cut off."""
+    """(folder of a finished experiment, how often it was stopped): each stage by a fresh process's eyes, painting cut
+    off."""
     out, stopped, said = tmp_path_factory.mktemp("reproduce") / "out", 0, []
     with pytest.MonkeyPatch.context() as patch:
         for module in (stages, experiment):
@@ -109,7 +111,7 @@ def test_right_references_help_what_the_generator_lacks_and_wrong_ones_change_no
     assert differences["oracle - shuffled"]["U1"]["difference"][1] > 0
     if results["references"]["random"]["U1"]["right"] == 0:
         assert differences["random - none"]["U1"]["difference"] == [0, 0, 0]
-    assert results["references"]["oracle"] == dict.fromkeys(("G-seen", "U1", "U2"), {"right": 1, "sets": 1})
+    assert results["references"]["oracle"] == {key: {"right": 1, "sets": 1} for key in ("G-seen", "U1", "U2")}
     assert {row["right"] for row in results["references"]["shuffled"].values()} == {0}
 
 
@@ -151,7 +153,9 @@ def test_the_heads_of_arms_and_seeds_are_each_asked_for_their_own_references(don
     }
     trained = ("normal-0", "normal-1", "hard-0", "reflective-0", "reflective-1", "utility-0")
     assert len({json.dumps(chosen[arm]) for arm in (*trained, "zero")}) == 7
-    pairs = [{frozenset(ids) for ids in both} for both in zip(chosen["reflective-0"], chosen["reflective-1"])]
+    pairs = [
+        {frozenset(ids) for ids in both} for both in zip(chosen["reflective-0"], chosen["reflective-1"], strict=True)
+    ]
     told, prompts = results["references"]["reflective"], {"G-seen": 12, "U1": 4, "U2": 4}
     assert sum(told[split]["sets"] * count for split, count in prompts.items()) == pytest.approx(sum(map(len, pairs)))
 
@@ -161,8 +165,8 @@ def test_utility_is_above_nothing_for_right_photos_of_what_the_generator_lacks_a
     library, prompts = Bundle(out / "library"), read_prompts(out / "prompts.jsonl")
     found = read_utility(out / "utility.safetensors", len(prompts), len(library.records))
     seen = {name: split == "G-seen" for name, (_, split) in read_splits(done[0] / "photos").items()}
-    for prompt, rows, worth in zip(prompts, found.rows, found.utility):
-        for row, value in zip(rows, worth):
+    for prompt, rows, worth in zip(prompts, found.rows, found.utility, strict=True):
+        for row, value in zip(rows, worth, strict=True):
             name = library.records[int(row)].class_name
             right = class_key(name) == class_key(prompt.class_name) and not seen[name]
             assert value == pytest.approx(0.9 if right else 0)
@@ -197,7 +201,7 @@ def test_painting_is_shared_among_processes(tmp_path):
     noises = {prompt: range(3) for prompt in asked["none"]}
     missing = [
         paint_arms(tmp_path / "a", painter, None, asked, noises, share=share)["missing"]
-        for painter, share in zip(painters, ((0, 2), (1, 2), (0, 1)))
+        for painter, share in zip(painters, ((0, 2), (1, 2), (0, 1)), strict=True)
     ]
     assert missing == [7, 0, 0]
     each = [set(painter.rows) for painter in painters]
@@ -218,7 +222,7 @@ def test_painted_is_said_only_when_every_share_is_there(done, tmp_path):
         half.share = (number, 2)
         half.stage("paint")
         if not number:
-            with pytest.raises(RealRAGError, match="painted.json is not there.*Run the stage `paint` to its end"):
+            with pytest.raises(RealRAGError, match=r"painted.json is not there.*Run the stage `paint` to its end"):
                 half.stage("report")
     assert marker.read_bytes() == before
     assert len(list(pictures.glob("*.jpg"))) == json.loads(before)["painted"]
@@ -275,7 +279,7 @@ def test_over_all_splits_classes_weigh_alike(results):
         for prompt, seeds in (("a", (3, 1, 2)), ("b", (1, 2, 3, 4, 5)), ("c", (2, 1, 0)))
         for seed in seeds
     ]
-    assert [p.seed for p, kept in zip(pictures, endpoints._even(pictures)) if kept] == [1, 2, 1, 2, 2, 1]
+    assert [p.seed for p, kept in zip(pictures, endpoints._even(pictures), strict=True) if kept] == [1, 2, 1, 2, 2, 1]
 
 
 def test_relative_gains_stand_beside_those_of_the_paper(done, results):
@@ -324,15 +328,24 @@ def test_ablations_show_what_a_stand_in_must_show(done, encoder):
     assert again == report and report["pictures"] == 40 and before == sorted((out / "painted").glob("*.jsonl"))
     rows = {(row["knob"], row["value"]): row for row in report["rows"]}
     assert rows["none", "registered"]["difference"] == [0, 0, 0] and len(rows) == 1 + len(wanted)
-    right = lambda value: rows["wrong references", value]["accuracy"][0]  # noqa: E731
+
+    def right(value):
+        return rows["wrong references", value]["accuracy"][0]
+
     # This stand-in heeds a right reference among wrong ones as well as alone, and no wrong one.
     assert right("none") == right("half") > 1.5 * right("all")
-    shown = lambda name: [
-        json.loads(line)["references"] for line in (out / "ablations" / f"{name}.jsonl").read_text().splitlines()
-    ]  # noqa: E731
+
+    def shown(name):
+        return [
+            json.loads(line)["references"] for line in (out / "ablations" / f"{name}.jsonl").read_text().splitlines()
+        ]
+
     assert {len(ids) for ids in shown("references 1")} == {1} and {len(ids) for ids in shown("none registered")} == {2}
     library = Bundle(out / "library")
-    classes = lambda ids: [library.records[library.records.row_of(id)].class_name for id in ids]  # noqa: E731
+
+    def classes(ids):
+        return [library.records[library.records.row_of(id)].class_name for id in ids]
+
     assert all(len(set(classes(ids))) == 2 for ids in shown("photos a class 1"))
     assert shown("strength 0.5") == shown("wrong references none")
     assert (out / "ablations" / "curves.png").read_bytes()[:4] == b"\x89PNG"
@@ -373,7 +386,10 @@ def test_a_shorter_table_holds_its_arms_alone_and_no_gate_of_an_arm_that_was_not
     assert set(found["accuracy"]["U1"]) == set(arms) and "zero - none" not in found["differences"]
     whole = json.loads((done[0] / "results.json").read_bytes())["judges"]["gradients"]
     assert found["differences"]["reflective - normal"] == whole["differences"]["reflective - normal"]
-    gates = lambda report: [gate for gate in report["gates"] if gate["gate"] != "wrong references do not"]  # noqa: E731
+
+    def gates(report):
+        return [gate for gate in report["gates"] if gate["gate"] != "wrong references do not"]
+
     assert found["gates"] == gates(whole) and len(whole["gates"]) == len(found["gates"]) + 1
     with pytest.raises(RealRAGError, match="lack one"):
         replace(PLAN.experiment, arms=("none", "reflective"))
@@ -420,7 +436,10 @@ def test_the_interval_of_the_endpoint_covers_the_truth_about_as_often_as_it_says
 def test_a_verdict_needs_the_gates_the_interval_and_the_seeds():
     stand, failed = [{"gate": "ceiling", "passed": True}], [{"gate": "ceiling", "passed": False}]
     good = {"difference": [0.05, 0.01, 0.09], "seeds_above": 4, "seeds": 5}
-    say = lambda found, gates=stand, painter="miniature": endpoints.conclusion(found, gates, painter, 0.8)  # noqa: E731
+
+    def say(found, gates=stand, painter="miniature"):
+        return endpoints.conclusion(found, gates, painter, 0.8)
+
     assert say(good).startswith("the claim holds here")
     assert say(good, failed) == "no verdict: the gates failed: ceiling"
     assert say(good, painter="stand-in (x)").startswith("machinery only")
@@ -471,7 +490,7 @@ def test_the_worlds_that_come_along_can_be_read_and_what_they_cannot_be_is_said(
         assert recipe.evaluate.seeds >= 5 and (recipe.start.least, recipe.start.most) == (0.45, 0.7)
     lacking = replace(recipe, evaluate=replace(recipe.evaluate, arms=taught))
     assert any(each.startswith("evaluate.arms") for each in deviations(json.loads(plan.as_json(lacking))))
-    with pytest.raises(RealRAGError, match="No world nowhere.*procedural"):
+    with pytest.raises(RealRAGError, match=r"No world nowhere.*procedural"):
         find_world("nowhere")
     (tmp_path / "recipe.toml").write_text('[evaluate]\narms = ["zero", "reflective"]')
     (tmp_path / "world.toml").write_text('[retriever]\nrecipe = "recipe.toml"\n[experiment]\nk = 2')

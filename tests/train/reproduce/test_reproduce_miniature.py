@@ -1,4 +1,5 @@
-"""The miniatures as painters of the experiment, with random weights: what is tested is which noise and reference goes where."""
+"""The miniatures as painters of the experiment, with random weights: what is tested is which noise and reference goes
+where."""
 
 import io
 
@@ -57,7 +58,7 @@ def test_each_row_has_its_own_noise_and_references_however_they_are_mixed(kind, 
     made = paints.paint_many(rows)
     alone = [paints.paint_many([row])[0] for row in rows]
     assert all(picture.size == (128, 128) for picture in made)
-    assert all(far(a, b) < 1 for a, b in zip(made, alone))  # bf16 in another batch
+    assert all(far(a, b) < 1 for a, b in zip(made, alone, strict=True))  # bf16 in another batch
     assert far(made[0], made[1]) > 1 and far(made[1], made[2]) > 1 and far(made[3], made[4]) < 1
     assert paints.facts["name"] == ("the miniature SD3" if kind == "sd3" else "the miniature Flux")
     silent = painter(kind, tmp_path, strength=0.0)

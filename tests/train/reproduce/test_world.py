@@ -124,11 +124,9 @@ def test_the_sets_of_a_world_share_no_photo_and_novel_classes_are_only_searched_
     hashes = [scan(out / name).candidates for name in SETS]
     assert len({photo.sha256 for each in hashes for photo in each}) == len(rows)
     for row in rows:
-        assert (
-            row["split"] in SPLITS
-            and (row["split"] == "U2") == (row["file"].startswith("library/novel/"))
-            or row["set"] != "library"
-        )
+        assert (row["split"] in SPLITS and (row["split"] == "U2") == (row["file"].startswith("library/novel/"))) or row[
+            "set"
+        ] != "library"
         assert row["split"] == "G-seen" or row["set"] != "generator"
         assert not (row["split"] == "U2" and row["set"] == "validation")
     proper = {each.proper for each, split in split_classes(TINY) if split == "G-seen"}
@@ -153,7 +151,7 @@ def test_a_damaged_world_says_its_file_and_the_cure(tmp_path):
     assert read_proper_names(tmp_path) == {}
     for text in ("{", "[]", '{"classes": 3}'):
         (tmp_path / "world.json").write_text(text)
-        with pytest.raises(RealRAGError, match="world.json cannot be read .*make the world again"):
+        with pytest.raises(RealRAGError, match=r"world.json cannot be read .*make the world again"):
             read_proper_names(tmp_path)
 
 

@@ -244,7 +244,10 @@ def test_a_recipe_for_an_encoder_drives_its_training_and_no_run(tmp_path, capsys
     parser = argparse.ArgumentParser()
     train.add_arguments(parser)
     sets = [word for name in ("grocery", "clothing", "subjects", "mobilenet", "out") for word in (f"--{name}", "x")]
-    settings = lambda *more: train.chosen_config(parser.parse_args([*sets, *more]))  # noqa: E731
+
+    def settings(*more):
+        return train.chosen_config(parser.parse_args([*sets, *more]))
+
     assert settings() == EncoderConfig() == settings("--recipe", "small-encoder")
     chosen = settings("--recipe", str(tmp_path / "mine.toml"), "--epochs", "5")
     assert (chosen.epochs, chosen.left_out, chosen.bf16, chosen.batch) == (5, 16, False, EncoderConfig().batch)

@@ -49,7 +49,7 @@ def test_a_split_parts_every_class_alike_and_loses_nothing(tmp_path):
     facts = split(photos, photos / "labels.csv", tmp_path / "out", (0.6, 0.15, 0.25), 7)
     assert facts["photos"] == {"library": 36, "validation": 9, "gallery": 15}
     whole, found = scan(photos, photos / "labels.csv").candidates, []
-    for name, each in zip(NAMES, (12, 3, 5)):
+    for name, each in zip(NAMES, (12, 3, 5), strict=True):
         part = scan(tmp_path / "out" / name).candidates
         assert set(Counter(photo.credit.class_name for photo in part).values()) == {each}
         found += [(photo.sha256, photo.credit) for photo in part]
@@ -60,7 +60,9 @@ def test_one_class_more_does_not_move_the_photos_of_the_others(tmp_path):
     photos = numbered(tmp_path / "photos")
     candidates = scan(photos, photos / "labels.csv").candidates
     fewer = [photo for photo in candidates if not photo.credit.class_name.endswith("2")]
-    for part, smaller in zip(part_photos(candidates, (0.5, 0.2, 0.3), 1), part_photos(fewer, (0.5, 0.2, 0.3), 1)):
+    for part, smaller in zip(
+        part_photos(candidates, (0.5, 0.2, 0.3), 1), part_photos(fewer, (0.5, 0.2, 0.3), 1), strict=True
+    ):
         assert [photo.file for photo in part if photo in smaller] == [photo.file for photo in smaller]
     other = part_photos(candidates, (0.5, 0.2, 0.3), 2)
     assert [photo.file for photo in other[0]] != [
@@ -85,7 +87,7 @@ def test_a_column_of_the_table_can_say_which_photo_is_where(tmp_path, capsys):
     photos = numbered(tmp_path / "photos", each=3)
     rows = (photos / "labels.csv").read_text().splitlines()
     said = ["split", *(("train", "val", "test", "unused")[number % 4] for number in range(9))]
-    (photos / "labels.csv").write_text("".join(f"{row},{word}\n" for row, word in zip(rows, said)))
+    (photos / "labels.csv").write_text("".join(f"{row},{word}\n" for row, word in zip(rows, said, strict=True)))
     arguments = [
         "split",
         str(photos),
@@ -113,19 +115,25 @@ def many(groups: int = 5, each: int = 400) -> PhotoSet:
 
 def test_noise_names_a_wrong_class_as_often_as_it_says_and_any_wrong_class_alike():
     data, noised = many(), with_noise(many(), 0.3, 7)
-    wrong = [(was.group, now.group) for was, now in zip(data.photos, noised.photos) if was.group != now.group]
+    wrong = [
+        (was.group, now.group) for was, now in zip(data.photos, noised.photos, strict=True) if was.group != now.group
+    ]
     assert [photo.path for photo in noised.photos] == [photo.path for photo in data.photos]
     assert abs(len(wrong) / 2000 - 0.3) < 4 * (0.3 * 0.7 / 2000) ** 0.5
     expected = len(wrong) / 20
     assert len(Counter(wrong)) == 20 and sum((n - expected) ** 2 / expected for n in Counter(wrong).values()) < 44
-    assert all(was.group != now.group for was, now in zip(data.photos, with_noise(data, 1.0, 7).photos))
+    assert all(was.group != now.group for was, now in zip(data.photos, with_noise(data, 1.0, 7).photos, strict=True))
 
 
 def test_noise_hangs_on_its_seed_and_more_of_it_keeps_what_was_wrong():
     data = many(each=50)
     little, much = (with_noise(data, share, 7) for share in (0.2, 0.6))
     assert with_noise(data, 0.0, 7) == data and with_noise(data, 0.2, 7) == little != with_noise(data, 0.2, 8)
-    assert all(b.group == a.group for was, a, b in zip(data.photos, little.photos, much.photos) if a.group != was.group)
+    assert all(
+        b.group == a.group
+        for was, a, b in zip(data.photos, little.photos, much.photos, strict=True)
+        if a.group != was.group
+    )
     with pytest.raises(RealRAGError, match="from 0 to 1"):
         with_noise(data, 1.5, 7)
 
@@ -205,9 +213,18 @@ def test_a_finished_trial_is_not_trained_again_and_other_photos_are(sets, mobile
     trained = []
     monkeypatch.setattr(search, "train_encoder", lambda config, *rest, **kw: trained.append(config.noise) or train_encoder(
         config, *rest, **kw))  # fmt: skip
-    go = lambda about: find_headroom(  # noqa: E731
-        replace(CONFIG, epochs=1), *sets, mobilenet, tmp_path / "found.safetensors", (0.99, 1.0), trials=2, about=about
-    )
+
+    def go(about):
+        return find_headroom(
+            replace(CONFIG, epochs=1),
+            *sets,
+            mobilenet,
+            tmp_path / "found.safetensors",
+            (0.99, 1.0),
+            trials=2,
+            about=about,
+        )
+
     first = go({"data": "these"})
     made = (tmp_path / "found.safetensors").read_bytes()
     assert go({"data": "these"}) == first and len(trained) == 2

@@ -73,7 +73,10 @@ def write_table(data: bytearray, fields: dict) -> int:
 
 def tflite_bytes(layers: list[dict]) -> bytes:
     """`layers`: depthwise, kernel (uint8 in TFLite's layout), bias (int32), scale, zero, stride, padding."""
-    quantised = lambda scale, zero: ("table", {2: ("array", np.float32([scale])), 3: ("array", np.int64([zero]))})  # noqa: E731
+
+    def quantised(scale, zero):
+        return ("table", {2: ("array", np.float32([scale])), 3: ("array", np.int64([zero]))})
+
     tensors = [{0: ("array", np.int32([1, 8, 8, 3])), 1: ("b", 3), 4: quantised(0.0078125, 128)}]
     buffers, operators = [{}], []
     for layer in layers:
@@ -220,9 +223,9 @@ def test_only_train_photos_are_read_and_left_out_names_take_everything_with_them
 
 def slow_info_nce(scores, positive) -> float:
     rows = []
-    for s, p in zip(scores.tolist(), positive.tolist()):
-        negatives = sum(math.exp(x) for x, yes in zip(s, p) if not yes)
-        each = [-math.log(math.exp(x) / (math.exp(x) + negatives)) for x, yes in zip(s, p) if yes]
+    for s, p in zip(scores.tolist(), positive.tolist(), strict=True):
+        negatives = sum(math.exp(x) for x, yes in zip(s, p, strict=True) if not yes)
+        each = [-math.log(math.exp(x) / (math.exp(x) + negatives)) for x, yes in zip(s, p, strict=True) if yes]
         if each:
             rows.append(sum(each) / len(each))
     return sum(rows) / len(rows)

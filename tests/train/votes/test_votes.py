@@ -36,7 +36,9 @@ def slow_strengths(wins, steps=20_000, rate=0.05):
 def simulated(true, pairs=400, voters=5, seed=0):
     """Everybody votes on every pair; ties come in one of ten."""
     dice = np.random.default_rng(seed)
-    first, second = (np.array(each) for each in zip(*[dice.permutation(len(true))[:2] for _ in range(pairs)]))
+    first, second = (
+        np.array(each) for each in zip(*[dice.permutation(len(true))[:2] for _ in range(pairs)], strict=True)
+    )
     first, second, prompts = (each.repeat(voters) for each in (first, second, np.arange(pairs)))
     won = dice.random(len(first)) < 1 / (1 + np.exp(true[second] - true[first]))
     score = np.where(dice.random(len(first)) < 0.1, 0.5, won.astype(float))
@@ -76,7 +78,7 @@ def test_known_strengths_are_found_from_simulated_votes():
     report = read_votes_as_strengths(simulated(true, 600), resamples=500)
     assert list(report["strengths"]) == ["a", "b", "c", "d"]
     # one vote in ten is a tie, which draws all strengths together a little
-    for arm, s in zip("abcd", true):
+    for arm, s in zip("abcd", true, strict=True):
         assert report["strengths"][arm][0] == pytest.approx(0.88 * s, abs=0.12)
     assert all(row["apart"][1] > 0 for row in report["pairs"].values())
 

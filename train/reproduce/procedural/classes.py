@@ -46,8 +46,8 @@ class ClassOf:
 
     @property
     def proper(self) -> str:
-        """What a generator knows it by: a made-up word and the family. As "Audi 100" does not, it does not say the look; else
-        a generator draws what it never saw by its name's words, and no reference is needed."""
+        """What a generator knows it by: a made-up word and the family. As "Audi 100" does not, it does not say the
+        look; else a generator draws what it never saw by its name's words, and no reference is needed."""
         dice = random.Random(f"proper/{self.name}")
         return "".join(dice.choice(CONSONANTS) + dice.choice(VOWELS) for _ in range(SYLLABLES)) + f" {self.family.name}"
 
@@ -108,7 +108,7 @@ FAMILIES = (
 def classes_of(family: Family, count: int, seed: int) -> list[ClassOf]:
     """`count` looks by chance, spread so that each value of each attribute comes about equally often."""
     axes = {**family.axes, "accent": tuple(ACCENTS)}
-    looks = [dict(zip(axes, values)) for values in product(*axes.values())]
+    looks = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
     if count > len(looks):
         raise RealRAGError(f"The family {family.name} has {len(looks)} looks, not {count}. Ask for fewer siblings.")
     dice, chosen = random.Random(f"{seed}/{family.name}"), []

@@ -84,7 +84,10 @@ def clock(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
         for side in (-1, 1):
             pen.stroke([(side * 0.4, 0.5), (side * 0.55, 0.9)], 0.1, DARK)
     sides = {"octagonal": 8, "round": 40, "square": 4}[look["case"]]
-    rim = lambda r: [b for _, b in spokes(0, 0.05, 0, r, sides, math.pi / sides)]  # noqa: E731
+
+    def rim(r):
+        return [b for _, b in spokes(0, 0.05, 0, r, sides, math.pi / sides)]
+
     grow = 1.2 if sides == 4 else 1.0
     pen.polygon(rim(0.72 * grow), paint)
     pen.polygon(rim(0.58 * grow), CREAM)

@@ -19,7 +19,8 @@ OUTLINE = 0.62  # brightness of an edge beside its shape's
 
 @dataclass(frozen=True)
 class Pose:
-    """Where the object's plane lies in the picture: a centre and half-width as shares of its side, and how it is turned."""
+    """Where the object's plane lies in the picture: a centre and half-width as shares of its side, and how it is
+    turned."""
 
     x: float = 0.5
     y: float = 0.5

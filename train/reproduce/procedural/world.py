@@ -1,7 +1,8 @@
 """The procedural world as photos on disk: sets that share none, and which classes are held out from whom.
 
-DIR/library/known/CLASS and DIR/library/novel/CLASS, DIR/judge/CLASS, DIR/evaluation/CLASS, DIR/validation/CLASS, where asked
-for DIR/generator/NAME, by the names that a generator knows the classes by, labels.csv and world.json. `known` is what the retriever learns from; `novel` is only ever searched."""
+DIR/library/known/CLASS and DIR/library/novel/CLASS, DIR/judge/CLASS, DIR/evaluation/CLASS, DIR/validation/CLASS, where
+asked for DIR/generator/NAME, by the names that a generator knows the classes by, labels.csv and world.json. `known` is
+what the retriever learns from; `novel` is only ever searched."""
 
 from __future__ import annotations
 
@@ -126,8 +127,8 @@ def write_world(world: World, out: Path, progress: Callable[[int, int], None] = 
 
 
 def read_proper_names(world: Path) -> dict[str, str]:
-    """{class: the name that a generator knows it by} of a world whose classes have one; {} of another. RealRAGError when
-    its world.json is damaged."""
+    """{class: the name that a generator knows it by} of a world whose classes have one; {} of another. RealRAGError
+    when its world.json is damaged."""
     if not (world / FACTS).is_file():
         return {}
     try:
