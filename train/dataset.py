@@ -14,6 +14,8 @@ from realrag.encoders.base import Encoder
 from realrag.errors import RealRAGError
 from realrag.files import sha256_bytes
 
+from .tables import read_lines
+
 UNKNOWN_PHOTO, UNKNOWN_PROMPT = -1, -2  # no class is stated: equal to nothing
 
 
@@ -35,23 +37,28 @@ class Material:
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """Lines of {"prompt", "class"}. RealRAGError names the line that is none."""
-    prompts = []
+    """Lines of {"prompt", "class"}. RealRAGError names the line that does not parse."""
     try:
-        for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+        lines = read_lines(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RealRAGError(
+            f"The prompts cannot be read ({error}). Give a UTF-8 file with one JSON object per line."
+        ) from None
+    prompts = []
+    for number, line in enumerate(lines, 1):
+        try:
             fields = json.loads(line)
             prompt = Prompt(fields["prompt"], fields["class"])
             if not (isinstance(prompt.prompt, str) and prompt.prompt.strip() and isinstance(prompt.class_name, str)):
-                raise ValueError("the prompt is empty or no text")
-            prompts.append(prompt)
-    except (ValueError, KeyError, TypeError) as error:
-        raise RealRAGError(
-            f'{path}, line {number}: {type(error).__name__} {error}. Each line reads {{"prompt": "...", "class": "..."}}.'
-        ) from None
-    except OSError as error:
-        raise RealRAGError(f"The prompts cannot be read ({error}). Give a file with one JSON object a line.") from None
+                raise ValueError("the prompt is empty or not text")
+        except (ValueError, KeyError, TypeError) as error:
+            raise RealRAGError(
+                f"{path}, line {number}: {type(error).__name__} {error}. "
+                'Each line reads {"prompt": "...", "class": "..."}.'
+            ) from None
+        prompts.append(prompt)
     if not prompts:
-        raise RealRAGError(f"{path} holds no prompt. Write one JSON object a line.")
+        raise RealRAGError(f"{path} contains no prompts. Write one JSON object per line.")
     return prompts
 
 

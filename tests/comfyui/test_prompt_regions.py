@@ -119,9 +119,7 @@ def test_a_mask_stays_within_the_prompts_own_mask(world, own):
 
 
 def test_references_come_and_go_in_their_own_windows(world, own):
-    ours, _, negative = inject(
-        world, references(own(end=0.5), own(start=0.25)), start_percent=0.1, end_percent=0.9
-    )
+    ours, _, negative = inject(world, references(own(end=0.5), own(start=0.25)), start_percent=0.1, end_percent=0.9)
     one, two = (cores_redux(conditioning(0), photo(i)) for i in (1, 2))
     both = cores_redux(one, photo(2))
     bare = conditioning(0)
