@@ -130,13 +130,13 @@ def scatter(groups: Sequence[tuple], title: str, bounds, size: tuple[int, int] =
 
     draw.text((left, 8), title, INK, font)
     draw.rectangle([left, top, right, bottom], outline=FAINT)
-    for (_, photos, _), colour in zip(groups, PALETTE, strict=True):
+    for (_, photos, _), colour in zip(groups, PALETTE, strict=False):
         for x, y in map(at, photos):
             draw.ellipse([x - 2.5, y - 2.5, x + 2.5, y + 2.5], colour)
-    for (_, _, prompts), colour in zip(groups, PALETTE, strict=True):
+    for (_, _, prompts), colour in zip(groups, PALETTE, strict=False):
         for x, y in map(at, prompts):
             draw.polygon([(x - 7, y), (x, y - 7), (x + 7, y), (x, y + 7)], colour, INK)
-    for number, ((label, _, _), colour) in enumerate(zip(groups, PALETTE, strict=True)):
+    for number, ((label, _, _), colour) in enumerate(zip(groups, PALETTE, strict=False)):
         place = left + (right - left) // 2 * (number % 2), bottom + 8 + 18 * (number // 2)
         draw.text(place, label if len(label) < 34 else label[:32] + "...", colour, font)
     return image

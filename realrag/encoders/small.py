@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import unicodedata
 import zlib
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def tokens_of(text: str, buckets: int) -> list[int]:
         for word in words(text)
         for piece in pieces(word)
     )
-    return [token for token, _ in zip(hashed, range(MOST_TOKENS), strict=True)]
+    return list(islice(hashed, MOST_TOKENS))
 
 
 class TextTower(nn.Module):

@@ -10,7 +10,7 @@ import os
 import random
 import shutil
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 from realrag.errors import RealRAGError
@@ -39,7 +39,7 @@ def part_photos(photos: Sequence[Candidate], shares: Sequence[float], seed: int)
     for name, members in sorted(classes.items()):
         random.Random(f"{seed}/{name}").shuffle(members)
         cuts = [0, *(round(share * len(members)) for share in accumulate(shares))]
-        for part, start, end in zip(parts, cuts, cuts[1:], strict=True):
+        for part, (start, end) in zip(parts, pairwise(cuts), strict=True):
             part += members[start:end]
     return parts
 

@@ -44,7 +44,7 @@ def make_pairs(arms: dict[str, list[Picture]], most: int, seed: int = 0) -> list
     pairs = []
     for a, b in couples:
         turned = dice.permutation(np.arange(each) % 2)
-        for at, turn in zip(_spread(arms[a], dice)[:each], turned, strict=True):
+        for at, turn in zip(_spread(arms[a], dice)[:each], turned, strict=False):
             (left, right), picture = ((b, a) if turn else (a, b)), arms[a][at]
             files = arms[left][at].file, arms[right][at].file
             pairs.append(
