@@ -68,21 +68,43 @@ def test_a_name_tells_every_attribute_and_every_attribute_can_be_seen(family):
             assert (np.abs(drawn(other) - base).max(2) > 40).sum() >= 8, (key, value)
 
 
-def test_a_picture_is_the_same_wherever_it_is_drawn():
-    """Means of 4 x 4 parts, as one machine drew them: another may round a pixel of an edge otherwise, and no more."""
+# Mean brightness of the four quarters of one 64-pixel picture a family, as the published world drew them.
+QUARTERS = {
+    "car": [173.0, 183.1, 164.9, 181.4],
+    "bus": [186.9, 191.9, 133.0, 138.6],
+    "boat": [163.5, 148.7, 165.8, 157.5],
+    "aeroplane": [182.5, 163.0, 179.4, 142.4],
+    "train": [104.6, 99.2, 73.5, 77.9],
+    "mug": [157.3, 155.2, 131.2, 132.0],
+    "teapot": [139.0, 151.2, 160.2, 130.9],
+    "lamp": [210.3, 211.4, 121.7, 121.1],
+    "chair": [179.4, 162.8, 121.3, 119.1],
+    "clock": [193.0, 188.8, 134.2, 139.8],
+    "bottle": [179.5, 170.7, 141.6, 146.3],
+    "umbrella": [181.7, 188.4, 115.3, 188.1],
+    "backpack": [97.7, 99.6, 84.0, 103.5],
+    "bird": [166.9, 187.5, 138.6, 119.5],
+    "fish": [198.8, 183.7, 118.3, 111.5],
+    "butterfly": [142.1, 136.5, 137.4, 140.8],
+    "flower": [165.5, 179.0, 135.2, 132.7],
+    "house": [146.9, 150.4, 123.2, 126.4],
+    "shoe": [209.4, 189.0, 113.0, 100.9],
+    "lighthouse": [157.5, 179.9, 137.1, 130.4],
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_a_picture_is_the_same_wherever_it_is_drawn(family):
+    """Another machine may round a pixel of an edge differently, and no more: the world of the experiment stays."""
+    each = classes_of(family, 3, 0)[2]
+    quarters = np.asarray(picture(each, 5, 64), float).reshape(2, 32, 2, 32, 3).mean((1, 3)).mean(2)
+    assert np.abs(quarters.ravel() - QUARTERS[family.name]).max() < 0.5
+
+
+def test_a_picture_depends_on_its_seed_alone():
     each = classes_of(FAMILIES[0], 3, 0)[2]
     assert np.array_equal(picture(each, 5, 64), picture(each, 5, 64))
     assert not np.array_equal(picture(each, 5, 64), picture(each, 6, 64))
-    parts = np.asarray(picture(each, 5, 64), float).reshape(4, 16, 4, 16, 3).mean((1, 3)).mean(2)
-    assert np.abs(parts - EXPECTED).max() < 1.5
-
-
-EXPECTED = [
-    [186.3, 185.1, 183.5, 186.3],
-    [142.2, 178.5, 169.8, 193.0],
-    [152.9, 135.0, 152.7, 196.4],
-    [187.8, 184.0, 188.7, 188.0],
-]
 
 
 def test_the_same_scene_can_be_had_at_any_size():

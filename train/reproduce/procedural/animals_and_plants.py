@@ -1,17 +1,15 @@
-"""Birds, fish, butterflies and flowers, and shoes, houses and lighthouses of the procedural world."""
+"""Birds, fish, butterflies and flowers of the procedural world."""
 
 from __future__ import annotations
 
 import math
 
-from .household import CREAM, WOOD
-from .pen import Colour, Pen, arc, rounded, shaded, spokes
-from .vehicles import DARK, GLASS, Look
+from .pen import CREAM, DARK, Color, Look, Pen, arc, shaded, spokes
 
 LEAF = (70, 130, 60)
 
 
-def bird(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
+def bird(pen: Pen, look: Look, paint: Color, accent: Color) -> None:
     tail = {"forked": [(0.4, 0.1), (1.0, -0.1), (0.75, 0.18), (1.0, 0.42)],
             "fanned": [(0.4, 0.1), *arc(0.5, 0.15, 0.48, 0.4, -50, 50)],
             "long": [(0.4, 0.0), (1.0, 0.5), (0.9, 0.62), (0.3, 0.25)]}[look["tail"]]  # fmt: skip
@@ -31,7 +29,7 @@ def bird(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
     pen.polygon(arc(0.2, 0.1, 0.34, 0.22), shaded(paint, 0.75))
 
 
-def fish(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
+def fish(pen: Pen, look: Look, paint: Color, accent: Color) -> None:
     deep = 0.55 if look["body"] == "deep-bodied" else 0.3
     tail = {
         "forked": [(0.5, 0), (1.0, -0.5), (0.78, 0), (1.0, 0.5)],
@@ -51,7 +49,7 @@ def fish(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
     pen.oval(-0.64, -0.08, 0.05, 0.05, DARK, False)
 
 
-def butterfly(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
+def butterfly(pen: Pen, look: Look, paint: Color, accent: Color) -> None:
     for side in (-1, 1):
         upper = {"round": arc(0.5, -0.35, 0.45, 0.42), "pointed": [(0.05, -0.1), (0.95, -0.8), (0.8, 0.05)]}[
             look["wings"]
@@ -69,7 +67,7 @@ def butterfly(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
     pen.polygon(arc(0, 0.05, 0.09, 0.55), DARK)
 
 
-def flower(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
+def flower(pen: Pen, look: Look, paint: Color, accent: Color) -> None:
     pen.stroke([(0, 0), (0.03, 0.95)], 0.09, LEAF)
     for side in (-1, 1) if look["leaves"] == "two leaves" else (1,):
         pen.polygon([(0.02, 0.75), (side * 0.3, 0.42), (side * 0.6, 0.5), (side * 0.35, 0.72)], LEAF)
@@ -93,54 +91,3 @@ def flower(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
                      for t in (math.pi * 2 * i / 18 for i in range(18))]  # fmt: skip
         pen.polygon(petal, paint)
     pen.oval(0, -0.3, 0.2, 0.2, accent)
-
-
-def shoe(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
-    top = {"high": -0.85, "middling": -0.45, "low": -0.15}[
-        {"boot": "high", "trainer": "middling", "slipper": "low"}[look["cut"]]
-    ]
-    upper = [(0.3, top), (0.85, top), (0.88, 0.45), (-0.9, 0.45), *arc(-0.55, 0.4, 0.4, 0.36, 190, 270), (0.05, -0.02)]
-    pen.polygon(upper, paint)
-    pen.oval(0.58, top, 0.28, 0.07, shaded(paint, 0.5))
-    if look["closing"] == "laced":
-        for i in range(4):
-            x, y = -0.35 + i * 0.15, 0.08 - i * 0.06
-            pen.stroke([(x, y), (x + 0.14, y + 0.1)], 0.05, CREAM)
-    else:
-        pen.polygon([(-0.3, 0.05), (0.0, -0.02), (0.1, 0.4), (-0.15, 0.42)], shaded(paint, 0.6))
-    for i in range({"one": 1, "two": 2, "three": 3}[look["stripes"]]):
-        x = 0.25 + i * 0.17
-        pen.polygon([(x, 0.0), (x + 0.09, 0.0), (x - 0.01, 0.42), (x - 0.1, 0.42)], accent, False)
-    pen.box(-0.95, 0.44, 0.92, 0.6, accent, 0.07)
-
-
-def house(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
-    if look["chimney"] == "with a chimney":
-        pen.box(0.35, -0.95, 0.55, -0.3, (140, 80, 64))
-    pen.box(-0.7, -0.2, 0.7, 0.85, paint)
-    roof = {"gabled": [(-0.85, -0.15), (0, -0.85), (0.85, -0.15)], "flat": rounded(-0.82, -0.32, 0.82, -0.14),
-            "hipped": [(-0.85, -0.15), (-0.4, -0.7), (0.4, -0.7), (0.85, -0.15)]}[look["roof"]]  # fmt: skip
-    pen.polygon(roof, accent)
-    pen.box(-0.15, 0.35, 0.15, 0.85, WOOD)
-    for x in (-0.45, 0.45) if look["windows"] == "two" else (-0.45, 0, 0.45):
-        if look["panes"] == "arched":
-            pen.polygon([(x - 0.14, 0.26), *arc(x, 0.06, 0.14, 0.14, 180, 360), (x + 0.14, 0.26)], GLASS)
-        else:
-            pen.box(x - 0.14, -0.04, x + 0.14, 0.24, GLASS)
-            pen.stroke([(x, -0.04), (x, 0.24)], 0.03, CREAM)
-
-
-def lighthouse(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
-    tower = [(-0.26, -0.4), (0.26, -0.4), (0.42, 0.85), (-0.42, 0.85)]
-    pen.polygon(tower, CREAM)
-    pen.pattern(tower, look["pattern"], accent, 0.42 if look["pattern"] == "banded" else 0.28)
-    pen.box(-0.36, -0.48, 0.36, -0.38, DARK)
-    pen.box(-0.2, -0.72, 0.2, -0.48, (250, 226, 120))
-    top = {"domed": arc(0, -0.7, 0.26, 0.24, 180, 360), "pointed": [(-0.28, -0.7), (0, -1.0), (0.28, -0.7)],
-           "flat": rounded(-0.28, -0.8, 0.28, -0.7)}[look["top"]]  # fmt: skip
-    pen.polygon(top, shaded(paint, 0.8))
-    for y in (-0.15, 0.3) if look["windows"] == "two windows" else (0.05,):
-        pen.box(-0.07, y, 0.07, y + 0.18, DARK)
-    if look["annex"] == "with a cottage":
-        pen.box(0.3, 0.5, 0.95, 0.85, paint)
-        pen.polygon([(0.25, 0.52), (0.62, 0.22), (1.0, 0.52)], accent)

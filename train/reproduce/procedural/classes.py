@@ -1,6 +1,7 @@
-"""The twenty families of the procedural world and their classes: every class is a look, and its name says the look.
+"""The twenty families of the procedural world and their classes. A class is a combination of attributes, and its name
+spells them out.
 
-Siblings differ in one to five such attributes. A never-seen class can so be asked for by words that others taught."""
+Siblings differ in one to five attributes, so a prompt for a held-out class uses only words known from other classes."""
 
 from __future__ import annotations
 
@@ -11,10 +12,10 @@ from itertools import product
 
 from realrag.errors import RealRAGError
 
-from . import animals_and_plants, household, vehicles
-from .pen import Colour
+from . import animals_and_plants, buildings_and_shoes, household, vehicles
+from .pen import Color
 
-ACCENTS: dict[str, Colour] = {
+ACCENTS: dict[str, Color] = {
     "red": (205, 40, 40), "yellow": (240, 200, 40), "blue": (40, 80, 190), "green": (40, 150, 70), "pink": (235, 120, 170),
 }  # fmt: skip
 
@@ -23,8 +24,8 @@ CONSONANTS, VOWELS, SYLLABLES = "bdfgklmnprstvz", "aeiou", 3
 
 @dataclass(frozen=True)
 class Family:
-    """name: one word. says: the class's name, with attributes in braces; accent is one of ACCENTS. axes: attribute ->
-    values. draw(pen, look, paint, accent)."""
+    """A kind of object. `name` is one word, `says` a template of class names with attributes in braces, `axes` maps
+    each attribute to its values, and `draw(pen, look, paint, accent)` draws it. The accent is one of ACCENTS."""
 
     name: str
     says: str
@@ -34,26 +35,26 @@ class Family:
 
 @dataclass(frozen=True)
 class ClassOf:
-    """One fine class. look: attribute -> value, accent included."""
+    """One fine-grained class. `look` maps each attribute to its value, the accent included."""
 
     family: Family
     look: dict[str, str]
 
     @property
     def folder(self) -> str:
-        """Its name as a folder's, which the library reads as the class."""
+        """The name as a folder name, which the library reads as the class."""
         return self.name.replace(",", "").replace(" ", "-")
 
     @property
     def proper(self) -> str:
-        """What a generator knows it by: a made-up word and the family. As "Audi 100" does not, it does not say the
-        look; else a generator draws what it never saw by its name's words, and no reference is needed."""
-        dice = random.Random(f"proper/{self.name}")
-        return "".join(dice.choice(CONSONANTS) + dice.choice(VOWELS) for _ in range(SYLLABLES)) + f" {self.family.name}"
+        """The name that a generator learns: a made-up word and the family. Like "Audi 100", it does not describe the
+        appearance. A descriptive name would let the generator draw a never-seen class without a reference."""
+        rng = random.Random(f"proper/{self.name}")
+        return "".join(rng.choice(CONSONANTS) + rng.choice(VOWELS) for _ in range(SYLLABLES)) + f" {self.family.name}"
 
     @property
     def name(self) -> str:
-        """The words that ask for it, unlike those of any other class."""
+        """The descriptive name, unique to the class."""
         return " ".join(
             self.family.says.format(**{key.replace(" ", "_"): value for key, value in self.look.items()}).split()
         )
@@ -96,23 +97,24 @@ FAMILIES = (
     Family("flower", "flower with {petals} {tips} petals, a {accent} heart and {leaves}",
            {"petals": ("five", "eight", "twelve"), "tips": ("rounded", "pointed"), "leaves": ("one leaf", "two leaves")}, animals_and_plants.flower),
     Family("house", "house with a {roof} {accent} roof, {windows} {panes} windows {chimney}",
-           {"roof": ("gabled", "flat", "hipped"), "windows": ("two", "three"), "panes": ("square", "arched"), "chimney": ("", "with a chimney")}, animals_and_plants.house),
+           {"roof": ("gabled", "flat", "hipped"), "windows": ("two", "three"), "panes": ("square", "arched"), "chimney": ("", "with a chimney")}, buildings_and_shoes.house),
     Family("shoe", "{closing} {cut} shoe with {stripes} {accent} stripe",
-           {"closing": ("laced", "strapped"), "cut": ("boot", "trainer", "slipper"), "stripes": ("one", "two", "three")}, animals_and_plants.shoe),
+           {"closing": ("laced", "strapped"), "cut": ("boot", "trainer", "slipper"), "stripes": ("one", "two", "three")}, buildings_and_shoes.shoe),
     Family("lighthouse", "{pattern} lighthouse with a {top} top, {windows} and {accent} paint {annex}",
            {"pattern": ("banded", "striped", "chequered"), "top": ("domed", "pointed", "flat"), "windows": ("one window", "two windows"),
-            "annex": ("", "with a cottage")}, animals_and_plants.lighthouse),
+            "annex": ("", "with a cottage")}, buildings_and_shoes.lighthouse),
 )  # fmt: skip
 
 
 def classes_of(family: Family, count: int, seed: int) -> list[ClassOf]:
-    """`count` looks by chance, spread so that each value of each attribute comes about equally often."""
+    """`count` random classes of a family, balanced so that each value of each attribute appears about equally often.
+    RealRAGError if the family has fewer combinations."""
     axes = {**family.axes, "accent": tuple(ACCENTS)}
     looks = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
     if count > len(looks):
         raise RealRAGError(f"The family {family.name} has {len(looks)} looks, not {count}. Ask for fewer siblings.")
-    dice, chosen = random.Random(f"{seed}/{family.name}"), []
-    dice.shuffle(looks)
+    rng, chosen = random.Random(f"{seed}/{family.name}"), []
+    rng.shuffle(looks)
     seen: dict[tuple[str, str], int] = {}
     while len(chosen) < count:
         best = min(looks, key=lambda look: sum(seen.get(item, 0) ** 2 for item in look.items()))

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 
-from .pen import Colour, Pen, arc, rounded, shaded, spokes
-from .vehicles import DARK, METAL, Look
-
-WOOD, CREAM = (150, 104, 62), (245, 240, 226)
+from .pen import CREAM, DARK, METAL, WOOD, Color, Look, Pen, arc, rounded, shaded, spokes
 
 
-def mug(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
+def mug(pen: Pen, look: Look, paint: Color, accent: Color) -> None:
     if look["handle"] == "square":
         pen.stroke([(0.45, -0.35), (0.9, -0.35), (0.9, 0.35), (0.45, 0.35)], 0.13, shaded(paint, 0.8))
     else:
@@ -25,7 +22,7 @@ def mug(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
     pen.oval(0, -0.64, 0.46, 0.1, (70, 44, 28))
 
 
-def teapot(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
+def teapot(pen: Pen, look: Look, paint: Color, accent: Color) -> None:
     dark = shaded(paint, 0.85)
     spout = [(-0.4, 0.3), (-0.75, 0.05), (-0.98, -0.4), (-0.8, -0.4), (-0.45, -0.1)]
     if look["spout"] == "straight":
@@ -39,7 +36,7 @@ def teapot(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
     pen.oval(0, -0.6, 0.1, 0.1, accent)
 
 
-def lamp(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
+def lamp(pen: Pen, look: Look, paint: Color, accent: Color) -> None:
     pen.stroke([(0, -0.1), (0, 0.8)], 0.08, METAL)
     if look["base"] == "tripod":
         for x in (-0.42, 0, 0.42):
@@ -57,7 +54,7 @@ def lamp(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
     pen.box(-0.62 if look["shade"] != "drum" else -0.5, -0.14, 0.62 if look["shade"] != "drum" else 0.5, -0.03, accent)
 
 
-def chair(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
+def chair(pen: Pen, look: Look, paint: Color, accent: Color) -> None:
     splay = 0.18 if look["legs"] == "splayed" else 0.0
     for side in (-1, 1):
         pen.stroke([(side * 0.42, 0.2), (side * (0.42 + splay), 0.92)], 0.1, paint)
@@ -76,7 +73,7 @@ def chair(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
     pen.box(-0.52, -0.06, 0.52, 0.1, accent, 0.08)
 
 
-def clock(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
+def clock(pen: Pen, look: Look, paint: Color, accent: Color) -> None:
     if look["top"] == "two bells":
         for x in (-0.36, 0.36):
             pen.polygon(arc(x, -0.6, 0.26, 0.24, 180, 360), METAL)
@@ -98,7 +95,7 @@ def clock(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
     pen.oval(0, 0.05, 0.07, 0.07, accent)
 
 
-def bottle(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
+def bottle(pen: Pen, look: Look, paint: Color, accent: Color) -> None:
     body = {"slim": [(-0.12, -0.6), (0.12, -0.6), (0.14, -0.3), (0.3, -0.05), (0.3, 0.9), (-0.3, 0.9), (-0.3, -0.05), (-0.14, -0.3)],
             "broad": [(-0.15, -0.6), (0.15, -0.6), (0.15, -0.35), (0.55, -0.2), (0.55, 0.9), (-0.55, 0.9), (-0.55, -0.2), (-0.15, -0.35)],
             "pear-shaped": [(-0.12, -0.6), (0.12, -0.6), *arc(0, 0.4, 0.55, 0.52, -65, 245)]}[look["body"]]  # fmt: skip
@@ -113,7 +110,7 @@ def bottle(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
     pen.polygon([(x * 0.5, 0.42 + (y - 0.42) * 0.5) for x, y in label], accent)
 
 
-def umbrella(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
+def umbrella(pen: Pen, look: Look, paint: Color, accent: Color) -> None:
     foot = arc(0.14, 0.75, 0.14, 0.16, 180, 0) if look["handle"] == "curved" else [(0, 0.7), (0, 0.9)]
     pen.stroke([(0, -0.7), (0, 0.7), *foot], 0.07, WOOD)
     count = {"four": 4, "six": 6}[look["panels"]]
@@ -130,7 +127,7 @@ def umbrella(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
     pen.stroke([(0, -0.9), (0, -0.74)], 0.06, accent)
 
 
-def backpack(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
+def backpack(pen: Pen, look: Look, paint: Color, accent: Color) -> None:
     for side in (-1, 1):
         pen.stroke([(side * 0.3, -0.75), (side * 0.72, -0.3), (side * 0.62, 0.6)], 0.12, shaded(paint, 0.7))
     pen.stroke(arc(0, -0.75, 0.18, 0.18, 180, 360), 0.08, DARK)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from .pen import Colour, Pen, arc, rounded, shaded, spokes
+from .pen import DARK, GLASS, METAL, Color, Look, Pen, arc, rounded, shaded, spokes
 
-GLASS, TYRE, METAL, DARK = (176, 208, 222), (38, 38, 42), (188, 192, 198), (60, 60, 66)
-Look = dict[str, str]
+TIRE = (38, 38, 42)
 
 
 def wheel(pen: Pen, x: float, y: float, r: float, kind: str) -> None:
-    pen.oval(x, y, r, r, TYRE)
+    pen.oval(x, y, r, r, TIRE)
     if kind == "spoked":
         for a, b in spokes(x, y, 0, r * 0.75, 6):
             pen.stroke([a, b], 0.045, METAL)
@@ -17,7 +16,7 @@ def wheel(pen: Pen, x: float, y: float, r: float, kind: str) -> None:
         pen.oval(x, y, r * 0.62, r * 0.62, METAL)
 
 
-def car(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
+def car(pen: Pen, look: Look, paint: Color, accent: Color) -> None:
     roof = {"hatchback": [(-0.55, -0.1), (-0.3, -0.5), (0.6, -0.5), (0.85, -0.1)],
             "saloon": [(-0.6, -0.1), (-0.3, -0.48), (0.3, -0.48), (0.58, -0.1)],
             "pickup": [(-0.5, -0.1), (-0.3, -0.5), (0.08, -0.5), (0.1, -0.1)]}[look["body"]]  # fmt: skip
@@ -39,7 +38,7 @@ def car(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
     pen.oval(-0.88, 0.0, 0.06, 0.08, (250, 240, 180))
 
 
-def bus(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
+def bus(pen: Pen, look: Look, paint: Color, accent: Color) -> None:
     top = -0.75 if look["decks"] == "double-deck" else -0.32
     pen.box(-0.95, top, 0.95, 0.5, paint, 0.12)
     rows = [-0.2] if top > -0.5 else [-0.62, -0.12]
@@ -56,7 +55,7 @@ def bus(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
         wheel(pen, x, 0.52, 0.2, "disc")
 
 
-def boat(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
+def boat(pen: Pen, look: Look, paint: Color, accent: Color) -> None:
     hull = [(-0.9, 0.35), (0.9, 0.35), (0.6, 0.75), (-0.6, 0.75)]
     if look["hull"] == "round-hulled":
         hull = arc(0, 0.35, 0.88, 0.45, 0, 180)
@@ -73,7 +72,7 @@ def boat(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
     pen.polygon([(0, -0.95), (0.34, -0.86), (0, -0.76)], accent)
 
 
-def aeroplane(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
+def aeroplane(pen: Pen, look: Look, paint: Color, accent: Color) -> None:
     pen.polygon(rounded(-0.95, -0.14, 0.8, 0.14, 0.14), paint)
     pen.polygon([(0.5, -0.12), (0.72, -0.6), (0.95, -0.6), (0.85, 0.0)], accent)
     if look["tail"] == "high":
@@ -92,7 +91,7 @@ def aeroplane(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
         pen.stroke([(x - 0.18, y - 0.13), (x - 0.18, y + 0.13)], 0.035, DARK)
 
 
-def train(pen: Pen, look: Look, paint: Colour, accent: Colour) -> None:
+def train(pen: Pen, look: Look, paint: Color, accent: Color) -> None:
     pen.box(-0.85, -0.2, 0.45, 0.3, paint, 0.2)
     pen.box(0.3, -0.62, 0.85, 0.3, paint)
     pen.box(0.24, -0.72, 0.92, -0.6, accent)

@@ -1,8 +1,9 @@
-"""The procedural world as photos on disk: sets that share none, and which classes are held out from whom.
+"""The procedural world on disk: disjoint sets of photos, and which classes are held out from the generator and the
+retriever.
 
-DIR/library/known/CLASS and DIR/library/novel/CLASS, DIR/judge/CLASS, DIR/evaluation/CLASS, DIR/validation/CLASS, where
-asked for DIR/generator/NAME, by the names that a generator knows the classes by, labels.csv and world.json. `known` is
-what the retriever learns from; `novel` is only ever searched."""
+The folders are library/known/CLASS, library/novel/CLASS, judge/CLASS, evaluation/CLASS, validation/CLASS and, on
+request, generator/NAME with the made-up names. labels.csv and world.json lie beside them. The retriever learns from
+`known` only; `novel` is only searched."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from realrag.errors import RealRAGError
-from realrag.files import sha256_bytes, write_atomic
+from realrag.files import sha256_bytes, write_atomic, write_json
 from realrag.photos.decode import encode_jpeg
 
 from .classes import FAMILIES, ClassOf, classes_of
@@ -25,24 +26,24 @@ SETS = ("library", "judge", "evaluation", "validation", "generator")
 SPLITS = ("G-seen", "U1", "U2")
 LABELS, FACTS = "labels.csv", "world.json"
 COLUMNS = ("file", "class", "family", "set", "split")
-APART = 1_000_000  # between the seeds of two sets, so that no photo is in both
+APART = 1_000_000  # offset between the seeds of two sets, so that no photo is in both
 
 
 @dataclass(frozen=True)
 class World:
-    """What a procedural world holds: counts of classes, and of photos a class in each set."""
+    """The size of a procedural world: counts of classes, and of photos per class in each set."""
 
     families: int = 20
-    siblings: int = 12  # classes a family
-    unseen: int = 3  # of them U1: the generator never saw them, the retriever's training did (the paper's setting)
+    siblings: int = 12  # classes per family
+    unseen: int = 3  # of them U1: unseen by the generator, in the retriever's training photos (the paper's setting)
     novel: int = 2  # of them U2: seen by neither, only in the library
     seed: int = 0
-    size: int = 128  # pixels a side
+    size: int = 128  # pixels per side
     library: int = 60
     judge: int = 40
     evaluation: int = 20
-    validation: int = 6  # known classes alone: on them the starting encoder's headroom is found
-    generator: int = 0  # G-seen classes alone: to train a generator and its adapter on
+    validation: int = 6  # of known classes only: the starting encoder's headroom is tuned on them
+    generator: int = 0  # of G-seen classes only: for training a generator and its adapter
 
     def __post_init__(self) -> None:
         counts = self.library, self.judge, self.evaluation, self.validation, self.size
@@ -60,15 +61,15 @@ class World:
 
 
 def split_classes(world: World) -> list[tuple[ClassOf, str]]:
-    """Each class and its split, in order. In every family the values of all attributes but the accent are among the
-    G-seen classes', so that a held-out class is a new whole of known parts. RealRAGError where that cannot be."""
+    """Each class and its split, in order. Every attribute value except the accent also occurs in a G-seen class of the
+    family, so a held-out class is a new combination of known parts. RealRAGError if that is impossible."""
     found = []
     for family in FAMILIES[: world.families]:
         classes = classes_of(family, world.siblings, world.seed)
         values = {(key, value) for each in classes for key, value in each.look.items() if key != "accent"}
-        dice = random.Random(f"{world.seed}/{family.name}/held out")
+        rng = random.Random(f"{world.seed}/{family.name}/held out")
         for _ in range(1000):
-            held = dice.sample(range(len(classes)), world.unseen + world.novel)
+            held = rng.sample(range(len(classes)), world.unseen + world.novel)
             seen = {item for at, each in enumerate(classes) if at not in held for item in each.look.items()}
             if values <= seen:
                 break
@@ -82,7 +83,7 @@ def split_classes(world: World) -> list[tuple[ClassOf, str]]:
 
 
 def photos_of(world: World) -> list[tuple[str, ClassOf, int, str, str]]:
-    """(file, class, seed, set, split) of every photo; a file's name is its seed."""
+    """(file, class, seed, set, split) of every photo. The file name is the seed."""
     rows = []
     for each, split in split_classes(world):
         for number, name in enumerate(SETS):
@@ -97,8 +98,8 @@ def photos_of(world: World) -> list[tuple[str, ClassOf, int, str, str]]:
 
 
 def write_world(world: World, out: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> dict:
-    """The photos that are not there yet, then labels.csv and world.json, whose facts are returned. RealRAGError when
-    `out` holds another world."""
+    """Draws the missing photos, then writes labels.csv and world.json. Returns the content of world.json. RealRAGError
+    if `out` holds another world."""
     facts = {"kind": "procedural: drawn by a program, no photographs", "world": asdict(world), "classes": {}}
     for each, split in split_classes(world):
         facts["classes"][each.folder] = {
@@ -112,7 +113,7 @@ def write_world(world: World, out: Path, progress: Callable[[int, int], None] = 
     begun = out / FACTS
     if begun.is_file() and json.loads(begun.read_bytes()).get("sha256") != facts["sha256"]:
         raise RealRAGError(f"{out} holds another world. Name another folder, or delete it.")
-    write_atomic(_made(out, FACTS), (json.dumps(facts, indent=1) + "\n").encode())
+    write_json(_made(out, FACTS), facts)
     rows = photos_of(world)
     for done, (file, each, seed, *_) in enumerate(rows, 1):
         if not (out / file).is_file():
@@ -127,8 +128,8 @@ def write_world(world: World, out: Path, progress: Callable[[int, int], None] = 
 
 
 def read_proper_names(world: Path) -> dict[str, str]:
-    """{class: the name that a generator knows it by} of a world whose classes have one; {} of another. RealRAGError
-    when its world.json is damaged."""
+    """{class: the name that the generator learns}, empty for a world without such names. RealRAGError if world.json is
+    damaged."""
     if not (world / FACTS).is_file():
         return {}
     try:
@@ -146,7 +147,7 @@ def _made(out: Path, file: str) -> Path:
 
 
 def read_splits(world: Path) -> dict[str, tuple[str, str]]:
-    """{class: (family, split)} of a world's labels.csv, in its order. RealRAGError says what it lacks."""
+    """{class: (family, split)} in the order of labels.csv. RealRAGError if a column or the split is wrong."""
     try:
         with open(world / LABELS, encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
