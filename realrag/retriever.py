@@ -88,7 +88,7 @@ class Retriever:
         head_name = chosen.name if chosen else ""
         encoder = encoder or own_encoder(bundle, device)
         made_with = bundle.manifest.encoder
-        if not encoder.reads(made_with):
+        if not encoder.accepts_vectors_of(made_with):
             raise EncoderError(
                 f"{path} was made with the encoder {made_with['name']} ({made_with['fingerprint'][:12]}), loaded is "
                 f"{encoder.name} ({encoder.fingerprint[:12]}): the answers would be noise. Load the first, or index again."

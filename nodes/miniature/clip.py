@@ -11,8 +11,8 @@ from comfy.sd1_clip import escape_important, token_weights, unescape_important
 from comfy.supported_models_base import ClipTarget
 from torch import Tensor, nn
 
-from ...realrag.encoders.small import TextTower, load_small_encoder, words
-from ...realrag.encoders.small_encoder import SMALL_FILE
+from ...realrag.encoders.small import SMALL_FILE
+from ...realrag.encoders.small_net import TextTower, load_small_encoder, words
 from ...realrag.miniature.text import encode_prompts
 
 ENTRIES = ("l", "g", "t5xxl")  # what the prompt nodes of SD3 and Flux fill one by one; here each holds the same words

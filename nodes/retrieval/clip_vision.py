@@ -27,7 +27,7 @@ class RetrieverVision:
         encoder = self.managed.load()
         management.throw_exception_if_processing_interrupted()
         pictures = (image[..., :3].clamp(0, 1) * 255).round().to("cpu", torch.uint8).numpy()
-        seen = encoder.see(torch.stack([encoder.prepare(Image.fromarray(picture)) for picture in pictures]))
+        seen = encoder.encode_features(torch.stack([encoder.prepare(Image.fromarray(picture)) for picture in pictures]))
         return SimpleNamespace(
             image_embeds=seen.embeds, penultimate_hidden_states=seen.penultimate, last_hidden_state=seen.last
         )

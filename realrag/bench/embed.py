@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> dict:
     """
     import torch
 
-    from ..encoders.adaptive_batch import AtOnce
+    from ..encoders.adaptive_batch import AdaptiveBatch
     from ..encoders.load import load_encoder, on_device
     from ..encoders.open_clip import OpenClipEncoder
     from ..indexing.shards import Sizes, encode_all, prepare, shard_parts, suited
@@ -77,9 +77,9 @@ def run(args: argparse.Namespace) -> dict:
         if not photos:
             raise RealRAGError(f"No photo in {folder}. Give a folder of JPEG, PNG or WebP files.")
         pixels = torch.randint(0, 256, (batch, 3, encoder.preprocess.size, encoder.preprocess.size), dtype=torch.uint8)
-        at_once = AtOnce(batch)
-        at_once.encode(encoder, list(pixels))  # warms up, and finds the batch that fits
-        batch = at_once.size
+        adaptive = AdaptiveBatch(batch)
+        adaptive.encode(encoder, list(pixels))  # warms up, and finds the batch that fits
+        batch = adaptive.size
         parts = shard_parts(photos, encoder, Path(written), Sizes(), batch)
 
         def synthetic() -> None:

@@ -75,7 +75,7 @@ def paint_all(
     autoencoder, (features, judge) = load_autoencoder(autoencoder_file()), load_judge(check_there(judge_file()))
     labels = [judge.names.index(thing) for thing in things]
     photos = features.of(torch.stack([pixels(image) for image in library]))
-    states = encoder.see(torch.stack([encoder.prepare(item.image) for item in found])).penultimate
+    states = encoder.encode_features(torch.stack([encoder.prepare(item.image) for item in found])).penultimate
     families = families_there()
     for name in families:
         adapter = load_adapter(check_there(adapter_file(NAMES[name]))).float()

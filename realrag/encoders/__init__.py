@@ -1,4 +1,4 @@
-"""Photos and words -> vectors in one space, and what is put behind them. Knows no bundle, no index and no photo folder."""
+"""Encoders: photos and texts -> vectors in one space, and the reflective head behind them. Never imports bundles, indexes or photo folders."""
 
 from .base import Encoder
 from .load import load_encoder

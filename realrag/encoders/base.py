@@ -1,4 +1,4 @@
-"""Photos and words -> vectors in one space: any open_clip model, or the small encoder that ships with the plugin."""
+"""The interface of every encoder: photos and texts -> vectors in one space, and an identity for both."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from ..files import canonical_json, sha256_bytes
 from .preprocess import Preprocess
 
 
-class Seen(NamedTuple):
-    """What an image tower makes of B pictures, float32 on the CPU: the embeddings (B, D), and the states behind its
-    last block but one and behind its last, (B, L, E) row by row of its grid; None where the tower has no such states to
-    give."""
+class VisionFeatures(NamedTuple):
+    """Image features of B pictures, float32 on the CPU: the embeddings (B, D), and the hidden states (B, L, E) after
+    the second-to-last and the last block, row by row of the grid. None where a tower does not expose them."""
 
     embeds: Tensor
     penultimate: Tensor | None = None
@@ -28,8 +27,8 @@ class Seen(NamedTuple):
 
 
 def weights_sha256(module: torch.nn.Module, begin: str | tuple[str, ...] = "") -> str:
-    """Hash of the weights themselves (name, shape and fp32 bytes of each tensor whose name begins so), whatever file
-    they came in."""
+    """Hash of the weights, independent of their file: name, shape and fp32 bytes of each tensor whose name starts with
+    `begin`."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         if not name.startswith(begin):
@@ -44,8 +43,10 @@ def weights_sha256(module: torch.nn.Module, begin: str | tuple[str, ...] = "") -
 class Encoder(torch.nn.Module):
     """Two towers and their preprocessing. A Module, so that ComfyUI's model management can hold and move it.
 
-    `name`: what `load_encoder` takes; `dim`: D; `kind`: "small" or "open_clip". `portable`: the name alone is enough to
-    load it on another machine; where it is not, the weights must travel with the bundle.
+    `name`: what `load_encoder` takes. `dim`: D. `kind`: "small" or "open_clip". `portable`: the name alone loads it on
+    another machine; otherwise the weights must travel with the bundle. `image_prefixes`: how the names of the image
+    tower's weights begin. `tuned`: of an encoder trained further here: its base, its training, and the encoders whose
+    image vectors it still gives.
     """
 
     kind: str
@@ -53,15 +54,13 @@ class Encoder(torch.nn.Module):
     dim: int
     preprocess: Preprocess
     portable: bool = True
-    speaks: bool = True  # has a text tower
-    image_side: tuple[str, ...] = ()  # how the names of the image tower's weights begin
-    tuned: Mapping[str, Any] = MappingProxyType(
-        {}
-    )  # of an encoder trained further here: from what, how, and whose photo vectors it still gives
+    has_text_tower: bool = True
+    image_prefixes: tuple[str, ...] = ()
+    tuned: Mapping[str, Any] = MappingProxyType({})
 
     @cached_property
     def weights_sha256(self) -> str:
-        """Taken once, of the weights as they were loaded: a host may round them to half precision later."""
+        """Hash of the weights as loaded. Taken once: a host may round them to half precision later."""
         return weights_sha256(self)
 
     @cached_property
@@ -71,15 +70,16 @@ class Encoder(torch.nn.Module):
 
     @cached_property
     def image_fingerprint(self) -> str:
-        """The same of the image tower alone: equal ones give the same vectors to photos."""
+        """The fingerprint of the image tower alone: equal ones give photos the same vectors."""
         return sha256_bytes(
-            canonical_json({"weights": weights_sha256(self, self.image_side), "preprocess": asdict(self.preprocess)})
+            canonical_json(
+                {"weights": weights_sha256(self, self.image_prefixes), "preprocess": asdict(self.preprocess)}
+            )
         )
 
-    def reads(self, made_with: dict) -> bool:
-        """Whether the photo vectors of a bundle, made with this encoder entry of its manifest, are those of this
-        encoder: it is that encoder, or says that it differs from it in the text tower alone and still has the image
-        tower it had then."""
+    def accepts_vectors_of(self, made_with: dict) -> bool:
+        """Whether a bundle's image vectors are valid for this encoder: same fingerprint, or only the text tower was
+        tuned. `made_with`: the `encoder` entry of the bundle's manifest."""
         if made_with["fingerprint"] == self.fingerprint:
             return True
         named = self.tuned.get("photos_of")
@@ -103,41 +103,41 @@ class Encoder(torch.nn.Module):
 
     @property
     def place(self) -> tuple[torch.device, torch.dtype]:
-        """Where the weights are, and as what."""
+        """Device and dtype of the weights."""
         parameter = next(self.parameters())
         return parameter.device, parameter.dtype
 
     def prepare(self, image) -> Tensor:
-        """PIL image -> (3, S, S) uint8; cheap work for a decoding thread."""
+        """PIL image -> (3, S, S) uint8. Cheap; runs in the decoding threads."""
         return self.preprocess.pixels(image)
 
     @torch.inference_mode()
     def encode_images(self, pixels: Tensor) -> Tensor:
-        """(B, 3, S, S) uint8 -> (B, D) float32 on the CPU, as the image tower gives them (not of unit length)."""
+        """(B, 3, S, S) uint8 -> (B, D) float32 on the CPU, the raw output of the image tower (not normalized)."""
         device, dtype = self.place
-        return self._images(self.preprocess.normalise(pixels.to(device, non_blocking=True), dtype)).float().cpu()
+        return self._images(self.preprocess.normalize(pixels.to(device, non_blocking=True), dtype)).float().cpu()
 
     @torch.inference_mode()
-    def see(self, pixels: Tensor) -> Seen:
-        """(B, 3, S, S) uint8 -> the embeddings of `encode_images`, and what came before them."""
+    def encode_features(self, pixels: Tensor) -> VisionFeatures:
+        """(B, 3, S, S) uint8 -> the embeddings of `encode_images` and the hidden states behind them."""
         device, dtype = self.place
-        parts = self._see(self.preprocess.normalise(pixels.to(device, non_blocking=True), dtype))
-        return Seen(*(None if part is None else part.float().cpu() for part in parts))
+        parts = self._features(self.preprocess.normalize(pixels.to(device, non_blocking=True), dtype))
+        return VisionFeatures(*(None if part is None else part.float().cpu() for part in parts))
 
     @torch.inference_mode()
     def encode_texts(self, texts: list[str]) -> Tensor:
-        """B texts -> (B, D) float32 on the CPU, as the text tower gives them (not of unit length)."""
+        """B texts -> (B, D) float32 on the CPU, the raw output of the text tower (not normalized)."""
         return self._texts([str(text) for text in texts]).float().cpu()
 
     def _images(self, x: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def _see(self, x: Tensor) -> Seen:
-        return Seen(self._images(x))
+    def _features(self, x: Tensor) -> VisionFeatures:
+        return VisionFeatures(self._images(x))
 
     def _texts(self, texts: list[str]) -> Tensor:
         raise NotImplementedError
 
     def save_pretrained(self, folder: Path) -> list[Path]:
-        """Write what `load_encoder(folder)` needs into `folder`; returns the files. safetensors and JSON only."""
+        """Write the files that `load_encoder(folder)` needs, safetensors and JSON only. Returns their paths."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Finds the encoder that a name, a file or a folder stands for."""
+"""Loads an encoder by name, file or folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from .. import DEFAULT_ENCODER as SMALL
 from .base import Encoder
-from .small_encoder import SMALL_FILE, SmallEncoder
+from .small import SMALL_FILE, SmallEncoder
 
 
 def load_encoder(
@@ -21,7 +21,7 @@ def load_encoder(
     """Load an encoder by name.
 
     name: "realrag-small"; "ARCH:TAG" or "ARCH:FILE" of open_clip; a folder in open_clip's layout; or a small-encoder
-        file. folder: where the weights lie when the name alone does not say (a bundle's `encoder` folder).
+        file. folder: a folder that holds the weights (a bundle's `encoder` folder).
     device: see `on_device`. offline: never open a connection.
     Raises EncoderError.
     """
@@ -42,7 +42,7 @@ def load_encoder(
 
 
 def on_device(encoder: Encoder, device: str | torch.device) -> Encoder:
-    """The encoder, moved: fp32 on a CPU, bf16 (fp16 on cards without it) on a GPU."""
+    """Move the encoder: fp32 on a CPU, bf16 on a GPU (fp16 on cards without bf16)."""
     device = torch.device(device)
     if device.type != "cpu":
         half = torch.bfloat16 if device.type != "cuda" or torch.cuda.is_bf16_supported() else torch.float16

@@ -18,7 +18,7 @@ class OpenClipEncoder(Encoder):
     (open_clip_config.json + open_clip_model.safetensors). `untrained`: random weights, for timing only."""
 
     kind = "open_clip"
-    image_side = ("towers.visual.",)
+    image_prefixes = ("towers.visual.",)
     CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 
     def __init__(self, name: str, *, folder: Path | None = None, offline: bool = False, untrained: bool = False):

@@ -1,4 +1,4 @@
-"""A PIL picture -> the square of pixels an encoder was trained on (the three ways open_clip's models use)."""
+"""PIL picture -> the square of pixels that an encoder was trained on, in the three modes of open_clip."""
 
 from __future__ import annotations
 
@@ -11,19 +11,16 @@ from torch import Tensor
 from ..errors import EncoderError
 
 MODES = {
-    "crop": "shorter side to `size`, centre cut out (CLIP)",
-    "squash": "both sides to `size`, aspect not kept (SigLIP)",
+    "crop": "shorter side to `size`, center crop (CLIP)",
+    "squash": "both sides to `size`, aspect ratio not kept (SigLIP)",
     "pad": "longer side to `size`, the rest filled with black",
 }
 
-
-WIDEST = (
-    64  # times as long as it is wide; a 20,000 x 1 picture would otherwise be enlarged to gigabytes before the crop
-)
+WIDEST = 64  # aspect ratio; a 20,000 x 1 picture would otherwise be enlarged to gigabytes before the crop
 
 
 def _without_far_ends(image):
-    """Cut ends that a centre crop drops anyway from pictures thinner than 1 : WIDEST."""
+    """Cut off, from pictures thinner than 1 : WIDEST, ends that a center crop drops anyway."""
     width, height = image.size
     long = WIDEST * min(image.size)
     if max(image.size) <= long:
@@ -34,8 +31,7 @@ def _without_far_ends(image):
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How pixels are made: side length in pixels, mode (see MODES), resampling, and the mean and std per channel in
-    0..1."""
+    """Preprocessing: side length in pixels, mode (see MODES), resampling, and mean and std per channel in 0..1."""
 
     size: int
     mode: str = "crop"
@@ -80,7 +76,7 @@ class Preprocess:
             image = canvas
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
-    def normalise(self, pixels: Tensor, dtype: torch.dtype) -> Tensor:
+    def normalize(self, pixels: Tensor, dtype: torch.dtype) -> Tensor:
         """(B, 3, S, S) uint8 -> (B, 3, S, S) of `dtype`: (x / 255 - mean) / std."""
         mean = torch.tensor(self.mean, device=pixels.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=pixels.device).view(1, 3, 1, 1)

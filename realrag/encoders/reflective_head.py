@@ -1,5 +1,5 @@
-"""The reflective head: a small residual MLP after the image tower that moves photos away from what a generator already
-knows (paper, sec. 3.3; depth, residual and init are our choice, as the paper does not state them)."""
+"""The reflective head: a small residual MLP after the image tower. It moves photos away from what a generator already
+knows (paper, section 3.3; the paper does not state depth, residual and init: they are our choice)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ReflectiveHead(nn.Module):
     """(N, D) unit image vectors -> (N, D) unit vectors: unit(v + W2 gelu(W1 v + b1) + b2).
 
     W2 and b2 start at zero, so an untrained head is the identity and retrieval starts as plain cosine search.
-    `facts`: what it was trained for (generator, encoder fingerprint, configuration), kept in the file.
+    `facts`: metadata of its training (generator, encoder fingerprint, configuration), stored in the file.
     """
 
     def __init__(self, dim: int, hidden: int, facts: dict | None = None):
@@ -43,8 +43,8 @@ def save_head(head: ReflectiveHead, path: Path) -> None:
 
 
 def load_head(path: Path, dim: int, fingerprint: str = "") -> ReflectiveHead:
-    """Read a head for D = `dim` and, where given, for the encoder of this fingerprint; EncoderError when it is of
-    another kind, version, width or encoder."""
+    """Read a head for D = `dim` and, if given, for the encoder with this fingerprint. Raises EncoderError for another
+    format, version, width or encoder."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -53,10 +53,10 @@ def load_head(path: Path, dim: int, fingerprint: str = "") -> ReflectiveHead:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         facts = json.loads(metadata.get("facts", "{}"))
     except (OSError, SafetensorError, ValueError, RecursionError) as error:
-        raise EncoderError(f"{path} is not a readable head ({error}). Get it again, or train it again.") from None
+        raise EncoderError(f"{path} is not a readable head ({error}). Download it again, or train it again.") from None
     if (metadata.get("format"), metadata.get("version")) != (FORMAT, VERSION):
         raise EncoderError(
-            f"{path} says format {metadata.get('format')!r}, version {metadata.get('version')!r}; this RealRAG reads "
+            f"{path} has format {metadata.get('format')!r}, version {metadata.get('version')!r}; this RealRAG reads "
             f"{FORMAT!r}, version {VERSION!r}. Update RealRAG, or train the head again."
         )
     hidden = tensors["fc1.weight"].shape[0] if tensors.get("fc1.weight", torch.empty(0)).ndim == 2 else 0
@@ -65,7 +65,7 @@ def load_head(path: Path, dim: int, fingerprint: str = "") -> ReflectiveHead:
     if found != shapes or not hidden:
         raise EncoderError(f"{path} holds {found}, but the encoder gives vectors of {dim}. Use the head made for it.")
     if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
-        raise EncoderError(f"{path} holds numbers that are not finite. Get it again, or train it again.")
+        raise EncoderError(f"{path} holds numbers that are not finite. Download it again, or train it again.")
     head = ReflectiveHead(dim, hidden, facts if isinstance(facts, dict) else {})
     made_for = head.facts.get("encoder_fingerprint")
     if fingerprint and made_for and made_for != fingerprint:

@@ -1,207 +1,53 @@
-"""The small dual encoder that ships with RealRAG: MobileNet V1 (arXiv 1704.04861) for photos, a bag of hashed words and
-letter groups (fastText, arXiv 1607.04606) for sentences. Pure torch, no vocabulary file, no downloads."""
+"""The small encoder that ships with RealRAG, as an Encoder."""
 
 from __future__ import annotations
 
-import json
-import unicodedata
-import zlib
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
-import torch
-import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..errors import EncoderError
-from ..files import write_atomic
+from .. import DEFAULT_ENCODER as SMALL
+from .base import Encoder, VisionFeatures
+from .preprocess import Preprocess
 
-FORMAT, VERSION = "realrag-small-encoder", "1"
-
-# (channels out, stride) of the thirteen depthwise-separable blocks at width 1.0; before them a 3x3 stem to 32 channels.
-BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)) + 5 * ((512, 1),) + ((1024, 2), (1024, 1))
-
-LONGEST_WORD = 32  # letters; what follows adds nothing but tokens
-MOST_TOKENS = 1024  # a prompt of about 80 words
+SMALL_FILE = Path(__file__).parent.parent / "assets" / "small_encoder.safetensors"
 
 
-# Photos
+class SmallEncoder(Encoder):
+    """The default, and offline: a small dual encoder of our own (docs/model-card.md). Needs neither open_clip nor
+    torchvision."""
 
+    kind = "small"
+    FILE = "small_encoder.safetensors"
+    image_prefixes = ("towers.mobilenet.", "towers.projection.")
 
-def same_pad(x: Tensor, stride: int) -> Tensor:
-    """TensorFlow's SAME padding of (B, C, H, W) for a 3x3 kernel: an odd row goes below, an odd column right."""
-    (top, bottom), (left, right) = (
-        (total // 2, total - total // 2)
-        for total in (max((-(-n // stride) - 1) * stride + 3 - n, 0) for n in x.shape[-2:])
-    )
-    return F.pad(x, (left, right, top, bottom))
+    def __init__(self, path: Path, name: str = SMALL):
+        from .small_net import load_small_encoder
 
-
-class SeparableBlock(nn.Module):
-    """3x3 convolution of each channel alone, then 1x1 across channels, ReLU6 after both; batch norm is folded in."""
-
-    def __init__(self, channels_in: int, channels_out: int, stride: int):
         super().__init__()
-        self.stride = stride
-        self.depthwise = nn.Conv2d(channels_in, channels_in, 3, stride, groups=channels_in)
-        self.pointwise = nn.Conv2d(channels_in, channels_out, 1)
+        self.towers = load_small_encoder(path).eval()
+        self.name, self.dim = name, int(self.towers.config["dim"])
+        self.tuned = self.towers.tuned
+        self.portable = name == SMALL and not self.tuned
+        self.preprocess = Preprocess(**self.towers.config["preprocess"])
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu6(self.pointwise(F.relu6(self.depthwise(same_pad(x, self.stride)))))
+    def _images(self, x: Tensor) -> Tensor:
+        return self.towers.image_tower(x)
 
-
-class MobileNet(nn.Module):
-    """(B, 3, S, S) normalised -> (B, C, S/32, S/32). `front` and `back` part it, so that training can cache between."""
-
-    def __init__(self, width: float = 1.0):
-        super().__init__()
-        channels = [max(8, int(width * c)) for c in (32, *(c for c, _ in BLOCKS))]
-        self.stem = nn.Conv2d(3, channels[0], 3, 2)
-        self.blocks = nn.ModuleList(
-            SeparableBlock(channels[i], channels[i + 1], stride) for i, (_, stride) in enumerate(BLOCKS)
-        )
-        self.channels = channels
-
-    def front(self, x: Tensor, cut: int) -> Tensor:
-        """The stem and the blocks before `cut`; channels-last, in which depthwise convolutions run fastest on CPUs."""
-        x = F.relu6(self.stem(same_pad(x.contiguous(memory_format=torch.channels_last), 2)))
-        for block in self.blocks[:cut]:
-            x = block(x)
-        return x
-
-    def back(self, x: Tensor, cut: int) -> Tensor:
-        for block in self.blocks[cut:]:
-            x = block(x)
-        return x
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.back(self.front(x, 0), 0)
-
-
-# Sentences
-
-
-def words(text: str) -> list[str]:
-    """Lower-case, without accents, parted by punctuation, "-" and "_": "Crème-Fraîche!" -> ["creme", "fraiche"]."""
-    plain = "".join(c for c in unicodedata.normalize("NFKD", text).casefold() if not unicodedata.combining(c))
-    return "".join(c if c.isalnum() else " " for c in plain).split()
-
-
-def pieces(word: str) -> list[str]:
-    """The word and its groups of 3 to 5 letters, "<" and ">" its ends: an unknown word shares some with known ones."""
-    marked = f"<{word[:LONGEST_WORD]}>"
-    return [marked] + [marked[i : i + n] for n in (3, 4, 5) for i in range(len(marked) - n + 1) if n < len(marked)]
-
-
-def tokens_of(text: str, buckets: int) -> list[int]:
-    """Hash of every piece in 1 .. buckets-1; 0 is padding."""
-    hashed = (
-        1 + zlib.crc32(piece.encode("utf-8", "replace")) % (buckets - 1)
-        for word in words(text)
-        for piece in pieces(word)
-    )
-    return list(islice(hashed, MOST_TOKENS))
-
-
-class TextTower(nn.Module):
-    """(B, T) tokens -> (B, D): a mean of token embeddings weighted by a learned salience each, then a two-layer MLP."""
-
-    def __init__(self, buckets: int, width: int, dim: int):
-        super().__init__()
-        self.embedding = nn.Embedding(buckets, width, padding_idx=0)
-        self.salience = nn.Embedding(buckets, 1, padding_idx=0)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, dim))
-        nn.init.zeros_(self.salience.weight)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        known = (tokens != 0).unsqueeze(-1)  # (B, T, 1)
-        weight = self.salience(tokens).exp() * known
-        weight = weight / weight.sum(1, keepdim=True).clamp_min(1e-6)  # no token at all: the zero vector goes on
-        return self.mlp((weight * self.embedding(tokens)).sum(1))
-
-    @torch.no_grad()
-    def silence(self, heard: Tensor) -> None:
-        """Quiets all tokens but those `heard` in training, so that an unknown word hardly blurs the known ones."""
-        unheard = torch.ones(len(self.embedding.weight), dtype=torch.bool)
-        unheard[heard] = False
-        self.embedding.weight[unheard], self.salience.weight[unheard] = 0.0, -4.0
-
-
-# Both
-
-
-class SmallDualEncoder(nn.Module):
-    """The two towers. `config` rebuilds them: dim, width, buckets, text_width and, for the caller, preprocess. `tuned`:
-    what a file says of the encoder it was trained from, if it was."""
-
-    def __init__(self, config: dict[str, Any]):
-        super().__init__()
-        self.config, self.tuned = config, {}
-        self.mobilenet = MobileNet(config["width"])
-        self.projection = nn.Linear(self.mobilenet.channels[-1], config["dim"])
-        self.text = TextTower(config["buckets"], config["text_width"], config["dim"])
-
-    def pool(self, features: Tensor) -> Tensor:
-        """(B, C, h, w) of the last block -> (B, D)."""
-        return self.projection(features.mean((2, 3)))
-
-    def image_tower(self, x: Tensor) -> Tensor:
-        """(B, 3, S, S) float, normalised by config["preprocess"] -> (B, D), not unit."""
-        return self.pool(self.mobilenet(x))
-
-    def text_tower(self, tokens: Tensor) -> Tensor:
-        """(B, T) int64 from `tokenize` -> (B, D), not unit."""
-        return self.text(tokens)
-
-    def tokenize(self, texts: list[str]) -> Tensor:
-        """Any sentences -> (B, T) int64, T the longest of them; never empty."""
-        rows = [tokens_of(text, self.config["buckets"]) for text in texts]
-        length = max([1, *map(len, rows)])
-        return torch.tensor([row + [0] * (length - len(row)) for row in rows], dtype=torch.int64).reshape(
-            len(rows), length
+    def _features(self, x: Tensor) -> VisionFeatures:
+        tower, cut = self.towers.mobilenet, len(self.towers.mobilenet.blocks) - 1
+        penultimate = tower.front(x, cut)
+        last = tower.back(penultimate, cut)
+        return VisionFeatures(
+            self.towers.pool(last), *(state.flatten(2).transpose(1, 2) for state in (penultimate, last))
         )
 
+    def _texts(self, texts: list[str]) -> Tensor:
+        return self.towers.text_tower(self.towers.tokenize(texts).to(self.place[0]))
 
-def save_small_encoder(
-    model: SmallDualEncoder, path: Path, about: dict[str, Any] | None = None, tuned: dict[str, Any] | None = None
-) -> None:
-    """fp16 weights; the config, and what `about` tells of the training and `tuned` of the encoder it began from, as
-    JSON in the metadata."""
-    state = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
-    metadata = {"format": FORMAT, "version": VERSION, "config": json.dumps(model.config, sort_keys=True)}
-    if about:
-        metadata["training"] = json.dumps(about, sort_keys=True)
-    if tuned:
-        metadata["tuned"] = json.dumps(tuned, sort_keys=True)
-    data = save(state, metadata)
-    # safetensors puts the metadata in any order; sorted, the same weights make the same file.
-    end = 8 + int.from_bytes(data[:8], "little")
-    header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    write_atomic(path, len(header).to_bytes(8, "little") + header + data[end:])
+    def save_pretrained(self, folder: Path) -> list[Path]:
+        from .small_net import save_small_encoder
 
-
-def load_small_encoder(path: Path) -> SmallDualEncoder:
-    """fp32 and in eval mode. Raises EncoderError when the file is not a small encoder of this version."""
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name).float() for name in file.keys()}
-    except Exception as error:  # safetensors has its own error, and the file system its many
-        raise EncoderError(f"{path} cannot be read as safetensors ({error}). Fetch or train it again.") from error
-    if (found := (metadata.get("format"), metadata.get("version"))) != (FORMAT, VERSION):
-        raise EncoderError(
-            f"{path} says format and version {found}; this RealRAG reads {(FORMAT, VERSION)}. Update one of them."
-        )
-    try:
-        model = SmallDualEncoder(json.loads(metadata["config"]))
-        model.load_state_dict(state)
-        model.tuned = dict(json.loads(metadata.get("tuned", "{}")))
-    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        raise EncoderError(
-            f"{path} does not hold the weights its config describes ({error}). Fetch or train it again."
-        ) from error
-    return model.to(memory_format=torch.channels_last).eval()
+        folder.mkdir(parents=True, exist_ok=True)
+        save_small_encoder(self.towers, folder / self.FILE, tuned=self.tuned)
+        return [folder / self.FILE]

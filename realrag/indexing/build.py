@@ -217,7 +217,7 @@ def _source(reuse: Path | None, encoder: Encoder, sizes: Sizes | None) -> Bundle
     if reuse is None:
         return None
     source = Bundle(reuse)
-    if not encoder.reads(source.manifest.encoder):
+    if not encoder.accepts_vectors_of(source.manifest.encoder):
         raise EncoderError(
             f"The photo vectors of {reuse} are of the encoder {source.manifest.encoder['name']}, and {encoder.name} has another "
             "image tower. Leave --reuse away: the photos must be encoded again."

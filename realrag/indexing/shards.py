@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..encoders.adaptive_batch import AtOnce
+from ..encoders.adaptive_batch import AdaptiveBatch
 from ..encoders.base import Encoder
 from ..errors import PhotoError
 from ..files import canonical_json, sha256_bytes, write_atomic
@@ -66,7 +66,9 @@ def suited(encoder: Encoder, batch: int, workers: int, processes: int = 1) -> tu
     return batch or (32 if on_cpu else SHARD), workers or (4 if on_cpu else cores)
 
 
-def encode_shard(prepared, encoder: Encoder, batch: int, at_once: AtOnce, tick: Callable[[], None] = lambda: None):
+def encode_shard(
+    prepared, encoder: Encoder, batch: int, adaptive: AdaptiveBatch, tick: Callable[[], None] = lambda: None
+):
     """One shard -> (items, {sha256: (reason, message)}). Batches are cut by position, so a resumed run gives equal
     bytes.
 
@@ -77,7 +79,7 @@ def encode_shard(prepared, encoder: Encoder, batch: int, at_once: AtOnce, tick: 
     waiting: list[tuple[Candidate, tuple]] = []
 
     def flush() -> None:
-        vectors = at_once.encode(encoder, [pixels for _, (pixels, _, _) in waiting])
+        vectors = adaptive.encode(encoder, [pixels for _, (pixels, _, _) in waiting])
         for (candidate, (_, picture, thumbnail)), vector in zip(
             waiting, vectors.to(torch.float16).numpy(), strict=True
         ):
@@ -183,12 +185,12 @@ def encode_all(
         except PhotoError as error:
             return candidate, error
 
-    at_once = AtOnce(batch)
+    adaptive = AdaptiveBatch(batch)
     candidates = (candidate for _, part in missing for candidate in part)
     with closing(in_order(candidates, work, workers, batch + 2 * workers)) as prepared:
         for path, part in missing:
             here = islice(prepared, len(part))
-            items, rejected = encode_shard(here, encoder, batch, at_once, lambda: progress(done, total))
+            items, rejected = encode_shard(here, encoder, batch, adaptive, lambda: progress(done, total))
             write_shard(path, items, rejected, encoder.dim)
             done += len(part)
             progress(done, total)

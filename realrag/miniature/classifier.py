@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ..encoders.small import MobileNet
+from ..encoders.small_net import MobileNet
 from ..errors import RealRAGError
 from ..files import sorted_header, write_atomic
 

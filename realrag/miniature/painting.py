@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..adapters.hooks import Steered
-from ..encoders.small import TextTower
+from ..encoders.small_net import TextTower
 from . import flux, sd3
 from .autoencoder import Autoencoder
 from .sampling import LATENT, sample

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..encoders.small import TextTower, tokens_of, words
+from ..encoders.small_net import TextTower, tokens_of, words
 
 LENGTH = 16  # states of a prompt: one for the whole sentence, then one a word
 

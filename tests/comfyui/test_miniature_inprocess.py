@@ -88,7 +88,7 @@ def test_a_picture_is_the_one_that_plain_torch_samples_from_the_same_noise(plugi
     sampling = plugin("realrag.miniature.sampling")
     net = plugin("realrag.miniature.generator").load_generator(folder / f"{FAMILIES[name]}.safetensors")
     encode = plugin("realrag.miniature.text").encode_prompts
-    tower = plugin("realrag.encoders.small").load_small_encoder(plugin("realrag.encoders.base").SMALL_FILE).text
+    tower = plugin("realrag.encoders.small_net").load_small_encoder(plugin("realrag.encoders.small").SMALL_FILE).text
     texts = (encode(tower, [text]) for text in ("a red apple", "milk"))
     ours = sampling.sample(net, noise, *texts, steps=4, cfg=3.0)
     family = sampling.FAMILIES[FAMILIES[name]]
@@ -108,7 +108,7 @@ def test_the_sampler_shifts_the_noise_as_the_family_does(load, name):
 def test_the_text_encoder_gives_what_the_miniatures_were_trained_on(plugin, load, name):
     clip = load(name)[1]
     encode = plugin("realrag.miniature.text").encode_prompts
-    tower = plugin("realrag.encoders.small").load_small_encoder(plugin("realrag.encoders.base").SMALL_FILE).text
+    tower = plugin("realrag.encoders.small_net").load_small_encoder(plugin("realrag.encoders.small").SMALL_FILE).text
     for text in (
         "Conference pears, fresh!",
         "",
@@ -264,9 +264,9 @@ def test_a_picture_with_a_reference_is_the_one_that_plain_torch_samples(
     )
     latent = sample(steered, *(prompt(clip, said) for said in text), steps=3, cfg=3.0, seed=5)["samples"]
 
-    encoder = plugin("realrag.encoders.base").load_encoder()
+    encoder = plugin("realrag.encoders.load").load_encoder()
     pixels = encoder.prepare(Image.fromarray((photo(1)[0] * 255).round().to(torch.uint8).numpy()))
-    features = encoder.see(pixels[None]).penultimate
+    features = encoder.encode_features(pixels[None]).penultimate
     net = plugin("realrag.miniature.generator").load_generator(folder / f"{family}.safetensors")
     adapter = plugin("realrag.adapters").load_adapter(folder / f"{family}_adapter.safetensors")
     painting = plugin("realrag.miniature.painting")

@@ -20,7 +20,7 @@ TOKENS = 36  # 192 pixels at 32 to a place
 
 @pytest.fixture(scope="module")
 def encoder(plugin):
-    return plugin("realrag.encoders.base").load_encoder()
+    return plugin("realrag.encoders.load").load_encoder()
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def hidden_of(encoder):
     from PIL import Image
 
     pixels = (photo(1)[0] * 255).round().to(torch.uint8).numpy()
-    return encoder.see(encoder.prepare(Image.fromarray(pixels))[None]).penultimate.double()
+    return encoder.encode_features(encoder.prepare(Image.fromarray(pixels))[None]).penultimate.double()
 
 
 def test_spatial_xlabs_tokens_of_the_retrievers_encoder_add_the_formula(world, vision, encoder, tmp_path):

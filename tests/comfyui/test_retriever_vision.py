@@ -21,7 +21,7 @@ class Encoder(torch.nn.Module):
 
         return torch.from_numpy(numpy.array(image.resize((8, 8)))).permute(2, 0, 1)
 
-    def see(self, pixels):
+    def encode_features(self, pixels):
         embeds = pixels.flatten(1).float() @ self.weight.T / 2550
         return SimpleNamespace(embeds=embeds, penultimate=None, last=None)
 

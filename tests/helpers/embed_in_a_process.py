@@ -79,7 +79,7 @@ def before(owner, name, check):
 
 def arm(point):
     if point == "first-batch":
-        before(embeddings.AtOnce, "encode", end_when(1, lambda *given: True))
+        before(embeddings.AdaptiveBatch, "encode", end_when(1, lambda *given: True))
     elif point == "third-shard-half-written":  # it lies whole in its temporary file and is not yet in place
 
         def in_work(source, target):

@@ -2,7 +2,7 @@
 
 import torch
 
-from realrag.encoders.base import Encoder, Seen
+from realrag.encoders.base import Encoder, VisionFeatures
 from realrag.encoders.preprocess import Preprocess
 
 WORDS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "white": (1, 1, 1), "yellow": (1, 1, 0)}
@@ -24,9 +24,9 @@ class ColourEncoder(Encoder):
         grid = torch.nn.functional.adaptive_avg_pool2d(x, 2).flatten(1)
         return self.weight * torch.cat([grid, torch.full((len(x), 1), 0.1)], 1)
 
-    def _see(self, x):
+    def _features(self, x):
         grid = torch.nn.functional.adaptive_avg_pool2d(x, 2).flatten(2).transpose(1, 2)
-        return Seen(self._images(x), self.weight * grid, 2 * self.weight * grid)
+        return VisionFeatures(self._images(x), self.weight * grid, 2 * self.weight * grid)
 
     def _texts(self, texts):
         rows = []

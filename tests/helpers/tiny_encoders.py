@@ -4,7 +4,7 @@ import json
 
 import torch
 
-from realrag.encoders.small import SmallDualEncoder, save_small_encoder
+from realrag.encoders.small_net import SmallDualEncoder, save_small_encoder
 
 TINY = {
     "embed_dim": 24,

@@ -125,7 +125,7 @@ def _kept(path: Path, views, make: Callable[[list], np.ndarray], progress: Calla
 
 
 def _features(encoder: Encoder, images: list) -> np.ndarray:
-    hidden = encoder.see(torch.stack([encoder.prepare(image) for image in images])).penultimate
+    hidden = encoder.encode_features(torch.stack([encoder.prepare(image) for image in images])).penultimate
     if hidden is None:
         raise RealRAGError(
             f"The encoder {encoder.name} gives no spatial states. Use a small encoder, such as realrag-small."

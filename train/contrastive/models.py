@@ -97,7 +97,9 @@ class TextModel(_Tower):
         self.texts = list(texts)
         self.encoder.requires_grad_(True)
         used = self._used(self.encoder._texts(["a photo"]))
-        shared = [name for name in used if name.startswith(encoder.image_side)] if encoder.image_side else list(used)
+        shared = (
+            [name for name in used if name.startswith(encoder.image_prefixes)] if encoder.image_prefixes else list(used)
+        )
         if not used or shared:
             why = f"shares {shared[0]} with the vision tower" if shared else "has no weights that can be trained"
             raise EncoderError(f"The text tower of {encoder.name} {why}. Use the mode head, lora or full.")
@@ -125,8 +127,8 @@ class VisionModel(_Tower):
         if config.mode == "lora":
             self.encoder.requires_grad_(False)
             weights = (
-                add_lora(self.encoder, encoder.image_side, config.lora_rank, config.lora_alpha)
-                if encoder.image_side
+                add_lora(self.encoder, encoder.image_prefixes, config.lora_rank, config.lora_alpha)
+                if encoder.image_prefixes
                 else {}
             )
         else:
@@ -161,7 +163,7 @@ class VisionModel(_Tower):
         return self.encoder.prepare(image)
 
     def encode(self, inputs: Tensor) -> Tensor:
-        pixels = self.encoder.preprocess.normalise(inputs.to(self.device, non_blocking=True), torch.float32)
+        pixels = self.encoder.preprocess.normalize(inputs.to(self.device, non_blocking=True), torch.float32)
         with self._half():
             seen = self.encoder._images(pixels)
         return F.normalize(seen.float(), dim=1)

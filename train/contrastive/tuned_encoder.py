@@ -17,7 +17,7 @@ from realrag.bundle.bundle import Bundle, unit_rows
 from realrag.encoders.base import Encoder
 from realrag.encoders.load import load_encoder
 from realrag.encoders.open_clip import OpenClipEncoder
-from realrag.encoders.small_encoder import SmallEncoder
+from realrag.encoders.small import SmallEncoder
 from realrag.errors import EncoderError, RealRAGError
 from realrag.files import fsync_folder
 from realrag.photos.scan import in_order
@@ -43,7 +43,9 @@ def words_of(base: Encoder, mode: str, facts: dict) -> dict:
     words = {"mode": mode, "base": base.fingerprint, "base_name": base.name, "facts": facts, "photos_of": []}
     if mode == "text":
         earlier = [
-            fingerprint for fingerprint in base.tuned.get("photos_of", []) if base.reads({"fingerprint": fingerprint})
+            fingerprint
+            for fingerprint in base.tuned.get("photos_of", [])
+            if base.accepts_vectors_of({"fingerprint": fingerprint})
         ]
         words["photos_of"] = [*earlier, base.fingerprint]
         words["image_fingerprint"] = base.image_fingerprint
@@ -63,7 +65,7 @@ def write_tuned(encoder: Encoder, out: Path) -> Encoder:
     fsync_folder(part)
     written = load_encoder(str(part))
     for fingerprint in words["photos_of"]:
-        if not written.reads({"fingerprint": fingerprint}):
+        if not written.accepts_vectors_of({"fingerprint": fingerprint}):
             raise EncoderError(
                 f"The image tower of {encoder.name} changed while it was written. Load it from its file, and again."
             )
@@ -105,7 +107,7 @@ def tuned_vectors(encoder: Encoder, bundle: Bundle, texts: list[str]) -> TunedVe
     """The bundle's own vectors where they are this encoder's; else its pictures are encoded."""
     said = [encoder.encode_texts(texts[at : at + BATCH]) for at in range(0, len(texts), BATCH)]
     photos = bundle.embeddings
-    if not encoder.reads(bundle.manifest.encoder):
+    if not encoder.accepts_vectors_of(bundle.manifest.encoder):
         prepared = in_order(bundle.records, lambda record: encoder.prepare(bundle.image(record)), DECODERS, 2 * BATCH)
         waiting, seen = [], []
         for pixels in prepared:

@@ -138,7 +138,7 @@ def _rows(pictures: Sequence[Picture], library: Bundle) -> tuple[tuple[int, ...]
 def _said(pictures: Sequence[Picture], asked: np.ndarray, real: Photos, encoder: Encoder):
     """Vectors of the prompts, picture by picture; for each real photo the mean of those of its class; the judge by
     names. None three times for an encoder without a text tower."""
-    if not encoder.speaks:
+    if not encoder.has_text_tower:
         return None, None, None
     prompts = sorted({p.prompt for p in pictures})
     each = dict(zip(prompts, text_vectors(prompts, encoder), strict=True))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from realrag.encoders.load import load_encoder
-from realrag.encoders.small import TextTower
+from realrag.encoders.small_net import TextTower
 from realrag.errors import RealRAGError
 from realrag.files import sha256_file
 from realrag.miniature.autoencoder import load_autoencoder

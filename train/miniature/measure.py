@@ -110,7 +110,7 @@ class Plan:
         made = []
         for photo in self.references(wrong):
             image = open_photo(self.tested.photos.photos[photo].path, OPENED)
-            made.append(encoder.see(encoder.prepare(image)[None]).penultimate.half())
+            made.append(encoder.encode_features(encoder.prepare(image)[None]).penultimate.half())
         return torch.cat(made).float()
 
 

@@ -27,7 +27,7 @@ CELLS, TURNS = 8, 8
 class PictureEncoder(Encoder):
     """An encoder without a text tower."""
 
-    kind, speaks = "judge", False
+    kind, has_text_tower = "judge", False
 
 
 class GradientEncoder(PictureEncoder):
@@ -102,7 +102,7 @@ def teach(
     for epoch in range(epochs):
         dice = torch.Generator().manual_seed(seed * 1000 + epoch)
         for rows in torch.randperm(len(pixels), generator=dice).split(batch):
-            x = encoder.preprocess.normalise(_moved(pixels[rows], dice), torch.float32)
+            x = encoder.preprocess.normalize(_moved(pixels[rows], dice), torch.float32)
             loss = F.cross_entropy(last(encoder._images(x)), code[rows], label_smoothing=0.05)
             optimiser.zero_grad()
             loss.backward()

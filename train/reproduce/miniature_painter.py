@@ -52,7 +52,7 @@ class MiniaturePainter:
     def see(self, reference: Reference) -> Tensor:
         """(L, E)"""
         if reference.id not in self.states:
-            seen = self.encoder.see(self.encoder.prepare(reference.image)[None]).penultimate
+            seen = self.encoder.encode_features(self.encoder.prepare(reference.image)[None]).penultimate
             self.states[reference.id] = seen[0].half()
         return self.states[reference.id].float()
 

@@ -177,7 +177,7 @@ class Run(Staged):
             shutil.rmtree(partial)
         build(
             Path(data.photos), partial, encoder, captions=Path(data.captions) if data.captions else None,
-            sizes=Sizes(picture=data.picture_size), reuse=self.library if encoder.reads(library.encoder) else None,
+            sizes=Sizes(picture=data.picture_size), reuse=self.library if encoder.accepts_vectors_of(library.encoder) else None,
             progress=self.in_time,
         )  # fmt: skip
         shutil.rmtree(self.retriever, ignore_errors=True)

@@ -17,7 +17,7 @@ toys. Asked for anything else it still answers, by words and parts of words it h
 | phrases | lower-cased words and their groups of 3 to 5 letters, hashed; a weighted mean of their embeddings; two-layer MLP |
 | size | {parameters} million weights, {megabytes} MB in fp16 |
 | file | `realrag/assets/small_encoder.safetensors`, its config and training settings in the metadata |
-| code | `realrag/encoders/small.py`; needs torch and safetensors only |
+| code | `realrag/encoders/small_net.py`; needs torch and safetensors only |
 
 ## What it learnt from
 

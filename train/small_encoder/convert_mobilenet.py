@@ -1,4 +1,4 @@
-"""MobileNet V1 from its quantised TFLite file -> safetensors under the names of `realrag.encoders.small.MobileNet`."""
+"""MobileNet V1 from its quantised TFLite file -> safetensors under the names of `realrag.encoders.small_net.MobileNet`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
-from realrag.encoders.small import MobileNet
+from realrag.encoders.small_net import MobileNet
 from realrag.files import write_atomic
 
 from .tflite import read_convolutions

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from realrag.encoders.small import load_small_encoder, save_small_encoder
+from realrag.encoders.small_net import load_small_encoder, save_small_encoder
 from realrag.errors import RealRAGError
 
 from .captioned_photos import PhotoSet

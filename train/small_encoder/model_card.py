@@ -16,8 +16,8 @@ from torch import Tensor
 
 from realrag.encoders.base import Encoder
 from realrag.encoders.load import load_encoder
-from realrag.encoders.small import MobileNet
-from realrag.encoders.small_encoder import SMALL_FILE
+from realrag.encoders.small import SMALL_FILE
+from realrag.encoders.small_net import MobileNet
 
 from .captioned_photos import QUERY, Photo, PhotoSet, read_grocery
 from .card_text import TEXT

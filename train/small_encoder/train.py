@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from realrag.encoders.small import SmallDualEncoder, save_small_encoder
+from realrag.encoders.small_net import SmallDualEncoder, save_small_encoder
 
 from .captioned_photos import (  # fmt: skip
     QUERY,

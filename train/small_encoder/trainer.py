@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from realrag.encoders.small import SmallDualEncoder
+from realrag.encoders.small_net import SmallDualEncoder
 from realrag.files import canonical_json, sha256_bytes
 
 from .captioned_photos import PhotoSet, every_text, is_true, sample_text

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
-from realrag.encoders.small import MobileNet
+from realrag.encoders.small_net import MobileNet
 
 from .captioned_photos import Photo
 

@@ -115,7 +115,7 @@ def test_the_small_encoder_gives_its_last_two_grids_and_they_lead_to_its_embeddi
     encoder = load_encoder()
     image = Image.effect_noise((90, 60), 80).convert("RGB")
     pixels = encoder.prepare(image)[None]
-    seen = encoder.see(pixels)
+    seen = encoder.encode_features(pixels)
     assert seen.penultimate.shape == seen.last.shape == (1, 36, 1024)
     torch.testing.assert_close(seen.embeds, encoder.encode_images(pixels))
     tower = encoder.towers
@@ -128,5 +128,5 @@ def test_the_small_encoder_gives_its_last_two_grids_and_they_lead_to_its_embeddi
 
 def test_an_encoder_without_a_grid_gives_its_embedding_alone(encoder):
     pixels = torch.full((1, 3, 16, 16), 200, dtype=torch.uint8)
-    seen = Encoder.see(type("Plain", (type(encoder),), {"_see": Encoder._see})(), pixels)
+    seen = Encoder.encode_features(type("Plain", (type(encoder),), {"_features": Encoder._features})(), pixels)
     assert torch.equal(seen.embeds, encoder.encode_images(pixels)) and seen.penultimate is None and seen.last is None

@@ -14,7 +14,7 @@ def test_the_loops_run_over_the_same_photos_with_the_batch_that_fits(monkeypatch
     monkeypatch.setattr(realrag.indexing.shards, "SHARD", 8)
     encoder, shards = Cramped(most), []
     write = realrag.indexing.shards.write_shard
-    monkeypatch.setattr("realrag.encoders.base.load_encoder", lambda name, device: encoder)
+    monkeypatch.setattr("realrag.encoders.load.load_encoder", lambda name, device: encoder)
     monkeypatch.setattr(
         realrag.indexing.shards, "write_shard", lambda path, *rest: (shards.append(path), write(path, *rest))
     )
@@ -27,7 +27,7 @@ def test_the_loops_run_over_the_same_photos_with_the_batch_that_fits(monkeypatch
 
 
 def test_the_report_names_device_batch_and_threads(photos, monkeypatch, capsys):
-    monkeypatch.setattr("realrag.encoders.base.load_encoder", lambda name, device: ColourEncoder())
+    monkeypatch.setattr("realrag.encoders.load.load_encoder", lambda name, device: ColourEncoder())
     assert main(["bench", "embed", "--photos", str(photos), "--rounds", "1", "--workers", "3"]) == 0
     said = capsys.readouterr().out
     assert "on cpu" in said and "batch 32, 3 decoding threads, 15 photos of up to 48 px" in said

@@ -36,7 +36,7 @@ def test_pixels_are_those_of_open_clips_own_transform(width, height, size, modes
     ours = Preprocess(size, mode, interpolation, MEAN, STD)
     transform = image_transform(size, False, tuple(MEAN), tuple(STD), resize_mode=theirs, interpolation=interpolation)
     expected = transform(image)
-    found = ours.normalise(ours.pixels(image)[None], torch.float32)[0]
+    found = ours.normalize(ours.pixels(image)[None], torch.float32)[0]
     assert torch.allclose(found, expected, atol=1e-5)
 
 

@@ -94,7 +94,7 @@ def test_caches_hold_every_photo_in_every_look_and_are_made_once(config, tmp_pat
     first = with_look(
         Image.open(things.photos[2].path).convert("RGB"), look_of(things.groups[things.rows[2]].key, 1, 0)
     )
-    expected = encoder.see(encoder.prepare(first)[None]).penultimate[0]
+    expected = encoder.encode_features(encoder.prepare(first)[None]).penultimate[0]
     torch.testing.assert_close(made.seen(np.array([2]), np.array([1]))[0], expected, rtol=1e-2, atol=2e-2)
     colour = np.asarray(first, np.float32).mean((0, 1)) / 255
     assert made.pictures(np.array([2]), np.array([1])).mean((0, 2, 3)).numpy() == pytest.approx(colour, abs=0.05)

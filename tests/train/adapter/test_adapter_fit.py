@@ -227,7 +227,7 @@ def recipe(photos, tmp_path, monkeypatch):
 
 
 def load_small_text():
-    from realrag.encoders.small import TextTower
+    from realrag.encoders.small_net import TextTower
 
     torch.manual_seed(0)
     return type("Towers", (), {"text": TextTower(64, 96, 256).requires_grad_(False)})()

@@ -134,9 +134,9 @@ def test_only_the_tower_of_the_mode_is_trained_and_the_result_opens_as_an_encode
     base, again = load_encoder(str(worlds[kind] / "tiny")), load_encoder(str(tmp_path / "tuned"))
     assert again.fingerprint == tuned.fingerprint != base.fingerprint and again.name == "tuned" and not again.portable
     changed = moved(tuned, base)
-    assert changed and all(name.startswith(base.image_side) == (mode != "text") for name in changed)
+    assert changed and all(name.startswith(base.image_prefixes) == (mode != "text") for name in changed)
     assert (tuned.image_fingerprint == base.image_fingerprint) == (mode == "text")
-    assert tuned.reads(base.describe()) == (mode == "text")
+    assert tuned.accepts_vectors_of(base.describe()) == (mode == "text")
     assert again.tuned["base"] == base.fingerprint and again.tuned["facts"]["config"]["fit"]["mode"] == mode
     assert not list(tmp_path.glob("*checkpoint*")) and not list(tmp_path.glob("*.part"))
 
@@ -359,7 +359,7 @@ def test_a_product_begins_as_nothing_and_learns():
 class Shared(ColourEncoder):
     """Its text side reads a weight of its image side."""
 
-    image_side = ("weight",)
+    image_prefixes = ("weight",)
 
     def _texts(self, texts):
         return super()._texts(texts) * self.weight
@@ -470,7 +470,9 @@ def test_a_claim_on_photo_vectors_is_believed_only_with_the_image_tower_it_was_m
         tuned.towers.visual.proj.mul_(2)
     tuned.save_pretrained(tmp_path / "forged")
     forged = load_encoder(str(tmp_path / "forged"))
-    assert forged.tuned["photos_of"] and not forged.reads(Bundle(worlds["clip"] / "bundle").manifest.encoder)
+    assert forged.tuned["photos_of"] and not forged.accepts_vectors_of(
+        Bundle(worlds["clip"] / "bundle").manifest.encoder
+    )
     with pytest.raises(EncoderError, match="answers would be noise"):
         Retriever.open(worlds["clip"] / "bundle", encoder=forged)
     with pytest.raises(EncoderError, match="changed while it was written"):
@@ -487,7 +489,9 @@ def test_text_towers_tuned_one_after_the_other_leave_the_first_bundle_valid(worl
     build(worlds["clip"] / "photos", folder / "bundle", load_encoder(str(tuned_text)), reuse=worlds["clip"] / "bundle")
     twice = fit_in(folder, "text", tmp_path / "twice", loss=LossConfig("normal"))
     assert len(twice.tuned["photos_of"]) == 2
-    assert all(twice.reads(Bundle(place / "bundle").manifest.encoder) for place in (folder, worlds["clip"]))
+    assert all(
+        twice.accepts_vectors_of(Bundle(place / "bundle").manifest.encoder) for place in (folder, worlds["clip"])
+    )
 
 
 def test_a_head_for_the_plain_words_is_not_used_with_tuned_ones(worlds, tuned_text, tmp_path):
@@ -526,7 +530,7 @@ def test_a_mixture_lies_between_the_start_and_the_tuned_encoder(worlds, mode, ki
         expected = 0.75 * base.state_dict()[name] + 0.25 * ends[1.0].state_dict()[name]
         assert torch.allclose(weight, expected, atol=2e-3 if kind == "small" else 1e-6)  # the small encoder keeps fp16
     assert ends[0.25].tuned["alpha"] == 0.25
-    assert ends[0.25].reads(Bundle(worlds[kind] / "bundle").manifest.encoder) == (mode == "text")
+    assert ends[0.25].accepts_vectors_of(Bundle(worlds[kind] / "bundle").manifest.encoder) == (mode == "text")
 
 
 def test_mixing_asks_for_the_encoder_it_began_from(worlds, tuned_text, tmp_path, capsys):

@@ -252,7 +252,7 @@ def test_the_commands_go_from_photos_to_a_generator_and_its_measure(tmp_path, mo
     command."""
     from safetensors.torch import save_file
 
-    from realrag.encoders.small import MobileNet
+    from realrag.encoders.small_net import MobileNet
 
     monkeypatch.setattr(world_module, "HELD_OUT", 1)
     torch.manual_seed(0)

@@ -46,7 +46,7 @@ class DescribedEncoder(GradientEncoder):
     """Photos -> histograms of gradients; a class's words -> the mean of such vectors of its own pictures, so that it
     finds some things and confuses others."""
 
-    name, speaks = "described", True
+    name, has_text_tower = "described", True
 
     def __init__(self):
         super().__init__(24)

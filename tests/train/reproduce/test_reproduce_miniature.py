@@ -30,7 +30,7 @@ KINDS = ["sd3", "flux"]
 def painter(kind, folder, strength=1.0, said=None, steps=20):
     files, encoder = tiny_miniature.write(folder, kind), load_encoder()
     base = Miniature(load_generator(files["path"]))
-    seen = encoder.see(encoder.prepare(Image.new("RGB", (64, 64)))[None]).penultimate
+    seen = encoder.encode_features(encoder.prepare(Image.new("RGB", (64, 64)))[None]).penultimate
     adapter = new_adapter(base, seen.shape[2], seen.shape[1], AdapterConfig(hidden=64, tokens=4, depth=1), 0)
     for name, weight in adapter.named_parameters():
         if "to_v_ip" in name or ".v." in name:

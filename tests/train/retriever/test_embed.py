@@ -13,7 +13,7 @@ from fake_encoder import ColourEncoder, Cramped
 
 import realrag.indexing.shards
 from realrag.bundle.bundle import Bundle
-from realrag.encoders.adaptive_batch import AtOnce
+from realrag.encoders.adaptive_batch import AdaptiveBatch
 from realrag.errors import EncoderError, RealRAGError
 from realrag.indexing import workers as sharing
 from realrag.indexing.build import WORK, build
@@ -149,19 +149,19 @@ def test_a_batch_that_does_not_fit_is_halved_and_nothing_else_changes(whole, pho
 @pytest.mark.parametrize("call", range(1, 11))
 def test_memory_may_run_short_at_any_call(photos, tmp_path, call):
     pixels = list(torch.randint(0, 256, (40, 3, 16, 16), dtype=torch.uint8))
-    at_once, cramped = AtOnce(8), Cramped(at=(call,))
-    rows = torch.cat([at_once.encode(cramped, pixels[start : start + 8]) for start in range(0, 40, 8)])
+    adaptive, cramped = AdaptiveBatch(8), Cramped(at=(call,))
+    rows = torch.cat([adaptive.encode(cramped, pixels[start : start + 8]) for start in range(0, 40, 8)])
     torch.testing.assert_close(rows, ColourEncoder().encode_images(torch.stack(pixels)))
-    assert at_once.size == (8 if call > cramped.calls else 4)
+    assert adaptive.size == (8 if call > cramped.calls else 4)
 
 
 def test_one_photo_that_does_not_fit_is_said_and_other_errors_are_not_swallowed():
     pixels = list(torch.zeros(4, 3, 16, 16, dtype=torch.uint8))
     for error in (torch.cuda.OutOfMemoryError("full"), RuntimeError("MPS backend out of memory"), MemoryError()):
         with pytest.raises(EncoderError, match="colour does not fit into the memory of cpu"):
-            AtOnce(4).encode(Cramped(0, error=error), pixels)
+            AdaptiveBatch(4).encode(Cramped(0, error=error), pixels)
     with pytest.raises(RuntimeError, match="shapes"):
-        AtOnce(4).encode(Cramped(0, error=RuntimeError("shapes do not match")), pixels)
+        AdaptiveBatch(4).encode(Cramped(0, error=RuntimeError("shapes do not match")), pixels)
 
 
 def test_the_next_shard_is_decoded_while_this_one_is_encoded(photos, tmp_path, monkeypatch):

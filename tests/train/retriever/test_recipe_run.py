@@ -12,7 +12,7 @@ from made_photos import COLOURS, photo_bytes
 from tiny_encoders import write_tiny_small
 
 from realrag.bundle.bundle import Bundle
-from realrag.encoders.small_encoder import SmallEncoder
+from realrag.encoders.small import SmallEncoder
 from realrag.errors import RealRAGError
 from realrag.hub.card import card
 from realrag.retriever import Retriever

@@ -12,7 +12,7 @@ from made_photos import COLOURS, photo_bytes
 from safetensors.torch import save_file
 
 from realrag.encoders.load import load_encoder
-from realrag.encoders.small import MobileNet
+from realrag.encoders.small_net import MobileNet
 from realrag.errors import RealRAGError
 from realrag.photos.scan import scan
 from realrag_train.__main__ import main

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from realrag.encoders.load import load_encoder
-from realrag.encoders.small import BLOCKS, MobileNet, SmallDualEncoder
+from realrag.encoders.small_net import BLOCKS, MobileNet, SmallDualEncoder
 from realrag_train.small_encoder.captioned_photos import (
     Group,
     Photo,

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tiny_encoders import SMALL as CONFIG
 
 from realrag.encoders.load import load_encoder
-from realrag.encoders.small import (
+from realrag.encoders.small_net import (
     MOST_TOKENS,
     MobileNet,
     SmallDualEncoder,
