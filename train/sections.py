@@ -8,7 +8,7 @@ from typing import Any
 
 from realrag.errors import RealRAGError
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = Path(__file__).parent / "configs"
 
 
 def find_recipe(name: str) -> Path:
