@@ -1,15 +1,30 @@
-# Two commands for a fresh machine with Python 3.10 or newer: `make demo` and `make test`.
+# `make` lists the commands. Two are all that a fresh machine with Python 3.10 or newer needs: `make demo` and `make test`.
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= demo-out
 
-.PHONY: demo test
+.PHONY: help demo test test-fast lint format
 
-demo: $(VENV)/demo.stamp
+help: ## list these commands
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1	\2/' | expand -t 18
+
+demo: $(VENV)/demo.stamp ## install, index the shipped photos, ask for some, paint without and with them
 	$(VENV)/bin/realrag demo --out $(OUT)
 
-test: $(VENV)/test.stamp
+test: $(VENV)/test.stamp ## install, run all tests
 	$(VENV)/bin/pytest
+
+test-fast: $(VENV)/test.stamp ## install, run the tests that take no more than a second or two
+	$(VENV)/bin/pytest -m "not slow and not comfyui"
+
+lint: $(VENV)/dev.stamp ## check rules, format and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/dev.stamp ## mend what ruff can mend, then format
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
 
 $(VENV)/demo.stamp: pyproject.toml requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -19,4 +34,9 @@ $(VENV)/demo.stamp: pyproject.toml requirements.txt
 $(VENV)/test.stamp: pyproject.toml requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet -e ".[test]"
+	touch $@
+
+$(VENV)/dev.stamp: pyproject.toml requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet -e ".[dev]"
 	touch $@

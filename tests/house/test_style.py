@@ -1,0 +1,17 @@
+"""The code keeps to the rules in pyproject.toml: `make lint` as tests."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("command", ["check", "format --check"])
+def test_ruff_finds_nothing(command):
+    pytest.importorskip("ruff")
+    run = [sys.executable, "-m", "ruff", *command.split(), "--quiet", "--no-cache", "."]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr + "\nmake format mends most of it."
