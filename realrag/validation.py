@@ -3,6 +3,29 @@
 from __future__ import annotations
 
 import json
+import math
+
+MAX_DEPTH = 64  # brackets inside brackets; our own files need 6
+MAX_DIGITS = 20  # of a whole number; 2**64 has as many
+
+
+def strict_json(data: bytes, depth: int = MAX_DEPTH):
+    """UTF-8 JSON without NaN, infinity, doubled keys, deep nesting or numbers beyond 64 bits. ValueError otherwise."""
+    try:
+        value = _DECODER.decode(data.decode("utf-8-sig"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if data.count(b"[") + data.count(b"{") > depth and _is_deeper(value, depth):
+        raise ValueError("nested too deeply")
+    return value
+
+
+def is_hex(value: object, length: int) -> bool:
+    return isinstance(value, str) and len(value) == length and not value.strip("0123456789abcdef")
+
+
+def is_count(value: object, high: int = 1 << 62) -> bool:
+    return type(value) is int and 0 <= value <= high
 
 
 def reject_constant(name: str):
@@ -16,17 +39,29 @@ def _unique(pairs: list[tuple[str, object]]) -> dict:
     return result
 
 
-def strict_json(data: bytes):
-    """JSON without NaN, doubled keys or deep nesting. ValueError otherwise."""
-    try:
-        return json.loads(data, parse_constant=reject_constant, object_pairs_hook=_unique)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+def _whole(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"a number has {len(digits)} digits")
+    return int(digits)
 
 
-def is_hex(value: object, length: int) -> bool:
-    return isinstance(value, str) and len(value) == length and not value.strip("0123456789abcdef")
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text[:20]} is too large a number")
+    return value
 
 
-def is_count(value: object, high: int = 1 << 62) -> bool:
-    return type(value) is int and 0 <= value <= high
+_DECODER = json.JSONDecoder(
+    parse_constant=reject_constant, parse_int=_whole, parse_float=_finite, object_pairs_hook=_unique
+)
+
+
+def _is_deeper(value: object, depth: int) -> bool:
+    """Whether lists and tables are nested more than `depth` times; level by level, so without recursion."""
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(depth):
+        inner = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [item for items in inner for item in items if isinstance(item, (dict, list))]
+        if not level:
+            return False
+    return True

@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import artifact
 from ..errors import EncoderError
-from ..files import sorted_header, write_atomic
+from ..validation import strict_json
 
 FORMAT, VERSION = "realrag-head", "1"
+CURE = "Download it again, or train it again."
 
 
 class ReflectiveHead(nn.Module):
@@ -35,37 +37,26 @@ class ReflectiveHead(nn.Module):
 
 
 def save_head(head: ReflectiveHead, path: Path) -> None:
-    from safetensors.torch import save
-
-    metadata = {"format": FORMAT, "version": VERSION, "facts": json.dumps(head.facts, sort_keys=True)}
     tensors = {name: tensor.contiguous() for name, tensor in head.state_dict().items()}
-    write_atomic(path, sorted_header(save(tensors, metadata)))
+    facts = json.dumps(head.facts, sort_keys=True)
+    artifact.write(path, tensors, {"format": FORMAT, "version": VERSION, "facts": facts})
 
 
 def load_head(path: Path, dim: int, fingerprint: str = "") -> ReflectiveHead:
     """Read a head for D = `dim` and, if given, for the encoder with this fingerprint. Raises EncoderError for another
     format, version, width or encoder."""
-    from safetensors import SafetensorError, safe_open
-
+    tensors, metadata = artifact.read(path, FORMAT, VERSION, "a reflective head", CURE, error=EncoderError)
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-        facts = json.loads(metadata.get("facts", "{}"))
-    except (OSError, SafetensorError, ValueError, RecursionError) as error:
-        raise EncoderError(f"{path} is not a readable head ({error}). Download it again, or train it again.") from None
-    if (metadata.get("format"), metadata.get("version")) != (FORMAT, VERSION):
-        raise EncoderError(
-            f"{path} has format {metadata.get('format')!r}, version {metadata.get('version')!r}; this RealRAG reads "
-            f"{FORMAT!r}, version {VERSION!r}. Update RealRAG, or train the head again."
-        )
+        facts = strict_json(metadata.get("facts", "{}").encode())
+    except ValueError as error:
+        raise EncoderError(f"{path} is damaged: its facts are not JSON ({error}). {CURE}") from None
     hidden = tensors["fc1.weight"].shape[0] if tensors.get("fc1.weight", torch.empty(0)).ndim == 2 else 0
     shapes = {"fc1.weight": (hidden, dim), "fc1.bias": (hidden,), "fc2.weight": (dim, hidden), "fc2.bias": (dim,)}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if found != shapes or not hidden:
-        raise EncoderError(f"{path} holds {found}, but the encoder gives vectors of {dim}. Use the head made for it.")
-    if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
-        raise EncoderError(f"{path} holds numbers that are not finite. Download it again, or train it again.")
+        raise EncoderError(
+            f"{path} holds {str(found)[:300]}, but the encoder gives vectors of {dim}. Use the head made for it."
+        )
     head = ReflectiveHead(dim, hidden, facts if isinstance(facts, dict) else {})
     made_for = head.facts.get("encoder_fingerprint")
     if fingerprint and made_for and made_for != fingerprint:

@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
+from .. import artifact
 from ..errors import EncoderError
-from ..files import sorted_header, write_atomic
+from ..validation import strict_json
 
 FORMAT, VERSION = "realrag-small-encoder", "1"
+CURE = "Download it again, or train it again."
 
 # (channels out, stride) of the thirteen depthwise-separable blocks at width 1.0; before them a 3x3 stem to 32 channels.
 BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)) + 5 * ((512, 1),) + ((1024, 2), (1024, 1))
@@ -176,27 +176,16 @@ def save_small_encoder(
         metadata["training"] = json.dumps(about, sort_keys=True)
     if tuned:
         metadata["tuned"] = json.dumps(tuned, sort_keys=True)
-    write_atomic(path, sorted_header(save(state, metadata)))
+    artifact.write(path, state, metadata)
 
 
 def load_small_encoder(path: Path) -> SmallDualEncoder:
     """Load in fp32 and eval mode. Raises EncoderError when the file is not a small encoder of this version."""
+    state, metadata = artifact.read(path, FORMAT, VERSION, "a small encoder", CURE, error=EncoderError)
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name).float() for name in file.keys()}
-    except Exception as error:  # safetensors has its own error, the file system many
-        raise EncoderError(f"{path} cannot be read as safetensors ({error}). Download or train it again.") from error
-    if (found := (metadata.get("format"), metadata.get("version"))) != (FORMAT, VERSION):
-        raise EncoderError(
-            f"{path} has format and version {found}; this RealRAG reads {(FORMAT, VERSION)}. Update one of them."
-        )
-    try:
-        model = SmallDualEncoder(json.loads(metadata["config"]))
-        model.load_state_dict(state)
-        model.tuned = dict(json.loads(metadata.get("tuned", "{}")))
+        model = SmallDualEncoder(strict_json(metadata["config"].encode()))
+        model.load_state_dict({name: value.float() for name, value in state.items()})
+        model.tuned = dict(strict_json(metadata.get("tuned", "{}").encode()))
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        raise EncoderError(
-            f"{path} does not hold the weights its config describes ({error}). Download or train it again."
-        ) from error
+        raise EncoderError(f"{path} does not hold the weights its config describes ({error}). {CURE}") from error
     return model.to(memory_format=torch.channels_last).eval()

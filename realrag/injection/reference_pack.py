@@ -7,23 +7,23 @@ needed again; for the others it holds the image encoder's features, so the adapt
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..adapters.reading import read_weights
+from .. import artifact
 from ..adapters.spec import check_values
-from ..errors import AdapterError, QueryError
-from ..files import canonical_json, write_atomic
+from ..errors import AdapterError, QueryError, RealRAGError
+from ..files import canonical_json
+from ..validation import strict_json
 from .reference_settings import ReferenceSettings
 
 FORMAT, VERSION = "realrag-reference-pack", "1"
+WHAT, CURE = "a reference pack", "Save it again with Save Reference Pack."
 KEYS_VALUES, FEATURES = "keys-values", "features"
 MOST = 1024  # references in one pack
 
@@ -88,20 +88,18 @@ def weights_sha256(weights: Mapping[str, Tensor]) -> str:
 
 def save_pack(pack: ReferencePack, path: Path) -> str:
     """Write the file whole or not at all; returns the hash of what is in it."""
-    from safetensors.torch import save
-
     weights, notes = _prepared(pack)
-    write_atomic(path, save(weights, notes))
+    artifact.write(path, weights, notes)
     return notes["sha256"]
 
 
 def is_saved(pack: ReferencePack, path: Path) -> bool:
     """Does this file hold this very pack?"""
     try:
-        with safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get("sha256") == _prepared(pack)[1]["sha256"]
-    except (SafetensorError, ValueError, OSError):
+        metadata = artifact.read_header(path, WHAT, CURE).metadata
+    except RealRAGError:
         return False
+    return metadata.get("sha256") == _prepared(pack)[1]["sha256"]
 
 
 def _prepared(pack: ReferencePack) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -123,26 +121,14 @@ def open_pack(path: Path) -> ReferencePack:
     path = Path(path)
     if path.suffix != ".safetensors":
         raise AdapterError(f"{path.name} is no reference pack: a pack is a .safetensors file.")
-    weights = read_weights(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            notes = file.metadata() or {}
-    except (SafetensorError, ValueError, OSError) as error:
-        raise AdapterError(f"{path.name} is damaged ({error}). Save the pack again.") from error
-    if notes.get("format") != FORMAT:
-        raise AdapterError(f"{path.name} is no reference pack. Make one with Save Reference Pack.")
-    if notes.get("version") != VERSION:
-        raise AdapterError(
-            f"{path.name} is a reference pack of version {notes.get('version')!r}; this RealRAG reads version "
-            f"{VERSION}. Update RealRAG, or save the pack again."
-        )
+    weights, notes = artifact.read(path, FORMAT, VERSION, WHAT, CURE, error=AdapterError)
     if notes.get("sha256") != _content(weights, notes.get("about", "")):
-        raise AdapterError(f"{path.name} is damaged: its content does not match its hash. Save the pack again.")
+        raise AdapterError(f"{path.name} is damaged: its content does not match its hash. {CURE}")
     check_values(weights)
     try:
-        return _build(json.loads(notes["about"]), weights)
+        return _build(strict_json(notes["about"].encode()), weights)
     except (KeyError, TypeError, ValueError, AttributeError, QueryError) as error:
-        raise AdapterError(f"{path.name} is no reference pack that fits together ({error}). Save it again.") from error
+        raise AdapterError(f"{path.name} is no reference pack that fits together ({error}). {CURE}") from error
 
 
 def _names(facts: PackFacts) -> list[str]:

@@ -6,14 +6,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from .. import artifact
 from ..errors import RealRAGError
 
 CHANNELS = 16
 WIDTH = 64
 FORMAT, VERSION = "realrag-miniature-autoencoder", "1"
+CURE = "Download it again, or train it again."
 
 
 class Clamp(nn.Module):
@@ -78,19 +79,10 @@ class Autoencoder(nn.Module):
 
 def load_autoencoder(path: Path) -> Autoencoder:
     """fp32, in eval mode. RealRAGError when the file is not such an autoencoder."""
-    try:
-        with safe_open(path, "pt") as file:
-            found = tuple((file.metadata() or {}).get(key) for key in ("format", "version"))
-            state = {name: file.get_tensor(name).float() for name in file.keys()}
-    except (OSError, SafetensorError) as error:
-        raise RealRAGError(f"The autoencoder {path} cannot be read ({error}). Get or train it again.") from error
-    if found != (FORMAT, VERSION):
-        raise RealRAGError(f"{path} says {found}; this RealRAG reads {(FORMAT, VERSION)}. Update one of them.")
+    state, _ = artifact.read(path, FORMAT, VERSION, "a miniature's autoencoder", CURE)
     model = Autoencoder()
     try:
-        model.load_state_dict(state)
+        model.load_state_dict({name: value.float() for name, value in state.items()})
     except RuntimeError as error:
-        raise RealRAGError(
-            f"{path} does not hold an autoencoder's weights ({error}). Get or train it again."
-        ) from error
+        raise RealRAGError(f"{path} does not hold an autoencoder's weights ({error}). {CURE}") from error
     return model.to(memory_format=torch.channels_last).eval().requires_grad_(False)

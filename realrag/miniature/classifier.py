@@ -13,15 +13,15 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
+from .. import artifact
 from ..encoders.small_net import MobileNet
 from ..errors import RealRAGError
-from ..files import sorted_header, write_atomic
+from ..validation import strict_json
 
 FORMAT, VERSION = "realrag-judge", "1"
+CURE = "Download it again, or train it again."
 SIDE = 192  # pictures of 128 pixels are enlarged: MobileNet was made for 224
 SHARP = 10  # what features are multiplied by before the linear layer
 CHUNK = 32
@@ -85,25 +85,23 @@ def save_judge(path: Path, features: Features, judge: Judge, about: dict) -> Non
     """Features and classifier in one file, fp16; `about` tells what photos taught it."""
     state = {f"net.{name}": value for name, value in features.net.state_dict().items()}
     state |= {"centre": judge.centre, "weight": judge.weight, "bias": judge.bias}
-    words = {
+    metadata = {
         "format": FORMAT, "version": VERSION, "names": json.dumps(judge.names), "mean": json.dumps(features.mean),
         "std": json.dumps(features.std), "training": json.dumps(about, sort_keys=True),
     }  # fmt: skip
     half = {name: value.half().contiguous() if value.is_floating_point() else value for name, value in state.items()}
-    write_atomic(path, sorted_header(save(half, words)))
+    artifact.write(path, half, metadata)
 
 
 def load_judge(path: Path) -> tuple[Features, Judge]:
     """RealRAGError when the file is no judge of this version."""
+    state, metadata = artifact.read(path, FORMAT, VERSION, "a judge of pictures", CURE)
     try:
-        with safe_open(path, "pt") as file:
-            words, state = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
-        if (found := (words.get("format"), words.get("version"))) != (FORMAT, VERSION):
-            raise RealRAGError(f"{path} says {found}; this RealRAG reads {(FORMAT, VERSION)}. Get the file again.")
         state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
         net = {name.removeprefix("net."): value for name, value in state.items() if name.startswith("net.")}
-        features = Features(net, json.loads(words["mean"]), json.loads(words["std"]))
-        judge = Judge(tuple(json.loads(words["names"])), state["centre"], state["weight"], state["bias"])
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        raise RealRAGError(f"The judge {path} cannot be read ({error}). Get the file again.") from error
+        names, mean, std = (strict_json(metadata[key].encode()) for key in ("names", "mean", "std"))
+        features = Features(net, mean, std)
+        judge = Judge(tuple(names), state["centre"], state["weight"], state["bias"])
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise RealRAGError(f"The judge {path} does not hold what its metadata describe ({error}). {CURE}") from error
     return features, judge

@@ -184,7 +184,7 @@ def test_a_checkpoint_of_other_settings_is_refused_and_a_damaged_one_too(tmp_pat
         watch(tmp_path, key="other").run(training())
     file = tmp_path / "run.checkpoint.safetensors"
     file.write_bytes(file.read_bytes()[:-9])
-    with pytest.raises(RealRAGError, match="cannot be read"):
+    with pytest.raises(RealRAGError, match=r"cannot be read|is damaged"):
         watch(tmp_path).run(training())
 
 
@@ -309,7 +309,7 @@ def test_the_commands_go_from_photos_to_a_generator_and_its_measure(tmp_path, mo
     )
     features, loaded = load_judge(judge)
     assert loaded.names == ("kiwi", "lemon", "juice") and loaded(features(torch.rand(2, 3, 16, 16))).shape == (2, 3)
-    with pytest.raises(RealRAGError, match="says"):
+    with pytest.raises(RealRAGError, match=r"expected .realrag-judge"):
         load_judge(made)
 
 
