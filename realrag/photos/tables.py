@@ -167,7 +167,9 @@ def _json_lines(name: str, text: str):
         except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):
-            raise RealRAGError(f'{name}, line {number}: not one JSON object of at most 1 MiB, like {{"file": "a.jpg"}}.')
+            raise RealRAGError(
+                f'{name}, line {number}: not one JSON object of at most 1 MiB, like {{"file": "a.jpg"}}.'
+            )
         yield number, row
 
 
