@@ -46,7 +46,7 @@ def steered(model, job: dict):
             plugin("realrag.adapters").build_adapter(weights)
         )
         features = [torch.randn(1, 729, managed.adapter.spec.encoder_dim) for _ in range(job["references"])]
-        injection = plugin("nodes.injection.model.xlabs").InstantXInjection(base, managed, features, **dials)
+        injection = plugin("nodes.injection.model.instantx_sd3").InstantXInjection(base, managed, features, **dials)
     else:
         family = plugin("nodes.injection.bake_pack").BAKED[job["family"]]
         blocks = base.double + (base.single if family.uses_single else 0)

@@ -31,7 +31,7 @@ def trap(world, monkeypatch):
     """Set inside our part of every block: the attention hook's own work and what follows the block."""
     trap = Trap()
     classes = [
-        world.plugin("nodes.injection.model.xlabs").ActiveXLabs, world.plugin("nodes.injection.model.xlabs").ActiveInstantX,
+        world.plugin("nodes.injection.model.xlabs").ActiveXLabs, world.plugin("nodes.injection.model.instantx_sd3").ActiveInstantX,
         world.plugin("nodes.injection.model.instantx_flux").ActiveInstantXFlux, world.plugin("nodes.injection.model.shared_attention").ActiveShared,
         world.plugin("nodes.injection.model.shared_attention").Recorder,
     ]  # fmt: skip
