@@ -26,6 +26,14 @@ class VisionFeatures(NamedTuple):
     last: Tensor | None = None
 
 
+class Coverage(NamedTuple):
+    """How much of a text the encoder takes in: its first `read` of `words` words. unknown: the words it never learned."""
+
+    words: int
+    read: int
+    unknown: tuple[str, ...] = ()
+
+
 def weights_sha256(module: torch.nn.Module, begin: str | tuple[str, ...] = "") -> str:
     """Hash of the weights, independent of their file: name, shape and fp32 bytes of each tensor whose name starts with
     `begin`."""
@@ -128,6 +136,11 @@ class Encoder(torch.nn.Module):
     def encode_texts(self, texts: list[str]) -> Tensor:
         """B texts -> (B, D) float32 on the CPU, the raw output of the text tower (not normalized)."""
         return self._texts([str(text) for text in texts]).float().cpu()
+
+    def coverage(self, text: str) -> Coverage:
+        """How many words of `text` reach the text tower, and which of them it does not know."""
+        count = len(text.split())
+        return Coverage(count, count)
 
     def _images(self, x: Tensor) -> Tensor:
         raise NotImplementedError

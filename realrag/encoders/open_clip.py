@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import EncoderError
-from .base import Encoder
+from .base import Coverage, Encoder
 from .preprocess import Preprocess
 
 
@@ -69,6 +69,19 @@ class OpenClipEncoder(Encoder):
 
     def _images(self, x: Tensor) -> Tensor:
         return self.towers.encode_image(x)
+
+    def coverage(self, text: str) -> Coverage:
+        """The least number of words whose tokens are those of the whole text: what follows them is cut off."""
+        found = text.split()
+        whole = self._tokenizer([text])
+        low, high = 0, len(found)
+        while low < high:
+            middle = (low + high) // 2
+            if torch.equal(self._tokenizer([" ".join(found[:middle])]), whole):
+                high = middle
+            else:
+                low = middle + 1
+        return Coverage(len(found), low)
 
     def _texts(self, texts: list[str]) -> Tensor:
         return self.towers.encode_text(self._tokenizer(texts).to(self.place[0]))

@@ -7,8 +7,9 @@ from pathlib import Path
 from torch import Tensor
 
 from .. import DEFAULT_ENCODER as SMALL
-from .base import Encoder, VisionFeatures
+from .base import Coverage, Encoder, VisionFeatures
 from .preprocess import Preprocess
+from .small_net import MOST_TOKENS, tokens_of, words
 
 SMALL_FILE = Path(__file__).parent.parent / "assets" / "small_encoder.safetensors"
 
@@ -41,6 +42,19 @@ class SmallEncoder(Encoder):
         return VisionFeatures(
             self.towers.pool(last), *(state.flatten(2).transpose(1, 2) for state in (penultimate, last))
         )
+
+    def coverage(self, text: str) -> Coverage:
+        """A word is known if training touched the word and all its groups of letters: untouched ones were set to 0."""
+        learned = self.towers.text.embedding.weight.detach().any(1).cpu()
+        found, tokens, read = words(text), 0, 0
+        unknown = []
+        for word in found:
+            ids = tokens_of(word, self.towers.config["buckets"])
+            tokens += len(ids)
+            read += tokens <= MOST_TOKENS
+            if not learned[ids].all():
+                unknown.append(word)
+        return Coverage(len(found), read, tuple(dict.fromkeys(unknown)))
 
     def _texts(self, texts: list[str]) -> Tensor:
         return self.towers.text_tower(self.towers.tokenize(texts).to(self.place[0]))

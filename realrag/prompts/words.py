@@ -1,0 +1,130 @@
+"""Text -> normalized words, the same for prompts, class names, captions and file names.
+
+Case, accents on Latin letters, hyphens, underscores and CamelCase make no difference. Words are never stemmed: a stemmer
+turns bus, iris, lens and hummus into bu, iri, len and hummu. `forms` gives the plurals and singulars to try instead.
+Scripts without spaces come out as one run of characters; `grams` cuts it.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+VERSION = 1  # part of the hash of every derived file: a change of `words` builds them anew
+DATA = Path(__file__).parent / "data"
+
+# Han, Hiragana, Katakana, Hangul, Thai, Lao, Khmer, Burmese: no spaces between words, or particles glued to them.
+_UNSPACED = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+_UNSPACED_RUN = re.compile(f"[{_UNSPACED}]+")
+_TOKEN = re.compile(f"[{_UNSPACED}]+|(?:(?![{_UNSPACED}_])[\\w\u0300-\u036f\u0900-\u0dff])+")
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_POSSESSIVE = re.compile(r"[’'`]s\b", re.IGNORECASE)
+_SEPARATORS = str.maketrans({char: " " for char in "\t\r\n!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"})
+_IRREGULAR = {"men": "man", "women": "woman", "children": "child", "feet": "foot", "teeth": "tooth", "geese": "goose", "mice": "mouse", "people": "person", "oxen": "ox", "dice": "die"}  # fmt: skip
+# Words that are another word without their "s": "short hair" does not name the class "shorts".
+_PLURAL_ONLY = frozenset("shorts pants glasses jeans tights trousers goggles scissors arms news pajamas clothes goods woods lens iris".split())  # fmt: skip
+_REGULAR = {single: plural for plural, single in _IRREGULAR.items()}
+
+
+class Token(NamedTuple):
+    """A word of a text: normalized, and where it stands there."""
+
+    word: str
+    start: int
+    end: int
+
+
+def fold(text: str) -> str:
+    """Lower case, compatibility forms unified, accents taken off Latin letters only: a mark on a Japanese or Indian
+    letter makes another letter."""
+    if text.isascii():
+        return text.lower()
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    if folded.isascii():
+        return folded
+    out, latin = [], False
+    for char in unicodedata.normalize("NFD", folded):
+        if unicodedata.combining(char):
+            if latin:
+                continue
+        else:
+            latin = char < "\u0250" or "\u1e00" <= char < "\u1f00"
+        out.append(char)
+    return unicodedata.normalize("NFC", "".join(out))
+
+
+def words(text: str) -> list[str]:
+    """The normalized words of `text` in order: "Crème-Fraîche!" -> ["creme", "fraiche"], "RedCar_2" -> ["red", "car",
+    "2"]."""
+    if text.isascii():  # the short way, for a million captions: the same words
+        if "'" in text or "`" in text:
+            text = _POSSESSIVE.sub("", text)
+        if not (text.islower() or text.isupper()):
+            text = _CAMEL.sub(" ", text)
+        return text.lower().translate(_SEPARATORS).split()
+    return [token.word for token in tokens(text)]
+
+
+def tokens(text: str) -> list[Token]:
+    """The words with their places in `text`."""
+    found = []
+    for match in _TOKEN.finditer(_POSSESSIVE.sub(lambda suffix: " " * len(suffix[0]), text)):
+        start, whole = match.start(), match.group()
+        cuts = [0, *(cut.start() for cut in _CAMEL.finditer(whole)), len(whole)]
+        for first, last in zip(cuts, cuts[1:], strict=False):
+            if word := fold(whole[first:last]):
+                found.append(Token(word, start + first, start + last))
+    return found
+
+
+def unspaced(word: str) -> bool:
+    """Whether a word is a run of a script without spaces."""
+    return _UNSPACED_RUN.fullmatch(word) is not None
+
+
+def grams(run: str) -> list[str]:
+    """Each character of an unspaced run, and each two neighbors."""
+    return [*run, *(run[i : i + 2] for i in range(len(run) - 1))]
+
+
+def forms(word: str) -> list[str]:
+    """The word and the other number it may stand for, likeliest first: "berries" -> ["berries", "berry", "berrie", ...].
+
+    Some are no words; they are only looked up among words that exist.
+    """
+    found = [word]
+    if len(word) < 3 or not word.isascii() or not word.isalpha():
+        return found
+    found += [other for other in (_IRREGULAR.get(word), _REGULAR.get(word)) if other]
+    if word.endswith("s") and not word.endswith("ss"):
+        if word.endswith("ies") and len(word) > 4:
+            found.append(word[:-3] + "y")
+        if word.endswith("ves"):
+            found += [word[:-3] + "f", word[:-3] + "fe"]
+        if word.endswith(("ses", "xes", "zes", "ches", "shes", "oes")):
+            found.append(word[:-2])
+        if len(word) > 3:
+            found.append(word[:-1])
+    else:
+        if word.endswith("y"):
+            found.append(word[:-1] + "ies")
+        if word.endswith(("f", "fe")):
+            found.append(word.removesuffix("e")[:-1] + "ves")
+        found += [word + "es"] if word.endswith(("s", "x", "z", "ch", "sh", "o")) else []
+        found.append(word + "s")
+    return list(dict.fromkeys(form for form in found if form == word or not {form, word} & _PLURAL_ONLY))
+
+
+@cache
+def function_words() -> frozenset[str]:
+    """English words that say nothing of what a photo shows (the, with, can, ...)."""
+    return frozenset(read_list("function_words.txt"))
+
+
+def read_list(name: str) -> list[str]:
+    """The lines of a data file of this room; "#" begins a comment."""
+    lines = (line.partition("#")[0].strip() for line in (DATA / name).read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line]
