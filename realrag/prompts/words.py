@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ _UNSPACED = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\u
 _UNSPACED_RUN = re.compile(f"[{_UNSPACED}]+")
 _TOKEN = re.compile(f"[{_UNSPACED}]+|(?:(?![{_UNSPACED}_])[\\w\u0300-\u036f\u0900-\u0dff])+")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_POSSESSIVE = re.compile(r"[’'`]s\b", re.IGNORECASE)
+_POSSESSIVE = re.compile("[\u2019'`]s\\b", re.IGNORECASE)
 _SEPARATORS = str.maketrans({char: " " for char in "\t\r\n!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"})
 _IRREGULAR = {"men": "man", "women": "woman", "children": "child", "feet": "foot", "teeth": "tooth", "geese": "goose", "mice": "mouse", "people": "person", "oxen": "ox", "dice": "die"}  # fmt: skip
 # Words that are another word without their "s": "short hair" does not name the class "shorts".
@@ -74,7 +75,7 @@ def tokens(text: str) -> list[Token]:
     for match in _TOKEN.finditer(_POSSESSIVE.sub(lambda suffix: " " * len(suffix[0]), text)):
         start, whole = match.start(), match.group()
         cuts = [0, *(cut.start() for cut in _CAMEL.finditer(whole)), len(whole)]
-        for first, last in zip(cuts, cuts[1:], strict=False):
+        for first, last in pairwise(cuts):
             if word := fold(whole[first:last]):
                 found.append(Token(word, start + first, start + last))
     return found
