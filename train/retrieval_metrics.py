@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 MEASURES = ("R@1", "R@5", "R@10", "P@10", "mAP", "nDCG@10", "MRR")
+SHORT = ("mAP", "P@10", "R@1")  # what reports of the small encoder hold
 DEPTH = 10  # of P@10 and nDCG@10
 
 
-def ranked_rows(scores: np.ndarray) -> np.ndarray:
-    """(P, N) scores -> (P, N) rows, best first, ties by row number."""
-    return np.argsort(-scores, axis=1, kind="stable")
+def ranked_rows(scores: ArrayLike) -> np.ndarray:
+    """(P, N) scores -> (P, N) row numbers, best first. Ties go by row number."""
+    return np.argsort(-np.asarray(scores), axis=1, kind="stable")
 
 
-def ranking_figures(right: np.ndarray) -> dict[str, np.ndarray]:
-    """right (P, N) bools, best first -> (P,) values of each of MEASURES; NaN for a prompt with nothing right.
+def ranked_relevance(scores: ArrayLike, relevant: ArrayLike) -> np.ndarray:
+    """(P, N) scores and bools -> (P, N) bools, best first."""
+    return np.take_along_axis(np.asarray(relevant), ranked_rows(scores), 1)
 
-    R@k: whether a right photo is among the first k. P@10, mAP, nDCG@10 (gain 1 for a right photo) and MRR over all N.
+
+def ranking_figures(relevant: np.ndarray, measures: Sequence[str] = MEASURES) -> dict[str, np.ndarray]:
+    """(P, N) bools, best first -> (P,) values of each of `measures`. NaN for a prompt without a relevant photo.
+
+    R@k is 1 if a relevant photo is among the first k. P@10 and nDCG@10 look at the first ten (at all where there are
+    fewer); nDCG has gain 1 for a relevant photo. mAP and MRR look at the whole ranking.
     """
-    count = right.sum(1)
+    count = relevant.sum(1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        ranks = np.arange(1, right.shape[1] + 1)
+        ranks = np.arange(1, relevant.shape[1] + 1)
         discounts = 1 / np.log2(1 + ranks[:DEPTH])
         ideal = np.concatenate([[0], discounts.cumsum()])[np.minimum(count, len(discounts))]
-        values = {f"R@{k}": right[:, :k].any(1).astype(float) for k in (1, 5, 10)}
-        values["P@10"] = right[:, :DEPTH].mean(1)
-        values["mAP"] = (right.cumsum(1) / ranks * right).sum(1) / count
-        values["nDCG@10"] = (right[:, :DEPTH] * discounts).sum(1) / ideal
-        values["MRR"] = 1 / (1 + right.argmax(1))
-    return {name: np.where(count > 0, each, np.nan) for name, each in values.items()}
+        values = {f"R@{k}": relevant[:, :k].any(1).astype(float) for k in (1, 5, 10)}
+        values["P@10"] = relevant[:, :DEPTH].mean(1)
+        values["mAP"] = (relevant.cumsum(1) / ranks * relevant).sum(1) / count
+        values["nDCG@10"] = (relevant[:, :DEPTH] * discounts).sum(1) / ideal
+        values["MRR"] = 1 / (1 + relevant.argmax(1))
+    return {name: np.where(count > 0, values[name], np.nan) for name in measures}

@@ -8,6 +8,7 @@ import re
 from ..bundle.bundle import Bundle
 from ..bundle.head_entries import BundleHead, generator_of
 from ..errors import HubError
+from ..interval_text import with_interval
 
 # The licences that the hub has a name for, which are their SPDX names in small letters; others are filed as "other".
 HUB_LICENCES = {
@@ -133,12 +134,12 @@ def _measured(report: dict, fingerprint: str) -> str:
         lines += ["", f"| arm | prompts | {' | '.join(measures)} |", "|---" * (len(measures) + 2) + "|"]
         for arm, values in report["arms"].items():
             for split, row in values["splits"].items():
-                cells = [_interval(row[m], "") if m in row else "-" for m in measures]
+                cells = [with_interval(_row(row[m])) if m in row else "-" for m in measures]
                 lines.append(f"| {plain(arm)} | {plain(split)} | {' | '.join(cells)} |")
         lines += ["", f"| difference | prompts | {' | '.join(measures)} |", "|---" * (len(measures) + 2) + "|"]
         for pair, values in report["differences"].items():
             for split, row in values.items():
-                cells = [_interval(row[m], "+") if m in row else "-" for m in measures]
+                cells = [with_interval(_row(row[m]), "+.3f") if m in row else "-" for m in measures]
                 lines.append(f"| {plain(pair)} | {plain(split)} | {' | '.join(cells)} |")
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise HubError(
@@ -147,6 +148,6 @@ def _measured(report: dict, fingerprint: str) -> str:
     return "\n".join(lines)
 
 
-def _interval(row: list, sign: str) -> str:
-    mean, low, high = (float(value) for value in row[:3])
-    return f"{mean:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
+def _row(row: list) -> list[float | None]:
+    """[mean, low, high] of a stranger's file, as numbers. A report of few classes has no bounds."""
+    return [float(row[0]), *(None if value is None else float(value) for value in (row[1], row[2]))]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from realrag.errors import RealRAGError
 
-from ..stats import interval
+from ..stats import bootstrap
 from .cache import Cached
 from .pairs import Drawing
 
@@ -95,7 +95,7 @@ class Gap:
 def measure(velocity: Velocity, tuples: Tuples, seed: int = 0) -> Gap:
     right, wrong, none = (losses(velocity, tuples, features) for features in (tuples.right, tuples.wrong, None))
     apart = wrong - right
-    mean, low, high = interval(apart, tuples.things, seed, DRAWS)
+    mean, low, high = bootstrap(apart, tuples.things, seed, DRAWS)
     return Gap(mean, low, high, float((apart > 0).mean()), float((none - right).mean()))
 
 

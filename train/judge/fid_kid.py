@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..stats import Jackknifed
+
 ROWS = 1024  # of a kernel matrix at once
 GROUPS = 20  # of classes that the jackknife leaves out in turn
 
@@ -80,30 +82,6 @@ def _mmd2(xx, yy, xy, n, m, kept: np.ndarray | None = None) -> float:
     return xx[inside].sum() / (n * (n - 1)) + yy[inside].sum() / (m * (m - 1)) - 2 * xy[inside].sum() / (n * m)
 
 
-# How far the figures may be off
-
-
-@dataclass(frozen=True)
-class Jackknifed:
-    """A figure, and its values with each group of classes left out; a difference of two is one too."""
-
-    value: float
-    without: np.ndarray
-
-    def __sub__(self, other: Jackknifed) -> Jackknifed:
-        return Jackknifed(self.value - other.value, self.without - other.without)
-
-    def interval(self) -> list[float]:
-        """[value, low, high]: 95 %, by the delete-a-group jackknife over classes. A bootstrap would draw pictures
-        twice, and both figures take that for a lack of variety. NaN bounds where there are fewer than three groups."""
-        groups = len(self.without)
-        if groups < 3:
-            return [self.value, float("nan"), float("nan")]
-        error = np.sqrt((groups - 1) / groups * ((self.without - self.without.mean()) ** 2).sum())
-        wide = float(t_975(groups - 1) * error)
-        return [self.value, self.value - wide, self.value + wide]
-
-
 def jackknifed(
     x: np.ndarray, x_classes: np.ndarray, y: np.ndarray, y_classes: np.ndarray, seed: int = 0
 ) -> tuple[Jackknifed, Jackknifed]:
@@ -120,17 +98,6 @@ def jackknifed(
         fids.append(fid(x[in_x], y[in_y]) if enough else np.nan)
         kids.append(_mmd2(*parts, np.arange(groups) != group) if enough else np.nan)
     return Jackknifed(fid(x, y), np.array(fids)), Jackknifed(float(_mmd2(*parts)), np.array(kids))
-
-
-def t_975(freedom: int) -> float:
-    """The 97.5 % point of Student's t, by its series about the normal's (Abramowitz & Stegun 26.7.5); within 0.5 % for
-    3 degrees of freedom or more."""
-    z = 1.959963984540054
-    terms = (
-        (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )  # fmt: skip
-    return z + sum(term / freedom**power for power, term in enumerate(terms, 1))
 
 
 def scaled(rows: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..stats import interval
+from ..stats import interval, json_row
 from .classifiers import Judge
 from .fid_kid import jackknifed, real_floor, reference_rows, scaled
 
@@ -140,11 +140,7 @@ def _intervals(values: dict[str, np.ndarray], classes: np.ndarray, varied) -> di
     rows = {name: interval(each, classes) for name, each in values.items()}
     if len(varied[0]):
         rows["diversity"] = interval(*varied)
-    return {name: _rounded(row) for name, row in rows.items() if not np.isnan(row[0])}
-
-
-def _rounded(row: list[float]) -> list[float | None]:
-    return [None if np.isnan(value) else round(float(value), 6) for value in row]
+    return {name: json_row(row, 6) for name, row in rows.items() if not np.isnan(row[0])}
 
 
 def _distances(report: dict, arms: dict[str, Arm], bench: Bench, pairs, seed: int) -> None:
@@ -157,13 +153,13 @@ def _distances(report: dict, arms: dict[str, Arm], bench: Bench, pairs, seed: in
     real, real_classes = scaled(bench.real.vectors), bench.real.classes
     floor = real_floor(real, n, seed=seed)
     report["distances"] = {"pictures": n, "photos": len(rows), "dim": real.shape[1], "floor": floor}
-    report["real"] |= {name: _rounded([mean, mean - 2 * sd, mean + 2 * sd]) for name, (mean, sd) in floor.items()}
+    report["real"] |= {name: json_row([mean, mean - 2 * sd, mean + 2 * sd], 6) for name, (mean, sd) in floor.items()}
     found = {
         name: jackknifed(scaled(arm.vectors[chosen]), bench.classes[chosen], real[rows], real_classes[rows], seed)
         for name, arm in arms.items()
     }
     for at, measure in enumerate(("FID", "KID")):
         for name in report["arms"]:
-            report["arms"][name][measure] = _rounded(found[name][at].interval())
+            report["arms"][name][measure] = json_row(found[name][at].interval(), 6)
         for a, b in pairs:
-            report["differences"][f"{a} - {b}"][measure] = _rounded((found[a][at] - found[b][at]).interval())
+            report["differences"][f"{a} - {b}"][measure] = json_row((found[a][at] - found[b][at]).interval(), 6)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from realrag.bundle.bundle import Bundle
 from realrag.files import write_atomic
+from realrag.interval_text import with_interval
 from realrag.photos.decode import decode, read_bytes
 from realrag.references import letterbox
 
@@ -15,7 +16,7 @@ from ..dataset import class_key, photo_classes
 from ..pictures.arms import Picture
 from ..retriever.report import page, picture
 from .metrics import ordered
-from .table import MEASURES, notes, signed
+from .table import MEASURES, notes
 
 SHOWN, CELL = 12, 150
 
@@ -43,7 +44,8 @@ def _figures(report: dict) -> str:
     rows = ["<tr><th>arm</th>" + "".join(f"<th>{m}</th>" for m in measures) + "</tr>"]
     for name, row in {"real photos": report["real"], **report["arms"]}.items():
         cells = "".join(
-            f'<td title="{signed(row[m])}">{row[m][0]:.3f}</td>' if m in row else "<td></td>" for m in measures
+            f'<td title="{with_interval(row[m], "+.4f")}">{row[m][0]:.3f}</td>' if m in row else "<td></td>"
+            for m in measures
         )
         rows.append(f"<tr><td>{html.escape(name)}</td>{cells}</tr>")
     return f'<table>{"".join(rows)}</table><p class="s">Point at a figure for its 95 % interval over classes.</p>'

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from realrag.interval_text import with_interval
+
+from ..stats import FEWEST
 
 MEASURES = ("CLIP-I", "CLIP-T", "accuracy (linear)", "accuracy (means)", "accuracy (names)", "copied", "diversity", "FID",
             "KID", "to references", "references copied")  # fmt: skip
@@ -22,9 +24,12 @@ def table(report: dict) -> str:
         lines.append(f"{name:<12}" + "".join(cells))
     lines += notes(report)
     if report["differences"]:
-        lines += ["", "differences, with 95 % intervals over classes (not resolved where 0 lies inside)"]
+        lines += [
+            "",
+            f"differences, with 95 % intervals over classes (none below {FEWEST} classes; not resolved if 0 lies inside)",
+        ]
     for pair, row in report["differences"].items():
-        lines.append(f"{pair:<24}" + ", ".join(f"{m} {signed(row[m])}" for m in TOLD if m in row))
+        lines.append(f"{pair:<24}" + ", ".join(f"{m} {with_interval(row[m], '+.4f')}" for m in TOLD if m in row))
     return "\n".join(lines) + ("" if distances else "\nFID and KID need four real photos or more.")
 
 
@@ -45,8 +50,3 @@ def notes(report: dict) -> list[str]:
             + " So few pictures raise every FID, but no KID: compare FID at this number of pictures only." * few
         )  # fmt: skip
     return lines
-
-
-def signed(row: Sequence[float | None]) -> str:
-    mean, low, high = row
-    return f"{mean:+.4f}" + ("" if low is None else f" ({low:+.4f} to {high:+.4f})")

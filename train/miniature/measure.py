@@ -27,7 +27,7 @@ from realrag.miniature.painting import CFG, STEPS, Miniature, noise_of, paint
 
 from ..small_encoder.captioned_photos import QUERY, Group
 from ..small_encoder.views import open_photo
-from ..stats import interval_of
+from ..stats import bootstrap_of
 from .classifier import Histograms, mobilenet_features, taught_histograms, taught_judge
 from .features import to_images
 from .sheet import tile
@@ -56,7 +56,7 @@ def labels_of(world: World) -> np.ndarray:
 
 def share(right: np.ndarray, classes: np.ndarray) -> dict:
     """Mean of the class means of 0 and 1 (N,), with its interval. Every class has as many rows here."""
-    low, high = interval_of(lambda rows: right[rows].mean(), classes)
+    low, high = bootstrap_of(lambda rows: right[rows].mean(), classes)
     return {"mean": float(np.mean([right[classes == c].mean() for c in np.unique(classes)])), "low": low, "high": high}
 
 
@@ -66,7 +66,7 @@ def times(more: np.ndarray, less: np.ndarray, classes: np.ndarray) -> dict:
     def ratio(rows: np.ndarray) -> float:
         return more[rows].mean() / less[rows].mean() if less[rows].any() else np.inf
 
-    low, high = interval_of(ratio, classes)
+    low, high = bootstrap_of(ratio, classes)
     return {"mean": float(ratio(np.arange(len(classes)))), "low": low, "high": high}
 
 

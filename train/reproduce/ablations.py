@@ -14,6 +14,7 @@ import numpy as np
 from realrag.bundle.bundle import Bundle
 from realrag.encoders.reflective_head import ReflectiveHead, load_head
 from realrag.files import write_atomic, write_json
+from realrag.interval_text import with_interval
 
 from ..charts import beside, ranges
 from ..contrastive.fit import Keeping, fit_file
@@ -171,11 +172,14 @@ class Ablations(Reproduction):
 
 
 def told(row: dict) -> str:
-    (mean, low, high), (apart, below, above) = row["accuracy"], row["difference"]
-    return (
-        f"| {row['knob']} | {row['value']} | {row['arm']} | {mean:.3f} ({low:.3f} to {high:.3f}) | "
-        f"{apart:+.3f} ({below:+.3f} to {above:+.3f}) |"
+    cells = (
+        row["knob"],
+        row["value"],
+        row["arm"],
+        with_interval(row["accuracy"]),
+        with_interval(row["difference"], "+.3f"),
     )
+    return f"| {' | '.join(cells)} |"
 
 
 def curves(rows: Sequence[dict]):

@@ -15,7 +15,7 @@ from realrag.encoders.base import Encoder
 from ..dataset import photo_classes
 from ..judge.classifiers import linear_judge
 from ..pictures.arms import Picture, Progress, class_key, photo_vectors, picture_vectors
-from ..stats import interval
+from ..stats import bootstrap
 from .config import Experiment
 from .judge_encoders import confusions
 
@@ -73,7 +73,7 @@ def verdicts(
         right.setdefault(arm_of(name), []).append(judge.right(seen, classes))
     of_real = (named == real_classes).astype(float)
     parts = _parts(splits[real_classes], np.ones(len(real_classes), bool))
-    by_split = {split: interval(of_real[part], real_classes[part]) for split, part in parts.items()}
+    by_split = {split: bootstrap(of_real[part], real_classes[part]) for split, part in parts.items()}
     _, family_codes = np.unique(families, return_inverse=True)
     return Verdicts(
         {name: np.stack(each) for name, each in right.items()}, classes, splits[classes], _even(first), by_split,
@@ -103,7 +103,7 @@ def accuracy(found: Verdicts) -> dict[str, dict[str, dict]]:
     table: dict[str, dict[str, dict]] = {}
     for split, part in _parts(found.splits, found.even).items():
         table[split] = {
-            arm: {"accuracy": interval(each[:, part].mean(0), found.classes[part]),
+            arm: {"accuracy": bootstrap(each[:, part].mean(0), found.classes[part]),
                   "by_seed": [float(run.mean()) for run in each[:, part]], "pictures": int(part.sum())}
             for arm, each in found.right.items()
         }  # fmt: skip
@@ -119,7 +119,7 @@ def difference(found: Verdicts, first: str, second: str, split: str) -> dict:
     each, (_, codes) = one.mean(0) - two.mean(0), np.unique(found.classes[part], return_inverse=True)
     signs = np.sign(np.bincount(codes, each).round(9))
     return {
-        "difference": interval(each, codes),
+        "difference": bootstrap(each, codes),
         "seeds_above": int((by_seed > 0).sum()),
         "seeds": len(by_seed),
         "by_seed": by_seed.tolist(),

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from realrag.files import write_atomic, write_json
+from realrag.interval_text import span, with_interval
 
 from .config import deviations
 from .endpoints import PRIMARY, SECOND, SPLIT
@@ -77,8 +78,8 @@ def _endpoints(judge: dict) -> list[str]:
     for pair, splits in judge["differences"].items():
         mark = {" - ".join(PRIMARY): " (primary)", " - ".join(SECOND): " (second)"}.get(pair, "")
         for split, row in splits.items():
-            mean, low, high = row["difference"]
-            rows.append(f"| {pair}{mark if split == SPLIT else ''} | {split} | {mean:+.4f} | {low:+.4f} to {high:+.4f} | "
+            mean, bounds = row["difference"][0], span(row["difference"], "+.4f")
+            rows.append(f"| {pair}{mark if split == SPLIT else ''} | {split} | {mean:+.4f} | {bounds} | "
                         f"{row['seeds_above']} of {row['seeds']} | {', '.join(map(str, row['classes']))} |")  # fmt: skip
     return [*rows, ""]
 
@@ -90,7 +91,7 @@ def _accuracy(judge: dict) -> list[str]:
     rows.append("| real photos (ceiling) | " + " | ".join(real) + " |")
     for arm in ordered(judge["accuracy"]["all"]):
         cells = (judge["accuracy"][split][arm]["accuracy"] for split in splits)
-        rows.append(f"| {arm} | " + " | ".join(f"{m:.3f} ({low:.3f} to {high:.3f})" for m, low, high in cells) + " |")
+        rows.append(f"| {arm} | " + " | ".join(map(with_interval, cells)) + " |")
     told = "Of real photos, {accuracy:.1%} are named rightly; {mistakes on siblings:.1%} of the mistakes fall on a sibling ({by chance:.1%} by chance)."
     return [*rows, "", told.format(**judge["confusions"]), ""]
 

@@ -15,11 +15,12 @@ import torch
 
 from realrag.encoders.reflective_head import ReflectiveHead
 from realrag.errors import RealRAGError
+from realrag.interval_text import with_interval
 from realrag.retriever import through_head
 
 from ..contrastive.tuned_encoder import TunedVectors
 from ..retrieval_metrics import DEPTH, ranked_rows, ranking_figures
-from ..stats import interval
+from ..stats import FEWEST, interval, json_row
 
 # Of what the generator draws in its place: lower is better for "reflective hits" and "sibling@10".
 REFLECTIVE = ("reflective hits", "sibling@10", "sibling margin")
@@ -150,7 +151,7 @@ def _mean(runs: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 def _intervals(values: dict[str, np.ndarray], part: np.ndarray, questions: Questions) -> dict[str, list]:
     rows = {name: interval(each[part], questions.query_classes[part]) for name, each in values.items()}
-    return {name: [round(v, 5) for v in row] for name, row in rows.items() if not np.isnan(row[0])}
+    return {name: json_row(row, 5) for name, row in rows.items() if not np.isnan(row[0])}
 
 
 def _number(value: float) -> float | None:
@@ -181,16 +182,16 @@ def table(report: dict, measures: Sequence[str] = ("R@1", "R@10", "P@10", "mAP",
             cells = (f"{row[m][0]:>17.3f}" if m in row else f"{'-':>17}" for m in measures)
             lines.append(f"{arm:<12}{split:<9}{prompts:>8}" + "".join(cells))
     if report["differences"]:
-        lines += ["", "differences, with 95 % intervals over classes (not resolved where 0 lies inside)"]
+        lines += [
+            "",
+            f"differences, with 95 % intervals over classes (none below {FEWEST} classes; not resolved if 0 lies inside)",
+        ]
     for pair, splits in report["differences"].items():
         for split, row in splits.items():
             cells = ", ".join(
-                f"{m} {_signed(row[m])}" for m in ("R@1", "mAP", "reflective hits", "sibling margin") if m in row
+                f"{m} {with_interval(row[m], '+.3f')}"
+                for m in ("R@1", "mAP", "reflective hits", "sibling margin")
+                if m in row
             )
             lines.append(f"{pair:<22}{split:<9}{cells}")
     return "\n".join(lines)
-
-
-def _signed(row: list) -> str:
-    mean, low, high = row[:3]
-    return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"

@@ -14,6 +14,7 @@ import numpy as np
 from realrag.bundle.bundle import Bundle
 from realrag.encoders.reflective_head import ReflectiveHead
 from realrag.files import write_atomic
+from realrag.interval_text import span
 from realrag.references import letterbox
 
 from ..charts import bars, lines
@@ -113,7 +114,7 @@ def _arms_table(report: dict) -> str:
         for arm, facts in report["arms"].items():
             row = facts["splits"].get(split, {})
             cells = "".join(
-                f'<td title="{_range(row[m])}">{row[m][0]:.3f}</td>' if m in row else "<td></td>" for m in measures
+                f'<td title="{span(row[m])}">{row[m][0]:.3f}</td>' if m in row else "<td></td>" for m in measures
             )
             rows.append(
                 f'<tr><td>{arm} <span class="s">{split}</span></td><td>{count}</td><td>{facts["seeds"]}</td>{cells}</tr>'
@@ -130,13 +131,11 @@ def _differences_table(report: dict) -> str:
             for m in ("R@1", "mAP", *REFLECTIVE):
                 if m in row:
                     above = f"{row[m][3]}" if len(row[m]) > 3 else ""
-                    cells = f"<td>{split}</td><td>{m}</td><td>{row[m][0]:+.3f}</td><td>{_range(row[m])}</td><td>{above}</td>"
+                    cells = (
+                        f"<td>{split}</td><td>{m}</td><td>{row[m][0]:+.3f}</td><td>{span(row[m])}</td><td>{above}</td>"
+                    )
                     rows.append(f"<tr><td>{html.escape(pair)}</td>{cells}</tr>")
     return f'<table>{"".join(rows)}</table><p class="s">Paired by prompt, classes resampled. Where 0 lies inside, nothing is shown.</p>'
-
-
-def _range(row: list) -> str:
-    return f"{row[1]:+.3f} to {row[2]:+.3f}"
 
 
 def _curves(histories: dict[str, list[dict]]) -> list[str]:

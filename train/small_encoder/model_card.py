@@ -18,11 +18,13 @@ from realrag.encoders.base import Encoder
 from realrag.encoders.load import load_encoder
 from realrag.encoders.small import SMALL_FILE
 from realrag.encoders.small_net import MobileNet
+from realrag.interval_text import with_interval
 
+from ..retrieval_metrics import SHORT, ranked_relevance, ranking_figures
+from ..stats import bootstrap
 from .captioned_photos import QUERY, Photo, PhotoSet, read_grocery
 from .card_text import TEXT
 from .convert_mobilenet import load_mobilenet
-from .measure import figures, interval, ranked_relevance
 from .views import open_photo, pixels, plain_view
 
 HELP = "measure the small encoder on the test photos and write its model card"
@@ -59,7 +61,7 @@ def mobilenet_vectors(file: Path, photos: tuple[Photo, ...], size: int = 224) ->
 
 def names_to_photos(texts: Tensor, photos: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
     """texts (C, D), one a class in the order of `labels`."""
-    return figures(ranked_relevance(texts @ photos.T, labels == torch.arange(len(texts))[:, None]))
+    return ranking_figures(ranked_relevance(texts @ photos.T, labels == torch.arange(len(texts))[:, None]), SHORT)
 
 
 def mean_of(runs: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -87,7 +89,7 @@ def random_scores(labels: Tensor, classes: int) -> dict[str, np.ndarray]:
     dice = torch.Generator().manual_seed(0)
     relevant = labels == torch.arange(classes)[:, None]
     draws = [torch.rand(relevant.shape, generator=dice) for _ in range(DRAWS)]
-    return mean_of([figures(ranked_relevance(scores, relevant)) for scores in draws])
+    return mean_of([ranking_figures(ranked_relevance(scores, relevant), SHORT) for scores in draws])
 
 
 def photos_to_photos(photos: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
@@ -95,16 +97,14 @@ def photos_to_photos(photos: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
     scores, relevant = photos @ photos.T, labels == labels[:, None]
     scores.fill_diagonal_(-2), relevant.fill_diagonal_(False)
     last = ranked_relevance(scores, relevant)[:, :-1]  # the photo itself comes last
-    each = figures(last)
+    each = ranking_figures(last, SHORT)
     return {name: np.array([values[labels == c].mean() for c in labels.unique()]) for name, values in each.items()}
 
 
 def summary(parts: dict[str, np.ndarray], rows: list[int] | None = None) -> dict[str, list[float]]:
     """measure -> [mean, low, high], rounded as the card prints it."""
-    return {
-        name: [round(x, 3) for x in interval(values if rows is None else values[rows])]
-        for name, values in parts.items()
-    }
+    chosen = {name: values if rows is None else values[rows] for name, values in parts.items()}
+    return {name: [round(x, 3) for x in bootstrap(each, np.arange(len(each)))] for name, each in chosen.items()}
 
 
 def measure(test: PhotoSet, encoder: Encoder, partial: Encoder, left_out: list[str], mobilenet: Path) -> dict[str, Any]:
@@ -141,12 +141,9 @@ def training_of(path: Path) -> dict[str, Any]:
 
 
 def table(rows: dict[str, dict[str, list[float]]]) -> str:
-    lines = ["| | mAP | P@10 | R@1 |", "|---|---|---|---|"]
+    lines = [f"| | {' | '.join(SHORT)} |", "|---|---|---|---|"]
     for name, row in rows.items():
-        cells = (
-            f"{row[measure][0]:.3f} ({row[measure][1]:.3f} - {row[measure][2]:.3f})"
-            for measure in ("mAP", "P@10", "R@1")
-        )
+        cells = (with_interval(row[measure]) for measure in SHORT)
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

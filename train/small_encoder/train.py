@@ -13,13 +13,13 @@ import torch.nn.functional as F
 
 from realrag.encoders.small_net import SmallDualEncoder, save_small_encoder
 
+from ..retrieval_metrics import SHORT, ranked_relevance, ranking_figures
 from .captioned_photos import (  # fmt: skip
     QUERY,
     PhotoSet,
     with_noise,
 )
 from .convert_mobilenet import load_mobilenet
-from .measure import figures, ranked_relevance
 from .trainer import EncoderConfig, Training
 from .views import FrontCache, to_features
 
@@ -47,7 +47,7 @@ def validate(
     texts = F.normalize(model.text_tower(model.tokenize([QUERY.format(group.name) for group in data.groups])), dim=1)
     relevant = torch.tensor(data.group_rows()) == torch.arange(len(data.groups))[:, None]
     asked = relevant.any(1)
-    parts = figures(ranked_relevance((texts @ photos.T)[asked], relevant[asked]))
+    parts = ranking_figures(ranked_relevance((texts @ photos.T)[asked], relevant[asked]), SHORT)
     unseen = np.array([group.name in names for group, yes in zip(data.groups, asked, strict=True) if yes])
     report = {name: float(values.mean()) for name, values in parts.items()}
     return report | ({"mAP of names left out": float(parts["mAP"][unseen].mean())} if unseen.any() else {})

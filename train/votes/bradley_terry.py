@@ -12,9 +12,11 @@ import numpy as np
 
 from realrag.errors import RealRAGError
 
+from ..stats import crossed_weights, percentiles
+
 PRIOR = 0.5
 RESAMPLES = 2000
-AT_ONCE = 250  # resamples held in memory
+BLOCK = 250  # resamples held in memory
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,9 @@ def read_votes_as_strengths(votes: Votes, seed: int = 0, resamples: int = RESAMP
     _refuse_islands(votes.arms, compared)
     prior = PRIOR * compared
     s = strengths(wins[0] + prior)
-    dice, many, drawn = np.random.default_rng(seed), [], []
-    for start in range(0, resamples, AT_ONCE):
-        weights = _weights(votes, dice, min(AT_ONCE, resamples - start))
+    rng, many, drawn = np.random.default_rng(seed), [], []
+    for start in range(0, resamples, BLOCK):
+        weights = crossed_weights((votes.prompts, votes.voters), rng, min(BLOCK, resamples - start))
         drawn.append(win_table(votes, weights))
         many.append(strengths(drawn[-1] + prior, 1e-6))
     many, drawn = np.concatenate(many), np.concatenate(drawn)
@@ -79,18 +81,6 @@ def read_votes_as_strengths(votes: Votes, seed: int = 0, resamples: int = RESAMP
                 row = {**_tally(votes, i, j), "share": _share(wins[0], drawn, i, j), **row}
             report["pairs"][f"{votes.arms[i]} - {votes.arms[j]}"] = row
     return report
-
-
-def _weights(votes: Votes, dice: np.random.Generator, count: int) -> np.ndarray:
-    """(count, n): how often a vote is drawn when prompts and voters are, each with replacement."""
-
-    def drawn(groups: np.ndarray) -> np.ndarray:
-        names, code = np.unique(groups, return_inverse=True)
-        if len(names) == 1:
-            return np.ones((count, len(groups)))
-        return dice.multinomial(len(names), np.full(len(names), 1 / len(names)), count)[:, code].astype(float)
-
-    return drawn(votes.prompts) * drawn(votes.voters)
 
 
 def _tally(votes: Votes, i: int, j: int) -> dict[str, int]:
@@ -107,7 +97,7 @@ def _share(wins: np.ndarray, drawn: np.ndarray, i: int, j: int) -> list[float]:
 
 
 def _interval(value: float, values: np.ndarray) -> list[float]:
-    return [round(float(v), 5) for v in (value, *np.quantile(values, (0.025, 0.975)))]
+    return [round(float(v), 5) for v in (value, *percentiles(values))]
 
 
 def _refuse_islands(arms: tuple[str, ...], compared: np.ndarray) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from realrag.errors import RealRAGError
+from realrag.interval_text import span, with_interval
 from realrag.validation import strict_json
 
 from .bradley_terry import Votes, read_votes_as_strengths
@@ -94,15 +95,15 @@ def table(report: dict) -> str:
         "",
         f"{'arm':<14}{'strength':>9}   95 % interval (voters and prompts resampled)",
     ]
-    lines += [f"{arm:<14}{s:>+9.3f}   {low:+.3f} to {high:+.3f}" for arm, (s, low, high) in report["strengths"].items()]
+    lines += [f"{arm:<14}{row[0]:>+9.3f}   {span(row)}" for arm, row in report["strengths"].items()]
     lines += [
         "",
         "pair: wins, ties, losses; share of wins, ties halved; difference of strength (0 inside: not resolved)",
     ]
     for pair, row in report["pairs"].items():
-        apart = "{:+.3f} ({:+.3f} to {:+.3f})".format(*row["apart"])
+        apart = with_interval(row["apart"], "+.3f")
         if "share" in row:
-            share = "{:.1%} ({:.1%} to {:.1%})".format(*row["share"])
+            share = with_interval(row["share"], ".1%")
             lines.append(f"{pair}: {row['wins']}, {row['ties']}, {row['losses']}; {share}; {apart}")
         else:
             lines.append(f"{pair}: never side by side; {apart}")

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from realrag_train.adapter.shuffle_gap import NoGap, Tuples, check, losses, measure
-from realrag_train.stats import interval
 
 
 def tuples(count=12, places=3):
@@ -55,22 +54,6 @@ def test_a_generator_that_knows_the_target_has_a_gap_and_one_that_looks_away_has
     assert gap.mean > 0 and gap.low > 0 and gap.share == 1 and gap.saved > 0 and gap.low <= gap.mean <= gap.high
     blind = measure(lambda x, *rest: x, fixed)
     assert (blind.mean, blind.low, blind.high, blind.share, blind.saved) == (0, 0, 0, 0, 0)
-
-
-def test_the_interval_draws_things_and_not_single_values():
-    dice = np.random.default_rng(0)
-    things = np.repeat(np.arange(10), 50)
-    values = dice.normal(size=10)[things] + 0.01 * dice.normal(size=500)
-    _, low, high = interval(values, things, 0, 2000)
-    _, *alone = interval(values, np.arange(500), 0, 2000)
-    assert low < values.mean() < high and high - low > 3 * (alone[1] - alone[0])
-    slow = [
-        values[np.concatenate([np.flatnonzero(things == t) for t in dice.integers(10, size=10)])].mean()
-        for _ in range(2000)
-    ]
-    assert low == pytest.approx(np.quantile(slow, 0.025), abs=0.05) and high == pytest.approx(
-        np.quantile(slow, 0.975), abs=0.05
-    )
 
 
 def test_a_training_ends_when_the_gap_stays_away_and_not_before():

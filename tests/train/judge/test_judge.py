@@ -186,7 +186,9 @@ def test_the_command_tells_right_wrong_and_copied_pictures_apart(world, capsys):
     assert copy["copied"][0] == 1 and oracle["copied"][0] < 0.2 and report["real"]["copied"][0] <= 1 / 16
     assert report["real"]["accuracy (linear)"][0] == 1 and report["facts"]["held_photos"] == 16
     assert none["FID"][0] < 3 * oracle["FID"][0]  # the same colours over all: FID does not look at prompts
-    assert report["differences"]["oracle - none"]["CLIP-I"][1] > 0
+    mean, *bounds = report["differences"]["oracle - none"]["CLIP-I"]
+    assert mean > 0 and bounds == [None, None]  # four classes are too few for an interval
+    assert "none below 5 classes" in said
     page = (world / "out" / "judge.html").read_text()
     assert page.count("data:image/") == 4 and "<script" not in page and "http:" not in page
 

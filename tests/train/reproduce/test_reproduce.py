@@ -30,6 +30,7 @@ from realrag_train.reproduce.procedural.world import World, read_splits, split_c
 from realrag_train.retriever import run as stages
 from realrag_train.retriever.recipe import Data, Evaluate, Imagine, Recipe
 from realrag_train.retriever.run import OutOfTime
+from realrag_train.stats import bootstrap
 
 WORLD = World(families=4, siblings=5, unseen=1, novel=1, size=48, library=6, judge=10, evaluation=6, validation=1)
 PLAN = Plan(
@@ -419,9 +420,7 @@ def test_two_arms_with_the_same_pictures_differ_by_exactly_nothing():
 
 def test_the_interval_of_the_endpoint_covers_the_truth_about_as_often_as_it_says(monkeypatch):
     """Classes differ in what they gain: the truth is the mean over classes that could have been drawn."""
-    monkeypatch.setattr(endpoints, "interval", lambda v, c: interval(v, c, resamples=400))
-    from realrag_train.stats import interval
-
+    monkeypatch.setattr(endpoints, "bootstrap", lambda v, c: bootstrap(v, c, resamples=400))
     dice, classes, truth, hits, trials = np.random.default_rng(1), np.repeat(np.arange(40), 10), 0.06, 0, 300
     for _ in range(trials):
         plain = np.clip(dice.normal(0.4, 0.15, 40), 0.05, 0.9)

@@ -27,7 +27,6 @@ from realrag_train.small_encoder.captioned_photos import (
     sample_text,
 )
 from realrag_train.small_encoder.convert_mobilenet import convert, load_mobilenet
-from realrag_train.small_encoder.measure import average_precision, figures, interval, ranked_relevance
 from realrag_train.small_encoder.model_card import (
     card,
     names_to_photos,
@@ -252,26 +251,6 @@ def test_the_pair_loss_is_the_mean_of_both_directions_and_its_gradient_is_finite
     )
     pair_loss(photos, texts, torch.ones(6, 3, dtype=torch.bool), 0.1).backward()
     assert photos.grad.isfinite().all()
-
-
-# Measures
-
-
-def test_average_precision_of_a_ranking_done_by_hand():
-    ranked = np.array([[1, 0, 1, 0], [0, 0, 0, 1]], bool)
-    np.testing.assert_allclose(average_precision(ranked), [(1 / 1 + 2 / 3) / 2, 1 / 4])
-    assert figures(ranked)["R@1"].tolist() == [1, 0]
-
-
-def test_ranking_puts_the_best_first_and_ties_in_row_order():
-    scores, relevant = torch.tensor([[0.1, 0.9, 0.9, 0.5]]), torch.tensor([[True, True, False, False]])
-    assert ranked_relevance(scores, relevant).tolist() == [[True, False, False, True]]
-
-
-def test_the_interval_holds_the_mean_and_shrinks_with_more_values():
-    values = np.random.default_rng(0).random(400)
-    few, many = interval(values[:20]), interval(values)
-    assert few[1] < few[0] < few[2] and many[2] - many[1] < few[2] - few[1]
 
 
 # A tiny run
