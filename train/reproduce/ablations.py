@@ -1,5 +1,5 @@
 """What the paper does not vary, varied: references, library, wrong references, loss, negatives, strength. Registered in
-docs/reproduction.md: one seed of one arm, U1 alone, one judge. They describe; they decide nothing."""
+docs/registration.md: one seed of one arm, U1 alone, one judge. They describe; they decide nothing."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Does a reflective retriever beat a plain one? `world` draws a procedural world, `run` does the whole experiment,
 `ablate` varies what the paper does not, `photos` makes a world of real ones.
 
-Stopped at any point, the same command goes on. What was registered stands in docs/reproduction.md."""
+Stopped at any point, the same command goes on. What was registered stands in docs/registration.md."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class Painting:
 
 @dataclass(frozen=True)
 class Experiment:
-    """The registered numbers; the reason for each stands in docs/reproduction.md."""
+    """The registered numbers; the reason for each stands in docs/registration.md."""
 
     photos: str = ""  # a world's folder made before; empty: the procedural one of [world] is drawn
     k: int = 3  # references a prompt

@@ -355,7 +355,7 @@ def test_ablations_show_what_a_stand_in_must_show(done, encoder):
 
 def test_the_registered_ablations_are_those_of_the_document():
     knobs = {each.knob for each in REGISTERED}
-    text = (Path(__file__).parents[3] / "docs" / "reproduction.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "registration.md").read_text()
     told = " ".join(text[text.index("## Ablations") : text.index("## What differs")].split())
     for said in (
         "`k`",
