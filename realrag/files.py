@@ -8,16 +8,21 @@ import hashlib
 import json
 import os
 import re
+import socket
 import stat
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .errors import BundleError, BusyError
+from .errors import BundleError
 
 CHUNK = 1 << 20
 MAX_NAME = 200
+LEFT_BEHIND = 3600  # seconds without a write after which a temporary file of another machine counts as left behind
+_STEM = 150  # bytes of a name that its temporary file repeats, as a file name has at most 255
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 _WINDOWS_DEVICES = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(10)), *(f"lpt{i}" for i in range(10))}
 
@@ -89,7 +94,8 @@ def write_atomic(path: Path, data: bytes | Callable[[BinaryIO], None]) -> None:
     `data` is the bytes, or a function that writes them to an open file (for what does not fit in memory).
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp.{os.getpid()}.{threading.get_ident()}")
+    stem = path.name.encode(errors="replace")[:_STEM].decode(errors="ignore")
+    temporary = path.with_name(f".{stem}.tmp.{_PLACE}.{os.getpid()}.{threading.get_ident()}")
     try:
         with open(temporary, "wb") as file:
             data(file) if callable(data) else file.write(data)
@@ -107,14 +113,17 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def sweep_temporaries(folder: Path) -> None:
-    """Delete temporary files that a killed process left in `folder`; those of living processes stay."""
+    """Delete temporary files that killed processes left in `folder`. Those that a living process of this machine
+    writes stay, and so do fresh ones of another machine or container, where process numbers mean nothing here."""
     for path in Path(folder).glob(".*.tmp.*"):
-        pid = path.name.split(".tmp.")[1].split(".")[0]
-        if not (pid.isdigit() and process_lives(int(pid))):
-            path.unlink(missing_ok=True)
+        parts = path.name.split(".tmp.")[-1].split(".")
+        with suppress(OSError):
+            here = len(parts) == 3 and parts[0] == _PLACE and parts[1].isdigit()
+            if not _process_lives(int(parts[1])) if here else time.time() - path.stat().st_mtime > LEFT_BEHIND:
+                path.unlink()
 
 
-def process_lives(pid: int) -> bool:
+def _process_lives(pid: int) -> bool:
     if os.name == "nt":
         return True  # os.kill would end the process there; a left-over file is the smaller harm
     try:
@@ -124,6 +133,18 @@ def process_lives(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _place() -> str:
+    """Names the machine or container whose process numbers are meant."""
+    try:
+        numbers = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        numbers = ""
+    return sha256_bytes(f"{socket.gethostname()}|{numbers}".encode())[:8]
+
+
+_PLACE = _place()
 
 
 def safe_join(root: Path, name: str) -> Path:
@@ -194,40 +215,3 @@ class Verdicts:
             except OSError:
                 pass  # a read-only cache only costs a second reading
         return digest
-
-
-class FolderLock:
-    """One builder at a time in a folder. A lock left by a dead process is taken over; a living one is named."""
-
-    def __init__(self, path: Path):
-        self._path = Path(path)
-
-    @property
-    def owner(self) -> int | None:
-        """The living process that holds it."""
-        try:
-            owner = self._path.read_text(errors="replace").strip()
-        except FileNotFoundError:
-            return None
-        return int(owner) if owner.isdigit() and process_lives(int(owner)) else None
-
-    def __enter__(self) -> FolderLock:
-        for _ in range(2):
-            try:
-                handle = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-            except FileExistsError:
-                if owner := self.owner:
-                    raise BusyError(
-                        f"Process {owner} is already writing {self._path.parent}. Wait for it, or stop it and run again."
-                    ) from None
-                self._path.unlink(missing_ok=True)
-                continue
-            with os.fdopen(handle, "w") as file:
-                file.write(str(os.getpid()))
-            return self
-        raise BusyError(f"Cannot take the lock {self._path}. Is another run starting? Try again.")
-
-    def __exit__(self, *_exc) -> None:
-        # The lock may have gone with its folder, and another builder may already hold a new one there.
-        if self._path.is_file() and self._path.read_text(errors="replace").strip() == str(os.getpid()):
-            self._path.unlink(missing_ok=True)

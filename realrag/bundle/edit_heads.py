@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ..encoders.reflective_head import load_head
 from ..errors import BundleError
-from ..files import FolderLock, sha256_bytes, sweep_temporaries, write_atomic
+from ..files import sha256_bytes, sweep_temporaries, write_atomic
+from ..locks import FolderLock
 from .bundle import MANIFEST, Bundle, Manifest, manifest_bytes, read_manifest
 from .head_entries import MAX_HEADS, NAMING, BundleFile, BundleHead, heads_content, is_head_name, own_name
 
@@ -38,30 +39,21 @@ def change_heads(folder: Path, add: Mapping[str, Path], remove: Sequence[str] = 
     """
     folder = Path(folder)
     read_manifest(folder)  # says so where there is no bundle
-    (folder / WORK).mkdir(exist_ok=True)
-    try:
-        with FolderLock(folder / WORK / "lock"):
-            sweep_temporaries(folder)
-            old = Bundle(folder).manifest
-            for name in (*remove, *([first] if first and first not in add else [])):
-                old.named(name)
-            if first in remove and first not in add:
-                raise BundleError(f"The head {first!r} cannot be removed and be the first. Leave out one of the two.")
-            heads = put_heads(folder, [head for head in old.heads if head.name not in remove], add, old.encoder)
-            heads.sort(key=lambda head: bool(first) and head.name != first)
-            files = sorted(
-                [file for file in old.files if file.role != "head"] + [head.file for head in heads], key=_path
-            )
-            kept = ("encoder", "count", "dim", "picture_longest", "thumbnail_longest", "licences")
-            content = {**{key: getattr(old, key) for key in kept}, **heads_content(heads), "files": [*map(vars, files)]}
-            write_atomic(folder / MANIFEST, manifest_bytes(content))
-            for path in set(folder.glob("head-*.safetensors")) - {folder / file.path for file in files}:
-                path.unlink()
-    finally:
-        try:
-            (folder / WORK).rmdir()
-        except OSError:
-            pass  # what an unfinished `realrag index` encoded lies there and stays
+    with FolderLock(folder / WORK / "lock"):
+        sweep_temporaries(folder)
+        old = Bundle(folder).manifest
+        for name in (*remove, *([first] if first and first not in add else [])):
+            old.named(name)
+        if first in remove and first not in add:
+            raise BundleError(f"The head {first!r} cannot be removed and be the first. Leave out one of the two.")
+        heads = put_heads(folder, [head for head in old.heads if head.name not in remove], add, old.encoder)
+        heads.sort(key=lambda head: bool(first) and head.name != first)
+        files = sorted([file for file in old.files if file.role != "head"] + [head.file for head in heads], key=_path)
+        kept = ("encoder", "count", "dim", "picture_longest", "thumbnail_longest", "licences")
+        content = {**{key: getattr(old, key) for key in kept}, **heads_content(heads), "files": [*map(vars, files)]}
+        write_atomic(folder / MANIFEST, manifest_bytes(content))
+        for path in set(folder.glob("head-*.safetensors")) - {folder / file.path for file in files}:
+            path.unlink()
     return read_manifest(folder)
 
 

@@ -13,7 +13,8 @@ from tempfile import TemporaryDirectory
 
 from ..bundle.bundle import MANIFEST, MAX_MANIFEST, Bundle, Manifest, read_manifest
 from ..errors import BundleError, HubError
-from ..files import FolderLock, Verdicts, fsync_folder, safe_join, write_atomic
+from ..files import Verdicts, fsync_folder, safe_join, write_atomic
+from ..locks import FolderLock
 from ..photos.scan import Progress
 from ..validation import is_hex
 from .api import checked, hub, in_words
@@ -36,16 +37,18 @@ def pull(
         raise HubError(f"{out} holds other things and is not a bundle. Give --out a new or empty folder.")
     manifest, data = _manifest(api, checked(repo), revision, out, largest)
     work = out.with_name(f".{out.name}.pull")
-    if (out / MANIFEST).is_file():
-        _the_same(out, manifest)
-    else:
-        folder = work / revision  # two folders deep, so that ComfyUI does not list what is on its way
-        folder.mkdir(parents=True, exist_ok=True)
-        with FolderLock(work / "lock"):
+    with FolderLock(work / "lock"):
+        if (out / MANIFEST).is_file():
+            _the_same(out, manifest)
+        else:
+            folder = work / revision  # two folders deep, so that ComfyUI does not list what is on its way
+            folder.mkdir(parents=True, exist_ok=True)
             write_atomic(folder / MANIFEST, data)
             _fetch_files(api, repo, revision, manifest, folder, out, progress)
             _appear(folder, out)
-    shutil.rmtree(work, ignore_errors=True)
+        for path in work.iterdir():
+            if not path.name.startswith("lock"):  # it goes, and the folder with it, as it is let go
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
     return manifest
 
 

@@ -1,50 +1,46 @@
-"""Several processes of one machine encode one library: process r of w writes every w-th shard, beginning with shard r.
+"""Several processes of one machine encode one library: rank r of `world_size` writes every `world_size`-th shard.
 
-They never talk. What each has done is told by the shards that are there, and that it lives by a lock with its number.
-Process 0 waits for the others, encodes what those have left that ended too early, and alone touches the bundle.
+Workers do not communicate. Finished shards show progress; a lock per rank shows which workers are alive. Rank 0 waits,
+encodes what dead workers left, and alone writes the bundle.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
-from ..errors import RealRAGError
-from ..files import FolderLock
+from ..errors import BusyError, RealRAGError
+from ..locks import FolderLock
 from ..photos.scan import Progress
 
-GRACE = 60.0  # seconds that a process may take to come up, or to go on to its next shard, without a lock to show for it
+GRACE = 60.0  # seconds that a worker may take to start, or to begin its next shard, without holding its lock
 LOOK = 0.2  # seconds between two looks
 
 
-def checked(share: tuple[int, int]) -> tuple[int, int]:
-    rank, world = share
-    if not 0 <= rank < world:
-        raise RealRAGError(f"Process {rank} of {world}: processes are numbered from 0 to their number less one.")
-    return rank, world
+def check_rank(rank: int, world_size: int) -> None:
+    """RealRAGError where there is no such worker."""
+    if not 0 <= rank < world_size:
+        raise RealRAGError(f"There is no rank {rank} among {world_size} workers: ranks go from 0 to {world_size - 1}.")
 
 
-@contextmanager
-def at_work(work: Path, rank: int) -> Iterator[None]:
-    """Make the folder `work` and hold a lock in it, which tells the others that process `rank` lives."""
-    work.mkdir(parents=True, exist_ok=True)
-    with _lock(work, rank):
-        yield
-    if rank:
-        with suppress(OSError):  # shards are in it as a rule; empty where process 0 was done before this one began
-            work.rmdir()
-
-
-def _lock(work: Path, rank: int) -> FolderLock:
+def rank_lock(work: Path, rank: int) -> FolderLock:
+    """The lock that the worker of this rank holds in the folder `work` while it lives."""
     return FolderLock(work / ("lock" if rank == 0 else f"lock-{rank}"))
 
 
-def wait_for_others(parts: list[tuple[Path, list]], work: Path, world: int, progress: Progress) -> None:
-    """Return when all shards are there, or when nobody is left who would write those that are not.
+def sweep_locks(work: Path) -> None:
+    """Delete the lock files that killed workers left; those of living ones go as they end."""
+    for path in work.glob("lock-*"):
+        if path.suffix != ".holder":
+            with suppress(BusyError), FolderLock(path):
+                pass
 
-    parts: (file, photos) of each shard, of which process number i mod `world` writes the i-th. progress may raise.
+
+def wait_for_others(parts: list[tuple[Path, list]], work: Path, world_size: int, progress: Progress) -> None:
+    """Return when all shards are there, or when no living worker is left to write the missing ones.
+
+    parts: (file, photos) of each shard; rank i mod `world_size` writes the i-th. progress may raise.
     """
     total, last_sign, there = sum(len(part) for _, part in parts), time.monotonic(), -1
     while True:
@@ -52,8 +48,8 @@ def wait_for_others(parts: list[tuple[Path, list]], work: Path, world: int, prog
         if not missing:
             return
         progress(sum(len(part) for number, (_, part) in enumerate(parts) if number not in missing), total)
-        live = any(_lock(work, number % world).owner for number in missing if number % world)
-        if live or len(missing) != there:
+        ranks = {number % world_size for number in missing} - {0}
+        if any(rank_lock(work, rank).held for rank in ranks) or len(missing) != there:
             last_sign, there = time.monotonic(), len(missing)
         elif time.monotonic() - last_sign > GRACE:
             return

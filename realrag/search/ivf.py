@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..encoders.adaptive_batch import out_of_memory
-from ..files import FolderLock, Verdicts, canonical_json, sweep_temporaries, write_atomic
+from ..files import Verdicts, canonical_json, sweep_temporaries, write_atomic
+from ..locks import FolderLock
 
 if TYPE_CHECKING:
     import faiss

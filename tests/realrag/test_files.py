@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realrag.errors import BundleError, BusyError
-from realrag.files import FolderLock, Verdicts, safe_join, sha256_bytes, sha256_file, sweep_temporaries, write_atomic
+from realrag import files
+from realrag.errors import BundleError
+from realrag.files import Verdicts, safe_join, sha256_bytes, sha256_file, sweep_temporaries, write_atomic
 
 HOSTILE = [
     "../x", "a/../../x", "/etc/passwd", "C:/x", "c:x", "\\\\host\\share", "a\\b", "a//b", "", ".", "..", ".hidden", "a/.b",
@@ -49,10 +50,13 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary(tmp_path):
 
 
 def test_temporaries_of_dead_processes_are_swept_and_those_of_living_ones_stay(tmp_path):
-    dead, alive = tmp_path / ".x.tmp.999999999.1", tmp_path / f".x.tmp.{os.getpid()}.1"
-    dead.touch(), alive.touch()
+    dead, alive = (tmp_path / f".x.tmp.{files._PLACE}.{pid}.1" for pid in (999_999_999, os.getpid()))
+    elsewhere, old = tmp_path / ".x.tmp.0123abcd.1.1", tmp_path / ".x.tmp.1.1"  # the second as versions before wrote it
+    for path in (dead, alive, elsewhere, old):
+        path.write_bytes(b"x")
+    os.utime(old, (1, 1))
     sweep_temporaries(tmp_path)
-    assert os.listdir(tmp_path) == [alive.name]
+    assert sorted(os.listdir(tmp_path)) == sorted([alive.name, elsewhere.name])
 
 
 def test_a_verdict_is_remembered_until_the_file_changes(tmp_path, monkeypatch):
@@ -73,14 +77,3 @@ def test_a_broken_verdict_file_is_no_verdict(tmp_path):
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "verdicts.json").write_bytes(b'{"half')
     assert Verdicts(tmp_path / "cache").sha256(tmp_path / "a") == sha256_bytes(b"one")
-
-
-def test_a_folder_has_one_builder_and_a_dead_ones_lock_is_taken_over(tmp_path):
-    lock = tmp_path / "lock"
-    with FolderLock(lock):
-        with pytest.raises(BusyError, match=str(os.getpid())):
-            FolderLock(lock).__enter__()
-    lock.write_text("999999999")
-    with FolderLock(lock):
-        assert lock.read_text() == str(os.getpid())
-    assert not lock.exists()

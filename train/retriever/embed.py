@@ -50,7 +50,7 @@ def embed(
         if photos:
             report = build(
                 Path(photos), out, encoder, captions=Path(data.captions) if data.captions else None,
-                sizes=Sizes(picture=data.picture_size), share=share, on_scan=looked,
+                sizes=Sizes(picture=data.picture_size), rank=share[0], world_size=share[1], on_scan=looked,
                 progress=progress,
             )  # fmt: skip
             _check_rejected(report, photos, data.max_rejected)

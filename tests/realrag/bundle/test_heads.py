@@ -17,8 +17,9 @@ from realrag.bundle.edit_heads import change_heads, heads_by_name
 from realrag.bundle.head_entries import BundleFile, BundleHead, heads_content, is_head_name, own_name, read_heads
 from realrag.encoders.reflective_head import ReflectiveHead, load_head, save_head
 from realrag.errors import BundleError, BusyError, EncoderError
-from realrag.files import FolderLock, sha256_file
+from realrag.files import sha256_file
 from realrag.indexing.build import WORK, build
+from realrag.locks import FolderLock
 from realrag.retriever import Retriever, shipped_bundle, vectors_key
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 from realrag.bundle.bundle import read_manifest
 from realrag.commands.main import main
 from realrag.encoders.reflective_head import ReflectiveHead, save_head
+from realrag.locks import FolderLock
 
 
 @pytest.fixture
@@ -152,11 +153,8 @@ def test_exit_codes(photos, tmp_path, capsys, tiny_clip):
     assert main(["index", str(photos), *common]) == 3
     assert main(["index", str(photos), *common, "--max-rejected", "50"]) == 0
     assert main(["search", str(tmp_path / "b"), "x", "--image", str(tmp_path / "no.jpg")]) == 1
-    (tmp_path / "b" / ".building").mkdir()
-    import os
-
-    (tmp_path / "b" / ".building" / "lock").write_text(str(os.getpid()))
-    assert main(["index", str(photos), *common]) == 4
+    with FolderLock(tmp_path / "b" / ".building" / "lock"):
+        assert main(["index", str(photos), *common]) == 4
 
 
 def test_a_full_disk_is_a_sentence_too(photos, tmp_path, monkeypatch, capsys, tiny_clip):

@@ -19,10 +19,11 @@ from realrag.bundle.edit_heads import change_heads
 from realrag.commands.main import main
 from realrag.encoders.reflective_head import ReflectiveHead, save_head
 from realrag.errors import BundleError, BusyError, HubError
-from realrag.files import FolderLock, sha256_file
+from realrag.files import sha256_file
 from realrag.hub.pull import pull
 from realrag.hub.push import push
 from realrag.indexing.build import build
+from realrag.locks import FolderLock
 
 REPO, TOKEN = "ann/cars", "hf_abcdefghijklmnop"
 

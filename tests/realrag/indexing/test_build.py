@@ -70,7 +70,7 @@ def test_packs_are_plain_tar_files(photos, tmp_path, encoder):
 
 
 def test_large_libraries_are_split_into_parts(photos, tmp_path, encoder, monkeypatch):
-    monkeypatch.setattr("realrag.indexing.build.PART_BYTES", 4000)
+    monkeypatch.setattr("realrag.indexing.bundle_files.PART_BYTES", 4000)
     build(photos, tmp_path / "b", encoder)
     bundle = Bundle(tmp_path / "b")
     assert len(bundle.manifest.of("pictures")) > 3

@@ -55,7 +55,8 @@ def test_two_processes_make_the_bundle_of_one_byte_for_byte(whole, command, tmp_
 @pytest.mark.parametrize("world", [2, 3, 7])
 def test_any_number_of_processes_shares_the_photos_and_ends_the_same(whole, photos, tmp_path, world):
     encoded = [
-        build(photos, tmp_path / "b", ColourEncoder(), share=(rank, world)).encoded for rank in reversed(range(world))
+        build(photos, tmp_path / "b", ColourEncoder(), rank=rank, world_size=world).encoded
+        for rank in reversed(range(world))
     ]
     assert content(tmp_path / "b") == whole
     assert sum(encoded) == 15 and max(encoded) <= 4 * -(-4 // world)
@@ -64,11 +65,13 @@ def test_any_number_of_processes_shares_the_photos_and_ends_the_same(whole, phot
 def test_the_first_process_waits_for_the_one_that_is_still_at_work(whole, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(sharing, "GRACE", 0.0)
     first, other = ColourEncoder(), process.Slow()
-    thread = threading.Thread(target=build, args=(photos, tmp_path / "b", other), kwargs={"share": (1, 2), "batch": 1})
+    thread = threading.Thread(
+        target=build, args=(photos, tmp_path / "b", other), kwargs={"rank": 1, "world_size": 2, "batch": 1}
+    )
     thread.start()
     while not (tmp_path / "b" / WORK / "lock-1").is_file():
         time.sleep(0.01)
-    build(photos, tmp_path / "b", first, share=(0, 2), batch=1)
+    build(photos, tmp_path / "b", first, rank=0, world_size=2, batch=1)
     thread.join()
     assert (first.seen, other.seen) == (8, 7)
     assert content(tmp_path / "b") == whole
@@ -83,16 +86,16 @@ def test_what_a_dead_process_left_undone_is_done_by_the_first(whole, photos, tmp
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(photos, tmp_path / "b", ColourEncoder(), share=(1, 2), progress=stop)
+        build(photos, tmp_path / "b", ColourEncoder(), rank=1, world_size=2, progress=stop)
     if lock:  # killed, it could not take its lock away
         (tmp_path / "b" / WORK / "lock-1").write_text(lock)
-    assert build(photos, tmp_path / "b", ColourEncoder(), share=(0, 2)).encoded == 11
+    assert build(photos, tmp_path / "b", ColourEncoder(), rank=0, world_size=2).encoded == 11
     assert content(tmp_path / "b") == whole
 
 
 def test_a_process_that_comes_when_all_is_done_changes_nothing(whole, photos, tmp_path, monkeypatch):
     build(photos, tmp_path / "b", ColourEncoder())
-    late = build(photos, tmp_path / "b", ColourEncoder(), share=(1, 2))
+    late = build(photos, tmp_path / "b", ColourEncoder(), rank=1, world_size=2)
     assert (late.encoded, late.bundle_id) == (0, "") and content(tmp_path / "b") == whole
     assert not (tmp_path / "b" / WORK).exists()
 
@@ -105,7 +108,7 @@ def test_a_process_that_comes_when_all_is_done_changes_nothing(whole, photos, tm
     monkeypatch.setattr(
         realrag.indexing.build, "scan", lambda *given, **named: (monkeypatch.undo(), scan_meanwhile(*given, **named))[1]
     )
-    assert build_share(photos, tmp_path / "c", ColourEncoder(), share=(1, 2)).encoded == 0
+    assert build_share(photos, tmp_path / "c", ColourEncoder(), rank=1, world_size=2).encoded == 0
     assert len(Bundle(tmp_path / "c").records) == 15 and not (tmp_path / "c" / WORK).exists()
 
 
@@ -122,8 +125,8 @@ def test_too_many_rotten_photos_stop_a_shared_run_too(photos, command, monkeypat
 
 
 def test_ranks_that_cannot_share_are_refused(photos, tmp_path, command, monkeypatch, capsys):
-    with pytest.raises(RealRAGError, match="Process 2 of 2"):
-        build(photos, tmp_path / "b", ColourEncoder(), share=(2, 2))
+    with pytest.raises(RealRAGError, match="no rank 2 among 2 workers"):
+        build(photos, tmp_path / "b", ColourEncoder(), rank=2, world_size=2)
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert main(["run", *command[1:]]) == 1
     assert "without torchrun" in capsys.readouterr().err

@@ -1,0 +1,51 @@
+"""The settings of one indexing run, and what became of the photos."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ..photos.captions import Credit
+from ..photos.scan import Rejected
+from .shards import Sizes
+
+
+@dataclass(frozen=True)
+class IndexOptions:
+    """How `build` makes a bundle.
+
+    mode: "sync" (the bundle shall hold what the folder holds), "add" (and keep the rest) or "remove" (take these photos
+        out).
+    captions: a table of captions and credits. default: the credit of photos that have none.
+    head: a head's file, which takes the place of the only one there was; or files by name, added or in the place of
+        those of the same name.
+    reuse: another bundle whose vectors and pictures a new one takes over, where the encoder has the same image tower.
+    """
+
+    mode: Literal["sync", "add", "remove"] = "sync"  # what most people mean by running the command again
+    captions: Path | None = None  # a table in the photo folder is found by its name
+    default: Credit = Credit()
+    sizes: Sizes | None = None  # those of the bundle that is there, else the defaults of Sizes
+    head: Path | Mapping[str, Path] | None = None
+    reuse: Path | None = None
+    with_encoder: bool = False  # weights are large, and an encoder that a name identifies need not travel
+    batch: int = 0  # photos a step of the encoder; 0 suits its device
+    workers: int = 0  # decoding threads; 0 suits its device
+    rank: int = 0  # of this process among `world_size` that share the work; rank 0 writes the bundle
+    world_size: int = 1
+
+
+@dataclass
+class Report:
+    """What became of every photo file: found = indexed + duplicates + rejected."""
+
+    found: int = 0
+    indexed: int = 0
+    duplicates: list[tuple[str, str]] = field(default_factory=list)  # (file, the file it repeats)
+    rejected: list[Rejected] = field(default_factory=list)
+    encoded: int = 0  # photos that went through the encoder in this run
+    total: int = 0  # photos in the bundle afterwards
+    removed: int = 0
+    bundle_id: str = ""  # empty where another process writes the bundle
