@@ -1,12 +1,24 @@
-"""Keywords that newer versions of ComfyUI know: given where they are known, left out where they would stop the pack."""
+"""What differs between the versions of ComfyUI that the pack runs in, and how the pack lives with each."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
 
+import comfy.model_patcher
 
-def newer(target: Callable, **keywords) -> dict:
-    """The keywords that `target` takes in the ComfyUI at hand."""
+
+def supported_keywords(target: Callable, **keywords) -> dict:
+    """The keywords that `target` takes in this ComfyUI. One that it does not know would stop the whole pack."""
     known = inspect.signature(target).parameters
     return {name: value for name, value in keywords.items() if name in known}
+
+
+def managed_patcher(module, load_device, offload_device):
+    """The ModelPatcher through which ComfyUI loads, moves and unloads this module.
+
+    The class is looked up in each call, not at import: ComfyUI puts its dynamic-memory patcher there when it starts,
+    and older versions have none.
+    """
+    patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+    return patcher(module, load_device=load_device, offload_device=offload_device)

@@ -38,7 +38,8 @@ def steered(model, job: dict):
     import torch
 
     base = plugin("nodes.injection.inputs.base_model").base_of(model)
-    dials = dict(strength=0.7, start_percent=0.0, end_percent=1.0)
+    inputs = plugin("nodes.injection.inputs.controls")
+    controls = inputs.Controls(inputs.Strength(weight=0.7))
     if job["family"].startswith("sd35"):
         dtype = next(model.model.diffusion_model.parameters()).dtype
         weights = plugin("nodes.bench.models").instantx_weights(base.width, base.double, dtype)
@@ -46,13 +47,13 @@ def steered(model, job: dict):
             plugin("realrag.adapters").build_adapter(weights)
         )
         features = [torch.randn(1, 729, managed.adapter.spec.encoder_dim) for _ in range(job["references"])]
-        injection = plugin("nodes.injection.model.instantx_sd3").InstantXInjection(base, managed, features, **dials)
+        injection = plugin("nodes.injection.model.instantx_sd3").InstantXInjection(base, controls, managed, features)
     else:
         family = plugin("nodes.injection.bake_pack").BAKED[job["family"]]
         blocks = base.double + (base.single if family.uses_single else 0)
         shape = (1, base.heads, job["references"] * job["tokens"], base.width // base.heads)
         baked = [torch.randn(shape) for _ in range(2 * blocks)]
-        injection = family(base, baked, job["references"], **dials)
+        injection = family(base, controls, baked, job["references"])
     return plugin("nodes.injection.model.patch").attach(model, injection)
 
 

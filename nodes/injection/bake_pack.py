@@ -10,12 +10,13 @@ from ...realrag.injection.reference_pack import (
     FEATURES,
     KEYS_VALUES,
     PackedReference,
-    PackFacts,
+    PackMetadata,
     ReferencePack,
     weights_sha256,
 )
 from .inputs import encode_references
-from .inputs.base_model import Base
+from .inputs.base_model import BaseModel
+from .inputs.controls import Controls, counted
 from .load_adapter import ManagedAdapter
 from .model.instantx_flux import InstantXFluxInjection
 from .model.instantx_sd3 import InstantXInjection
@@ -26,7 +27,7 @@ from .model.xlabs import XLabsInjection
 BAKED = {"flux-xlabs": XLabsInjection, "flux-instantx": InstantXFluxInjection}
 
 
-def bake(base: Base, managed: ManagedAdapter, features: list[Tensor]) -> list[Tensor]:
+def bake(base: BaseModel, managed: ManagedAdapter, features: list[Tensor]) -> list[Tensor]:
     """k, v of each block in turn; or the features as they are, where keys and values depend on the noise level."""
     family = BAKED.get(managed.adapter.spec.family)
     if family is None:
@@ -36,14 +37,14 @@ def bake(base: Base, managed: ManagedAdapter, features: list[Tensor]) -> list[Te
     return family.bake(base, managed.adapter, encode_references.on_device(features), **options)
 
 
-def injected(base: Base, family: str, tensors: list[Tensor], count: int, managed, dials: dict) -> Injection:
+def injected(base: BaseModel, controls: Controls, family: str, tensors: list[Tensor], count: int, managed) -> Injection:
     """The injection of what `bake` gave for `count` references."""
     if family in BAKED:
-        return BAKED[family](base, tensors, count, **dials)
-    return InstantXInjection(base, managed, tensors, **dials)
+        return BAKED[family](base, controls, tensors, count)
+    return InstantXInjection(base, controls, managed, tensors)
 
 
-def make_pack(base: Base, managed: ManagedAdapter, images: list[Tensor], clip_vision, references, half: bool):
+def make_pack(base: BaseModel, managed: ManagedAdapter, images: list[Tensor], clip_vision, references, half: bool):
     """Everything that Inject References would need of these references."""
     spec = managed.adapter.spec
     if spec.family not in BAKED and spec.family != "sd35-instantx":
@@ -58,29 +59,31 @@ def make_pack(base: Base, managed: ManagedAdapter, images: list[Tensor], clip_vi
     baked = spec.family in BAKED
     if not baked:
         tensors = [cat(tensors)]
-    facts = PackFacts(
+    metadata = PackMetadata(
         KEYS_VALUES if baked else FEATURES, spec.family, spec.label, weights_sha256(managed.adapter.state_dict()),
         spec.encoder, base.family, base.width, base.heads, base.double, base.single, len(tensors) // 2 if baked else 0,
     )  # fmt: skip
     kept = tuple(tensor.detach().cpu().bfloat16() if half else tensor.detach().cpu().float() for tensor in tensors)
-    return ReferencePack(facts, tuple(items), kept)
+    return ReferencePack(metadata, tuple(items), kept)
 
 
-def from_pack(base: Base, pack: ReferencePack, managed: ManagedAdapter | None, dials: dict) -> tuple[Injection, str]:
+def from_pack(
+    base: BaseModel, controls: Controls, pack: ReferencePack, managed: ManagedAdapter | None
+) -> tuple[Injection, str]:
     """The injection of a pack, and a report."""
-    facts = pack.facts
-    facts.check_base(base)
-    if facts.kind == FEATURES:
+    metadata = pack.metadata
+    metadata.check_base(base)
+    if metadata.kind == FEATURES:
         spec = getattr(getattr(managed, "adapter", None), "spec", None)
-        if spec is None or spec.family != facts.family:
+        if spec is None or spec.family != metadata.family:
             raise AdapterError(
-                f"This reference pack still needs its adapter ({facts.label}), which works anew at each noise "
+                f"This reference pack still needs its adapter ({metadata.label}), which works anew at each noise "
                 "level: connect it to adapter. CLIP Vision is not needed."
             )
         spec.check_base(base.family, base.name, base.width, base.double)
-    elif facts.family not in BAKED:
-        raise AdapterError(f"This reference pack is of the kind {facts.label}, which this version does not know.")
+    elif metadata.family not in BAKED:
+        raise AdapterError(f"This reference pack is of the kind {metadata.label}, which this version does not know.")
     tensors = [tensor.float() for tensor in pack.tensors]
-    injection = injected(base, facts.family, tensors, len(pack), managed, dials)
-    need = "" if facts.kind == FEATURES else ", no adapter in memory"
-    return injection, f"Reference pack: {facts.label}, {len(pack)} reference{'s' * (len(pack) > 1)}{need}."
+    injection = injected(base, controls, metadata.family, tensors, len(pack), managed)
+    need = "" if metadata.kind == FEATURES else ", no adapter in memory"
+    return injection, f"Reference pack: {metadata.label}, {counted(len(pack))}{need}."

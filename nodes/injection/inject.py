@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from comfy_api.latest import io
 from torch import Tensor
 
 from ...realrag.errors import AdapterError
-from ...realrag.injection.profiles import AS_SET, FLAT
 from ...realrag.injection.reference_pack import ReferencePack
 from ...realrag.injection.shared_attention import content_seed
 from ..sockets import AdapterSocket, PackSocket, ReferencesSocket
@@ -16,8 +16,9 @@ from . import bake_pack
 from .choose_path import choose
 from .initial_latents import first_latent
 from .inputs import advanced_inputs, encode_references
-from .inputs.base_model import Base, base_of
-from .inputs.controls import Controls
+from .inputs.advanced_inputs import AdvancedInputs, describe
+from .inputs.base_model import BaseModel, base_of
+from .inputs.controls import Controls, Strength, counted
 from .inputs.path_names import ADAPTER, AUTO, INITIAL, PATHS
 from .load_adapter import ManagedAdapter
 from .model.patch import Injection, attach
@@ -26,8 +27,28 @@ from .prompt.reference_latents import kind
 from .prompt.through_prompt import goes_through_prompt, through_prompt
 
 
+@dataclass(frozen=True, eq=False)
+class Connected:
+    """What is connected to Inject References beside the model and the pictures; None where nothing is."""
+
+    adapter: ManagedAdapter | None = None
+    clip_vision: object | None = None
+    vae: object | None = None
+    conditioning: list | None = None
+    latent: dict | None = None
+    negative: list | None = None
+    pack: ReferencePack | None = None
+
+    @property
+    def family(self) -> str:
+        """The family of adapters whose presets hold."""
+        if self.pack is not None:
+            return self.pack.metadata.family
+        return self.adapter.adapter.spec.family if self.adapter is not None else "shared"
+
+
 class Injected(NamedTuple):
-    """What Inject References gives: the very parts that came in where there is nothing to do."""
+    """What Inject References gives. Where there is nothing to do, its parts are the very ones that came in."""
 
     model: object  # with references, a patched clone
     report: str
@@ -37,83 +58,80 @@ class Injected(NamedTuple):
 
 
 def inject(
-    model, images: list[Tensor], adapter: ManagedAdapter | None, clip_vision, vae, conditioning: list | None = None,
-    path: str = AUTO, downsampling: int = 3, pack: ReferencePack | None = None,
-    latent: dict | None = None, negative: list | None = None, **dials,
-) -> Injected:  # fmt: skip
-    if reason := idle(len(images) if pack is None else len(pack), **dials):
+    model, images: list[Tensor], connected: Connected, controls: Controls, path: str = AUTO, downsampling: int = 3
+) -> Injected:
+    """The model that looks at these pictures (H, W, 3) or at the connected pack, by the path that was chosen."""
+    conditioning, latent, negative = connected.conditioning, connected.latent, connected.negative
+    pack, strength = connected.pack, controls.strength
+    if reason := idle(len(images) if pack is None else len(pack), controls):
         return Injected(model, f"The model passes through unchanged: {reason}", conditioning, latent, negative)
-    parts = dict(
-        adapter=adapter, clip_vision=clip_vision, vae=vae, conditioning=conditioning, latent=latent, negative=negative
-    )
-    way, why = choose(path, model, **parts) if pack is None else ("reference pack", "one is connected")
+    way, why = choose(path, model, connected) if pack is None else ("reference pack", "one is connected")
     path_taken = f"Path: {way}, because {why}."
     if way == INITIAL:
-        latent, report = first_latent(vae, images, dials["controls"], latent)
+        latent, report = first_latent(connected.vae, images, controls, latent)
         return Injected(model, f"{path_taken}\n{report}", conditioning, latent, negative)
-    if goes_through_prompt(way, adapter):
-        conditioning, negative, report = through_prompt(way, model, images, parts, downsampling=downsampling, **dials)
+    if goes_through_prompt(way, connected.adapter):
+        conditioning, negative, report = through_prompt(way, model, images, connected, controls, downsampling)
         name = kind(model)
     else:
         base = base_of(model)
         if pack is not None:
-            injection, report = bake_pack.from_pack(base, pack, adapter, dials)
+            injection, report = bake_pack.from_pack(base, controls, pack, connected.adapter)
         elif way == ADAPTER:
-            injection, report = with_adapter(base, images, adapter, clip_vision, dials)
+            injection, report = with_adapter(base, controls, images, connected)
         else:
-            injection, report = without_adapter(model, base, images, vae, dials)
+            injection, report = without_adapter(model, base, controls, images, connected.vae)
         model, name = attach(model, injection), base.name
-    window = f"{dials['start_percent']:.0%} to {dials['end_percent']:.0%}"
-    report += f"\nBase: {name}. Strength {dials['strength']:g}, steps {window}."
+    report += f"\nBase: {name}. Strength {strength.weight:g}, steps {strength.start:.0%} to {strength.end:.0%}."
     return Injected(model, f"{path_taken}\n{report}", conditioning, latent, negative)
 
 
-def idle(count: int, strength: float, start_percent: float, end_percent: float, controls: Controls) -> str:
-    """Why nothing is to be injected, or "" where something is."""
+def idle(count: int, controls: Controls) -> str:
+    """Why there is nothing to inject, or "" where there is something."""
+    strength = controls.strength
     if not count:
         return "there are no references."
-    if strength == 0:
+    if strength.weight == 0:
         return "the strength is 0."
     if all(controls.of(i).weight == 0 for i in range(count)):
         return "every reference has the weight 0."
-    if start_percent >= end_percent:
-        return f"the window from {start_percent:.0%} to {end_percent:.0%} of the steps is empty."
+    if strength.start >= strength.end:
+        return f"the window from {strength.start:.0%} to {strength.end:.0%} of the steps is empty."
     return ""
 
 
-def with_adapter(base: Base, images, managed: ManagedAdapter, clip_vision, dials) -> tuple[Injection, str]:
+def with_adapter(
+    base: BaseModel, controls: Controls, images: list[Tensor], connected: Connected
+) -> tuple[Injection, str]:
+    managed = connected.adapter
     spec = managed.adapter.spec
     spec.check_base(base.family, base.name, base.width, base.double + base.single * spec.single_blocks)
-    features = encode_references.features(spec, clip_vision, images, managed.head)
-    injection = bake_pack.injected(
-        base, spec.family, bake_pack.bake(base, managed, features), len(images), managed, dials
-    )
-    report = f"Adapter: {spec.label}. {counted(images)}, {len(images) * spec.tokens} tokens."
+    features = encode_references.features(spec, connected.clip_vision, images, managed.head)
+    tensors = bake_pack.bake(base, managed, features)
+    injection = bake_pack.injected(base, controls, spec.family, tensors, len(images), managed)
+    report = f"Adapter: {spec.label}. {counted(len(images))}, {len(images) * spec.tokens} tokens."
     if (spec.family, spec.tokens) == ("flux-xlabs", 4):
         report += " Warning: XLabs v1 was made for true CFG: set cfg to about 4 in the sampler, with a negative prompt."
     return injection, report
 
 
-def counted(images: list[Tensor]) -> str:
-    return f"{len(images)} reference{'s' * (len(images) > 1)}"
-
-
-def without_adapter(model, base: Base, images, vae, dials) -> tuple[Injection, str]:
+def without_adapter(model, base: BaseModel, controls: Controls, images: list[Tensor], vae) -> tuple[Injection, str]:
     if base.inputs != base.channels:
         raise AdapterError(
             "This model expects more than a plain latent (inpainting, depth or edges), which references without an "
             "adapter cannot give it. Use the plain model, or an adapter."
         )
     latents = encode_references.latents(model, base, vae, images)
-    injection = SharedInjection(base, latents, [content_seed(image) for image in images], **dials)
+    injection = SharedInjection(base, controls, latents, [content_seed(image) for image in images])
+    tokens = encode_references.token_count(base, latents)
     return injection, (
         "Shared attention to the noised references (experimental). "
-        f"{counted(images)}, {encode_references.token_count(base, latents)} tokens; each step runs the model once more for each."
+        f"{counted(len(images))}, {tokens} tokens; each step runs the model once more for each."
     )
 
 
 def or_missing(part, sentence: str):
-    """The part; or, where an input has none, what stops all that hangs on the output with a sentence, and nothing else."""
+    """The part. Where an input is empty, a blocker in its place stops what hangs on the output, and says why."""
     from comfy_execution.graph_utils import ExecutionBlocker
 
     return part if part is not None else ExecutionBlocker(f"Inject References: {sentence}")
@@ -232,35 +250,19 @@ class InjectReferences(io.ComfyNode):
     def execute(
         cls, model, strength: float, start_percent: float, end_percent: float,
         references=None, image: Tensor | None = None, adapter: ManagedAdapter | None = None, clip_vision=None, vae=None,
-        conditioning: list | None = None, path: str = AUTO, downsampling: int = 3,
-        preset: str = AS_SET, pack: ReferencePack | None = None, latent: dict | None = None,
-        negative: list | None = None, **controls,
+        conditioning: list | None = None, path: str = AUTO, downsampling: int = 3, pack: ReferencePack | None = None,
+        latent: dict | None = None, negative: list | None = None, **advanced,
     ) -> io.NodeOutput:  # fmt: skip
-        dials = dict(strength=strength, start_percent=start_percent, end_percent=end_percent)
         if pack is not None and (references is not None or image is not None):
             raise AdapterError("Connect either a reference pack or references and pictures, not both.")
-        family = adapter.adapter.spec.family if adapter is not None else "shared"
-        family = family if pack is None else pack.facts.family
-        dials, profile = advanced_inputs.with_preset(preset, family, dials, controls.pop("profile", FLAT))
+        connected = Connected(adapter, clip_vision, vae, conditioning, latent, negative, pack)
         pictures = encode_references.pictures(references, image)
-        shown = references if pack is None else pack
-        count = len(pictures) if pack is None else len(pack)
-        dials["controls"] = advanced_inputs.read(shown, count, profile=profile, **controls)
-        made = inject(
-            model,
-            pictures,
-            adapter,
-            clip_vision,
-            vae,
-            conditioning,
-            path,
-            downsampling,
-            pack,
-            latent,
-            negative,
-            **dials,
-        )
-        lines = [made.report, *advanced_inputs.words(dials["controls"]), getattr(references, "note", "")]
+        controls = AdvancedInputs(**advanced).controls(
+            Strength(strength, start_percent, end_percent), connected.family,
+            references if pack is None else pack, len(pictures) if pack is None else len(pack),
+        )  # fmt: skip
+        made = inject(model, pictures, connected, controls, path, downsampling)
+        lines = [made.report, *describe(controls), getattr(references, "note", "")]
         return io.NodeOutput(
             made.model,
             "\n".join(filter(None, lines)),

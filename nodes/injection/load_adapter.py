@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import comfy.model_management as management
-import comfy.model_patcher
 import folder_paths
 from comfy_api.latest import io
 
@@ -14,6 +13,7 @@ from ...realrag.adapters import AdapterSpec, load_adapter
 from ...realrag.adapters.siglip_pooling_head import MapHead, head_width, load_map_head
 from ...realrag.errors import AdapterError
 from ...realrag.miniature.files import NAMES, adapter_file, check_there
+from ..compat import managed_patcher
 from ..folders import ADAPTERS
 from ..sockets import AdapterSocket
 
@@ -32,16 +32,8 @@ class ManagedAdapter:
 
     @classmethod
     def of(cls, adapter, head=None, legacy: bool = False) -> ManagedAdapter:
-        # Looked up now, not at import: ComfyUI puts its dynamic-memory patcher there when it starts.
-        patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
-        return cls(
-            adapter,
-            patcher(
-                adapter, load_device=management.get_torch_device(), offload_device=management.unet_offload_device()
-            ),
-            head,
-            legacy,
-        )
+        patcher = managed_patcher(adapter, management.get_torch_device(), management.unet_offload_device())
+        return cls(adapter, patcher, head, legacy)
 
 
 class LoadReferenceAdapter(io.ComfyNode):

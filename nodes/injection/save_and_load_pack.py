@@ -113,7 +113,7 @@ class LoadReferencePack(io.ComfyNode):
     def execute(cls, pack: str) -> io.NodeOutput:
         opened = open_pack(listed(pack))
         lines = [
-            f"{number}. {item.title}" + (f"  [{said}]" if (said := item.settings.words()) else "")
+            f"{number}. {item.title}" + (f"  [{said}]" if (said := item.settings.describe()) else "")
             for number, item in enumerate(opened.items, 1)
         ]
         return io.NodeOutput(opened, "\n".join(lines))

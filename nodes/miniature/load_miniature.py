@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ...realrag.errors import RealRAGError
 from ...realrag.miniature.files import NAMES, autoencoder_file, check_there, families_there, generator_file
-from ..compat import newer
+from ..compat import supported_keywords
 from .clip import clip
 from .model import autoencoder, generator
 
@@ -33,7 +33,9 @@ class LoadMiniature(io.ComfyNode):
                 io.Clip.Output(display_name="clip", tooltip="The text encoder, for CLIP Text Encode."),
                 io.Vae.Output(display_name="vae", tooltip="The autoencoder of this family, for VAE Decode."),
             ],
-            **newer(io.Schema, search_aliases=["demo model", "tiny sd3", "tiny flux", "small model", "no download"]),
+            **supported_keywords(
+                io.Schema, search_aliases=["demo model", "tiny sd3", "tiny flux", "small model", "no download"]
+            ),
         )
 
     @classmethod

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...realrag.errors import RealRAGError
 from ...realrag.miniature.autoencoder import load_autoencoder
-from ..compat import newer
+from ..compat import supported_keywords
 
 
 def generator(path: Path, disable_dynamic: bool = False):
@@ -32,7 +32,7 @@ def generator(path: Path, disable_dynamic: bool = False):
     sizes = flux_sizes(weights)
     if config is None or all(config[key] == size for key, size in sizes.items()):
         load = comfy.sd.load_diffusion_model_state_dict
-        model = load(weights, **newer(load, disable_dynamic=disable_dynamic))
+        model = load(weights, **supported_keywords(load, disable_dynamic=disable_dynamic))
     else:
         model = sized(weights, {**config, **sizes})
     if model is None:

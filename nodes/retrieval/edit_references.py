@@ -64,7 +64,7 @@ class EditReferences(io.ComfyNode):
             mask = mask[None]
         edited = edit(references, rank, mask, weight=weight, start=start_percent, end=end_percent, negative=negative)
         lines = [
-            f"{number}. {item.settings.words() or 'plain'}  {item.caption or item.id}"
+            f"{number}. {item.settings.describe() or 'plain'}  {item.caption or item.id}"
             for number, item in enumerate(edited.items, 1)
         ]
         return io.NodeOutput(edited, "\n".join(lines))

@@ -7,7 +7,6 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 import comfy.model_management as management
-import comfy.model_patcher
 from comfy_api.latest import io
 
 from ...realrag.bundle.bundle import read_manifest
@@ -15,7 +14,7 @@ from ...realrag.bundle.head_entries import AUTO, PLAIN
 from ...realrag.errors import BundleError
 from ...realrag.references import References
 from ...realrag.retriever import Retriever
-from ..compat import newer
+from ..compat import managed_patcher, supported_keywords
 from ..folders import SHIPPED, bundle_folder, bundles, cache_folder, head_names
 from ..progress import progress_bar
 from ..sockets import RetrieverSocket
@@ -37,10 +36,7 @@ class ManagedRetriever:
         device = management.text_encoder_device()
         if not management.is_device_cpu(device) and management.should_use_fp16(device):
             retriever.encoder.half()
-        # Looked up now, not at import: ComfyUI puts its dynamic-memory patcher there when it starts.
-        patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
-        offload = management.text_encoder_offload_device()
-        self.patcher = patcher(retriever.encoder, load_device=device, offload_device=offload)
+        self.patcher = managed_patcher(retriever.encoder, device, management.text_encoder_offload_device())
 
     def load(self):
         """The encoder, after making room for it and loading it."""
@@ -118,7 +114,7 @@ class LoadReflectiveRetriever(io.ComfyNode):
                     tooltip="The library's own image encoder, for adapters that were trained on it.",
                 ),
             ],
-            **newer(io.Schema, search_aliases=["photo library", "reference photos", "rag"]),
+            **supported_keywords(io.Schema, search_aliases=["photo library", "reference photos", "rag"]),
         )
 
     @classmethod

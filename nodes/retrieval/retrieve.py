@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...realrag.bundle.records import Filters
-from ..compat import newer
+from ..compat import supported_keywords
 from ..sockets import ReferencesSocket, RetrieverSocket
 from .load_retriever import ManagedRetriever
 from .preview import labelled
@@ -28,7 +28,7 @@ def to_pil(image: Tensor) -> Image.Image:
 class RetrieveRealReferences(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        rare = newer(io.String.Input, advanced=True)
+        rare = supported_keywords(io.String.Input, advanced=True)
         return io.Schema(
             node_id="RealRAG_RetrieveReferences",
             display_name="Retrieve Real References",
@@ -119,7 +119,9 @@ class RetrieveRealReferences(io.ComfyNode):
                 ),
             ],
             # the photos stay in the node when a run takes them from the cache
-            **newer(io.Schema, has_intermediate_output=True, search_aliases=["reference photos", "real images", "rag"]),
+            **supported_keywords(
+                io.Schema, has_intermediate_output=True, search_aliases=["reference photos", "real images", "rag"]
+            ),
         )
 
     @classmethod

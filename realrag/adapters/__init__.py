@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import AdapterError
 from . import instantx_flux, instantx_sd3, redux, xlabs
-from .reading import read_about, read_weights
+from .reading import read_metadata, read_weights
 from .spec import AdapterSpec, Shapes, check_values
 
 # A new family is one module (rename, recognises, inspect, build) and one entry here.
@@ -30,7 +30,7 @@ def load_adapter(path: Path) -> nn.Module:
     weights = read_weights(path)
     try:
         adapter = build_adapter(weights)
-        adapter.spec = adapter.spec.told(read_about(path))
+        adapter.spec = adapter.spec.with_metadata(read_metadata(path))
         return adapter
     except AdapterError as error:
         raise AdapterError(f"{path.name}: {error}") from error

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..errors import AdapterError
 
 FORMAT, VERSION = "realrag-adapter", "1"  # in the metadata of the files that our trainer writes
-ABOUT = ("family", "base", "encoder", "encoder_sha256")  # what such a file has to say of itself
+METADATA_KEYS = ("family", "base", "encoder", "encoder_sha256")  # what such a file has to say of itself
 HEADER_LIMIT = 8 << 20  # bytes of safetensors header; the largest known adapter needs 60 kB
 TENSOR_LIMIT = 10_000
 PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # how torch's files and bare pickles begin
@@ -44,7 +44,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def read_about(path: Path) -> dict[str, str]:
+def read_metadata(path: Path) -> dict[str, str]:
     """What a file of our own says of itself; {} for the files of others. Call it after `read_weights`."""
     if path.suffix != ".safetensors":
         return {}
@@ -56,7 +56,7 @@ def read_about(path: Path) -> dict[str, str]:
         raise AdapterError(
             f"It is of version {about.get('version')!r}; this RealRAG reads {VERSION!r}. Update RealRAG."
         )
-    if missing := [name for name in ABOUT if name not in about]:
+    if missing := [name for name in METADATA_KEYS if name not in about]:
         raise AdapterError(f"It does not say its {missing[0]}. The file is damaged: get it again.")
     return about
 

@@ -34,7 +34,7 @@ class AdapterSpec:
     encoder_sha256: str = ""  # of the image encoder's weights, where the file says so
     encoder_tokens: int = 0  # L, where the shapes fix it
 
-    def told(self, about: Mapping[str, str]) -> AdapterSpec:
+    def with_metadata(self, about: Mapping[str, str]) -> AdapterSpec:
         """With what a file of our own says of itself (docs/injection.md): the generator and the image encoder by name
         and hash."""
         if not about:

@@ -29,7 +29,7 @@ MOST = 1024  # references in one pack
 
 
 @dataclass(frozen=True)
-class PackFacts:
+class PackMetadata:
     """What a pack was made of and for."""
 
     kind: str  # KEYS_VALUES or FEATURES
@@ -68,7 +68,7 @@ class PackedReference:
 class ReferencePack:
     """tensors: k, v of each block in turn, (1, H, N * T, D); or features, (N, L, E)."""
 
-    facts: PackFacts
+    metadata: PackMetadata
     items: tuple[PackedReference, ...]
     tensors: tuple[Tensor, ...]
 
@@ -104,7 +104,7 @@ def is_saved(pack: ReferencePack, path: Path) -> bool:
 
 def _prepared(pack: ReferencePack) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors by name, and the notes beside them."""
-    named = zip(_names(pack.facts), pack.tensors, strict=True)
+    named = zip(_names(pack.metadata), pack.tensors, strict=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in named}
     items = []
     for i, item in enumerate(pack.items):
@@ -112,7 +112,7 @@ def _prepared(pack: ReferencePack) -> tuple[dict[str, Tensor], dict[str, str]]:
         items.append({"title": item.title, "score": item.score, **own})
         if item.settings.mask is not None:  # cloned: references may share one mask, files may not
             weights[f"masks.{i}"] = item.settings.mask.detach().float().cpu().contiguous().clone()
-    about = canonical_json({"facts": asdict(pack.facts), "items": items}).decode()
+    about = canonical_json({"facts": asdict(pack.metadata), "items": items}).decode()
     return weights, {"format": FORMAT, "version": VERSION, "about": about, "sha256": _content(weights, about)}
 
 
@@ -131,7 +131,7 @@ def open_pack(path: Path) -> ReferencePack:
         raise AdapterError(f"{path.name} is no reference pack that fits together ({error}). {CURE}") from error
 
 
-def _names(facts: PackFacts) -> list[str]:
+def _names(facts: PackMetadata) -> list[str]:
     if facts.kind == FEATURES:
         return ["features"]
     return [f"blocks.{i}.{name}" for i in range(facts.blocks) for name in "kv"]
@@ -143,8 +143,8 @@ def _content(weights: Mapping[str, Tensor], about: str) -> str:
 
 def _build(about: dict, weights: dict[str, Tensor]) -> ReferencePack:
     """Every fact of its type, every tensor there with the shape that the facts ask for, and no other."""
-    facts = PackFacts(**about["facts"])
-    for field in fields(PackFacts):
+    facts = PackMetadata(**about["facts"])
+    for field in fields(PackMetadata):
         value = getattr(facts, field.name)
         right = type(value) is {"str": str, "int": int}[field.type]
         if not right or (isinstance(value, int) and not 0 <= value < 1 << 20):

@@ -33,7 +33,7 @@ class ReferenceSettings:
         if self.mask is not None and (self.mask.ndim != 2 or not self.mask.numel()):
             raise QueryError(f"A reference's mask has shape {tuple(self.mask.shape)}; it must be (height, width).")
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """What differs from plain, for a report."""
         parts = [f"weight {self.weight:g}"] * (self.weight != 1)
         parts += [f"steps {self.start:.0%} to {self.end:.0%}"] * ((self.start, self.end) != (0, 1))

@@ -291,3 +291,12 @@ def test_regional_prompts_and_masked_references_sample_together(world, way, regi
 
     plain, found = sampled(world.models[WAYS[way][0]]), sampled(steered(world, way, references))
     assert torch.isfinite(found).all() and not torch.equal(found, plain)
+
+
+def test_a_misspelt_setting_is_found_when_it_is_made_not_when_the_picture_is(world):
+    inputs = world.plugin("nodes.injection.inputs.controls")
+    for made in (lambda: inputs.Strength(wieght=1.0), lambda: inputs.Controls(combin="sum")):
+        with pytest.raises(TypeError, match="unexpected keyword"):
+            made()
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        execute(world, "flux xlabs", retrieved(world, 1), apply_two="both")

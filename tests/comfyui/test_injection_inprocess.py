@@ -172,7 +172,7 @@ def test_the_adapter_is_loaded_with_the_model_where_time_matters(world):
 
 
 def test_held_tensors_follow_the_device_and_keep_their_precision(world):
-    held = world.plugin("nodes.injection.model.patch").Held([torch.ones(2)])
+    held = world.plugin("nodes.injection.model.patch").DeviceTensors([torch.ones(2)])
     held.to(torch.float16)
     assert held.tensors[0].dtype == torch.float32
     held.to(torch.device("meta"))
@@ -192,9 +192,10 @@ def test_what_does_not_fit_is_refused_with_the_cure(world):
     vision.width = 32
     with pytest.raises(world.adapter_error, match=r"width 24 .* gives width 32"):
         execute(world.models["flux"], image=photo(1), adapter=world.adapter("flux"), clip_vision=vision, **DIALS)
+    controls = world.plugin("nodes.injection.inputs.controls").Controls
     base = replace(world.plugin("nodes.injection.inputs.base_model").base_of(world.models["flux"]), inputs=64)
     with pytest.raises(world.adapter_error, match="more than a plain latent"):
-        world.inject.without_adapter(world.models["flux"], base, [photo(1)[0]], Vae(), DIALS)
+        world.inject.without_adapter(world.models["flux"], base, controls(), [photo(1)[0]], Vae())
     four_channels = SimpleNamespace(encode=lambda pixels: Vae().encode(pixels)[:, :4])
     with pytest.raises(world.adapter_error, match="needs 16 channels"):
         execute(world.models["flux"], image=photo(1), vae=four_channels, **DIALS)

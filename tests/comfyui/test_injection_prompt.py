@@ -219,7 +219,7 @@ def test_a_path_that_lacks_a_part_or_fits_no_model_says_so(world):
         inject(world, Fake("QwenImage"), vae=Vae())
     with pytest.raises(world.adapter_error, match=r"SDXL. takes references as image embeddings: it needs clip_vision"):
         execute(Fake("SDXL"), image=photo(1), vae=Vae(), **DIALS)
-    with pytest.raises(world.adapter_error, match="No path is called 'magic'"):
+    with pytest.raises(world.adapter_error, match="'magic' is not a path"):
         inject(world, flux, vae=Vae(), path="magic")
 
 

@@ -170,5 +170,5 @@ def test_reference_latents_keep_to_masks_windows_and_sides_too(world, own):
 
 def test_dials_without_a_say_are_named(world, own):
     _, report, _ = inject(world, references(own()), combine="sum", balance=1.0)
-    assert "Without a say on this path: combine, balance." in report
-    assert "Without a say" not in inject(world, references(own()))[1]
+    assert "This path ignores: combine, balance." in report
+    assert "This path ignores" not in inject(world, references(own()))[1]

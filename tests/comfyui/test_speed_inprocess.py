@@ -98,9 +98,9 @@ def test_sd35_works_out_tokens_once_for_each_noise_level_not_for_each_picture(wo
 
 def test_what_is_kept_stays_under_its_cap_and_the_picture_is_the_same(world):
     model = steered(world, "sd35 instantx", retrieved(world, 1))
-    first, memo = world.sample(model, steps=4), injection_of(world, model).memo
+    first, memo = world.sample(model, steps=4), injection_of(world, model).cache
     small = steered(world, "sd35 instantx", retrieved(world, 1))
-    limited = injection_of(world, small).memo
+    limited = injection_of(world, small).cache
     limited.cap = memo.size // 3
     for _ in range(3):
         assert torch.equal(world.sample(small, steps=4), first)
@@ -108,7 +108,7 @@ def test_what_is_kept_stays_under_its_cap_and_the_picture_is_the_same(world):
 
 
 def test_another_schedule_takes_the_place_of_one_no_longer_asked_for(world):
-    memo = world.plugin("nodes.injection.model.sigma_cache").Memo(cap=8)  # two entries of four bytes
+    memo = world.plugin("nodes.injection.model.sigma_cache").SigmaCache(cap=8)  # two entries of four bytes
     made = []
 
     def ask(*sigmas):
@@ -118,12 +118,12 @@ def test_another_schedule_takes_the_place_of_one_no_longer_asked_for(world):
 
     ask(1.0, 0.5, 0.2)
     ask(1.0, 0.5, 0.2)
-    assert len(made) == 4 and set(memo.kept) == {1.0, 0.5}  # full: the first ones are kept
+    assert len(made) == 4 and set(memo.entries) == {1.0, 0.5}  # full: the first ones are kept
     ask(0.9, 0.4)
     ask(0.9, 0.4)
-    assert set(memo.kept) == {0.9, 0.4} and memo.size == 8
+    assert set(memo.entries) == {0.9, 0.4} and memo.size == 8
     memo.to(torch.device("cpu"))
     memo.to(torch.float16)
-    assert memo.kept
+    assert memo.entries
     memo.to(torch.device("meta"))
-    assert not memo.kept and memo.size == 0
+    assert not memo.entries and memo.size == 0

@@ -1,21 +1,24 @@
-"""The further dials of Inject References: hidden behind "Show advanced inputs" where ComfyUI has that."""
+"""The advanced settings of Inject References, hidden behind "Show advanced inputs" where ComfyUI has that."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
 
 from comfy_api.latest import io
 
 from ....realrag.injection.combine import MODES
 from ....realrag.injection.profiles import AS_SET, FLAT, PROFILES, WORDS, preset
 from ....realrag.injection.reference_settings import ReferenceSettings, effective
-from ...compat import newer
-from .controls import ALL, APPLY_TO, BATCHES, POSITIVE, Controls
+from ...compat import supported_keywords
+from .controls import ALL, APPLY_TO, BATCHES, POSITIVE, Controls, Strength
 
 
 def inputs() -> list:
     """Every one optional, so that graphs saved before it existed keep loading."""
     later = dict(optional=True)
     combo, number, switch, text = (
-        {**later, **newer(kind.Input.__init__, advanced=True)} for kind in (io.Combo, io.Float, io.Boolean, io.String)
+        {**later, **supported_keywords(kind.Input.__init__, advanced=True)}
+        for kind in (io.Combo, io.Float, io.Boolean, io.String)
     )
     return [
         io.Combo.Input(
@@ -92,32 +95,42 @@ def inputs() -> list:
     ]
 
 
-def read(
-    references, count: int, combine: str = MODES[0], profile: str = FLAT, custom_profile: str = "",
-    apply_to: str = POSITIVE, batch: str = ALL, text_rows: bool = True, balance: float = 0.0,
-    score_temperature: float = 0.0,
-) -> Controls:  # fmt: skip
-    """The dials as one record. count: all references; those beyond the retrieved are the artist's own, and plain."""
-    settings = effective(references, score_temperature) if getattr(references, "items", ()) else []
-    settings += [ReferenceSettings()] * (count - len(settings))
-    return Controls(tuple(settings), combine, profile, custom_profile, apply_to, batch, text_rows, balance)
+@dataclass(frozen=True)
+class AdvancedInputs:
+    """The values of these inputs. Their defaults are those of the node, so that an older graph means the same."""
+
+    preset: str = AS_SET
+    combine: str = MODES[0]
+    profile: str = FLAT
+    custom_profile: str = ""
+    apply_to: str = POSITIVE
+    batch: str = ALL
+    text_rows: bool = True
+    balance: float = 0.0
+    score_temperature: float = 0.0
+
+    def controls(self, strength: Strength, family: str, references, count: int) -> Controls:
+        """Everything the artist set, as one value.
+
+        count: all references. Those beyond the retrieved ones are the artist's own, with plain settings.
+        """
+        settings = effective(references, self.score_temperature) if getattr(references, "items", ()) else []
+        settings += [ReferenceSettings()] * (count - len(settings))
+        strength = replace(strength, profile=self.profile, custom=self.custom_profile)
+        if (found := preset(self.preset, family)) is not None:
+            strength = replace(strength, weight=found.strength, end=found.end, profile=found.profile)
+        return Controls(
+            strength, tuple(settings), self.combine, self.apply_to, self.batch, self.text_rows, self.balance
+        )
 
 
-def with_preset(word: str, family: str, dials: dict, profile: str) -> tuple[dict, str]:
-    """Strength, window and profile as the preset's word says; as the artist set them where it says nothing."""
-    found = preset(word, family)
-    if found is None:
-        return dials, profile
-    return {**dials, "strength": found.strength, "end_percent": found.end}, found.profile
-
-
-def words(controls: Controls) -> list[str]:
-    """What is not plain, for the report."""
-    lines = [f"Reference {i}: {said}." for i, own in enumerate(controls.settings, 1) if (said := own.words())]
+def describe(controls: Controls) -> list[str]:
+    """The settings that differ from the defaults, for the report."""
+    lines = [f"Reference {i}: {text}." for i, own in enumerate(controls.settings, 1) if (text := own.describe())]
     lines += [
         f"The mask of reference {i} is empty: it has no effect."
         for i, own in enumerate(controls.settings, 1)
         if own.mask is not None and not own.mask.any()
     ]
-    changed = [f"{name} {value}" for name, value in controls.turned().items()]
+    changed = [f"{name} {value}" for name, value in controls.changed().items()]
     return lines + ([f"Set: {', '.join(changed)}."] if changed else [])

@@ -10,7 +10,7 @@ from ....realrag.errors import AdapterError
 
 
 @dataclass(frozen=True)
-class Base:
+class BaseModel:
     family: str  # "flux" or "sd3"
     name: str
     width: int
@@ -33,18 +33,18 @@ class Base:
         return rows * columns
 
 
-def base_of(model) -> Base:
+def base_of(model) -> BaseModel:
     """Describe the generator of a ModelPatcher; AdapterError where references cannot reach it."""
     net, kind = model.model.diffusion_model, type(model.model).__name__
     latent = model.model.latent_format.latent_channels
     if isinstance(model.model, comfy.model_base.SD3) and hasattr(net, "joint_blocks"):
         longest = net.pos_embed_max_size if net.pos_embed is not None else None
-        return Base(
+        return BaseModel(
             "sd3", "SD3 / SD3.5", net.hidden_size, net.num_heads, len(net.joint_blocks), 0,
             net.patch_size, latent, net.in_channels, (), longest or 4096,
         )  # fmt: skip
     if isinstance(model.model, comfy.model_base.Flux) and hasattr(net, "double_blocks") and hasattr(net, "params"):
-        return Base(
+        return BaseModel(
             "flux", kind, net.hidden_size, net.num_heads, len(net.double_blocks), len(net.single_blocks),
             net.patch_size, latent, net.in_channels // net.patch_size**2, tuple(net.params.axes_dim), 4096,
         )  # fmt: skip

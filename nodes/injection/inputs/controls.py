@@ -19,14 +19,27 @@ ALL, ONE, CYCLE = "all", "one per latent", "cycle"
 APPLY_TO, BATCHES = (POSITIVE, BOTH), (ALL, ONE, CYCLE)
 
 
+@dataclass(frozen=True)
+class Strength:
+    """How much references count, when in the sampling, and in which blocks of the model."""
+
+    weight: float = 1.0  # the adapter as it was trained; 0 leaves the model alone
+    start: float = 0.0  # fractions of the sampling: all of it
+    end: float = 1.0
+    profile: str = FLAT  # the same in every block
+    custom: str = ""  # the numbers of a custom profile
+
+    def acts_at(self, sigma: float, sampling) -> bool:
+        return in_window(self.start, self.end, sigma, sampling)
+
+
 @dataclass(frozen=True, eq=False)
 class Controls:
-    """Dials beyond strength and window. Its defaults are: every reference equally, everywhere, in one softmax."""
+    """All that the artist sets. The defaults: every reference equally, everywhere, in one softmax."""
 
+    strength: Strength = Strength()
     settings: tuple[ReferenceSettings, ...] = ()  # of each reference; () where all are plain
     combine: str = MODES[0]
-    profile: str = FLAT
-    custom: str = ""  # the numbers of a custom profile
     apply_to: str = POSITIVE
     batch: str = ALL
     text_rows: bool = True  # where a family lets the prompt's rows see the references: let it?
@@ -47,16 +60,15 @@ class Controls:
         """The references that go with a prompt, where there are no rows to choose: not the negative, not weight 0."""
         return [i for i in range(count) if self.of(i).weight > 0 and not self.of(i).negative]
 
-    def turned(self) -> dict[str, object]:
-        """The dials that are not at their defaults, by their names in words."""
-        named = {
-            "combine": "combine", "profile": "profile", "apply to": "apply_to", "batch": "batch", "balance": "balance",
-            "text rows": "text_rows",
-        }  # fmt: skip
+    def changed(self) -> dict[str, object]:
+        """The settings that differ from their defaults, by their labels."""
         usual = Controls()
-        return {
-            word: getattr(self, name) for word, name in named.items() if getattr(self, name) != getattr(usual, name)
-        }
+        found = {} if self.strength.profile == FLAT else {"profile": self.strength.profile}
+        for label in ("combine", "apply to", "batch", "balance", "text rows"):
+            name = label.replace(" ", "_")
+            if getattr(self, name) != getattr(usual, name):
+                found[label] = getattr(self, name)
+        return found
 
     @property
     def plain(self) -> bool:
@@ -68,7 +80,7 @@ class Controls:
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
+class RowGroup:
     """Rows of one model call on which the same references act in the same way."""
 
     rows: slice
@@ -81,7 +93,11 @@ class Group:
         return self.mixer.masks is not None
 
 
-def groups(injection, call, count: int, blanks: bool = False) -> list[Group]:
+def counted(references: int) -> str:
+    return f"{references} reference{'s' * (references != 1)}"
+
+
+def groups(injection, call, count: int, blanks: bool = False) -> list[RowGroup]:
     """Who acts where in this call; nobody, where no reference is in its own window.
 
     blanks: rows of the negative prompt without references of their own get blank ones in the positive ones' places.
@@ -103,7 +119,7 @@ def groups(injection, call, count: int, blanks: bool = False) -> list[Group]:
             if live:
                 masks = injection.token_masks(live, call, cut)
                 weights = [settings[i].weight for i in live]
-                found.append(Group(part, live, Mixer(controls.combine, weights, masks, call.x.device), blank))
+                found.append(RowGroup(part, live, Mixer(controls.combine, weights, masks, call.x.device), blank))
     return found
 
 

@@ -9,21 +9,21 @@ from torch import Tensor, cat
 from ....realrag.adapters import instantx_flux
 from ....realrag.adapters.attention import unrotate
 from ....realrag.injection.combine import per_token
-from ..inputs.base_model import Base
-from ..inputs.controls import Group, pick
-from .patch import Held, Injection, ModelCall, Place
+from ..inputs.base_model import BaseModel
+from ..inputs.controls import Controls, RowGroup, pick
+from .patch import DeviceTensors, Injection, ModelCall, Place
 
 
 class InstantXFluxInjection(Injection):
     """Keys and values do not depend on time: baked when the node runs, so 5 GB of adapter need not stay loaded."""
 
-    def __init__(self, base: Base, baked: list[Tensor], count: int, **dials):
+    def __init__(self, base: BaseModel, controls: Controls, baked: list[Tensor], count: int):
         """baked: k, v of block 0, k, v of block 1, ..., the double blocks first (1, H, count * T, D), from `bake`."""
-        super().__init__(base, **dials)
-        self.held, self.count = Held(baked), count
+        super().__init__(base, controls)
+        self.held, self.count = DeviceTensors(baked), count
 
     @staticmethod
-    def bake(base: Base, adapter: instantx_flux.InstantXFluxAdapter, pooled: list[Tensor], legacy: bool = False):
+    def bake(base: BaseModel, adapter: instantx_flux.InstantXFluxAdapter, pooled: list[Tensor], legacy: bool = False):
         """pooled: (1, E) of each reference, on the device where the adapter's work is to be done."""
         tokens = adapter.tokens(cat(pooled).float())
         blocks = range(base.double + base.single)
@@ -41,7 +41,7 @@ class InstantXFluxInjection(Injection):
 @dataclass(eq=False)
 class ActiveInstantXFlux:
     injection: InstantXFluxInjection
-    groups: list[Group]
+    groups: list[RowGroup]
 
     def wants(self, kind: str, index: int) -> bool:
         return self.injection.amount(kind, index) != 0

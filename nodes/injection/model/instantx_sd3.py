@@ -9,20 +9,20 @@ from torch import Tensor
 
 from ....realrag.adapters import instantx_sd3
 from ....realrag.injection.combine import per_token
-from ..inputs.base_model import Base
-from ..inputs.controls import Group, pick
-from .patch import Held, Injection, ModelCall, Place
-from .sigma_cache import Memo
+from ..inputs.base_model import BaseModel
+from ..inputs.controls import Controls, RowGroup, pick
+from .patch import DeviceTensors, Injection, ModelCall, Place
+from .sigma_cache import SigmaCache
 
 
 class InstantXInjection(Injection):
     """Tokens depend on the noise level, so the adapter is loaded with the generator and asked in each model call."""
 
-    def __init__(self, base: Base, managed, features: list[Tensor], **dials):
+    def __init__(self, base: BaseModel, controls: Controls, managed, features: list[Tensor]):
         """managed: .adapter and .patcher. features: (1, L, E) of each reference."""
-        super().__init__(base, **dials)
-        self.managed, self.memo = managed, Memo()
-        self.held = Held([torch.cat(features).float().cpu()])
+        super().__init__(base, controls)
+        self.managed, self.cache = managed, SigmaCache()
+        self.held = DeviceTensors([torch.cat(features).float().cpu()])
         managed.adapter.spec.check_features(self.held.tensors[0])
 
     def models(self) -> list:
@@ -30,14 +30,14 @@ class InstantXInjection(Injection):
 
     def to(self, where) -> InstantXInjection:
         self.held.to(where)
-        self.memo.to(where)
+        self.cache.to(where)
         return self
 
     def start(self, call: ModelCall) -> ActiveInstantX | None:
         acting = self.groups(call, len(self.held.tensors[0]), blanks=True)
         if not acting:
             return None
-        self.memo.begin(call.sigma)
+        self.cache.begin(call.sigma)
         return ActiveInstantX(self, qk_norms(call.net), acting, call)
 
 
@@ -45,7 +45,7 @@ class InstantXInjection(Injection):
 class ActiveInstantX:
     injection: InstantXInjection
     norms: list[tuple]
-    groups: list[Group]
+    groups: list[RowGroup]
     call: ModelCall
     sides: dict[bool, tuple[Tensor, Tensor]] = field(default_factory=dict)  # blank? -> what `tokens` gives
 
@@ -78,7 +78,7 @@ class ActiveInstantX:
             made = self.injection.managed.adapter.keys_values(*self.tokens(blank), block)
             return tuple(tensor.to(like) for tensor in made)
 
-        return self.injection.memo.get((self.call.sigma, blank, block, like.dtype), make)
+        return self.injection.cache.get((self.call.sigma, blank, block, like.dtype), make)
 
     def tokens(self, blank: bool) -> tuple[Tensor, Tensor]:
         """Tokens (1, N * T, W) and time (1, C); worked out once a call, and only if some block has to be."""

@@ -20,8 +20,8 @@ from ....realrag.adapters.attention import split_heads
 from ....realrag.injection.combine import balance
 from ....realrag.injection.profiles import factors
 from ....realrag.injection.token_grid import Cut
-from ..inputs.base_model import Base
-from ..inputs.controls import Controls, Group, groups, in_window, on_grid
+from ..inputs.base_model import BaseModel
+from ..inputs.controls import Controls, RowGroup, groups, in_window, on_grid
 from .area_prompts import cuts_of, tell_areas
 from .watchdog import judge_call, judge_windows
 
@@ -29,7 +29,7 @@ KEY = "realrag"
 OVERRIDE = "optimized_attention_override"
 
 
-class Chunk(NamedTuple):
+class PromptRows(NamedTuple):
     """The rows of a model call that belong to one prompt."""
 
     positive: bool
@@ -41,7 +41,7 @@ class Chunk(NamedTuple):
 class ModelCall:
     """One call of the generator: what every block of it shares."""
 
-    base: Base
+    base: BaseModel
     net: torch.nn.Module  # the generator's network, only read
     run: object  # the generator without any wrapper: run(x, t, c_concat, c_crossattn, control, options, **kwargs)
     x: Tensor  # (rows, C, h, w), rows = chunks of cond_or_uncond, each a batch
@@ -50,7 +50,7 @@ class ModelCall:
     context: Tensor | None
     kwargs: dict
     options: dict
-    chunks: list[Chunk]
+    chunks: list[PromptRows]
     n_image: int
     sampling: object = None  # the model's schedule, for windows in percent
     n_text: int = 0  # learnt from the first block
@@ -74,35 +74,31 @@ class Injection:
 
     uses_single = True  # do references enter the single blocks, where the generator has some?
 
-    def __init__(
-        self, base: Base, strength: float, start_percent: float, end_percent: float, controls: Controls | None = None
-    ):
-        self.base, self.strength = base, strength
-        self.start_percent, self.end_percent = start_percent, end_percent
-        self.controls = controls or Controls()
+    def __init__(self, base: BaseModel, controls: Controls):
+        self.base, self.controls, self.strength = base, controls, controls.strength
         single = base.single if self.uses_single else 0
-        self.factors = factors(self.controls.profile, base.double, single, self.controls.custom)
+        self.factors = factors(self.strength.profile, base.double, single, self.strength.custom)
         self._grids: dict[tuple, Tensor] = {}  # masks on the grids met so far
 
     def __deepcopy__(self, memo):
         return self
 
     def in_window(self, sigma: float, sampling) -> bool:
-        return in_window(self.start_percent, self.end_percent, sigma, sampling)
+        return self.strength.acts_at(sigma, sampling)
 
     def acts(self, sigma: float, sampling) -> bool:
         """Does any reference count at this noise level?"""
         alive = (own.weight > 0 and in_window(own.start, own.end, sigma, sampling) for own in self.controls.settings)
         return self.in_window(sigma, sampling) and (not self.controls.settings or any(alive))
 
-    def groups(self, call: ModelCall, count: int, blanks: bool = False) -> list[Group]:
+    def groups(self, call: ModelCall, count: int, blanks: bool = False) -> list[RowGroup]:
         """Who acts on which rows of this call: see `controls.groups`."""
         return groups(self, call, count, blanks)
 
     def amount(self, kind: str, index: int) -> float:
         """Strength in one block, 0 where the references stay out of it."""
         number = index + (self.base.double if kind == "single_block" else 0)
-        return self.strength * self.factors[number] if number < len(self.factors) else 0.0
+        return self.strength.weight * self.factors[number] if number < len(self.factors) else 0.0
 
     def scaled(self, place: Place, added: Tensor, own: Tensor) -> Tensor:
         """What these references add in this block; `own`: the block's own attention on the same rows, for balance."""
@@ -132,7 +128,7 @@ class Injection:
         return self
 
 
-class Held:
+class DeviceTensors:
     """Tensors that follow the generator from device to device. A dtype is ignored: an fp8 model would ruin them."""
 
     def __init__(self, tensors: list[Tensor]):
@@ -179,12 +175,12 @@ def run_with_references(
     return output
 
 
-def chunks_of(options: dict, rows: int) -> list[Chunk]:
+def chunks_of(options: dict, rows: int) -> list[PromptRows]:
     """cond_or_uncond [1, 0] and 4 rows -> negative rows 0-1, positive rows 2-3."""
     kinds = options.get("cond_or_uncond", [0])
     size = rows // len(kinds)
     places = enumerate(zip(kinds, cuts_of(options), strict=True))
-    return [Chunk(kind == 0, slice(i * size, (i + 1) * size), cut) for i, (kind, cut) in places]
+    return [PromptRows(kind == 0, slice(i * size, (i + 1) * size), cut) for i, (kind, cut) in places]
 
 
 def with_blocks(options: dict, call: ModelCall, actives: list[Active]) -> dict:

@@ -19,9 +19,9 @@ from ....realrag.injection.shared_attention import (
     frequency_scale,
     noised,
 )
-from ..inputs.base_model import Base
-from ..inputs.controls import Group
-from .patch import Chunk, Held, Injection, ModelCall, Place, with_blocks
+from ..inputs.base_model import BaseModel
+from ..inputs.controls import Controls, RowGroup
+from .patch import DeviceTensors, Injection, ModelCall, Place, PromptRows, with_blocks
 
 # Conditioning that does not depend on the picture's size, so it holds for a reference of another size too.
 SIZELESS = ("y", "guidance")
@@ -30,11 +30,11 @@ SIZELESS = ("y", "guidance")
 class SharedInjection(Injection):
     """Holds the references' latents and one fixed noise for each."""
 
-    def __init__(self, base: Base, latents: list[Tensor], seeds: list[int], **dials):
+    def __init__(self, base: BaseModel, controls: Controls, latents: list[Tensor], seeds: list[int]):
         """latents: (1, C, h, w) each, in the space in which the model is sampled."""
-        super().__init__(base, **dials)
+        super().__init__(base, controls)
         noises = [fixed_noise(latent, seed) for latent, seed in zip(latents, seeds, strict=True)]
-        self.held = Held([latent.float().cpu() for latent in latents] + noises)
+        self.held = DeviceTensors([latent.float().cpu() for latent in latents] + noises)
 
     def to(self, where) -> SharedInjection:
         self.held.to(where)
@@ -74,7 +74,7 @@ def see_reference(call: ModelCall, prompts: list[slice], x: Tensor, recorder: Re
     own = ModelCall(
         base=call.base, net=call.net, run=call.run, x=x, t=call.t[first_rows], sigma=call.sigma,
         context=pick(call.context), kwargs=kwargs, options=options,
-        chunks=[Chunk(True, slice(i, i + 1)) for i in range(batch)], n_image=call.base.image_tokens(x.shape),
+        chunks=[PromptRows(True, slice(i, i + 1)) for i in range(batch)], n_image=call.base.image_tokens(x.shape),
     )  # fmt: skip
     call.run(x, own.t, None, own.context, None, with_blocks(options, own, [recorder]), **kwargs)
 
@@ -131,7 +131,7 @@ class Recorded:
 @dataclass(eq=False)
 class ActiveShared:
     injection: SharedInjection
-    groups: list[Group]
+    groups: list[RowGroup]
     prompts: list[slice]
     seen: list[int]  # numbers of the recorded references
     recorded: dict[tuple, Recorded]

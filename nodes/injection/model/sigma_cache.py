@@ -10,14 +10,14 @@ from torch import Tensor
 CAP = 256 << 20  # bytes on the generator's device
 
 
-class Memo:
+class SigmaCache:
     """Schedules go round and round, so when full the first ones are kept (the least recently used would all be gone by
     the time their turn comes); after a whole round in which nothing kept was asked for, everything is dropped."""
 
     def __init__(self, cap: int = CAP):
         self.cap, self.size, self.full = cap, 0, False
         self.last, self.hits, self.began_full = 0.0, 0, False  # of the round that is going on
-        self.kept: dict[Hashable, tuple[Tensor, ...]] = {}
+        self.entries: dict[Hashable, tuple[Tensor, ...]] = {}
 
     def begin(self, sigma: float) -> None:
         """A model call at this noise level begins. When noise goes up again, a new round has begun."""
@@ -28,14 +28,14 @@ class Memo:
         self.last = sigma
 
     def get(self, key: Hashable, make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        if key in self.kept:
+        if key in self.entries:
             self.hits += 1
-            return self.kept[key]
+            return self.entries[key]
         made = make()
         size = sum(tensor.numel() * tensor.element_size() for tensor in made)
         self.full = self.full or self.size + size > self.cap
         if not self.full:
-            self.kept[key] = made
+            self.entries[key] = made
             self.size += size
         return made
 
@@ -43,9 +43,9 @@ class Memo:
         """Leave with the generator: what lies on another device is dropped."""
         if isinstance(where, torch.dtype):
             return
-        if any(tensor.device != torch.device(where) for made in self.kept.values() for tensor in made):
+        if any(tensor.device != torch.device(where) for made in self.entries.values() for tensor in made):
             self.clear()
 
     def clear(self) -> None:
-        self.kept.clear()
+        self.entries.clear()
         self.size, self.full = 0, False

@@ -29,7 +29,7 @@ def judge_windows(asked: list, options: dict, sampling) -> None:
                 "The references have no effect: none of this sampling's %d steps lies in their window, %.0f%% to "
                 "%.0f%% or narrower for single ones. Likely causes are few steps, or a denoise below 1, which skips the "
                 "beginning. Widen the window in Inject References or Edit References.",
-                len(steps), 100 * injection.start_percent, 100 * injection.end_percent,
+                len(steps), 100 * injection.strength.start, 100 * injection.strength.end,
             )  # fmt: skip
 
 
@@ -42,16 +42,16 @@ def judge_call(asked: list, call) -> None:
 
 def cause(call) -> str:
     """What most likely kept the references out of this model call, and what to do about it."""
-    if (foreign := home(call.net)) is not None:
+    if (foreign := foreign_module(call.net)) is not None:
         return f"this model runs code of its own ({foreign}), which has no hooks. Load it with ComfyUI's own loader."
-    if replaced := sorted({name for hook in call.replacements if (name := home(hook)) is not None}):
+    if replaced := sorted({name for hook in call.replacements if (name := foreign_module(hook)) is not None}):
         return f"another node replaces the model's blocks ({', '.join(replaced)}). Bypass that node."
     if not call.entered:
         return (
             "the model's blocks were never asked for their replacements. A cache or a compiler that skips or replays "
             "the model (TeaCache, WaveSpeed, TorchCompile) is the likely cause. Bypass it."
         )
-    if foreign := sorted({name for part in call.net.modules() if (name := home(part)) is not None}):
+    if foreign := sorted({name for part in call.net.modules() if (name := foreign_module(part)) is not None}):
         return f"parts of this model were exchanged ({', '.join(foreign[:3])}). Bypass the node that did it."
     return (
         "its blocks ran, but their attention never came by. A node that exchanges the attention kernel (a patched "
@@ -59,7 +59,7 @@ def cause(call) -> str:
     )
 
 
-def home(thing) -> str | None:
+def foreign_module(thing) -> str | None:
     """Where code that is neither ComfyUI's, torch's nor ours comes from."""
     module = getattr(thing, "__module__", None) if hasattr(thing, "__code__") else type(thing).__module__
     module = module or ""

@@ -10,9 +10,9 @@ from torch import Tensor
 from ....realrag.adapters import xlabs
 from ....realrag.adapters.attention import unrotate
 from ....realrag.injection.combine import per_token
-from ..inputs.base_model import Base
-from ..inputs.controls import Group, pick
-from .patch import Held, Injection, ModelCall, Place
+from ..inputs.base_model import BaseModel
+from ..inputs.controls import Controls, RowGroup, pick
+from .patch import DeviceTensors, Injection, ModelCall, Place
 
 
 class XLabsInjection(Injection):
@@ -20,13 +20,13 @@ class XLabsInjection(Injection):
 
     uses_single = False
 
-    def __init__(self, base: Base, baked: list[Tensor], count: int, **dials):
+    def __init__(self, base: BaseModel, controls: Controls, baked: list[Tensor], count: int):
         """baked: k, v of block 0, k, v of block 1, ... (1, H, count * T, D), from `bake`."""
-        super().__init__(base, **dials)
-        self.held, self.count = Held(baked), count
+        super().__init__(base, controls)
+        self.held, self.count = DeviceTensors(baked), count
 
     @staticmethod
-    def bake(base: Base, adapter: xlabs.XLabsAdapter, embeds: list[Tensor]) -> list[Tensor]:
+    def bake(base: BaseModel, adapter: xlabs.XLabsAdapter, embeds: list[Tensor]) -> list[Tensor]:
         """embeds: (1, E) of each reference, on the device where the adapter's work is to be done."""
         tokens = adapter.tokens(torch.cat(embeds).float())
         pairs = [adapter.keys_values(tokens, block, base.heads) for block in range(base.double)]
@@ -44,7 +44,7 @@ class XLabsInjection(Injection):
 @dataclass(eq=False)
 class ActiveXLabs:
     injection: XLabsInjection
-    groups: list[Group]
+    groups: list[RowGroup]
 
     def wants(self, kind: str, index: int) -> bool:
         return kind == "double_block" and self.injection.amount(kind, index) != 0

@@ -6,7 +6,7 @@ import comfy.model_base
 from torch import Tensor
 
 from ....realrag.errors import AdapterError
-from ..inputs.controls import BOTH, Controls
+from ..inputs.controls import BOTH, Controls, counted
 from ..inputs.path_names import ADAPTER, EMBEDS, LATENTS
 from .conditioning import Put, with_references
 from .image_embeddings import image_embeddings
@@ -19,11 +19,10 @@ def goes_through_prompt(way: str, adapter) -> bool:
 
 
 def through_prompt(
-    way: str, model, images: list[Tensor], parts: dict, strength: float, start_percent: float, end_percent: float,
-    controls: Controls, downsampling: int,
-) -> tuple[list | None, list | None, str]:  # fmt: skip
-    """The changed positive and negative CONDITIONING and a report. parts: the inputs of Inject References by name."""
-    positive, negative = parts["conditioning"], parts["negative"]
+    way: str, model, images: list[Tensor], connected, controls: Controls, downsampling: int
+) -> tuple[list | None, list | None, str]:
+    """The changed positive and negative CONDITIONING, and a report. connected: the inputs of Inject References."""
+    positive, negative = connected.conditioning, connected.negative
     if way == ADAPTER and (positive is None or not isinstance(model.model, comfy.model_base.Flux)):
         raise AdapterError(
             "Flux Redux turns references into words for Flux: connect a Flux model, and the positive prompt to "
@@ -34,15 +33,17 @@ def through_prompt(
     shown = sorted({*wanted, *(against if negative is not None else ())})
     if not shown:
         return positive, negative, "Nothing goes in: every reference is negative or has the weight 0."
-    pictures = {i: images[i] for i in shown}
-    put, report = ready(way, model, pictures, {i: strength * controls.of(i).weight for i in shown}, parts, downsampling)
+    pictures, strength = {i: images[i] for i in shown}, controls.strength
+    put, report = ready(
+        way, model, pictures, {i: strength.weight * controls.of(i).weight for i in shown}, connected, downsampling
+    )
     settings = {i: controls.of(i) for i in shown}
 
     def side(prompt: list, numbers: list[int]) -> list:
         chosen = {i: settings[i] for i in sorted(numbers)}
-        return with_references(prompt, chosen, put, start_percent, end_percent) if chosen else prompt
+        return with_references(prompt, chosen, put, strength.start, strength.end) if chosen else prompt
 
-    report = f"{report}{without_say(controls)} Use the conditioning output as the positive prompt."
+    report = f"{report}{ignored_settings(controls)} Use the conditioning output as the positive prompt."
     positive = side(positive, wanted)
     if against and negative is None:
         report += " Negative references stay out: connect the negative prompt to negative as well."
@@ -59,21 +60,21 @@ def sides(controls: Controls, count: int) -> tuple[list[int], list[int]]:
 
 
 def ready(
-    way: str, model, images: dict[int, Tensor], amounts: dict[int, float], parts: dict, downsampling: int
+    way: str, model, images: dict[int, Tensor], amounts: dict[int, float], connected, downsampling: int
 ) -> tuple[Put, str]:
     """The pictures encoded, once each: how to put any of them into a prompt, and a report."""
-    counted = f"{len(images)} reference{'s' * (len(images) > 1)}"
+    count = counted(len(images))
     if way == LATENTS:
-        put, tokens = reference_latents(model, parts["vae"], images)
-        return put, f"{counted}, {tokens} tokens. Strength and weights have no say here, except 0."
+        put, tokens = reference_latents(model, connected.vae, images)
+        return put, f"{count}, {tokens} tokens. Strength and weights have no say here, except 0."
     if way == EMBEDS:
-        put = image_embeddings(model, parts["clip_vision"], images, amounts)
-        return put, f"{counted} in the place of the prompt's pooled text."
-    put, tokens = redux(parts["adapter"], parts["clip_vision"], images, amounts, downsampling)
-    return put, f"Adapter: Flux Redux. {counted}, {tokens} tokens behind the prompt."
+        put = image_embeddings(model, connected.clip_vision, images, amounts)
+        return put, f"{count} in the place of the prompt's pooled text."
+    put, tokens = redux(connected.adapter, connected.clip_vision, images, amounts, downsampling)
+    return put, f"Adapter: Flux Redux. {count}, {tokens} tokens behind the prompt."
 
 
-def without_say(controls: Controls) -> str:
-    """The dials that were turned although references in the prompt cannot follow them."""
-    turned = [name for name in controls.turned() if name != "apply to"]
-    return f" Without a say on this path: {', '.join(turned)}." if turned else ""
+def ignored_settings(controls: Controls) -> str:
+    """The settings that were changed but cannot act on references in the prompt."""
+    ignored = [name for name in controls.changed() if name != "apply to"]
+    return f" This path ignores: {', '.join(ignored)}." if ignored else ""

@@ -13,7 +13,9 @@ from realrag.encoders.base import Encoder
 from realrag.encoders.load import load_encoder
 from realrag.errors import AdapterError
 
-ABOUT = dict(format=FORMAT, version=VERSION, base="a small Flux", encoder="some-tower", encoder_sha256="ab" * 32)
+METADATA_KEYS = dict(
+    format=FORMAT, version=VERSION, base="a small Flux", encoder="some-tower", encoder_sha256="ab" * 32
+)
 
 
 @pytest.fixture
@@ -83,7 +85,7 @@ def test_a_file_with_norm_k_in_some_blocks_only_is_refused():
 
 def test_a_file_of_our_own_names_its_generator_and_its_image_encoder(tmp_path):
     path = tmp_path / "any.safetensors"
-    save_file(synthetic.xlabs(tokens=5, spatial=True), path, {**ABOUT, "family": "flux-xlabs"})
+    save_file(synthetic.xlabs(tokens=5, spatial=True), path, {**METADATA_KEYS, "family": "flux-xlabs"})
     spec = load_adapter(path).spec
     assert (spec.base, spec.encoder, spec.encoder_sha256) == ("a small Flux", "some-tower", "ab" * 32)
     spec.check_encoder("ab" * 32)
@@ -105,7 +107,7 @@ def test_a_file_of_our_own_names_its_generator_and_its_image_encoder(tmp_path):
 )
 def test_a_file_of_our_own_that_contradicts_itself_is_refused(change, words, tmp_path):
     path = tmp_path / "any.safetensors"
-    about = {k: v for k, v in {**ABOUT, "family": "flux-xlabs", **change}.items() if v is not None}
+    about = {k: v for k, v in {**METADATA_KEYS, "family": "flux-xlabs", **change}.items() if v is not None}
     save_file(synthetic.xlabs(tokens=5, spatial=True), path, about)
     with pytest.raises(AdapterError, match=words):
         load_adapter(path)

@@ -17,7 +17,7 @@ from realrag.injection.reference_pack import (
     FEATURES,
     KEYS_VALUES,
     PackedReference,
-    PackFacts,
+    PackMetadata,
     ReferencePack,
     open_pack,
     save_pack,
@@ -25,7 +25,7 @@ from realrag.injection.reference_pack import (
 )
 from realrag.injection.reference_settings import ReferenceSettings
 
-FACTS = PackFacts(KEYS_VALUES, "flux-xlabs", "Flux XLabs v1", "0" * 64, "CLIP ViT-L/14", "flux", 8, 2, 3, 5, 3)
+FACTS = PackMetadata(KEYS_VALUES, "flux-xlabs", "Flux XLabs v1", "0" * 64, "CLIP ViT-L/14", "flux", 8, 2, 3, 5, 3)
 BASE = SimpleNamespace(family="flux", name="Flux", width=8, heads=2, double=3, single=5)
 
 
@@ -45,7 +45,7 @@ def test_a_pack_comes_back_as_it_was_saved(tmp_path, dtype):
     saved = pack(dtype)
     save_pack(saved, tmp_path / "mine.safetensors")
     found = open_pack(tmp_path / "mine.safetensors")
-    assert found.facts == saved.facts and found.items == saved.items and len(found) == 2
+    assert found.metadata == saved.metadata and found.items == saved.items and len(found) == 2
     assert all(torch.equal(a, b) and a.dtype == dtype for a, b in zip(found.tensors, saved.tensors, strict=True))
     assert torch.equal(found.items[0].settings.mask, saved.items[0].settings.mask)
     assert found.items[1].settings.mask is None
@@ -164,5 +164,5 @@ def test_any_changed_or_cut_byte_is_found(tmp_path_factory, place, value, cut):
     except AdapterError:
         return
     whole = pack()  # a byte of the header's own layout, such as its padding, may change without a meaning
-    assert found.facts == whole.facts and found.items == whole.items
+    assert found.metadata == whole.metadata and found.items == whole.items
     assert all(torch.equal(a, b) for a, b in zip(found.tensors, whole.tensors, strict=True))

@@ -45,7 +45,7 @@ def test_rank_0_edits_all_and_a_batch_of_masks_goes_by_rank():
 
 def test_later_edits_keep_a_mask_set_before():
     edited = edit(edit(found(0.9), 1, torch.ones(1, 2, 2)), 1, weight=0.5)
-    assert edited.items[0].settings.mask is not None and edited.items[0].settings.words() == "weight 0.5, masked"
+    assert edited.items[0].settings.mask is not None and edited.items[0].settings.describe() == "weight 0.5, masked"
 
 
 @pytest.mark.parametrize(
