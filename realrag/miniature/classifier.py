@@ -73,9 +73,12 @@ class Judge:
         return (scores.gather(1, own) - scores.scatter(1, own, -torch.inf).amax(1, keepdim=True))[:, 0]
 
 
-def copied(features: Tensor, photos: Tensor, quantile: float = 0.99) -> Tensor:
-    """(N,) bool: whether a picture (N, D) is as near to one of the photos (M, D) as all but 1 % of those are to their
-    own nearest neighbour at most."""
+COPY_QUANTILE = 0.99  # of the photos' own similarities: what is nearer to a photo counts as its copy
+
+
+def copied(features: Tensor, photos: Tensor, quantile: float = COPY_QUANTILE) -> Tensor:
+    """(N,) bools for pictures (N, D): True where the similarity to the nearest photo (M, D) reaches the 99th percentile
+    of the photos' own nearest-neighbor similarities."""
     own = photos @ photos.T
     own.fill_diagonal_(-1)
     return (features @ photos.T).amax(1) >= own.amax(1).quantile(quantile)

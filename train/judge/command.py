@@ -16,6 +16,7 @@ from realrag.bundle.bundle import Bundle
 from realrag.encoders.load import load_encoder
 from realrag.errors import RealRAGError
 from realrag.files import default_cache, write_json
+from realrag.miniature.classifier import COPY_QUANTILE
 
 from ..dataset import Prompt, photo_classes, read_prompts
 from ..loop.stages import STOPPED, OutOfTime
@@ -23,7 +24,6 @@ from ..pictures.arms import Picture, read_arm, with_references
 from ..pictures.choose_references import read_choices
 from ..retriever.imagine import class_prompts
 from .inputs import Judged, aligned, judge, refuse_shared
-from .metrics import COPY_QUANTILE
 from .table import table
 
 HELP = "measure painted pictures, arm by arm: CLIP-I, CLIP-T, FID, KID, class, copying, variety"

@@ -11,11 +11,12 @@ import numpy as np
 from realrag.bundle.bundle import Bundle, unit_rows
 from realrag.encoders.base import Encoder
 from realrag.errors import RealRAGError
+from realrag.miniature.classifier import COPY_QUANTILE
 
 from ..dataset import class_key, photo_classes
 from ..pictures.arms import Picture, Progress, photo_vectors, picture_vectors, text_vectors
-from .classifiers import linear_judge, mean_judge, name_judge
-from .metrics import COPY_QUANTILE, Arm, Bench, Photos, judge_arms, nearest
+from .classifiers import mean_classifier, name_classifier, ridge_classifier
+from .metrics import Arm, Bench, Photos, judge_arms, nearest
 
 
 @dataclass(frozen=True)
@@ -78,20 +79,20 @@ def judge(judged: Judged, encoder: Encoder, vectors: Path, progress: Progress = 
     else:
         held = _half(real.classes, judged.seed)
         taught = [real.of(~held)]
-    linear, facts = linear_judge(taught[0].vectors, taught[0].classes)
+    linear, training = ridge_classifier(taught[0].vectors, taught[0].classes)
     said, real_said, names = _said(next(iter(judged.arms.values())), asked, real, encoder)
     close = nearest(real.vectors, library.vectors)
     threshold = float(np.quantile(close, judged.quantile)) if judged.threshold is None else judged.threshold
-    judges = {"linear": linear, "means": mean_judge(taught[0].vectors, taught[0].classes)}
-    judges |= {"names": names} if names else {}
-    bench = Bench(real, held, library, judges, asked, said, real_said, threshold)
+    classifiers = {"linear": linear, "means": mean_classifier(taught[0].vectors, taught[0].classes)}
+    classifiers |= {"names": names} if names else {}
+    bench = Bench(real, held, library, classifiers, asked, said, real_said, threshold)
     report = judge_arms(arms, bench, judged.seed)
     report["facts"] = {
         "encoder": encoder.name, "encoder_fingerprint": encoder.fingerprint,
         "retrievers_own": encoder.fingerprint == judged.library.manifest.encoder["fingerprint"],
         "pictures": len(asked), "prompts": len({p.prompt for p in next(iter(judged.arms.values()))}),
         "classes": len(set(asked)), "real_photos": len(real.classes), "library_photos": len(library.classes),
-        "linear_judge": facts, "taught_from": "photos of their own" if judged.taught else "half of the real photos",
+        "linear_judge": training, "taught_from": "photos of their own" if judged.taught else "half of the real photos",
         "held_photos": int(held.sum()), "copy_threshold": threshold,
         "copy_quantile": judged.quantile if judged.threshold is None else None,
     }  # fmt: skip
@@ -148,4 +149,4 @@ def _said(pictures: Sequence[Picture], asked: np.ndarray, real: Photos, encoder:
         np.mean([each[prompt] for prompt in sorted({p.prompt for p, c in zip(pictures, asked, strict=True) if c == code})], axis=0)
         for code in classes
     ])  # fmt: skip
-    return said, of_class[np.searchsorted(classes, real.classes)], name_judge(unit_rows(of_class), classes)
+    return said, of_class[np.searchsorted(classes, real.classes)], name_classifier(unit_rows(of_class), classes)

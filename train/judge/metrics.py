@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..stats import interval, json_row
-from .classifiers import Judge
+from .classifiers import Classifier
 from .fid_kid import jackknifed, real_floor, reference_rows, scaled
 
 ORDER = ("oracle", "reflective", "hard", "normal", "zero", "random", "none")
-COPY_QUANTILE = 0.99
 ROWS = 4096
 
 
@@ -47,7 +46,7 @@ class Bench:
     real: Photos
     held: np.ndarray
     library: Photos
-    judges: dict[str, Judge]
+    classifiers: dict[str, Classifier]
     classes: np.ndarray
     said: np.ndarray | None
     real_said: np.ndarray | None
@@ -83,7 +82,9 @@ def picture_figures(arm: Arm, bench: Bench) -> dict[str, np.ndarray]:
     values = {"CLIP-I": np.einsum("nd,nd->n", arm.vectors, np.stack([means[int(c)] for c in bench.classes]))}
     if bench.said is not None:
         values["CLIP-T"] = np.einsum("nd,nd->n", arm.vectors, bench.said)
-    values |= {f"accuracy ({name})": judge.right(arm.vectors, bench.classes) for name, judge in bench.judges.items()}
+    values |= {
+        f"accuracy ({name})": each.correct(arm.vectors, bench.classes) for name, each in bench.classifiers.items()
+    }
     values["copied"] = (nearest(arm.vectors, bench.library.vectors) >= bench.threshold).astype(float)
     shown = [max((float(v @ bench.library.vectors[r]) for r in rows or ()), default=np.nan)
              for v, rows in zip(arm.vectors, arm.references, strict=True)]  # fmt: skip
@@ -105,9 +106,9 @@ def real_figures(bench: Bench) -> dict[str, np.ndarray]:
         values = {"CLIP-I": np.where(count > 1, others / (count - 1), np.nan)}
     if bench.real_said is not None:
         values["CLIP-T"] = np.einsum("nd,nd->n", real.vectors, bench.real_said)
-    for name, judge in bench.judges.items():
-        seen = bench.held | (name == "names")
-        values[f"accuracy ({name})"] = np.where(seen, judge.right(real.vectors, real.classes), np.nan)
+    for name, classifier in bench.classifiers.items():
+        untaught = bench.held | (name == "names")
+        values[f"accuracy ({name})"] = np.where(untaught, classifier.correct(real.vectors, real.classes), np.nan)
     values["copied"] = (nearest(real.vectors, bench.library.vectors) >= bench.threshold).astype(float)
     return values
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from realrag.files import sha256_file
 from realrag.miniature.classifier import SHARP, Features, Judge, save_judge, softened
 
+from ..judge.histograms import Histograms
 from ..small_encoder.convert_mobilenet import load_mobilenet
 from .features import answers, to_images
 from .world import World, add_world_arguments, read_photos
@@ -26,35 +26,6 @@ def mobilenet_features(mobilenet: Path, soft: bool = False) -> Features:
     """Of a file made by convert-mobilenet."""
     state, about = load_mobilenet(mobilenet)
     return Features(state, about["mean"], about["std"], soft)
-
-
-class Histograms(nn.Module):
-    """(B, 3, S, S) in 0..1 -> (B, 656): how often each of 8 x 8 x 8 colours occurs, and at three scales each strength
-    and direction of gradients, square roots of shares. Nothing is learnt, so this judge has nothing in common with
-    anything."""
-
-    LEVELS, STRENGTHS, TURNS, SCALES = 8, 6, 8, 3
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        level = (pictures * (self.LEVELS - 1e-3)).long()
-        found = [_counts((level[:, 0] * self.LEVELS + level[:, 1]) * self.LEVELS + level[:, 2], self.LEVELS**3)]
-        grey = pictures.mean(1)
-        for _ in range(self.SCALES):
-            across, down = grey[:, 1:-1, 2:] - grey[:, 1:-1, :-2], grey[:, 2:, 1:-1] - grey[:, :-2, 1:-1]
-            strength = (8 * torch.hypot(across, down)).clamp_max(1) * (self.STRENGTHS - 1e-2)
-            turn = (torch.atan2(down, across) % math.pi / math.pi * self.TURNS).clamp_max(self.TURNS - 1)
-            found.append(_counts(strength.long() * self.TURNS + turn.long(), self.STRENGTHS * self.TURNS))
-            grey = F.avg_pool2d(grey, 2)
-        return torch.cat(found, 1).sqrt() / 2
-
-    def of(self, pictures: Tensor) -> Tensor:
-        return torch.cat([self(chunk) for chunk in pictures.contiguous().split(64)])
-
-
-def _counts(codes: Tensor, most: int) -> Tensor:
-    """(B, H, W) codes -> (B, most) shares."""
-    ones = torch.ones(len(codes), codes[0].numel())
-    return torch.zeros(len(codes), most).scatter_add_(1, codes.flatten(1), ones) / ones.shape[1]
 
 
 def learn(

@@ -25,10 +25,11 @@ from realrag.miniature.classifier import Judge, copied
 from realrag.miniature.generator import load_generator
 from realrag.miniature.painting import CFG, STEPS, Miniature, noise_of, paint
 
+from ..judge.histograms import Histograms
 from ..small_encoder.captioned_photos import QUERY, Group
 from ..small_encoder.views import open_photo
 from ..stats import bootstrap_of
-from .classifier import Histograms, mobilenet_features, taught_histograms, taught_judge
+from .classifier import mobilenet_features, taught_histograms, taught_judge
 from .features import to_images
 from .sheet import tile
 from .world import World, add_world_arguments, held_out, read_photos

@@ -13,7 +13,7 @@ from realrag.bundle.bundle import Bundle, unit_rows
 from realrag.encoders.base import Encoder
 
 from ..dataset import photo_classes
-from ..judge.classifiers import linear_judge
+from ..judge.classifiers import ridge_classifier
 from ..pictures.arms import Picture, Progress, class_key, photo_vectors, picture_vectors
 from ..stats import bootstrap
 from .config import Experiment
@@ -63,14 +63,14 @@ def verdicts(
     def codes(bundle):
         return np.array([names.index(class_key(name)) for name in photo_classes(bundle)])
 
-    judge, _ = linear_judge(unit_rows(photo_vectors(taught, encoder, vectors, progress)), codes(taught))
-    real_classes, named = codes(real), judge.name(unit_rows(photo_vectors(real, encoder, vectors, progress)))
+    classifier, _ = ridge_classifier(unit_rows(photo_vectors(taught, encoder, vectors, progress)), codes(taught))
+    real_classes, named = codes(real), classifier.predict(unit_rows(photo_vectors(real, encoder, vectors, progress)))
     first = next(iter(arms.values()))
     classes = np.array([names.index(class_key(picture.class_name)) for picture in first])
     right: dict[str, list[np.ndarray]] = {}
     for name, pictures in arms.items():
         seen = unit_rows(picture_vectors(pictures, encoder, real.manifest.picture_longest, vectors, progress))
-        right.setdefault(arm_of(name), []).append(judge.right(seen, classes))
+        right.setdefault(arm_of(name), []).append(classifier.correct(seen, classes))
     of_real = (named == real_classes).astype(float)
     parts = _parts(splits[real_classes], np.ones(len(real_classes), bool))
     by_split = {split: bootstrap(of_real[part], real_classes[part]) for split, part in parts.items()}

@@ -20,6 +20,7 @@ from realrag.photos.decode import encode_jpeg
 from ..contrastive.loss import LossConfig
 from ..contrastive.utility import candidates, measure_utility
 from ..dataset import Prompt, load_material, read_prompts
+from ..judge.histograms import GradientEncoder
 from ..judge.inputs import Judged, aligned, judge, refuse_shared
 from ..judge.page import contact_sheet, prompts_of, spread, write_page
 from ..judge.table import table as judge_table
@@ -33,7 +34,7 @@ from ..retriever.run import Run
 from ..retriever.starting_encoder import started
 from . import endpoints
 from .config import Plan
-from .judge_encoders import GradientEncoder, kept_judge
+from .judge_encoders import JudgeTraining, cached_judge_encoder
 from .paint_arms import WithoutReferences, make_painter, paint_arms
 from .painter import Painter
 from .procedural.world import SPLITS, read_splits, write_world
@@ -316,7 +317,7 @@ class Reproduction(Staged):
 
     def judge_encoder(self, name: str) -> Encoder:
         plan = self.plan.experiment
-        return kept_judge(
-            name, self.photos / "judge", self.bundle(self.taught).id, self.folder / "judges", width=plan.judge_width,
-            epochs=plan.judge_epochs, seed=plan.seed, progress=self.in_time,
-        )  # fmt: skip
+        training = JudgeTraining(plan.judge_width, plan.judge_epochs, seed=plan.seed)
+        return cached_judge_encoder(
+            name, self.photos / "judge", self.bundle(self.taught).id, self.folder / "judges", training, self.in_time
+        )

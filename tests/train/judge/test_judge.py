@@ -16,7 +16,7 @@ from realrag.indexing.build import build
 from realrag_train.__main__ import main
 from realrag_train.dataset import Prompt
 from realrag_train.judge import command as judging_command
-from realrag_train.judge.classifiers import linear_judge, mean_judge, name_judge
+from realrag_train.judge.classifiers import mean_classifier, name_classifier, ridge_classifier
 from realrag_train.judge.metrics import Arm, Bench, Photos, diversity, judge_arms, picture_figures, real_figures
 from realrag_train.pictures import choose_references as choosing
 from realrag_train.pictures.arms import picture_vectors, read_arm
@@ -44,8 +44,8 @@ def bench(dim=6, seed=0, classes=4):
 
     real, library, taught, asked = photos(7), photos(9), photos(8), np.arange(classes).repeat(3)
     judges = {
-        "linear": linear_judge(taught.vectors, taught.classes)[0],
-        "means": mean_judge(taught.vectors, taught.classes),
+        "linear": ridge_classifier(taught.vectors, taught.classes)[0],
+        "means": mean_classifier(taught.vectors, taught.classes),
     }
     return Bench(real, np.ones(7 * classes, bool), library, judges, asked, centres[asked], centres[real.classes], 0.97)
 
@@ -113,7 +113,7 @@ def test_the_ridges_leave_one_out_is_a_refit_without_each_photo(monkeypatch):
     dice = np.random.default_rng(1)
     x, y = unit(dice.normal(size=(24, 5))) + np.eye(5)[np.arange(24) % 3] * 0.5, np.arange(24) % 3
     monkeypatch.setattr("realrag_train.judge.classifiers.STRENGTHS", (0.1,))
-    _, facts = linear_judge(x, y)
+    _, facts = ridge_classifier(x, y)
     axes = x - x.mean(0)
     ridge, right = 0.1 * np.trace(axes.T @ axes) / 5, 0
     for i in range(24):
@@ -126,13 +126,13 @@ def test_the_ridges_leave_one_out_is_a_refit_without_each_photo(monkeypatch):
 
 def test_judges_name_what_they_were_taught_and_nothing_of_classes_they_never_saw():
     held = bench()
-    for judge in held.judges.values():
-        assert np.nanmean(judge.right(held.real.vectors, held.real.classes)) > 0.8
-        assert np.isnan(judge.right(held.real.vectors[:1], np.array([77]))).all()
-    named = name_judge(np.eye(3), np.array([5, 2, 9]))
-    assert named.name(np.array([[0.9, 0.1, 0], [0, 0, 1.0]])).tolist() == [5, 9]
-    with pytest.raises(RealRAGError, match="taught 1 class"):
-        linear_judge(np.eye(3), np.zeros(3))
+    for judge in held.classifiers.values():
+        assert np.nanmean(judge.correct(held.real.vectors, held.real.classes)) > 0.8
+        assert np.isnan(judge.correct(held.real.vectors[:1], np.array([77]))).all()
+    named = name_classifier(np.eye(3), np.array([5, 2, 9]))
+    assert named.predict(np.array([[0.9, 0.1, 0], [0, 0, 1.0]])).tolist() == [5, 9]
+    with pytest.raises(RealRAGError, match="photos of 1 class"):
+        ridge_classifier(np.eye(3), np.zeros(3))
 
 
 # From files

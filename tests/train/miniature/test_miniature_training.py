@@ -20,9 +20,10 @@ from realrag.miniature.classifier import copied, load_judge, softened
 from realrag.miniature.generator import load_generator
 from realrag.miniature.sd3 import SD3, SD3Config
 from realrag_train.__main__ import main
+from realrag_train.judge.histograms import Histograms
 from realrag_train.loop.trainer import Keeping, Watch, chosen_rows, pace
 from realrag_train.miniature import world as world_module
-from realrag_train.miniature.classifier import Histograms, learn
+from realrag_train.miniature.classifier import learn
 from realrag_train.miniature.generator import GeneratorConfig, GeneratorTraining, flow_loss, noise_levels
 from realrag_train.miniature.measure import share, times
 from realrag_train.miniature.sheet import tile

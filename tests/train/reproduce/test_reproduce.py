@@ -18,12 +18,12 @@ from realrag.errors import RealRAGError
 from realrag_train.contrastive.fit_config import FitConfig
 from realrag_train.contrastive.utility import read_utility
 from realrag_train.dataset import read_prompts
+from realrag_train.judge.histograms import GradientEncoder
 from realrag_train.pictures.arms import Picture, class_key
 from realrag_train.reproduce import endpoints, experiment
 from realrag_train.reproduce.ablations import REGISTERED, Ablation, Ablations
 from realrag_train.reproduce.config import Experiment, Painting, Plan, deviations, find_world, read_plan, recipe_of
 from realrag_train.reproduce.experiment import STAGES, Reproduction
-from realrag_train.reproduce.judge_encoders import GradientEncoder
 from realrag_train.reproduce.paint_arms import make_painter, paint_arms
 from realrag_train.reproduce.procedural.scene import picture
 from realrag_train.reproduce.procedural.world import World, read_splits, split_classes
@@ -236,7 +236,7 @@ def test_a_stopped_experiment_goes_on_and_a_finished_one_does_nothing_again(done
         p: p.read_bytes() for p in (out / "results.json", out / "results.md", out / "retriever" / "evaluate.json")
     }
     monkeypatch.setattr(DescribedEncoder, "_images", None)
-    monkeypatch.setattr("realrag_train.reproduce.judge_encoders.GradientEncoder._images", None)
+    monkeypatch.setattr("realrag_train.judge.histograms.GradientEncoder._images", None)
     monkeypatch.setattr("realrag_train.reproduce.judge_encoders.CnnEncoder._images", None)
     monkeypatch.setattr("realrag_train.reproduce.paint_arms.StandInPainter.paint_many", None)
     monkeypatch.setattr("realrag_train.reproduce.procedural.world.picture", None)

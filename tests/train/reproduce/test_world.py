@@ -12,15 +12,16 @@ from realrag.bundle.bundle import unit_rows
 from realrag.errors import RealRAGError
 from realrag.photos.scan import scan
 from realrag_train.__main__ import main
-from realrag_train.judge.classifiers import linear_judge
+from realrag_train.judge.classifiers import ridge_classifier
+from realrag_train.judge.histograms import GradientEncoder
 from realrag_train.reproduce.config import find_world, read_plan
 from realrag_train.reproduce.judge_encoders import (
     CnnEncoder,
-    GradientEncoder,
+    JudgeTraining,
     confusions,
-    load_judge,
-    save_judge,
-    teach,
+    load_judge_encoder,
+    save_judge_encoder,
+    train_cnn,
 )
 from realrag_train.reproduce.procedural.classes import ACCENTS, FAMILIES, classes_of
 from realrag_train.reproduce.procedural.pen import Pen, Pose
@@ -216,9 +217,9 @@ def test_siblings_are_confused_more_than_strangers_and_yet_told_apart():
         pixels = torch.stack([encoder.prepare(picture(each, first + i, 48)) for each in classes for i in range(count)])
         return unit_rows(encoder.encode_images(pixels).numpy()), np.repeat(np.arange(20), count)
 
-    judge, _ = linear_judge(*vectors(0, 10))
+    judge, _ = ridge_classifier(*vectors(0, 10))
     seen, right = vectors(1000, 5)
-    found = confusions(judge.name(seen), right, families)
+    found = confusions(judge.predict(seen), right, families)
     assert found["accuracy"] > 0.35  # chance is 0.05
     assert found["mistakes on siblings"] > 2 * found["by chance"] == pytest.approx(2 * 3 / 19)
 
@@ -252,8 +253,11 @@ def test_a_gradient_histogram_is_that_of_its_slow_twin():
 def test_a_taught_judge_repeats_itself_and_comes_back_from_its_file(tmp_path):
     write_world(TINY, tmp_path / "world")
     files = sorted((tmp_path / "world" / "judge").rglob("*.jpg"))
-    one, two = (teach(files, [f.parent.name for f in files], width=2, size=16, epochs=2, batch=4) for _ in range(2))
+    one, two = (train_cnn(files, [f.parent.name for f in files], JudgeTraining(2, 2, 16, 4)) for _ in range(2))
     assert one.fingerprint == two.fingerprint != CnnEncoder(2, 16).fingerprint
-    save_judge(one, tmp_path / "cnn.safetensors", "key")
-    assert load_judge(tmp_path / "cnn.safetensors", "key").fingerprint == one.fingerprint
-    assert load_judge(tmp_path / "cnn.safetensors", "other") is None and load_judge(tmp_path / "none", "key") is None
+    save_judge_encoder(one, tmp_path / "cnn.safetensors", "key")
+    assert load_judge_encoder(tmp_path / "cnn.safetensors", "key").fingerprint == one.fingerprint
+    assert (
+        load_judge_encoder(tmp_path / "cnn.safetensors", "other") is None
+        and load_judge_encoder(tmp_path / "none", "key") is None
+    )
