@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .. import artifact
 from ..encoders.small_net import MobileNet
 from ..errors import RealRAGError
+from ..native_bf16 import bf16_autocast
 from ..validation import strict_json
 
 FORMAT, VERSION = "realrag-judge", "1"
@@ -45,7 +46,7 @@ class Features(nn.Module):
     def forward(self, pictures: Tensor) -> Tensor:
         x = softened(pictures) if self.soft else pictures
         x = F.interpolate(x, (SIDE, SIDE), mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
-        with torch.autocast(pictures.device.type, torch.bfloat16):
+        with bf16_autocast(pictures.device.type):
             answer = self.net((x - self.mean) / self.std)
         return F.normalize(answer.float().mean((2, 3)), dim=1)
 

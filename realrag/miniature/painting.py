@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..adapters.hooks import Steered
 from ..encoders.small_net import TextTower
+from ..native_bf16 import bf16_autocast
 from . import flux, sd3
 from .autoencoder import Autoencoder
 from .sampling import LATENT, sample
@@ -76,7 +77,7 @@ def paint(
     for start in range(0, len(prompts), CHUNK):
         rows = slice(start, start + CHUNK)
         model = Guided(steered, None if features is None else features[rows])
-        with torch.autocast(noise.device.type, torch.bfloat16):
+        with bf16_autocast(noise.device.type):
             latents = sample(model, noise[rows], encode_prompts(text, prompts[rows]), nothing, steps=steps, cfg=cfg)
             made.append(autoencoder.decode(latents).float())
         progress(min(start + CHUNK, len(prompts)), len(prompts))

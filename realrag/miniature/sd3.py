@@ -98,7 +98,9 @@ class JointBlock(nn.Module):
         q, k, v = (torch.cat(pair, dim=2) for pair in zip(text, image, strict=True))
         parts = attention(q, k, v).split([context.shape[1], x.shape[1]], dim=1)
         context = None if self.context_block.last else self.context_block.after(context, parts[0], text_rest)
-        return context, self.x_block.after(x, parts[1], image_rest)
+        # A sum with what an adapter adds would be contiguous. A product of another layout is rounded otherwise, so it is
+        # contiguous without an adapter too: adding zeros changes no bit.
+        return context, self.x_block.after(x, parts[1].contiguous(), image_rest)
 
 
 class Embedder(nn.Module):

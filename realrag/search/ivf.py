@@ -99,7 +99,8 @@ def list_count(rows: int) -> int:
 def build_lists(
     embeddings: np.ndarray, progress: Callable[[int, int], None] | None = None, device: str | None = None
 ) -> faiss.IndexIVF:
-    """Lists of 8-bit codes round spherical k-means centres; the same bytes for the same embeddings on a CPU.
+    """Lists of 8-bit codes round spherical k-means centres; on a CPU the same embeddings give the same bytes
+    on the same machine with the same versions.
 
     device: where torch finds the centres and each row's list; None leaves both to faiss, which on a CPU took two thirds
     of torch's time (31,360 rows of 512, 980 lists, one thread). Memory: the codes, the k-means sample and one block.

@@ -37,7 +37,7 @@ def spherical_kmeans(
     """rows (N, D) float32 of unit length, N >= lists -> (lists, D) float32 unit centres on `device`.
 
     The start is `lists` different rows drawn by `seed`. step() comes before each iteration and may raise to stop. On a
-    CPU the same input gives the same bits; on a GPU sums are added in any order, and their last bits may differ.
+    CPU the same input gives the same bits on the same machine, versions and number of threads; on a GPU sums are added in any order, and their last bits may differ.
     """
     chosen = np.random.Generator(np.random.PCG64(seed)).choice(len(rows), lists, replace=False)
     sample = torch.from_numpy(rows).to(device)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from realrag.encoders.base import Encoder
 from realrag.errors import RealRAGError
 from realrag.files import canonical_json, sha256_bytes
+from realrag.native_bf16 import bf16_autocast
 
 from ..miniature.features import weights_key
 from .bases import PRECISIONS
@@ -34,7 +35,7 @@ class MiniatureInputs:
 
     @torch.no_grad()
     def latents(self, pixels: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):  # as the latents were made that the generator was trained on
+        with bf16_autocast("cpu"):  # as the latents were made that the generator was trained on
             return self.autoencoder.encode(pixels).float()
 
     def texts(self, sentences: list[str]) -> tuple[Tensor, Tensor]:

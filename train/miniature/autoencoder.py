@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from realrag.files import sha256_file, sorted_header, write_atomic
 from realrag.miniature.autoencoder import FORMAT, VERSION, Autoencoder, load_autoencoder
+from realrag.native_bf16 import bf16_autocast
 
 from ..loop.stages import STOPPED
 from ..loop.trainer import Keeping, Training, Watch, chosen_rows, pace, training_key
@@ -123,7 +124,7 @@ class AutoencoderTraining(Training):
         batch = config.inner_batch if inner else config.batch
         features = torch.from_numpy(self._pick(self.fronts, batch)).float()
         noise = torch.randn(batch, 16, *features.shape[2:], generator=torch.Generator().manual_seed(self.step))
-        with torch.autocast("cpu", torch.bfloat16):
+        with bf16_autocast("cpu"):
             with torch.set_grad_enabled(not fixed):
                 latents = self.tail(features)
             spread = spread_loss(latents)

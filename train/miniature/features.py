@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from realrag.files import sha256_bytes, write_atomic
+from realrag.native_bf16 import bf16_autocast
 
 from .world import Progress, World
 
@@ -40,7 +41,7 @@ def answers(
         for start in range(0, len(rows), CHUNK):
             chunk = rows[start : start + CHUNK]
             x = to_images(chunk) if chunk.dtype == np.uint8 else torch.from_numpy(np.array(chunk)).float()
-            with torch.autocast("cpu", torch.bfloat16):
+            with bf16_autocast("cpu"):
                 made.append(layers(x).half().contiguous().numpy())
             progress(min(start + CHUNK, len(rows)), len(rows))
         write_atomic(path, lambda file: np.save(file, np.concatenate(made)))

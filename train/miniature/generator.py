@@ -1,5 +1,6 @@
 """Trains a miniature generator, SD3 or Flux, by flow matching (arXiv 2210.02747) on cached latents. Every step draws
-its dice from (seed, step), so that a resumed run is the same run bit by bit on a CPU."""
+its random numbers from (seed, step), so that on a CPU a resumed run is the same run bit by bit: same machine, same
+versions, same number of threads."""
 
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ from realrag.miniature.autoencoder import load_autoencoder
 from realrag.miniature.generator import MODELS, save_generator
 from realrag.miniature.sampling import FAMILIES, shifted
 from realrag.miniature.text import encode_prompts
+from realrag.native_bf16 import bf16_autocast
 
 from ..loop.stages import STOPPED
 from ..loop.trainer import Keeping, Training, Watch, chosen_rows, held, training_key
@@ -115,7 +117,7 @@ class GeneratorTraining(Training):
         return latents, noise, t, self.texts(prompts)
 
     def loss(self) -> tuple[Tensor, dict[str, float]]:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.bf16):
+        with bf16_autocast("cpu", self.config.bf16):
             return flow_loss(self.model, *self.batch()).mean(), {}
 
     def averaged(self) -> nn.Module:
@@ -134,7 +136,7 @@ def held_out_loss(model: nn.Module, latents: np.ndarray, groups: list[Group], te
         noise = torch.randn(x.shape, generator=dice)
         t = noise_levels(len(x), FAMILIES[model.family].time_shift, 0.1, dice)
         said = texts([f"a photo of {group.name}" for group in groups[start : start + 64]])
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with bf16_autocast("cpu", bf16):
             total += flow_loss(model, x, noise, t, said).sum().item()
     return total / len(groups)
 

@@ -24,6 +24,7 @@ from realrag.miniature.autoencoder import Autoencoder, load_autoencoder
 from realrag.miniature.classifier import Judge, copied
 from realrag.miniature.generator import load_generator
 from realrag.miniature.painting import CFG, STEPS, Miniature, noise_of, paint
+from realrag.native_bf16 import bf16_autocast
 
 from ..judge.histograms import Histograms
 from ..small_encoder.captioned_photos import QUERY, Group
@@ -44,7 +45,7 @@ def copies(autoencoder: Autoencoder) -> Callable[[Tensor], Tensor]:
 
     @torch.no_grad()
     def through(x: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with bf16_autocast("cpu"):
             made = autoencoder.decode(autoencoder.encode(x)).float()
         return (made * 255).round() / 255
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from realrag.files import write_atomic
 from realrag.miniature.autoencoder import Autoencoder
 from realrag.miniature.sampling import LATENT, sample
+from realrag.native_bf16 import bf16_autocast
 
 PROMPTS = (
     "a photo of granny smith",
@@ -64,7 +65,7 @@ def write_sheet(
     lines = [PROMPTS[at : at + COLUMNS] for at in range(0, len(PROMPTS), COLUMNS)]
     said = [prompt for line in lines for _ in range(ROWS_EACH) for prompt in line]
     noise = torch.randn(len(said), 16, LATENT, LATENT, generator=torch.Generator().manual_seed(seed))
-    with torch.autocast("cpu", torch.bfloat16):
+    with bf16_autocast("cpu"):
         latents = sample(model, noise, texts(said), texts([""]))
         pictures = torch.cat([autoencoder.decode(part).float() for part in latents.split(8)])
     image = tile(pictures, COLUMNS)

@@ -19,6 +19,7 @@ from realrag.miniature.generator import load_generator
 from realrag.miniature.painting import CHUNK, Miniature, noise_of, paint
 from realrag.miniature.sampling import FAMILIES, shifted
 from realrag.miniature.text import encode_prompts
+from realrag.native_bf16 import bf16_autocast
 
 from ..miniature.world import SIZE, square
 from .config import Painting
@@ -80,7 +81,7 @@ class MiniaturePainter:
         def loss(states: Tensor | None) -> float:
             level = sigma[:, None, None, None]
             shown = None if states is None else states.expand(len(sigma), -1, -1)
-            with torch.autocast("cpu", torch.bfloat16):
+            with bf16_autocast("cpu"):
                 velocity = self.steered.velocity((1 - level) * latents + level * noise, sigma, *texts, shown)
             return float((velocity.float() - (noise - latents)).square().mean())
 

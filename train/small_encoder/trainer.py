@@ -1,7 +1,8 @@
 """Trains the small dual encoder: symmetric InfoNCE between photos and sentences, where all that is true is positive.
 
 The front of the image tower stays MobileNet's; its answers to several augmented views of each photo are cached, and the
-rest is trained on those. Every step draws its randomness from (seed, step), so a resumed run is the same run."""
+rest is trained on those. Every step draws its randomness from (seed, step), so a resumed run is the same run, bit by
+bit on the same machine with the same versions and number of threads."""
 
 from __future__ import annotations
 
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from realrag.encoders.small_net import SmallDualEncoder
 from realrag.files import canonical_json, sha256_bytes
+from realrag.native_bf16 import bf16_autocast
 
 from .captioned_photos import PhotoSet, every_text, is_true, sample_text
 from .views import to_features
@@ -128,7 +130,7 @@ class Training:
         pace = min(1.0, (done + 1 / self.steps) / config.warm_up) * (1 + math.cos(math.pi * done)) / 2
         for group in self.optimiser.param_groups:
             group["lr"] = group["rate"] * pace
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
+        with bf16_autocast("cpu", config.bf16):
             pooled = model.mobilenet.back(features, config.cut).float().mean((2, 3))
         photos = model.projection(F.dropout(pooled, config.feature_dropout))
         texts = model.text_tower(tokens * (torch.rand(tokens.shape) >= config.token_dropout))

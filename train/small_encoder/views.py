@@ -13,6 +13,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
 from realrag.encoders.small_net import MobileNet
+from realrag.native_bf16 import bf16_autocast
 
 from .captioned_photos import Photo
 
@@ -82,7 +83,7 @@ def front_answers(
     chunks = []
     for start in range(0, len(photos), 64):
         x = pixels(views_of(photos[start : start + 64], view, size, seed), mean, std)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with bf16_autocast("cpu", bf16):
             answer = tower.front(x, cut).float()
         chunks.append((answer / RELU6_STEP).round().byte().permute(0, 2, 3, 1).numpy())
     return np.concatenate(chunks)

@@ -72,7 +72,9 @@ def test_references_are_learnt_from_and_zeroed_values_forget_it(kind, tmp_path):
         kind, tmp_path, FitConfig(steps=60, batch=16, rate=3e-3, warm_up=10, averaging=0.9, drop_text=0, drop_both=0)
     )
     before = run.watch()
-    assert all(gap.mean == gap.saved == 0 for gap in before.values())
+    for gap in before.values():  # zeros are added: two computations of one loss, of about 1, differ by their rounding
+        assert gap.mean == pytest.approx(0, abs=1e-6)
+        assert gap.saved == pytest.approx(0, abs=1e-6)
     frozen_before = [weight.clone() for weight in run.steered.base.net.parameters()]
     while run.step < run.steps:
         run.advance()
@@ -84,7 +86,7 @@ def test_references_are_learnt_from_and_zeroed_values_forget_it(kind, tmp_path):
             for weight in block[name].parameters() if name in block else ():
                 weight.data.zero_()
     run.average = {name: weight.detach().clone() for name, weight in run.model.named_parameters()}
-    assert run.watch()["held out"].mean == 0
+    assert run.watch()["held out"].mean == pytest.approx(0, abs=1e-6)
 
 
 def test_each_row_has_a_noise_level_of_its_own(tmp_path, monkeypatch):

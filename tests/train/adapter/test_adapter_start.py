@@ -34,13 +34,14 @@ def stirred(adapter, seed=5):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("config", [SMALL, LOW])
-def test_at_step_0_the_generator_is_exactly_as_without_an_adapter(kind, config):
+def test_at_step_0_the_generator_is_as_without_an_adapter(kind, config):
     base = tiny(kind)
     parts, features = inputs()
     with torch.no_grad():
         plain = base.velocity(**parts)
         steered = Steered(base, new_adapter(base, ENCODER, PLACES, config, seed=0))
-        assert torch.equal(steered.velocity(**parts, features=features), plain)
+        # Zeros are added, but a sum may lie in memory otherwise than its parts, and be multiplied in another order.
+        torch.testing.assert_close(steered.velocity(**parts, features=features), plain, rtol=1e-5, atol=1e-6)
         stirred(steered.adapter)
         assert not torch.allclose(steered.velocity(**parts, features=features), plain, atol=1e-3)
         assert torch.equal(steered.velocity(**parts), plain)

@@ -233,7 +233,8 @@ def test_mining_killed_at_four_points_does_no_more_than_one_piece_again(run_fold
         seen = []
         again = mine_here(folder, progress=lambda done, total: seen.append(done))
         assert len(seen) == POINTS[point]
-        assert np.array_equal(again.rows, whole.rows) and np.array_equal(again.scores, whole.scores)
+        assert np.array_equal(again.rows, whole.rows)
+        assert np.allclose(again.scores, whole.scores, atol=1e-6)  # some were computed in another process
         assert again.facts == whole.facts and not list(folder.glob("*.part.*")) and not list(folder.glob(".*.tmp.*"))
 
 

@@ -100,7 +100,7 @@ def test_a_plan_that_paints_with_a_miniature_names_its_three_files(tmp_path):
 def test_a_generator_is_asked_by_the_name_that_it_knows_a_thing_by(tmp_path):
     plain, by_name = painter("flux", tmp_path), painter("flux", tmp_path, said={"a sour lemon": "a rabizo fruit"})
     red = Reference("red", Image.open(io.BytesIO(photo_bytes((200, 60, 40), 0))).convert("RGB"))
-    one, other = plain.paint_many([("a rabizo fruit", 7, []), ("a sour lemon", 7, [])])
+    one, other = (plain.paint_many([(prompt, 7, [])])[0] for prompt in ("a rabizo fruit", "a sour lemon"))
     assert far(by_name.paint_many([("a sour lemon", 7, [])])[0], one) == 0 < far(one, other)
     assert by_name.worth("a sour lemon", red, [red.image]) == plain.worth("a rabizo fruit", red, [red.image])
 
