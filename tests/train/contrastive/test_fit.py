@@ -10,12 +10,12 @@ import signal
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from fake_encoder import ColourEncoder
 from fit_in_a_process import KEEPING, fit_here, start
+from head_toy import head_of_one_rank, learned, made, small, weights_of
 from safetensors.numpy import save_file
-from sibling_toy import Toy, unit
+from sibling_toy import Toy
+from two_ranks import in_two_ranks, needs_gloo
 
 import realrag_train.contrastive.fit as fitting_files
 from realrag.encoders.reflective_head import load_head
@@ -26,7 +26,7 @@ from realrag_train.__main__ import main
 from realrag_train.contrastive.fit import STOPPED, Keeping
 from realrag_train.contrastive.loss import LossConfig
 from realrag_train.contrastive.mine import mine_file, read_negatives, write_negatives
-from realrag_train.contrastive.negatives import MineConfig, mine
+from realrag_train.contrastive.negatives import MineConfig
 from realrag_train.contrastive.trainer import FitConfig, Fitting
 from realrag_train.dataset import Material
 
@@ -72,24 +72,6 @@ def test_these_intervals_are_narrow_enough_to_tell_a_generator_that_lacks_someth
     gain, noise = (toy[name][:, 0] - toy["normal"][:, 0] for name in ("reflective", "random"))
     assert gain.mean() - half_interval(gain) > noise.mean() + half_interval(noise)
     assert half_interval(toy["reflective"][:, 1] - toy["normal"][:, 1]) < 0.005  # of a precision above 0.9
-
-
-def made(seed=0, photos=64, classes=8, dim=12, k=2):
-    rng = np.random.default_rng(seed)
-    material = Material(
-        unit(rng.normal(size=(photos, dim))), rng.integers(0, classes, photos),
-        unit(rng.normal(size=(2 * classes, dim))), np.arange(2 * classes) % classes,
-    )  # fmt: skip
-    drawn = unit(rng.normal(size=(2 * classes, 2, dim)))
-    return material, drawn, mine(material, drawn, MineConfig(k=k)).rows
-
-
-def small(**changes):
-    return FitConfig(**{"epochs": 3, "batch": 16, "hidden": 10, **changes})
-
-
-def weights_of(fitting):
-    return list(fitting.head.state_dict().values())
 
 
 def test_at_step_0_the_ranking_is_the_plain_one_exactly():
@@ -186,28 +168,14 @@ def test_prompts_or_negatives_that_do_not_fit_the_photos_are_refused():
             Fitting(*wrong, small())
 
 
-def one_rank(rank, folder, config, loss):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    material, _, rows = made()
-    fitting = Fitting(material, rows, config, loss)
-    fitting.run()
-    torch.save(
-        [*weights_of(fitting), fitting.scale.detach(), torch.tensor(fitting.history[-1]["loss"])], folder / f"{rank}.pt"
-    )
-    dist.barrier()  # a rank that leaves early may take the other down with it
-    dist.destroy_process_group()
-
-
-@pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="this torch has no gloo")
+@needs_gloo
 def test_two_processes_train_the_head_of_one(tmp_path):
     config, loss = small(), LossConfig(symmetric=True, learned_tau=True)
-    mp.spawn(one_rank, (tmp_path, config, loss), nprocs=2)
+    ranks = in_two_ranks(head_of_one_rank, tmp_path, config, loss)
     material, _, rows = made()
     alone = Fitting(material, rows, config, loss)
     alone.run()
-    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
-    expected = [*weights_of(alone), alone.scale.detach(), torch.tensor(alone.history[-1]["loss"])]
+    expected = learned(alone)
     for mine_, first, second in zip(expected, *ranks, strict=True):
         assert torch.equal(first, second) and torch.allclose(mine_, first, atol=1e-5)
 

@@ -12,13 +12,13 @@ import signal
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from fake_encoder import ColourEncoder
 from made_photos import COLOURS, photo_bytes
 from safetensors.numpy import save_file
 from tiny_encoders import write_tiny_clip, write_tiny_small
 from torch import nn
+from tower_toy import fitting_in, small, tower_of_one_rank
+from two_ranks import in_two_ranks, needs_gloo
 
 from realrag.bundle.bundle import Bundle
 from realrag.encoders.load import load_encoder
@@ -33,12 +33,10 @@ from realrag_train.contrastive.fit import Keeping, fit_file
 from realrag_train.contrastive.fit_config import RATES, FitConfig
 from realrag_train.contrastive.lora import LowRank, add_lora, merge_lora
 from realrag_train.contrastive.loss import LossConfig
-from realrag_train.contrastive.mine import mine_file, read_negatives
+from realrag_train.contrastive.mine import mine_file
 from realrag_train.contrastive.models import PLAIN, TextModel, VisionModel
 from realrag_train.contrastive.negatives import MineConfig
-from realrag_train.contrastive.trainer import Fitting
 from realrag_train.contrastive.tuned_encoder import mix, tuned_vectors, words_of, write_tuned
-from realrag_train.dataset import load_material, read_prompts
 
 TOWERS = ("text", "lora", "full")
 CASES = [(mode, kind) for mode in TOWERS for kind in ("clip", "small")]
@@ -72,13 +70,6 @@ def worlds(tmp_path_factory):
     return found
 
 
-def small(mode, **changes):
-    rates = {"text": 1e-2, "lora": 1e-2, "full": 1e-3}
-    return FitConfig(
-        **{"mode": mode, "epochs": 2, "batch": 4, "rate": rates[mode], "lora_rank": 2, "seed": 3, **changes}
-    )
-
-
 def fit_in(folder, mode, out, loss=LossConfig(), keeping=Keeping(every=2, log_every=1), encoder=None, **changes):
     progress = changes.pop("progress", lambda done, total: None)
     return fit_file(
@@ -86,23 +77,6 @@ def fit_in(folder, mode, out, loss=LossConfig(), keeping=Keeping(every=2, log_ev
         negatives_file=folder / "negatives.safetensors" if loss.uses_negatives else None, keeping=keeping, encoder=encoder,
         progress=progress,
     )  # fmt: skip
-
-
-def fitting_in(folder, mode, loss=LossConfig(), **changes):
-    bundle, encoder, prompts = (
-        Bundle(folder / "bundle"),
-        load_encoder(str(folder / "tiny")),
-        read_prompts(folder / "prompts.jsonl"),
-    )
-    material, config, cpu = load_material(bundle, encoder, prompts), small(mode, **changes), torch.device("cpu")
-    torch.manual_seed(config.seed)
-    if mode == "text":
-        model = TextModel(encoder, [prompt.prompt for prompt in prompts], cpu)
-    else:
-        model = VisionModel(encoder, bundle, config, cpu)
-    return Fitting(
-        material, read_negatives(folder / "negatives.safetensors")[0].rows, config, loss, model=model
-    ), encoder
 
 
 def moved(one, other):
@@ -267,24 +241,12 @@ def test_gradient_caching_trains_the_same_tower(worlds, mode):
     assert any(weight.any() for name, weight in trained[0].items() if name.endswith(".b")) or mode == "text"
 
 
-def one_rank(rank, folder, meet):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{meet}/meet", rank=rank, world_size=2)
-    fitting, _ = fitting_in(folder, "lora", epochs=1, rate=1e-3)
-    fitting.run()
-    figures = torch.tensor(list(fitting.figures().values()))
-    torch.save([*(weight.detach() for weight in fitting.model.trained.values()), figures], meet / f"{rank}.pt")
-    dist.barrier()  # a rank that leaves early may take the other down with it
-    dist.destroy_process_group()
-
-
-@pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="this torch has no gloo")
+@needs_gloo
 def test_two_processes_train_the_tower_of_one(worlds, tmp_path):
-    mp.spawn(one_rank, (worlds["small"], tmp_path), nprocs=2)
+    ranks = in_two_ranks(tower_of_one_rank, tmp_path, worlds["small"])
     alone, _ = fitting_in(worlds["small"], "lora", epochs=1, rate=1e-3)
     alone.run()
-    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
-    for mine, first, second in zip(alone.model.trained.values(), *ranks, strict=True):
+    for mine, first, second in zip(alone.model.trained.values(), *(rank[:-1] for rank in ranks), strict=True):
         assert torch.equal(first, second) and torch.allclose(mine, first, atol=1e-5)
     assert torch.equal(ranks[0][-1], ranks[1][-1]) and ranks[0][-1][0].item() == pytest.approx(
         alone.figures()["loss"], abs=1e-5
