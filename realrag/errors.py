@@ -35,3 +35,12 @@ class HubError(RealRAGError):
 
 class BusyError(RealRAGError):
     """Another living process is writing the same folder."""
+
+
+class TooManyError(RealRAGError):
+    """More photos would be rejected or removed than the caller allows. `report`: what became of the photos; nothing
+    was changed."""
+
+    def __init__(self, message: str, report):
+        super().__init__(message)
+        self.report = report

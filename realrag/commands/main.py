@@ -9,13 +9,13 @@ from pathlib import Path
 
 from .. import DEFAULT_ENCODER, __version__
 from ..bundle.head_entries import AUTO
-from ..errors import BusyError, RealRAGError
+from ..errors import BusyError, RealRAGError, TooManyError
 from ..photos.captions import Credit
 from . import bundles
 from .bundles import bar
 
 # Exit codes, also in the README.
-OK, FAILED, USAGE, MANY_REJECTED, BUSY, STOPPED = 0, 1, 2, 3, 4, 130
+OK, FAILED, USAGE, TOO_MANY, BUSY, STOPPED = 0, 1, 2, 3, 4, 130
 
 
 def _bundle(name: str) -> Path:
@@ -42,39 +42,50 @@ def index(args) -> int:
     from ..bundle.edit_heads import heads_by_name
     from ..encoders.load import load_encoder
     from ..indexing.build import build
+    from ..indexing.options import IndexOptions
     from ..indexing.shards import Sizes
 
     encoder = load_encoder(args.encoder, device=args.device)
     nameless = len(args.head) == 1 and ("=" not in args.head[0] or Path(args.head[0]).is_file())
-    head = Path(args.head[0]) if nameless else heads_by_name(args.head, encoder.dim)
-    mode = "add" if args.add else "remove" if args.remove else "sync"
-    sizes = Sizes(picture=args.picture_size) if args.picture_size else None
-    default = Credit(author=args.author, licence=args.licence, source=args.source)
-    with bar("reading") as on_scan, bar("encoding") as progress:
-        report = build(
-            args.photos, args.out, encoder, mode=mode, captions=args.captions, default=default, sizes=sizes, head=head,
-            reuse=args.reuse, with_encoder=args.with_encoder, batch=args.batch, workers=args.workers, on_scan=on_scan,
-            progress=progress,
-        )  # fmt: skip
+    options = IndexOptions(
+        mode="add" if args.add else "remove" if args.remove else "sync",
+        captions=args.captions,
+        default=Credit(author=args.author, licence=args.licence, source=args.source),
+        sizes=Sizes(picture=args.picture_size) if args.picture_size else None,
+        head=Path(args.head[0]) if nameless else heads_by_name(args.head, encoder.dim),
+        reuse=args.reuse,
+        with_encoder=args.with_encoder,
+        max_removed=args.max_removed,
+        max_rejected=args.max_rejected,
+        batch=args.batch,
+        workers=args.workers,
+    )
+    try:
+        with bar("reading") as on_scan, bar("encoding") as progress:
+            report = build(args.photos, args.out, encoder, options, on_scan=on_scan, progress=progress)
+    except TooManyError as error:
+        _print_report(args, error.report)
+        print(f"realrag: {error}", file=sys.stderr)
+        return TOO_MANY
+    _print_report(args, report)
+    if not args.json:
+        print(f"{args.out}: {report.total} photos, encoder {encoder.name}, bundle {report.bundle_id[:12]}")
+    return OK
+
+
+def _print_report(args, report) -> None:
     if args.json:
         facts = {**vars(report), "rejected": [vars(item) for item in report.rejected]}
         print(json.dumps(facts, ensure_ascii=False))
-    else:
-        for item in report.rejected:
-            print(f"left out ({item.reason}): {item.message}")
-        print(
-            f"{report.found} photos found = {report.indexed} indexed + {len(report.duplicates)} duplicates "
-            f"+ {len(report.rejected)} rejected; {report.encoded} encoded in this run, {report.removed} removed."
-        )
-        print(f"{args.out}: {report.total} photos, encoder {encoder.name}, bundle {report.bundle_id[:12]}")
-    share = 100 * len(report.rejected) / max(1, report.found)
-    if share > args.max_rejected:
-        print(
-            f"{share:.1f} % of the photos were rejected, more than --max-rejected {args.max_rejected:g}.",
-            file=sys.stderr,
-        )
-        return MANY_REJECTED
-    return OK
+        return
+    for item in report.rejected:
+        print(f"left out ({item.reason}): {item.message}")
+    print(
+        f"{report.found} photos found = {report.indexed} indexed + {len(report.duplicates)} duplicates "
+        f"+ {len(report.rejected)} rejected; {report.encoded} encoded in this run, {report.removed} removed."
+    )
+    if report.kept:
+        print(f"{report.kept} photos stay as they were: their files are there, but cannot be used now.")
 
 
 def search(args) -> int:
@@ -227,7 +238,14 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--workers", type=int, default=0, help="decoding threads (0: 4 beside a CPU encoder, all cores for a GPU)"
     )
-    one.add_argument("--max-rejected", type=float, default=10, metavar="PERCENT", help="exit with 3 above this share")
+    one.add_argument(
+        "--max-rejected", type=float, default=10, metavar="PERCENT",
+        help="change nothing and exit with 3 if more of the photos found cannot be used (default 10)",
+    )  # fmt: skip
+    one.add_argument(
+        "--max-removed", type=float, default=25, metavar="PERCENT",
+        help="change nothing and exit with 3 if more of the bundle's photos are gone from the folder (default 25)",
+    )  # fmt: skip
 
     one = command("search", search, "Ask a bundle for real photos.", 'realrag search my-photos "a 1994 Audi 100" -k 5')
     one.add_argument("bundle", help="a bundle's folder, or `sample`")
@@ -282,7 +300,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0 done, 1 failed, 2 wrong usage, 3 many photos rejected, 4 busy, 130
+    """Run a command; returns the exit code: 0 done, 1 failed, 2 wrong usage, 3 too many photos rejected or gone, 4 busy, 130
     stopped."""
     args = parser().parse_args(argv)
     try:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..bundle.bundle import ENCODER, MANIFEST, Bundle, manifest_bytes
@@ -19,7 +20,7 @@ from ..bundle.edit_heads import WORK, heads_to_be
 from ..bundle.head_entries import heads_content
 from ..bundle.records import Record, record_id
 from ..encoders.base import Encoder
-from ..errors import BundleError, EncoderError, RealRAGError
+from ..errors import BundleError, EncoderError, RealRAGError, TooManyError
 from ..files import fsync_folder, sha256_file, sweep_temporaries, write_atomic
 from ..photos.scan import Candidate, Library, Progress, Rejected, scan
 from .bundle_files import write_rows
@@ -85,15 +86,19 @@ def _build_locked(
         report.encoded += encode_all(parts, encoder, sizes, **how)
     shards = [path for path, _ in parts]
     refused = _rejected_late(shards, library, report)
-    wanted = _wanted(library, known, mode, refused)
+    report.indexed = len(library.candidates) - len(refused)
+    kept = _unusable_now(library, known, report) if mode == "sync" and old else {}
+    wanted = _wanted(library, known, mode, refused, kept)
     if not wanted:
         reasons = "; ".join(item.message for item in report.rejected[:3])
         raise RealRAGError(f"No photo is left to index in {photos}. {reasons or 'It holds no JPEG, PNG or WebP file.'}")
+    _refuse_many_rejected(report, options.max_rejected)
     if mode == "remove":
         report.removed = len(known) - len(wanted)
     elif mode == "sync" and old:
+        report.kept = len(kept)
+        _refuse_many_removed(photos, out, library, known, wanted, report, options.max_removed)
         report.removed = len(known.keys() - {sha for sha, _ in wanted})
-    report.indexed = len(library.candidates) - len(refused)
     report.total = len(wanted)
     items = _items(wanted, known, source, shards)
     files, licences = write_rows(out, items, len(wanted), encoder.dim)
@@ -167,7 +172,54 @@ def _rejected_late(shards: list[Path], library: Library, report: Report) -> set[
     return set(late)
 
 
-def _wanted(library: Library, known: dict, mode: str, refused: set[str]) -> list[tuple[str, Record]]:
+def _unusable_now(library: Library, known: dict, report: Report) -> dict[str, Record]:
+    """The bundle's photos whose files are still there, but cannot be read or decoded today: nobody took them out."""
+    here = {item.sha256 for item in library.candidates}
+    rejected = {item.file for item in report.rejected}
+
+    def is_rejected(file: str) -> bool:
+        return file in rejected or any(str(parent) in rejected for parent in PurePosixPath(file).parents)
+
+    return {sha: record for sha, (_, record) in known.items() if sha not in here and is_rejected(record.file)}
+
+
+def _refuse_many_removed(
+    photos: Path,
+    out: Path,
+    library: Library,
+    known: dict,
+    wanted: list[tuple[str, Record]],
+    report: Report,
+    most: float,
+) -> None:
+    """TooManyError where more than `most` percent of the bundle's photos are gone from the folder. A file that now
+    holds another photo is not gone."""
+    there = {item.file for item in library.candidates} | {file for file, _ in library.duplicates}
+    staying = {sha for sha, _ in wanted}
+    gone = sorted(record.file for sha, (_, record) in known.items() if sha not in staying and record.file not in there)
+    percent = 100 * len(gone) / max(1, len(known))
+    if percent > most:
+        raise TooManyError(
+            f"{len(gone)} of the {len(known)} photos of {out} are no longer in {photos}, such as {gone[0]}: {percent:.1f} %, "
+            f"more than --max-removed {most:g}. Nothing was changed. Check that all folders and disks are there; to take "
+            f"these photos out, run again with --max-removed {math.ceil(percent)}.",
+            report,
+        )
+
+
+def _refuse_many_rejected(report: Report, most: float) -> None:
+    percent = 100 * len(report.rejected) / max(1, report.found)
+    if percent > most:
+        raise TooManyError(
+            f"{percent:.1f} % of the photos were rejected, more than --max-rejected {most:g}. Nothing was changed. Mend or "
+            f"remove them; to leave them out, run again with --max-rejected {math.ceil(percent)}.",
+            report,
+        )
+
+
+def _wanted(
+    library: Library, known: dict, mode: str, refused: set[str], kept: dict[str, Record]
+) -> list[tuple[str, Record]]:
     """(sha256, record without places) of what the bundle shall hold, in row order: by file name, then id."""
     here = {item.sha256: _record(item) for item in library.candidates if item.sha256 not in refused}
     there = {sha: record for sha, (_, record) in known.items()}
@@ -176,7 +228,7 @@ def _wanted(library: Library, known: dict, mode: str, refused: set[str]) -> list
     elif mode == "add":
         chosen = {**there, **here}
     else:
-        chosen = here
+        chosen = {**kept, **here}
     return sorted(chosen.items(), key=lambda pair: (pair[1].file, pair[0]))
 
 

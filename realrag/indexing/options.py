@@ -31,6 +31,10 @@ class IndexOptions:
     head: Path | Mapping[str, Path] | None = None
     reuse: Path | None = None
     with_encoder: bool = False  # weights are large, and an encoder that a name identifies need not travel
+    # Percent of the bundle's photos that may go because their files are gone. A disk that is not mounted looks like a
+    # folder that was emptied; who has sorted out more says so once.
+    max_removed: float = 25.0
+    max_rejected: float = 100.0  # percent of the photos found; the commands ask for less
     batch: int = 0  # photos a step of the encoder; 0 suits its device
     workers: int = 0  # decoding threads; 0 suits its device
     rank: int = 0  # of this process among `world_size` that share the work; rank 0 writes the bundle
@@ -48,4 +52,5 @@ class Report:
     encoded: int = 0  # photos that went through the encoder in this run
     total: int = 0  # photos in the bundle afterwards
     removed: int = 0
+    kept: int = 0  # photos of the bundle that stay because their files are there but cannot be used now
     bundle_id: str = ""  # empty where another process writes the bundle

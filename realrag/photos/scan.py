@@ -50,9 +50,16 @@ class Library:
 
 
 def photo_files(folder: Path) -> list[str]:
-    """Sorted relative paths of all files with a picture's suffix; hidden files and folders are passed over."""
+    """Sorted relative paths of all files with a picture's suffix; hidden files and folders are passed over. RealRAGError
+    where a folder cannot be read: its photos would count as removed."""
+
+    def refuse(error: OSError) -> None:
+        raise RealRAGError(
+            f"{error.filename}: this folder cannot be read ({error.strerror}). Check its permissions, or move it away."
+        )
+
     files = []
-    for here, folders, names in os.walk(folder, followlinks=False):
+    for here, folders, names in os.walk(folder, followlinks=False, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in names:
             if not name.startswith(".") and Path(name).suffix.lower() in FORMATS.keys() | FOREIGN:
