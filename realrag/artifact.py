@@ -125,9 +125,9 @@ def to_bytes(
     for name, value in tensors.items():
         if not (value.is_contiguous() if isinstance(value, Tensor) else value.flags.c_contiguous):
             raise ValueError(f"{name!r} is not contiguous, so it cannot be written. Call contiguous() on it first.")
-    arrays = any(isinstance(value, np.ndarray) for value in tensors.values())
-    save = save_arrays if arrays else save_tensors
-    return sorted_header(save(dict(tensors), dict(metadata or {})))
+    named: dict = dict(tensors)
+    arrays = any(isinstance(value, np.ndarray) for value in named.values())
+    return sorted_header((save_arrays if arrays else save_tensors)(named, dict(metadata or {})))
 
 
 def _place(name: str, entry: object) -> tuple[int, int]:

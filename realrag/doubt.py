@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -49,18 +50,16 @@ class Level:
         """What `as_json` gave; None where it is anything else or of another version."""
         if not isinstance(content, dict) or content.get("version") != VERSION:
             return None
-        score, shares = content.get("score"), (content.get("false_accepts"), content.get("false_rejects"))
-        counts = content.get("known"), content.get("unknown")
+        values: list[Any] = [
+            content.get(key) for key in ("score", "tells", "false_accepts", "false_rejects", "known", "unknown")
+        ]
+        score, tells, accepts, rejects, known, unknown = values
         right = (score is None or (_number(score) and -1 <= score <= 1)) and all(
-            _number(x) and 0 <= x <= 1 for x in shares
+            _number(x) and 0 <= x <= 1 for x in (accepts, rejects)
         )
-        if (
-            not right
-            or not isinstance(content.get("tells"), bool)
-            or not all(type(n) is int and n >= 0 for n in counts)
-        ):
+        if not right or not isinstance(tells, bool) or not all(type(n) is int and n >= 0 for n in (known, unknown)):
             return None
-        return cls(None if score is None else float(score), *map(float, shares), content["tells"], *counts)
+        return cls(None if score is None else float(score), float(accepts), float(rejects), tells, known, unknown)
 
     def sentence(self) -> str:
         """What the level is and how far it can be trusted, for a person."""
@@ -122,8 +121,8 @@ def measured(known: np.ndarray, unknown: np.ndarray) -> Level:
         level, _ = choose_level(*outside)
         rejected += int((inside[0] < level).sum())
         accepted += int((inside[1] >= level).sum())
-    rates = accepted / len(unknown), rejected / len(known)
-    return Level(round(score, 6), *(round(rate, 4) for rate in rates), tells, len(known), len(unknown))
+    accepts, rejects = round(accepted / len(unknown), 4), round(rejected / len(known), 4)
+    return Level(round(score, 6), accepts, rejects, tells, len(known), len(unknown))
 
 
 def measure_level(

@@ -190,6 +190,8 @@ class Verdicts:
         self._lock = threading.Lock()
 
     def _load(self) -> dict[str, str]:
+        if self._path is None:
+            return {}
         try:
             known = json.loads(self._path.read_bytes())
         except (OSError, ValueError):

@@ -38,7 +38,12 @@ class FolderLock:
 
     def __enter__(self) -> FolderLock:
         """Raises BusyError while another process, or another thread of this one, holds the lock."""
-        if not any(self._acquire() or time.sleep(_LOOK) for _ in range(_LOOKS)):
+        for look in range(_LOOKS):
+            if look:
+                time.sleep(_LOOK)
+            if self._acquire():
+                break
+        else:
             raise BusyError(
                 f"{self._holder()} is already writing {self._path.parent}. Wait for it, or stop it and run again."
             )

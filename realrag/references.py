@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from .injection.reference_settings import ReferenceSettings
@@ -28,7 +29,7 @@ class Reference:
     file: str
     width: int
     height: int
-    image: object
+    image: Image.Image
     settings: ReferenceSettings = ReferenceSettings()  # what an artist set for it; plain as retrieved
 
     def credit(self) -> str:
@@ -66,11 +67,10 @@ class References:
         """
         if not self.items:
             return torch.full((1, size or 256, size or 256, 3), GREY / 255)
-        frame = (
-            (size, size)
-            if size
-            else tuple(max(sides) for sides in zip(*(item.image.size for item in self.items), strict=True))
-        )
+        if size:
+            frame = (size, size)
+        else:
+            frame = max(item.image.width for item in self.items), max(item.image.height for item in self.items)
         pictures = [np.asarray(letterbox(item.image, frame)) for item in self.items]
         return torch.from_numpy(np.stack(pictures)).float() / 255
 
@@ -102,8 +102,6 @@ class References:
 
 def letterbox(image, frame: tuple[int, int]):
     """PIL image scaled to fit `frame` (width, height) whole, centred on grey. Never cropped."""
-    from PIL import Image
-
     scale = min(frame[0] / image.width, frame[1] / image.height)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     canvas = Image.new("RGB", frame, (GREY, GREY, GREY))

@@ -100,7 +100,7 @@ class Retriever:
         both as the unit vector of (1 - w) text + w picture."""
         if not 0 <= image_weight <= 1:
             raise QueryError(f"image_weight is {image_weight}; it goes from 0 (text only) to 1 (picture only).")
-        seen = None
+        seen: np.ndarray | None = None
         if image is not None:
             pixels = self.encoder.prepare(image.convert("RGB"))[None]
             seen = unit_rows(self.encoder.encode_images(pixels).numpy())
@@ -109,7 +109,7 @@ class Retriever:
             raise QueryError(
                 "Nothing is asked: the prompt is empty and there is no picture. Write what you want to see."
             )
-        if not any(text.strip() for text in texts):
+        if seen is not None and not any(text.strip() for text in texts):
             return np.repeat(seen, len(texts), axis=0)
         said = unit_rows(self.encoder.encode_texts(texts).numpy())
         if seen is None:

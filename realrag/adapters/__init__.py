@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import AdapterError
 from . import instantx_flux, instantx_sd3, redux, xlabs
@@ -14,6 +14,7 @@ from .spec import AdapterSpec, Shapes, check_values
 
 # A new family is one module (rename, recognises, inspect, build) and one entry here.
 FAMILIES = (xlabs, instantx_flux, instantx_sd3, redux)
+Adapter = xlabs.XLabsAdapter | instantx_flux.InstantXFluxAdapter | instantx_sd3.InstantXAdapter | redux.ReduxAdapter
 
 # Files people try that are something else: a part of a key -> what it is and what to do.
 OTHERS = {
@@ -24,7 +25,7 @@ OTHERS = {
 }
 
 
-def load_adapter(path: Path) -> nn.Module:
+def load_adapter(path: Path) -> Adapter:
     """Read, recognise and check an adapter file. The module holds the file's own precision and a `.spec`."""
     path = Path(path)
     weights = read_weights(path)
@@ -36,7 +37,7 @@ def load_adapter(path: Path) -> nn.Module:
         raise AdapterError(f"{path.name}: {error}") from error
 
 
-def build_adapter(weights: Mapping[str, Tensor]) -> nn.Module:
+def build_adapter(weights: Mapping[str, Tensor]) -> Adapter:
     """A flat state dict in any of the known spellings -> the adapter of its family."""
     family, spec, weights = _recognise(weights)
     check_values(weights)
@@ -65,4 +66,4 @@ def _recognise(weights: Mapping[str, Tensor]):
     )
 
 
-__all__ = ["FAMILIES", "AdapterSpec", "build_adapter", "detect", "load_adapter"]
+__all__ = ["FAMILIES", "Adapter", "AdapterSpec", "build_adapter", "detect", "load_adapter"]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 CAST_LIMIT = 1 << 26  # weights converted at a time: 256 MB in fp32. Flux InstantX has a layer of 1.2 billion
 
 
-def linear(layer: nn.Linear, x: Tensor) -> Tensor:
+def linear(layer: nn.Module, x: Tensor) -> Tensor:
     """A linear layer in the precision and on the device of `x`, whatever its weights are stored in.
 
     A layer of another class (the trainer's low-rank ones) does its own work.
@@ -24,8 +24,9 @@ def linear(layer: nn.Linear, x: Tensor) -> Tensor:
     return out if bias is None else out + bias
 
 
-def layer_norm(layer: nn.LayerNorm, x: Tensor) -> Tensor:
+def layer_norm(layer: nn.Module, x: Tensor) -> Tensor:
     """LayerNorm in the precision and on the device of `x`."""
+    assert isinstance(layer, nn.LayerNorm)
     weight, bias = (None, None) if layer.weight is None else (layer.weight.to(x), layer.bias.to(x))
     return F.layer_norm(x, layer.normalized_shape, weight, bias, layer.eps)
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, cast
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import RealRAGError
-from . import xlabs
+from . import Adapter, instantx_sd3, xlabs
 from .attention import split_heads
 
 
@@ -21,10 +22,13 @@ class Base(Protocol):
 
     family: str  # "sd3" or "flux"
     name: str  # in words, as messages and the adapter file say it
-    net: nn.Module
     width: int
     heads: int
     blocks: int  # double (joint) ones
+
+    @property
+    def net(self) -> nn.Module:
+        """Whose blocks the adapter is hooked to."""
 
     def velocity(self, x: Tensor, sigma: Tensor, states: Tensor, pooled: Tensor) -> Tensor:
         """x (B, C, h, w), sigma (B,), states (B, T, D), pooled (B, P) -> (B, C, h, w)"""
@@ -42,7 +46,7 @@ class Site:
 
     def attach(self, branch: Callable[..., Tensor | None]) -> None:
         """Call `branch` on what was read, each time the block runs, and add what it gives (B, L, W)."""
-        seen: list[Tensor] = [None] * len(self.sources)
+        seen = [torch.empty(0)] * len(self.sources)  # filled by the hooks before it is read
 
         def keep(place: int):
             def hook(module, args, out) -> None:
@@ -70,7 +74,8 @@ class Site:
 
 def sites_of(base: Base) -> list[Site]:
     """The sites of all double (joint) blocks, by diffusers' module names or by those of the published checkpoints."""
-    net, heads = base.net, base.heads
+    net: Any = base.net  # its blocks are told by their names
+    heads = base.heads
 
     def apart(outputs: list[Tensor]) -> list[Tensor]:
         return [split_heads(x, heads) for x in outputs]
@@ -100,7 +105,7 @@ class Steered:
 
     Without an adapter it is the generator. strength: of what the adapter adds, 0 is the generator alone."""
 
-    def __init__(self, base: Base, adapter: nn.Module | None = None, strength: float = 1.0):
+    def __init__(self, base: Base, adapter: Adapter | None = None, strength: float = 1.0):
         self.base, self.adapter, self.strength = base, adapter, strength
         self._branches: Callable[..., Tensor] | None = None
         if adapter is None:
@@ -135,7 +140,7 @@ class Steered:
     def _ready(
         self, sigma: Tensor, features: Tensor, shown: Tensor | None, alone: Tensor | None
     ) -> Callable[..., Tensor]:
-        adapter, heads, strength = self.adapter, self.base.heads, self.strength
+        heads, strength = self.base.heads, self.strength
         many = features.shape[1] if features.ndim == 4 else 1
         features = features.flatten(0, 1) if features.ndim == 4 else features
 
@@ -143,6 +148,7 @@ class Steered:
             return tokens.unflatten(0, (-1, many)).flatten(1, 2)
 
         if self.base.family == "flux":
+            adapter = cast(xlabs.XLabsAdapter, self.adapter)
             tokens = side_by_side(adapter.tokens(features))
             steered = shown if alone is None else ~alone if shown is None else shown & ~alone
 
@@ -153,11 +159,12 @@ class Steered:
             return flux
         if shown is not None:
             features = features * shown.repeat_interleave(many)[:, None, None].to(features)
-        tokens, time = adapter.tokens(features, 1000 * sigma.repeat_interleave(many))
+        joint = cast(instantx_sd3.InstantXAdapter, self.adapter)
+        tokens, time = joint.tokens(features, 1000 * sigma.repeat_interleave(many))
         tokens, time = side_by_side(tokens), time[::many]
 
         def sd3(index: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            added = strength * adapter.branch(index, q, k, v, *adapter.keys_values(tokens, time, index))
+            added = strength * joint.branch(index, q, k, v, *joint.keys_values(tokens, time, index))
             return added if alone is None else added * ~alone[:, None, None]
 
         return sd3

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -108,7 +109,7 @@ class InstantXFluxAdapter(nn.Module):
         `legacy` also normalises v, as Shakker's ComfyUI nodes do against the released code.
         """
         tokens = tokens.flatten(0, 1)[None]
-        layers = self.blocks[block]
+        layers = cast(nn.ModuleDict, self.blocks[block])
         k, v = (split_heads(linear(layers[name], tokens), heads) for name in "kv")
         return normed(k), normed(v) if legacy else v
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Container, Mapping
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -164,7 +165,7 @@ class InstantXAdapter(nn.Module):
 
     def __init__(self, spec: AdapterSpec, weights: Mapping[str, Tensor]):
         super().__init__()
-        self.spec = spec
+        self.spec, self.head_dim = spec, cast(int, spec.head_dim)  # always in the file: the width of its key norm
         shape = {key: tensor.shape for key, tensor in weights.items()}
         hidden, width = shape["resampler.latents"][2], spec.width
         inner, ff = shape["resampler.layers.0.to_q.weight"][0], shape["resampler.layers.0.ff_in.weight"][0]
@@ -190,7 +191,7 @@ class InstantXAdapter(nn.Module):
                         "norm_ip": nn.Linear(hidden, 2 * width),
                         "to_k_ip": nn.Linear(width, width, bias=False),
                         "to_v_ip": nn.Linear(width, width, bias=False),
-                        **{name: nn.RMSNorm(spec.head_dim) for name in block_norms(weights)},
+                        **{name: nn.RMSNorm(self.head_dim) for name in block_norms(weights)},
                     }
                 )
                 for _ in range(spec.n_blocks)
@@ -202,21 +203,22 @@ class InstantXAdapter(nn.Module):
         """Hidden states (N, L, E) and timestep (N,) = 1000 sigma -> tokens (N, T, W) and time (N, C)."""
         self.spec.check_features(features)
         parts = self.resampler
-        time = linear(parts["time_embedding"]["linear_1"], time_features(timestep, self.time_dim).to(features))
-        time = linear(parts["time_embedding"]["linear_2"], F.silu(time))
+        embedding = cast(nn.ModuleDict, parts["time_embedding"])
+        time = linear(embedding["linear_1"], time_features(timestep, self.time_dim).to(features))
+        time = linear(embedding["linear_2"], F.silu(time))
         image = linear(parts["proj_in"], features) + time[:, None]
-        latents = parts.latents.to(features).expand(features.shape[0], -1, -1)
-        for layer in parts["layers"]:
+        latents = cast(Tensor, parts.latents).to(features).expand(features.shape[0], -1, -1)
+        for layer in cast(nn.ModuleList, parts["layers"]):
             latents = layer(image, latents, time)
         return layer_norm(parts["norm_out"], linear(parts["proj_out"], latents)), time
 
     def keys_values(self, tokens: Tensor, time: Tensor, block: int) -> tuple[Tensor, Tensor]:
         """Tokens (B, T, W) and time (B, C) -> k_ip and v_ip (B, H, T, D)."""
-        layers, heads = self.blocks[block], self.spec.width // self.spec.head_dim
+        layers, heads = cast(nn.ModuleDict, self.blocks[block]), self.spec.width // self.head_dim
         shift, scale = linear(layers["norm_ip"], F.silu(time))[:, None].chunk(2, -1)
         tokens = F.layer_norm(tokens, tokens.shape[-1:], eps=1e-6) * (1 + scale) + shift
         k, v = (split_heads(linear(layers[name], tokens), heads) for name in ("to_k_ip", "to_v_ip"))
-        return rms_norm(k, layers["norm_ip_k"].weight), v
+        return rms_norm(k, cast(nn.RMSNorm, layers["norm_ip_k"]).weight), v
 
     def branch(
         self, block: int, q: Tensor, k: Tensor, v: Tensor, k_ip: Tensor, v_ip: Tensor, bias: Tensor | None = None
@@ -226,11 +228,11 @@ class InstantXAdapter(nn.Module):
         q and k may be fp32 where v is half: they are normalised as given, then attend in v's precision.
         bias: (L or 1, T), added to the scores of the references' tokens, not to those of the image's own.
         """
-        layers = self.blocks[block]
-        q = rms_norm(q, layers["norm_q"].weight).to(v)
+        layers = cast(nn.ModuleDict, self.blocks[block])
+        q = rms_norm(q, cast(nn.RMSNorm, layers["norm_q"]).weight).to(v)
         if "norm_k" not in layers:
             return merge_heads(attend(q, k_ip, v_ip, bias))
-        k = rms_norm(k, layers["norm_k"].weight).to(v)
+        k = rms_norm(k, cast(nn.RMSNorm, layers["norm_k"]).weight).to(v)
         k_ip, v_ip = (t.to(q).expand(q.shape[0], -1, -1, -1) for t in (k_ip, v_ip))
         bias = None if bias is None else F.pad(bias, (k.shape[2], 0))
         return merge_heads(attend(q, torch.cat((k, k_ip), 2), torch.cat((v, v_ip), 2), bias))

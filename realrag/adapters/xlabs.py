@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -120,7 +121,7 @@ class XLabsAdapter(nn.Module):
 
     def keys_values_each(self, tokens: Tensor, block: int, heads: int) -> tuple[Tensor, Tensor]:
         """Tokens (B, T, C) -> k and v (B, H, T, D): each row keeps to its own tokens, as in training."""
-        layers = self.blocks[block]
+        layers = cast(nn.ModuleDict, self.blocks[block])
         return split_heads(linear(layers["k"], tokens), heads), split_heads(linear(layers["v"], tokens), heads)
 
 

@@ -43,7 +43,7 @@ def make_photos(folder: Path, number: int, side: int, seed: int = 0) -> None:
             np.asarray(Image.fromarray(layer.astype(np.uint8)).resize((side, side * 3 // 4), Image.Resampling.BICUBIC))
             for layer in layers
         ]
-        mixed = sum(weight * picture for weight, picture in zip((0.1, 0.2, 0.3, 0.4), pictures, strict=True))
+        mixed = np.average(pictures, axis=0, weights=(0.1, 0.2, 0.3, 0.4))
         buffer = io.BytesIO()
         Image.fromarray(mixed.astype(np.uint8)).save(buffer, "JPEG", quality=90)
         (folder / f"{index:05d}.jpg").write_bytes(buffer.getvalue())

@@ -37,9 +37,8 @@ SIZES = {  # generator -> size -> width, double blocks, single blocks, tokens of
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--family", choices=sorted(TOKENS), default="flux-xlabs", help="which kind of adapter")
-    sizes = dict(choices=("full", "tiny"), default="full")
-    sizes["help"] = "full: Flux.1, 24 GB in bf16, or SD3.5 Large, 16 GB; tiny: for tests"
-    parser.add_argument("--size", **sizes)
+    sizes = "full: Flux.1, 24 GB in bf16, or SD3.5 Large, 16 GB; tiny: for tests"
+    parser.add_argument("--size", choices=("full", "tiny"), default="full", help=sizes)
     parser.add_argument("--side", type=int, default=1024, help="side of the picture in pixels")
     parser.add_argument("--references", type=int, default=1)
     parser.add_argument("--batch", type=int, default=1)

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import tempfile
 import time
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -143,7 +144,8 @@ def _vectors(args, scratch: Path) -> tuple[np.ndarray, np.ndarray, str]:
                 f"{args.bundle} has no captions to ask with. Use --embeddings, which holds rows out instead."
             )
         queries = retriever.query(captions[:: -(-len(captions) // args.queries)])
-        rows, chunks = len(records), [unit_vectors(retriever.bundle, retriever.head)]
+        rows = len(records)
+        chunks: Iterable[np.ndarray] = [unit_vectors(retriever.bundle, retriever.head)]
         source = f"{args.bundle}, asked with {len(queries)} of its captions"
     elif args.embeddings:
         given = np.load(args.embeddings, mmap_mode="r", allow_pickle=False)
@@ -203,7 +205,8 @@ def _compare(library: np.ndarray, queries: np.ndarray, index, truth: np.ndarray)
         own = index.probes
         for probes in sorted({max(1, own // 4), max(1, own // 2), own, min(2 * own, index.lists)}):
             engines[f"ivf, {probes} lists"] = _ask(index, k, probes)
-    times, right = {name: [] for name in engines}, dict.fromkeys(engines, 0)
+    times: dict[str, list[float]] = {name: [] for name in engines}
+    right = dict.fromkeys(engines, 0)
     for start in range(0, len(queries), TURN):
         for name, search in engines.items():
             for at in range(start, min(start + TURN, len(queries))):

@@ -149,7 +149,7 @@ def _check(content: dict, id: str) -> Manifest:
     need(len(set(folded)) == len(folded) and MANIFEST not in folded, "a file is listed twice")
     for role, (most, _) in ROLES.items():
         found = sum(file.role == role for file in files)
-        need(found <= most and (found or role in ("thumbnails", "head", "encoder")), f"{found} files for {role!r}")
+        need(found <= most and bool(found or role in ("thumbnails", "head", "encoder")), f"{found} files for {role!r}")
     heads = read_heads(content, [file for file in files if file.role == "head"])
     sizes = content["picture_longest"], content["thumbnail_longest"]
     return Manifest(id, encoder, heads, content["count"], content["dim"], *sizes, licences, tuple(files))
@@ -234,9 +234,10 @@ class Bundle:
 
     def jpeg(self, record: Record, role: str = "pictures") -> bytes:
         """The stored JPEG bytes of a record; role "pictures" or "thumbnails"."""
-        if record.thumbnail is None:
-            role = "pictures"
-        part, offset, size = record.picture if role == "pictures" else record.thumbnail
+        if role == "pictures" or record.thumbnail is None:
+            role, (part, offset, size) = "pictures", record.picture
+        else:
+            part, offset, size = record.thumbnail
         paths = self._packs[role]
         if part >= len(paths) or offset + size > paths[part].stat().st_size:
             raise BundleError(f"Photo {record.id} points outside the bundle's {role}. {AGAIN}")

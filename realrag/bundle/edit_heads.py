@@ -70,7 +70,7 @@ def heads_to_be(
             f"{folder} has the heads {', '.join(head.name for head in heads)}. Say which of them {given} is, or give it a name "
             "of its own: --head NAME=FILE."
         )
-    return put_heads(folder, [], heads_by_name([given], encoder["dim"]), encoder)
+    return put_heads(folder, [], heads_by_name([str(given)], encoder["dim"]), encoder)
 
 
 def put_heads(folder: Path, heads: Sequence[BundleHead], add: Mapping[str, Path], encoder: dict) -> list[BundleHead]:

@@ -108,7 +108,10 @@ class RecordTable:
         self._offsets, self._ids, self.class_codes, self._licence_codes, self.classes, self.licences = columns
 
     def _parse(self):
-        offsets, ids, classes, licences, at = [0], [], {}, {}, 0
+        offsets, at = [0], 0
+        ids: list[int] = []
+        classes: dict[str, int] = {}
+        licences: dict[str, int] = {}
         class_codes, licence_codes = [], []
         with open(self._path, "rb") as file:
             while line := file.readline(MAX_LINE + 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -172,12 +173,7 @@ def demo(args) -> int:
 
 
 def bench(args) -> int:
-    if args.what == "search":
-        from ..bench import search as module
-    elif args.what == "inject":
-        from ..bench import inject as module
-    else:
-        from ..bench import embed as module
+    module = importlib.import_module(f"..bench.{args.what}", __package__)
     result = module.run(args)
     print(json.dumps(result) if args.json else module.format_report(result))
     return OK
@@ -292,7 +288,7 @@ def parser() -> argparse.ArgumentParser:
         ("embed", bench_embed, "realrag bench embed --untrained ViT-B-32"),
         ("inject", bench_inject, "COMFYUI_PATH=~/ComfyUI realrag bench inject --family flux-xlabs --references 4"),
     ):
-        one = command(name, bench, module.__doc__.split("\n")[0], example, what)
+        one = command(name, bench, str(module.__doc__).split("\n")[0], example, what)
         module.add_arguments(one)
         if "--json" not in one._option_string_actions:
             one.add_argument("--json", action="store_true", help="print JSON and nothing else")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from ..adapters import load_adapter
 from ..adapters.hooks import Steered
 from ..contact_sheet import FAINT, INK, PAPER, fonts
 from ..encoders.base import Encoder
+from ..encoders.small_net import SmallDualEncoder
 from ..miniature.autoencoder import load_autoencoder
 from ..miniature.classifier import copied, load_judge
 from ..miniature.files import (
@@ -71,22 +73,24 @@ def paint_all(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Painted]:  # fmt: skip
     """Without and with the reference, by every family that is there, from the same noise. library: all photos, as PIL."""
-    prompts, noise, made = [PROMPT.format(thing) for thing in things], noise_of(len(things), SEED), []
+    prompts, noise = [PROMPT.format(thing) for thing in things], noise_of(len(things), SEED)
+    made: list[Painted] = []
     autoencoder, (features, judge) = load_autoencoder(autoencoder_file()), load_judge(check_there(judge_file()))
     labels = [judge.names.index(thing) for thing in things]
     photos = features.of(torch.stack([pixels(image) for image in library]))
     states = encoder.encode_features(torch.stack([encoder.prepare(item.image) for item in found])).penultimate
-    families = families_there()
+    families, text = families_there(), cast(SmallDualEncoder, encoder.towers).text  # the miniatures read its text
     for name in families:
         adapter = load_adapter(check_there(adapter_file(NAMES[name]))).float()
         adapter.spec.check_encoder(encoder.weights_sha256)
         steered = Steered(Miniature(load_generator(generator_file(NAMES[name]))), adapter, STRENGTH)
         for given in (None, states):
             before = len(made) * len(things)
-            pictures = paint(
-                steered, autoencoder, encoder.towers.text, prompts, noise, given,
-                progress=lambda done, _, before=before: progress(before + done, 2 * len(families) * len(things)),
-            )  # fmt: skip
+
+            def painted(done: int, _: int, before: int = before) -> None:
+                progress(before + done, 2 * len(families) * len(things))
+
+            pictures = paint(steered, autoencoder, text, prompts, noise, given, progress=painted)
             seen = features.of(pictures)
             said = [judge.names[row] for row in judge(seen).argmax(1).tolist()]
             made.append(

@@ -130,7 +130,11 @@ class Encoder(torch.nn.Module):
         """(B, 3, S, S) uint8 -> the embeddings of `encode_images` and the hidden states behind them."""
         device, dtype = self.place
         parts = self._features(self.preprocess.normalize(pixels.to(device, non_blocking=True), dtype))
-        return VisionFeatures(*(None if part is None else part.float().cpu() for part in parts))
+
+        def ready(part: Tensor | None) -> Tensor | None:
+            return None if part is None else part.float().cpu()
+
+        return VisionFeatures(parts.embeds.float().cpu(), ready(parts.penultimate), ready(parts.last))
 
     @torch.inference_mode()
     def encode_texts(self, texts: list[str]) -> Tensor:

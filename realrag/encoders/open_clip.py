@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -90,9 +91,12 @@ class OpenClipEncoder(Encoder):
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        config = {"model_cfg": self._model_cfg, "preprocess_cfg": dict(self.towers.visual.preprocess_cfg)}
+        config: dict[str, Any] = {
+            "model_cfg": self._model_cfg,
+            "preprocess_cfg": dict(self.towers.visual.preprocess_cfg),
+        }
         if self.tuned:
-            config["realrag_tuned"] = self.tuned
+            config["realrag_tuned"] = dict(self.tuned)
         (folder / self.CONFIG).write_bytes(json.dumps(config, indent=1, sort_keys=True).encode())
         # clone(): safetensors refuses tensors that share memory (tied weights)
         save_file(

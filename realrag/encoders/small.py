@@ -63,5 +63,5 @@ class SmallEncoder(Encoder):
         from .small_net import save_small_encoder
 
         folder.mkdir(parents=True, exist_ok=True)
-        save_small_encoder(self.towers, folder / self.FILE, tuned=self.tuned)
+        save_small_encoder(self.towers, folder / self.FILE, tuned=dict(self.tuned))
         return [folder / self.FILE]

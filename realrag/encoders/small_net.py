@@ -140,7 +140,8 @@ class SmallDualEncoder(nn.Module):
 
     def __init__(self, config: dict[str, Any]):
         super().__init__()
-        self.config, self.tuned = config, {}
+        self.config = config
+        self.tuned: dict[str, Any] = {}
         self.mobilenet = MobileNet(config["width"])
         self.projection = nn.Linear(self.mobilenet.channels[-1], config["dim"])
         self.text = TextTower(config["buckets"], config["text_width"], config["dim"])

@@ -46,12 +46,12 @@ def in_words(api, repo: str, commit: str, offline: str) -> Iterator[None]:
     except Exception as error:  # its classes, and those of the HTTP library below, differ from version to version
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
             raise
-        causes = [error]
+        causes: list[BaseException] = [error]
         while causes[-1].__cause__ is not None:
             causes.append(causes[-1].__cause__)
         kinds = {kind.__name__ for each in causes for kind in type(each).__mro__}
         status = next(
-            (each.response.status_code for each in causes if getattr(each, "response", None) is not None), None
+            (response.status_code for each in causes if (response := getattr(each, "response", None)) is not None), None
         )
         url = f"{api.endpoint}/{repo}/tree/{commit}"
         if "GatedRepoError" in kinds:
@@ -70,5 +70,5 @@ def in_words(api, repo: str, commit: str, offline: str) -> Iterator[None]:
         raise HubError(told) from error
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or ["no words"])[0][:300]

@@ -51,9 +51,9 @@ def push(bundle: Bundle, repo: str, *, public: bool = False, evaluation: dict | 
             )
         ours = {MANIFEST, *(file.path for file in manifest.files)}
         there = {file.rfilename for file in info.siblings}
-        operations = [CommitOperationAdd(name, str(bundle.folder / name)) for name in sorted(ours)]
-        operations += [CommitOperationDelete(name) for name in sorted(there - ours) if _OURS.fullmatch(name)]
-        commit = api.create_commit(repo, operations, commit_message=f"Bundle {bundle.id[:12]}").oid
+        add = [CommitOperationAdd(name, str(bundle.folder / name)) for name in sorted(ours)]
+        delete = [CommitOperationDelete(name) for name in sorted(there - ours) if _OURS.fullmatch(name)]
+        commit = api.create_commit(repo, [*add, *delete], commit_message=f"Bundle {bundle.id[:12]}").oid
         text = card(bundle, repo, commit, evaluation)
         # Where nothing was new the hub names its latest commit, which may be that of this very card.
         if commit != info.sha or CARD not in there or _unpinned(_card_there(api, repo, commit)) != _unpinned(text):

@@ -246,7 +246,7 @@ def _items(wanted, known: dict, source: Bundle | None, shards: list[Path]) -> It
     place = {sha: shard for shard in shards for sha in shard_words(shard)[0]}
     open_path, open_items = None, {}
     for sha, record in wanted:
-        if sha in known:
+        if source and sha in known:
             row, before = known[sha]
             thumbnail = source.jpeg(before, "thumbnails") if before.thumbnail else None
             yield record, Item(sha, source.embeddings[row], source.jpeg(before), thumbnail)

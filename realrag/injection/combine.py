@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -31,19 +32,20 @@ class Mixer:
         if mode not in MODES:
             raise ValueError(f"{mode!r} is no way to combine references; there are {', '.join(MODES)}.")
         self.mode, self.weights = mode, tuple(weights)
-        self.masks = None if masks is None else masks.to(device, torch.float32)
-        self.cover = None if self.masks is None else self.masks.amax(0)[:, None]  # (L, 1)
+        masks = None if masks is None else masks.to(device, torch.float32)
+        cover = None if masks is None else masks.amax(0)  # (L,)
+        self.masks, self.cover = masks, None if cover is None else cover[:, None]
         # A lone reference's weight means nothing inside its own softmax, but does beside the picture's own tokens.
-        self.bias = self.shares = None
-        if mode == "concat" and (self.masks is not None or any(weight != 1 for weight in self.weights)):
+        self.bias: Tensor | None = None
+        self.shares: Tensor | None = None
+        if mode == "concat" and (masks is not None or any(weight != 1 for weight in self.weights)):
             self.bias = torch.tensor([math.log(weight) for weight in self.weights]).to(device)[:, None]
-            if self.masks is not None:
-                cover = self.cover[:, 0]
-                share = torch.where(cover > 0, self.masks / cover.clamp(min=TINY), torch.ones_like(cover))
+            if masks is not None and cover is not None:
+                share = torch.where(cover > 0, masks / cover.clamp(min=TINY), torch.ones_like(cover))
                 self.bias = self.bias + share.log()
         if mode.endswith("average"):
             amounts = torch.tensor(self.weights).to(device)[:, None]
-            amounts = amounts if self.masks is None else amounts * self.masks
+            amounts = amounts if masks is None else amounts * masks
             self.shares = (amounts / amounts.sum(0).clamp(min=TINY))[..., None]  # (N, L or 1, 1)
 
     def __call__(self, branch: Branch) -> Tensor:
@@ -53,17 +55,18 @@ class Mixer:
             return out if self.cover is None else out * self.cover.to(out)
         added = [branch([i], None) for i in range(len(self.weights))]
         if self.mode == "sum":
-            return sum(self._amount(i, one) for i, one in enumerate(added))
+            return reduce(torch.add, (self._amount(i, one) for i, one in enumerate(added)))
         if self.mode == "subtract":
             others = [self._amount(i, one) for i, one in enumerate(added[1:], 1)]
             first = self._amount(0, added[0])
             return first - sum(others) / len(others) if others else first
+        assert self.shares is not None  # made for both averages
         shares = self.shares.to(added[0])
         if self.mode == "norm average":
             sizes = [one.float().square().mean(-1, keepdim=True).sqrt() for one in added]
             size = sum(share * one for share, one in zip(shares, sizes, strict=True))
             added = [one * (size / own.clamp(min=TINY)).to(one) for one, own in zip(added, sizes, strict=True)]
-        out = sum(share * one for share, one in zip(shares, added, strict=True))
+        out = reduce(torch.add, (share * one for share, one in zip(shares, added, strict=True)))
         return out if self.cover is None else out * self.cover.to(out)
 
     def _amount(self, i: int, one: Tensor) -> Tensor:

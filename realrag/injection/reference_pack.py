@@ -146,7 +146,7 @@ def _build(about: dict, weights: dict[str, Tensor]) -> ReferencePack:
     facts = PackMetadata(**about["facts"])
     for field in fields(PackMetadata):
         value = getattr(facts, field.name)
-        right = type(value) is {"str": str, "int": int}[field.type]
+        right = type(value) is {"str": str, "int": int}[str(field.type)]
         if not right or (isinstance(value, int) and not 0 <= value < 1 << 20):
             raise ValueError(f"{field.name} is {value!r}")
     count, names = len(about["items"]), _names(facts)

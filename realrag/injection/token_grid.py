@@ -34,6 +34,6 @@ def _overlaps(source: int, side: int, patch: int, whole: int, start: int) -> Ten
     """(tokens, source): the share of each source pixel in each token along one axis; rows sum to 1."""
     edges = (start + torch.arange(0, side + patch, patch, dtype=torch.float64).clamp(max=side)) * source / whole
     pixels = torch.arange(source, dtype=torch.float64)
-    start, end = edges[:-1, None], edges[1:, None]
-    covered = (torch.minimum(end, pixels + 1) - torch.maximum(start, pixels)).clamp(min=0)
-    return covered / (end - start)
+    lower, upper = edges[:-1, None], edges[1:, None]
+    covered = (torch.minimum(upper, pixels + 1) - torch.maximum(lower, pixels)).clamp(min=0)
+    return covered / (upper - lower)

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import artifact
 from ..errors import RealRAGError
@@ -16,10 +16,10 @@ from .sd3 import SD3, SD3Config
 
 FORMAT, VERSION = "realrag-miniature-generator", "1"
 CURE = "Download it again, or train it again."
-MODELS = {"sd3": (SD3, SD3Config), "flux": (Flux, FluxConfig)}
+MODELS: dict[str, tuple[type[SD3 | Flux], type]] = {"sd3": (SD3, SD3Config), "flux": (Flux, FluxConfig)}
 
 
-def save_generator(path: Path, model: nn.Module, state: dict[str, Tensor], about: dict) -> None:
+def save_generator(path: Path, model: SD3 | Flux, state: dict[str, Tensor], about: dict) -> None:
     """fp16 weights `state` of `model`'s layout; `about` tells of the training."""
     metadata = {
         "format": FORMAT, "version": VERSION, "family": model.family,

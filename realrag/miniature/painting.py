@@ -24,10 +24,10 @@ CHUNK = 8  # pictures at a time: more only go through slower memory on a CPU (9.
 class Miniature:
     """RealRAG's own small SD3 or Flux, as an adapter sees it."""
 
-    def __init__(self, net: nn.Module, name: str = ""):
+    def __init__(self, net: sd3.SD3 | flux.Flux, name: str = ""):
         self.net, self.family = net, net.family
         self.name = name or f"the miniature {FAMILY_NAMES[net.family]}"
-        blocks = net.double_blocks if self.family == "flux" else net.joint_blocks
+        blocks: nn.ModuleList = getattr(net, "double_blocks" if self.family == "flux" else "joint_blocks")
         self.width, self.blocks = net.config.width, len(blocks)
         self.heads = self.width // HEADS[self.family]
 

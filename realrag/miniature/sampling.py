@@ -6,9 +6,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 LATENT = 16  # of a picture of 128 pixels
 
@@ -26,6 +27,15 @@ class Family:
 FAMILIES = {"sd3": Family("sd3", 3.0, 1.5305, 0.0609), "flux": Family("flux", 1.0, 0.3611, 0.1159)}
 
 
+class Velocity(Protocol):
+    """A generator as `sample` calls it; its family is a key of FAMILIES."""
+
+    family: str
+
+    def __call__(self, x: Tensor, sigma: Tensor, states: Tensor, pooled: Tensor, /) -> Tensor:
+        """x (B, C, h, w), sigma (B,), states (B, T, D), pooled (B, P) -> d x / d sigma, like x."""
+
+
 def shifted(t: Tensor, shift: float) -> Tensor:
     """Noise levels of 0..1, moved towards more noise (arXiv 2403.03206, equation 23)."""
     return shift * t / (1 + (shift - 1) * t)
@@ -39,7 +49,7 @@ def sigmas(steps: int, shift: float) -> Tensor:
 
 @torch.no_grad()
 def sample(
-    model: nn.Module,
+    model: Velocity,
     noise: Tensor,
     positive: tuple[Tensor, Tensor],
     negative: tuple[Tensor, Tensor],
@@ -52,12 +62,12 @@ def sample(
     one row or B. `model` sees 2 B rows, the positive ones first; at a cfg of 1 it sees B, and no negative is computed.
     """
     levels, x, both = sigmas(steps, FAMILIES[model.family].time_shift).to(noise.device), noise, cfg != 1
-    texts = positive
+    states, pooled = positive
     if both:
-        texts = tuple(torch.cat([yes, no.expand_as(yes)]) for yes, no in zip(positive, negative, strict=True))
+        states, pooled = (torch.cat([yes, no.expand_as(yes)]) for yes, no in zip(positive, negative, strict=True))
     for step, (now, after) in enumerate(itertools.pairwise(levels)):
         rows = torch.cat([x, x]) if both else x
-        velocity = model(rows, now.expand(len(rows)), *texts)
+        velocity = model(rows, now.expand(len(rows)), states, pooled)
         if both:
             yes, no = velocity.chunk(2)
             velocity = no + cfg * (yes - no)

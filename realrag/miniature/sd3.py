@@ -97,10 +97,10 @@ class JointBlock(nn.Module):
         image, image_rest = self.x_block.before(x, vector)
         q, k, v = (torch.cat(pair, dim=2) for pair in zip(text, image, strict=True))
         parts = attention(q, k, v).split([context.shape[1], x.shape[1]], dim=1)
-        context = None if self.context_block.last else self.context_block.after(context, parts[0], text_rest)
+        after = None if self.context_block.last else self.context_block.after(context, parts[0], text_rest)
         # A sum with what an adapter adds would be contiguous. A product of another layout is rounded otherwise, so it is
         # contiguous without an adapter too: adding zeros changes no bit.
-        return context, self.x_block.after(x, parts[1].contiguous(), image_rest)
+        return after, self.x_block.after(x, parts[1].contiguous(), image_rest)
 
 
 class Embedder(nn.Module):
@@ -122,6 +122,7 @@ class SD3(nn.Module):
     """Velocity (noise - latent) of a noisy latent."""
 
     family = "sd3"
+    pos_embed: Tensor
 
     def __init__(self, config: SD3Config = SD3Config()):
         super().__init__()

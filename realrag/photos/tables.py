@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import RealRAGError
 
@@ -104,13 +105,14 @@ def _csv(name: str, text: str, notes: list[str], known: frozenset[str], delimite
     if _KARPATHY_LINE.match(text):  # Flickr8k.token.txt: no header, NAME#NUMBER, a tab, the caption
         text, delimiter, skipped = "image\tcaption\n" + text, "\t", -1
     # In Flickr8k.token.txt a quotation mark is a letter like any other.
-    quoting = csv.QUOTE_NONE if skipped < 0 else csv.QUOTE_MINIMAL
+    quoting: Any = csv.QUOTE_NONE if skipped < 0 else csv.QUOTE_MINIMAL
     delimiter = delimiter or _delimiter(text, known)
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=delimiter, strict=True, quoting=quoting, skipinitialspace=True
     )
     header: list[str] = []
-    rows, line = [], 1
+    rows: list[tuple[int, dict[str, object]]] = []
+    line = 1
     try:
         for cells in reader:
             number, line = line + skipped, reader.line_num + 1

@@ -71,7 +71,7 @@ def _named(index, vectors, groups: Sequence[tuple[int, ...]], lexicon, query, po
             scores, best = search_exactly(vectors, query[None], min(pool, len(rows)), rows)
         lists.append((scores[0], best[0]))
     turns = [(turn, number) for number, (_, rows) in enumerate(lists) for turn in range(len(rows))]
-    places = {}
+    places: dict[int, float] = {}
     for turn, number in sorted(turns):
         scores, rows = lists[number]
         places.setdefault(int(rows[turn]), float(scores[turn]))

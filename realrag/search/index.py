@@ -17,6 +17,7 @@ from ..errors import BusyError, QueryError
 
 if TYPE_CHECKING:
     import faiss
+    import torch
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ def open_index(
     key: str,
     *,
     kind: str = "auto",
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> Index:
     """The index of `embeddings` (N, D), unit rows: "exact", "ivf", or "auto", which is exact up to EXACT_LIMIT rows.

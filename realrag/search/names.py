@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,7 +54,7 @@ class NameTable:
                 self._add(code, alias, taken)
         self.empty = not self._keys
 
-    def _add(self, code: int, name: str, taken: set[str] = frozenset()) -> None:
+    def _add(self, code: int, name: str, taken: Collection[str] = ()) -> None:
         parts = words(name)
         key = "".join(parts)
         if not key or key in taken or not any(char.isalpha() for char in key):
@@ -142,8 +142,8 @@ class NameTable:
             and token.word not in self
         ][:MOST_TYPOS]  # fmt: skip
         for at in suspects:
-            near = {word for gap in _gaps(found[at].word) for word in self._typos.get(gap, ())}
-            near = [word for word in near if word[0] == found[at].word[0] and _one_typo(found[at].word, word)]
+            sharing = {word for gap in _gaps(found[at].word) for word in self._typos.get(gap, ())}
+            near = [word for word in sharing if word[0] == found[at].word[0] and _one_typo(found[at].word, word)]
             if len(near) == 1 and not is_english(found[at].word):
                 mended[at] = near[0]
         return mended

@@ -99,11 +99,11 @@ class Postings:
             weights.append(np.full(len(lists[-1]), weight / total, np.float32))
         if not lists:
             return NONE
-        rows, place = np.unique(np.concatenate(lists), return_inverse=True)
+        photos, place = np.unique(np.concatenate(lists), return_inverse=True)
         matched = np.bincount(place, np.concatenate(weights)).astype(np.float32)
         if allowed is not None:
-            rows, matched = rows[allowed[rows]], matched[allowed[rows]]
-        return Hits(rows.astype(np.int64), np.minimum(matched, 1))
+            photos, matched = photos[allowed[photos]], matched[allowed[photos]]
+        return Hits(photos.astype(np.int64), np.minimum(matched, 1))
 
 
 def hash_of(word: str) -> int:

@@ -15,3 +15,9 @@ def test_ruff_finds_nothing(command):
     run = [sys.executable, "-m", "ruff", *command.split(), "--quiet", "--no-cache", "."]
     done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr + "\nmake format mends most of it."
+
+
+def test_mypy_finds_nothing():
+    pytest.importorskip("mypy")
+    done = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
