@@ -1,5 +1,9 @@
 """Errors a person can act on: each message names the value, the rule and the cure."""
 
+import re
+
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # terminal colors
+
 
 class RealRAGError(Exception):
     """Base of every error that RealRAG raises on purpose."""
@@ -44,3 +48,11 @@ class TooManyError(RealRAGError):
     def __init__(self, message: str, report):
         super().__init__(message)
         self.report = report
+
+
+def brief(error: BaseException, longest: int = 160) -> str:
+    """Another library's error for a message of ours: its class and the first line of its text, cut to `longest`."""
+    lines = [" ".join(line.split()) for line in _ESCAPES.sub("", str(error)).splitlines() if line.strip()]
+    text = lines[0] if lines else ""
+    text = text if len(text) <= longest else f"{text[:longest].rstrip()}…"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -46,7 +46,7 @@ class Retriever:
         self, bundle: Bundle, encoder: Encoder, head: ReflectiveHead | None = None, head_name: str = "", kind: str = "auto",
         device: str | torch.device = "cpu", progress: Progress | None = None,
     ):  # fmt: skip
-        if head is not None and encoder.fingerprint != bundle.manifest.encoder["fingerprint"]:
+        if head is not None and not encoder.is_encoder_of(bundle.manifest.encoder):
             raise EncoderError(
                 f"The head {head_name!r} of {bundle.folder} was trained for the text tower of "
                 f"{bundle.manifest.encoder['name']}, loaded is {encoder.name}. Ask without a head (--head none), or fit one to "
@@ -91,7 +91,8 @@ class Retriever:
         if not encoder.accepts_vectors_of(made_with):
             raise EncoderError(
                 f"{path} was made with the encoder {made_with['name']} ({made_with['fingerprint'][:12]}), loaded is "
-                f"{encoder.name} ({encoder.fingerprint[:12]}): the answers would be noise. Load the first, or index again."
+                f"{encoder.name} ({encoder.fingerprint[:12]}): the answers would be noise. "
+                f"{encoder.difference(made_with)}"
             )
         return cls(bundle, encoder, bundle.head(head), head_name, kind, device, progress)
 
@@ -215,7 +216,7 @@ def own_encoder(bundle: Bundle, device) -> Encoder:
     stranger, so a path in it is never followed."""
     name, folder = bundle.manifest.encoder["name"], bundle.encoder_folder
     if folder is not None:
-        return load_encoder(name, folder=folder, device=device, offline=True)
+        return load_encoder(name, folder=folder, device=device, offline=True, made_with=bundle.manifest.encoder)
     if name != DEFAULT_ENCODER and (
         name.partition(":")[2] == "" or any(sign in name for sign in "/\\") or Path(name).exists()
     ):
@@ -223,7 +224,7 @@ def own_encoder(bundle: Bundle, device) -> Encoder:
             f"The bundle {bundle.folder} was made with {name!r} and does not carry its weights. Ask its author for one made "
             "with --with-encoder, or give the encoder yourself."
         )
-    return load_encoder(name, device=device, offline=True)
+    return load_encoder(name, device=device, offline=True, made_with=bundle.manifest.encoder)
 
 
 def through_head(head, rows: np.ndarray) -> np.ndarray:

@@ -18,7 +18,12 @@ class RetrieverVision:
 
     @property
     def weights_sha256(self) -> str:
-        """By which an adapter knows the encoder that it was trained on."""
+        """How an adapter names the encoder that it was trained on."""
+        return self.managed.retriever.encoder.adapter_sha256
+
+    @property
+    def plain_sha256(self) -> str:
+        """How adapters of earlier versions named it: by its weights alone."""
         return self.managed.retriever.encoder.weights_sha256
 
     def encode_image(self, image: Tensor, crop: bool = True) -> SimpleNamespace:

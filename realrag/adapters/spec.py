@@ -67,14 +67,22 @@ class AdapterSpec:
                 "or connect no adapter: a VAE alone lets the references in without one."
             )
 
-    def check_encoder(self, sha256: str) -> None:
-        """Refuse another image encoder than the one the file names. sha256: of its weights, "" where unknown."""
-        if self.encoder_sha256 and sha256 != self.encoder_sha256:
+    def check_encoder(self, sha256: str, weights_sha256: str = "") -> None:
+        """Refuse another image encoder than the one the file names. sha256: the encoder's `adapter_sha256`, "" where
+        unknown; weights_sha256: the hash of its weights alone, which earlier versions wrote into adapters."""
+        if not self.encoder_sha256 or sha256 == self.encoder_sha256:
+            return
+        if weights_sha256 == self.encoder_sha256:
             raise AdapterError(
-                f"This adapter ({self.label}) was trained on the image encoder {self.encoder} "
-                f"({self.encoder_sha256[:12]}), but the connected one is another ({sha256[:12] or 'of unknown weights'}): "
-                f"it would see noise. {self.cure}"
+                f"This adapter ({self.label}) was trained on {self.encoder} as an earlier version of RealRAG built it: the "
+                "same weights, with GELU in place of QuickGELU. Connect clip_vision of Load Reflective Retriever with a "
+                "library of that version, or train the adapter again."
             )
+        raise AdapterError(
+            f"This adapter ({self.label}) was trained on the image encoder {self.encoder} "
+            f"({self.encoder_sha256[:12]}), but the connected one is another ({sha256[:12] or 'of unknown weights'}): "
+            f"it would see noise. {self.cure}"
+        )
 
     def check_features(self, features: Tensor) -> None:
         """Refuse the output of an image encoder that this adapter was not trained on."""

@@ -198,7 +198,9 @@ def parser() -> argparse.ArgumentParser:
 
     def common(made: argparse.ArgumentParser, encoder: str | None) -> None:
         made.add_argument(
-            "--encoder", default=encoder, help="realrag-small, or an open_clip model as NAME:TAG or NAME:FILE"
+            "--encoder",
+            default=encoder,
+            help="realrag-small, or an open_clip model as NAME:TAG, NAME:FILE or NAME:TAG=FILE",
         )
         made.add_argument("--device", default="cpu", help="cpu, cuda, mps")
         made.add_argument("--json", action="store_true", help="print JSON and nothing else")

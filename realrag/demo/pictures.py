@@ -82,7 +82,7 @@ def paint_all(
     families, text = families_there(), cast(SmallDualEncoder, encoder.towers).text  # the miniatures read its text
     for name in families:
         adapter = load_adapter(check_there(adapter_file(NAMES[name]))).float()
-        adapter.spec.check_encoder(encoder.weights_sha256)
+        adapter.spec.check_encoder(encoder.adapter_sha256)
         steered = Steered(Miniature(load_generator(generator_file(NAMES[name]))), adapter, STRENGTH)
         for given in (None, states):
             before = len(made) * len(things)

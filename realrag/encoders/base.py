@@ -53,7 +53,8 @@ class Encoder(torch.nn.Module):
 
     `name`: what `load_encoder` takes. `dim`: D. `kind`: "small" or "open_clip". `portable`: the name alone loads it on
     another machine; otherwise the weights must travel with the bundle. `image_prefixes`: how the names of the image
-    tower's weights begin. `tuned`: of an encoder trained further here: its base, its training, and the encoders whose
+    tower's weights begin. `configuration`: what decides the vectors besides weights and preprocessing, where it is not
+    plain (`open_clip_settings.identity`). `tuned`: of an encoder trained further here: its base, its training, and the encoders whose
     image vectors it still gives.
     """
 
@@ -64,6 +65,7 @@ class Encoder(torch.nn.Module):
     portable: bool = True
     has_text_tower: bool = True
     image_prefixes: tuple[str, ...] = ()
+    configuration: Mapping[str, Any] = MappingProxyType({})
     tuned: Mapping[str, Any] = MappingProxyType({})
 
     @cached_property
@@ -73,26 +75,69 @@ class Encoder(torch.nn.Module):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Equal fingerprints give comparable vectors: same weights, same preprocessing."""
+        """Equal fingerprints give comparable vectors: same weights, same preprocessing, same configuration."""
+        return self._identity(self.weights_sha256)
+
+    @cached_property
+    def plain_fingerprint(self) -> str:
+        """The fingerprint as it was before configurations were part of it."""
         return sha256_bytes(canonical_json({"weights": self.weights_sha256, "preprocess": asdict(self.preprocess)}))
 
     @cached_property
     def image_fingerprint(self) -> str:
         """The fingerprint of the image tower alone: equal ones give photos the same vectors."""
-        return sha256_bytes(
-            canonical_json(
-                {"weights": weights_sha256(self, self.image_prefixes), "preprocess": asdict(self.preprocess)}
-            )
-        )
+        return self._identity(weights_sha256(self, self.image_prefixes))
 
-    def accepts_vectors_of(self, made_with: dict) -> bool:
-        """Whether a bundle's image vectors are valid for this encoder: same fingerprint, or only the text tower was
+    @cached_property
+    def adapter_sha256(self) -> str:
+        """How an adapter names its image encoder: the hash of the weights, and of the configuration where that is not
+        plain."""
+        if not self.configuration:
+            return self.weights_sha256
+        return sha256_bytes(canonical_json({"weights": self.weights_sha256, "configuration": dict(self.configuration)}))
+
+    def _identity(self, weights: str) -> str:
+        content: dict[str, Any] = {"weights": weights, "preprocess": asdict(self.preprocess)}
+        if self.configuration:
+            content["configuration"] = dict(self.configuration)
+        return sha256_bytes(canonical_json(content))
+
+    def is_encoder_of(self, made_with: Mapping[str, Any]) -> bool:
+        """Whether a bundle with this `encoder` entry in its manifest was made with this encoder, both towers."""
+        return made_with["fingerprint"] == self.fingerprint
+
+    def accepts_vectors_of(self, made_with: Mapping[str, Any]) -> bool:
+        """Whether a bundle's image vectors are valid for this encoder: same encoder, or only the text tower was
         tuned. `made_with`: the `encoder` entry of the bundle's manifest."""
-        if made_with["fingerprint"] == self.fingerprint:
+        if self.is_encoder_of(made_with):
             return True
         named = self.tuned.get("photos_of")
         same = isinstance(named, list) and made_with["fingerprint"] in named
         return same and self.tuned.get("image_fingerprint") == self.image_fingerprint
+
+    def difference(self, made_with: Mapping[str, Any]) -> str:
+        """How the encoder that a bundle was made with differs from this one, and the cure. `made_with`: as above."""
+        parts = self._differences(made_with) if made_with.get("weights_sha256") == self.weights_sha256 else []
+        if not parts:
+            return "Their vectors cannot be compared. Use the first, or index again."
+        trained = "" if self.fault else ", with which the weights were trained"
+        return (
+            f"The weights are the same, but the library was made with {' and '.join(parts)}{trained}. Index again, or keep "
+            "asking it as it was made: name no encoder."
+        )
+
+    def _differences(self, made_with: Mapping[str, Any]) -> list[str]:
+        """What differs besides the weights: "THEN in place of NOW"."""
+        then, now = made_with.get("preprocess"), self.describe()["preprocess"]
+        if not isinstance(then, Mapping):
+            return []
+        return [f"{key} {str(then.get(key))[:80]} in place of {now[key]}" for key in now if then.get(key) != now[key]]
+
+    @property
+    def fault(self) -> str:
+        """What is wrong with vectors that this encoder makes, and the cure; empty where they are as its weights were
+        trained. An encoder has one where it asks a bundle of an earlier version as it was made."""
+        return ""
 
     def describe(self) -> dict:
         """The `encoder` entry of a bundle's manifest."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from .. import DEFAULT_ENCODER as SMALL
 from .base import Encoder
 from .small import SMALL_FILE, SmallEncoder
+
+log = logging.getLogger(__name__)
 
 
 def load_encoder(
@@ -17,12 +22,15 @@ def load_encoder(
     folder: Path | None = None,
     device: str | torch.device = "cpu",
     offline: bool = False,
+    made_with: Mapping[str, Any] | None = None,
 ) -> Encoder:
     """Load an encoder by name.
 
-    name: "realrag-small"; "ARCH:TAG" or "ARCH:FILE" of open_clip; a folder in open_clip's layout; or a small-encoder
-        file. folder: a folder that holds the weights (a bundle's `encoder` folder).
-    device: see `on_device`. offline: never open a connection.
+    name: "realrag-small"; "ARCH:TAG", "ARCH:FILE" or "ARCH:TAG=FILE" of open_clip; a folder in open_clip's layout; or
+        a small-encoder file. folder: a folder that holds the weights (a bundle's `encoder` folder).
+    device: see `on_device`. offline: never open a connection. made_with: the `encoder` entry of the bundle that the
+        encoder is loaded for; a bundle of an earlier version is then asked as it was made, with a warning where that
+        was wrong.
     Raises EncoderError.
     """
     from .open_clip import OpenClipEncoder
@@ -37,7 +45,9 @@ def load_encoder(
     elif name == SMALL:
         encoder = SmallEncoder(SMALL_FILE)
     else:
-        encoder = OpenClipEncoder(name, offline=offline)
+        encoder = OpenClipEncoder(name, offline=offline, made_with=made_with)
+    if made_with is not None and encoder.fault:
+        log.warning("This library was %s.", encoder.fault)
     return on_device(encoder, device)
 
 

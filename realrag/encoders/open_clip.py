@@ -3,70 +3,146 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import EncoderError
+from ..errors import EncoderError, brief
+from . import open_clip_settings as settings
 from .base import Coverage, Encoder
-from .preprocess import Preprocess
+from .open_clip_settings import ACTIVATIONS, Settings
+from .weights import in_hub_cache, weights_of_tag
 
 
 class OpenClipEncoder(Encoder):
-    """Any open_clip model: `arch` and `pretrained` tag or weights file, or a folder in open_clip's own layout
-    (open_clip_config.json + open_clip_model.safetensors). `untrained`: random weights, for timing only."""
+    """An open_clip model.
+
+    name: ARCH:TAG; ARCH:FILE with weights whose training all tags of ARCH share; ARCH:TAG=FILE with weights trained as
+    TAG's. folder: a folder in open_clip's own layout instead (open_clip_config.json + open_clip_model.safetensors).
+    untrained: random weights, for timing only. made_with: the `encoder` entry of a bundle that shall be asked as it was
+    made, even by a version that left out what the tag says.
+    """
 
     kind = "open_clip"
     image_prefixes = ("towers.visual.",)
     CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 
-    def __init__(self, name: str, *, folder: Path | None = None, offline: bool = False, untrained: bool = False):
+    def __init__(
+        self,
+        name: str,
+        *,
+        folder: Path | None = None,
+        offline: bool = False,
+        untrained: bool = False,
+        made_with: Mapping[str, Any] | None = None,
+    ):
         super().__init__()
+        tagged = None if folder is not None or untrained else weights_of_tag(name, offline)
         try:
             import open_clip
-        except (
-            Exception
-        ) as error:  # a broken wheel fails in many ways, and each must leave the rest of the pack working
+        except Exception as error:  # a broken wheel fails in many ways; each must leave the rest of the pack working
             raise EncoderError(
-                f"Encoder {name!r} needs open_clip, which does not import here ({type(error).__name__}: {error}). "
+                f"Encoder {name!r} needs open_clip, which does not import here ({brief(error)}). "
                 "Install it with `pip install open_clip_torch`."
             ) from error
         self.name = name
         arch, _, pretrained = name.partition(":")
+        tokenizer_files, options = None, dict[str, Any]()
         if folder is not None:
-            source, kwargs = f"local-dir:{folder}", {}
+            source = f"local-dir:{folder}"
             self.portable = False
-            self._model_cfg, self.tuned = _model_config(folder / self.CONFIG)
+            self._config, self.tuned = _read_config(folder / self.CONFIG)
         else:
-            if open_clip.get_model_config(arch) is None:
+            config = open_clip.get_model_config(arch)
+            if config is None:
                 raise EncoderError(
                     f"open_clip knows no model {arch!r}. Names look like ViT-L-14:openai; "
                     "`python -c 'import open_clip; print(open_clip.list_pretrained())'` lists them."
                 )
-            path, tag = (Path("untrained"), {}) if untrained else _find_weights(open_clip, arch, pretrained, offline)
-            if not tag:  # a file of the user's own: its path is his business and stays out of the bundle
-                self.name, self.portable = f"{arch}:{path.stem}", False
             source = arch
-            kwargs = {} if untrained else {"pretrained": str(path), "force_preprocess_cfg": _preprocess_keys(tag)}
-            self._model_cfg = open_clip.get_model_config(arch)
-        if offline and "hf_model_name" in self._model_cfg.get("text_cfg", {}):
+            told: Settings = Settings()
+            path: Path | None = None
+            own = False
+            if not untrained:
+                told, path, own = _settings_and_weights(open_clip, arch, pretrained, tagged)
+            if own and path:  # the path of a user's own file is private and stays out of the bundle
+                self.name, self.portable = f"{arch}:{path.stem}", False
+                tokenizer_files = _tokenizer_beside(path)
+            if made_with is not None and "configuration" not in made_with:
+                told = Settings(preprocess=told.preprocess)
+            self._config = told.apply(config)
+            options = {} if path is None else {"pretrained": str(path), "force_preprocess_cfg": dict(told.preprocess)}
+            options |= {"quick_gelu": bool(self._config.get("quick_gelu"))}
+            options |= {
+                f"force_{key}": told.model[key] for key in ("context_length", "image_size") if key in told.model
+            }
+        if offline and "hf_model_name" in self._config.get("text_cfg", {}):
             raise EncoderError(
-                f"Encoder {name!r} asks for the text model {self._model_cfg['text_cfg']['hf_model_name']!r} from the network, "
+                f"Encoder {name!r} asks for the text model {self._config['text_cfg']['hf_model_name']!r} from the network, "
                 "which is not opened here. Use an encoder that open_clip holds whole, such as CLIP or SigLIP."
             )
         try:
-            self.towers = open_clip.create_model(source, require_pretrained=not untrained, **kwargs).eval()
-            self._tokenizer = _tokenizer(open_clip, source, self._model_cfg, offline and folder is None)
+            self.towers = open_clip.create_model(source, require_pretrained=not untrained, **options).eval()
         except Exception as error:
             raise EncoderError(
-                f"Encoder {name!r} cannot be loaded from {folder or kwargs.get('pretrained')}: {error}. Check that the "
-                "weights belong to this model, and for SigLIP that its tokenizer files are on this machine."
+                f"Encoder {name!r} cannot be loaded from {folder or options.get('pretrained')} ({brief(error)}). Check that "
+                "the weights belong to this model."
             ) from error
-        self.preprocess = _from_open_clip(self.towers.visual.preprocess_cfg)
+        try:
+            self._tokenizer = _tokenizer(open_clip, source, self._config, offline and folder is None, tokenizer_files)
+        except Exception as error:
+            wanted = self._config.get("text_cfg", {}).get("hf_tokenizer_name") or arch
+            raise EncoderError(
+                f"The tokenizer of {name!r} cannot be loaded ({brief(error)}). Download tokenizer.json and "
+                f"tokenizer_config.json of {wanted} into the folder of the weights."
+            ) from error
+        self.preprocess = settings.preprocess_of(self.towers.visual.preprocess_cfg)
+        self.configuration = settings.identity(open_clip, self._config)
         with torch.inference_mode():
             self.dim = self._images(torch.zeros(1, 3, self.preprocess.size, self.preprocess.size)).shape[1]
+
+    def is_encoder_of(self, made_with: Mapping[str, Any]) -> bool:
+        if not self._same_before(made_with):
+            return super().is_encoder_of(made_with)
+        return self._activation_of(made_with) == settings.activation(self._config)
+
+    def _differences(self, made_with: Mapping[str, Any]) -> list[str]:
+        before, now = self._activation_of(made_with), settings.activation(self._config)
+        other = [] if before == now else [f"{ACTIVATIONS.get(before, before[:40])} in place of {ACTIVATIONS[now]}"]
+        return other + super()._differences(made_with)
+
+    @property
+    def fault(self) -> str:
+        """What is wrong with vectors made as this encoder makes them, or ""."""
+        import open_clip
+
+        arch, _, tag = self.name.partition(":")
+        config = open_clip.get_model_config(arch) if tag else None
+        told = open_clip.get_pretrained_cfg(arch, tag) if config else None
+        if not told or config is None:
+            return ""
+        trained = settings.activation(settings.tag_settings(told).apply(config))
+        if (used := settings.activation(self._config)) == trained:
+            return ""
+        return (
+            f"made with {ACTIVATIONS[used]} in place of {ACTIVATIONS[trained]}, with which {self.name} was trained: index "
+            "again, or keep asking it as it was made"
+        )
+
+    def _same_before(self, made_with: Mapping[str, Any]) -> bool:
+        """Whether an entry that tells no configuration, as earlier versions wrote it, has these weights and this
+        preprocessing."""
+        return "configuration" not in made_with and made_with["fingerprint"] == self.plain_fingerprint
+
+    def _activation_of(self, made_with: Mapping[str, Any]) -> str:
+        """The activation with which a bundle was made: as its entry tells, or as an earlier version built its encoder."""
+        if "configuration" in made_with:
+            told = made_with["configuration"]
+            return str(told.get("activation", "gelu")) if isinstance(told, Mapping) else ""
+        return settings.activation_before(str(made_with.get("name", ""))) or settings.activation(self._config)
 
     def _images(self, x: Tensor) -> Tensor:
         return self.towers.encode_image(x)
@@ -87,12 +163,15 @@ class OpenClipEncoder(Encoder):
     def _texts(self, texts: list[str]) -> Tensor:
         return self.towers.encode_text(self._tokenizer(texts).to(self.place[0]))
 
+    def describe(self) -> dict:
+        return super().describe() | {"configuration": self.configuration}
+
     def save_pretrained(self, folder: Path) -> list[Path]:
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
         config: dict[str, Any] = {
-            "model_cfg": self._model_cfg,
+            "model_cfg": self._config,
             "preprocess_cfg": dict(self.towers.visual.preprocess_cfg),
         }
         if self.tuned:
@@ -107,81 +186,50 @@ class OpenClipEncoder(Encoder):
         return sorted(path for path in folder.iterdir() if path.is_file())
 
 
-def _tokenizer(open_clip, source: str, model_cfg: dict, offline: bool):
-    """open_clip's own tokenizer; offline, one from the Hugging Face hub (SigLIP) is taken from the local copy only."""
-    text = model_cfg.get("text_cfg", {})
-    if not offline or not text.get("hf_tokenizer_name"):
+def _settings_and_weights(open_clip, arch: str, pretrained: str, tagged: Path | None) -> tuple[Settings, Path, bool]:
+    """The settings and the weights file of what follows ARCH: in a name, and whether it is the user's own file. tagged: the
+    weights of a tag."""
+    tags = open_clip.list_pretrained_tags_by_model(arch)
+    if not pretrained:
+        raise EncoderError(
+            f"Encoder {arch!r} names no weights. Write {arch}:TAG with one of {', '.join(tags) or '(no known tag)'}, or "
+            f"{arch}:FILE."
+        )
+    if Path(pretrained).is_file():
+        return settings.agreed_settings(open_clip, arch, pretrained), Path(pretrained), True
+    tag, equals, file = pretrained.partition("=")
+    if equals and (entry := open_clip.get_pretrained_cfg(arch, tag)):
+        if not Path(file).is_file():
+            raise EncoderError(
+                f"There is no file {file!r} for {arch}:{tag}. Give the path of its weights after the '='."
+            )
+        return settings.tag_settings(entry), Path(file), True
+    if tagged is None:
+        raise EncoderError(
+            f"{arch!r} has no pretrained tag and there is no file {pretrained!r}. Known tags: {', '.join(tags) or 'none'}."
+        )
+    return settings.tag_settings(open_clip.get_pretrained_cfg(arch, pretrained)), tagged, False
+
+
+def _tokenizer_beside(path: Path) -> Path | None:
+    return path.parent if (path.parent / "tokenizer_config.json").is_file() else None
+
+
+def _tokenizer(open_clip, source: str, config: dict, offline: bool, folder: Path | None):
+    """open_clip's own tokenizer. One from the Hugging Face hub (SigLIP) comes from `folder`, or offline from the local
+    copy only."""
+    text = config.get("text_cfg", {})
+    if not text.get("hf_tokenizer_name") or not (offline or folder):
         return open_clip.get_tokenizer(source)
-    copy = _in_hub_cache(text["hf_tokenizer_name"], "tokenizer_config.json").parent
+    copy = folder or in_hub_cache(text["hf_tokenizer_name"], "tokenizer_config.json").parent
     options = {"context_length": text.get("context_length", 77), "tokenizer_mode": text.get("tokenizer_mode")}
     return open_clip.tokenizer.HFTokenizer(copy, **options, **text.get("tokenizer_kwargs", {}))
 
 
-def _model_config(path: Path) -> tuple[dict, dict]:
-    """An open_clip config's `model_cfg`, and what it says of the encoder that this one was trained from."""
+def _read_config(path: Path) -> tuple[dict, dict]:
+    """An open_clip config's `model_cfg`, and its metadata about the encoder that this one was trained from."""
     try:
         content = json.loads(path.read_bytes())
         return content["model_cfg"], dict(content.get("realrag_tuned", {}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise EncoderError(f"{path} is not an open_clip config with a 'model_cfg'. Save the model again.") from None
-
-
-def _preprocess_keys(tag: dict) -> dict:
-    return {key: tag[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in tag}
-
-
-def _from_open_clip(cfg: dict) -> Preprocess:
-    size = cfg["size"] if isinstance(cfg["size"], int) else cfg["size"][0]
-    mode = {"shortest": "crop", "squash": "squash", "longest": "pad"}[cfg.get("resize_mode") or "shortest"]
-    return Preprocess(size, mode, cfg.get("interpolation") or "bicubic", cfg["mean"], cfg["std"])
-
-
-def _find_weights(open_clip, arch: str, pretrained: str, offline: bool) -> tuple[Path, dict]:
-    """The weights file of a pretrained tag or path. Offline, only what is already on this machine is used."""
-    if not pretrained:
-        raise EncoderError(
-            f"Encoder {arch!r} names no weights. Write {arch}:TAG with one of "
-            f"{', '.join(open_clip.list_pretrained_tags_by_model(arch)) or '(no known tag)'}, or {arch}:FILE."
-        )
-    if Path(pretrained).is_file():
-        return Path(pretrained), {}
-    tag = open_clip.get_pretrained_cfg(arch, pretrained)
-    if not tag:
-        raise EncoderError(
-            f"{arch!r} has no pretrained tag and there is no file {pretrained!r}. Known tags: "
-            f"{', '.join(open_clip.list_pretrained_tags_by_model(arch)) or 'none'}."
-        )
-    try:
-        if not offline:
-            return Path(open_clip.download_pretrained(tag)), tag
-        return _cached(tag), tag
-    except Exception as error:
-        raise EncoderError(
-            f"The weights of {arch}:{pretrained} are not on this machine ({type(error).__name__}). Fetch them once with "
-            f"`realrag index PHOTOS --out BUNDLE --encoder {arch}:{pretrained}`, or use a bundle made with --with-encoder."
-        ) from error
-
-
-def _in_hub_cache(repo: str, file: str) -> Path:
-    """A file of the hub's local cache. Not `hf_hub_download(local_files_only=True)`: that one opened a connection all
-    the same, to report its user agent (huggingface_hub 2.4)."""
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(repo, file)
-    if not isinstance(found, str):
-        raise FileNotFoundError(f"{repo}/{file}")
-    return Path(found)
-
-
-def _cached(tag: dict) -> Path:
-    repo, _, file = tag.get("hf_hub", "").rpartition("/")
-    stem = ["open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin"]
-    for name in ([file] if file else stem) if repo else []:
-        try:
-            return _in_hub_cache(repo, name)
-        except FileNotFoundError:
-            continue
-    path = Path.home() / ".cache" / "clip" / tag.get("url", "none").rsplit("/", 1)[-1]
-    if path.is_file():
-        return path
-    raise FileNotFoundError(path.name)

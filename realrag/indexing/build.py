@@ -124,11 +124,11 @@ def _open(out: Path, encoder: Encoder, sizes: Sizes | None) -> Bundle | None:
 
 def _refuse_mixing(old: Bundle, out: Path, encoder: Encoder, sizes: Sizes | None) -> None:
     made_with = old.manifest.encoder
-    if made_with["fingerprint"] != encoder.fingerprint:
+    if not encoder.is_encoder_of(made_with):
         raise EncoderError(
             f"{out} was made with the encoder {made_with['name']} ({made_with['fingerprint'][:12]}), this is {encoder.name} "
             f"({encoder.fingerprint[:12]}); their vectors cannot be compared. Use --encoder {made_with['name']}, or build a "
-            "new bundle."
+            f"new bundle. {encoder.difference(made_with)}"
         )
     _refuse_other_sizes(old, out, sizes)
 

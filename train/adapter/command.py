@@ -127,7 +127,7 @@ class Files:
             write_atomic(self.gaps, text.getvalue().encode())
         facts = {**self.facts, "steps": training.step, "gap": training.history[-1] if training.history else None}
         save_adapter(
-            self.out, training.kept("adapter"), self.base, self.encoder.name, self.encoder.weights_sha256, facts
+            self.out, training.kept("adapter"), self.base, self.encoder.name, self.encoder.adapter_sha256, facts
         )
         if net := training.kept("net"):
             about = {"together with": self.out.name, "steps": training.step, "began as": self.facts["generator"]}
@@ -180,7 +180,7 @@ def train_adapter(
     training = AdapterTraining(steered, material, recipe.fit, recipe.guard, shift, data.plain, data.cousins, device)
     facts = {
         "recipe": recipe.facts(),
-        "encoder": encoder.weights_sha256,
+        "encoder": encoder.adapter_sha256,
         "latents": key,
         "generator": net_key(base.net),
     }

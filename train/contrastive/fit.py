@@ -93,7 +93,7 @@ def fit_file(
     mining = MineConfig(**mined["config"]) if mined else MineConfig()
     if encoder is None or (not head and encoder.place[1] != torch.float32):
         encoder = own_encoder(bundle, device if head else "cpu")  # a tower is trained in fp32, not as a GPU reads it
-    if encoder.fingerprint != fingerprint:
+    if not encoder.is_encoder_of(bundle.manifest.encoder):
         raise EncoderError(
             f"{bundle.folder} was made with another encoder than {encoder.name}. Index the photos with it first."
         )

@@ -199,7 +199,7 @@ def drawn(arguments, judges: dict, autoencoder: Autoencoder, taught: World, test
     report, steered, arms = {"generator": sha256_file(arguments.generator)}, Steered(base), ("without",)
     if arguments.adapter:
         steered = Steered(base, load_adapter(arguments.adapter).float(), arguments.strength)
-        steered.adapter.spec.check_encoder(encoder.weights_sha256)
+        steered.adapter.spec.check_encoder(encoder.adapter_sha256)
         report["adapter"], arms = sha256_file(arguments.adapter), ("without", "right", "wrong")
     features = judges["MobileNet"][0]
     library, how = features.of(to_images(taught.pixels(0))), {"steps": arguments.steps, "cfg": arguments.cfg}

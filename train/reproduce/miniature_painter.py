@@ -41,7 +41,7 @@ class MiniaturePainter:
         self.encoder, self.autoencoder = load_encoder(), load_autoencoder(files["autoencoder"])
         base = Miniature(load_generator(files["generator"]))
         self.steered = Steered(base, load_adapter(files["adapter"]).float(), config.strength)
-        self.steered.adapter.spec.check_encoder(self.encoder.weights_sha256)
+        self.steered.adapter.spec.check_encoder(self.encoder.adapter_sha256)
         self.steps, self.cfg = config.steps, config.cfg
         self.asked: tuple = ("", None)  # the last prompt whose targets were explained
         self.states: dict[str, Tensor] = {}  # of references, half precision: a library's are asked for again and again

@@ -29,7 +29,7 @@ def features(spec: AdapterSpec, clip_vision, images: list[Tensor], head=None) ->
     """
     if clip_vision is None:
         raise AdapterError(f"This adapter ({spec.label}) sees pictures through {spec.encoder}. {spec.cure}")
-    spec.check_encoder(getattr(clip_vision, "weights_sha256", ""))
+    spec.check_encoder(getattr(clip_vision, "weights_sha256", ""), getattr(clip_vision, "plain_sha256", ""))
     found = []
     for image in images:
         management.throw_exception_if_processing_interrupted()
