@@ -31,6 +31,8 @@ class Reference:
     height: int
     image: Image.Image
     settings: ReferenceSettings = ReferenceSettings()  # what an artist set for it; plain as retrieved
+    found: str = "by look"  # or "by name", "by caption"
+    object: str = ""  # which of several objects of the prompt it was found for
 
     def credit(self) -> str:
         """One line an artist can print under a picture."""
@@ -52,6 +54,9 @@ class References:
     items: tuple[Reference, ...] = ()
     note: str = ""
     ranked_by: str = ""
+    doubtful: bool = False  # nothing was found by name or caption, and the best score by look lies below `level`
+    best: float = -1.0  # the best score by look
+    level: float | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -76,7 +81,11 @@ class References:
 
     def scores_text(self) -> str:
         """One line a reference: rank, score, id, caption; then what there is to say of the answer."""
-        lines = [f"{rank}. {item.score:.3f}  {item.id}  {item.caption}" for rank, item in enumerate(self.items, 1)]
+        lines = [
+            f"{rank}. {item.score:.3f}  {item.id}  {item.caption}  ({item.found})"
+            + (f"  [{item.object}]" if item.object else "")
+            for rank, item in enumerate(self.items, 1)
+        ]
         return "\n".join([*lines, *filter(None, (self.note, self.ranked_by))])
 
     def credits_text(self) -> str:
@@ -95,6 +104,10 @@ class References:
                 "author": item.author,
                 "source": item.source,
                 "file": item.file,
+                "found": item.found,
+                "object": item.object,
+                "doubtful": self.doubtful
+                or bool(self.level is not None and item.found == "by look" and item.score < self.level),
             }
             for item in self.items
         ]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,15 +16,20 @@ from . import DEFAULT_ENCODER
 from .bundle.bundle import Bundle, matrix_header, open_matrix, unit_rows
 from .bundle.head_entries import AUTO, PLAIN
 from .bundle.records import Filters
+from .doubt import MOST_KNOWN, Level, measure_level
 from .encoders.base import Encoder, weights_sha256
 from .encoders.load import load_encoder
 from .encoders.reflective_head import ReflectiveHead
 from .errors import EncoderError, QueryError
-from .files import Verdicts, write_atomic
+from .files import Verdicts, write_atomic, write_json
 from .photos.scan import Progress
+from .prompts.words import function_words, words
+from .question import SURE_CAPTION, read_question
 from .references import Reference, References
 from .search.diversity import drop_near_duplicates, mmr
+from .search.hybrid import BOTH, BY_CAPTION, BY_LOOK, BY_NAME, LOOK, NAME, Ranking, rank
 from .search.index import EXACT_LIMIT, open_index
+from .search.lexicon import Lexicon
 
 MAX_K = 1000
 # Pictures this close are the same shot saved twice. What this means depends on the encoder, so such pictures are not
@@ -33,6 +42,28 @@ ROWS = 8192
 def shipped_bundle() -> Path:
     """The bundle that comes with the plugin: a few hundred photos of groceries, clothes and things."""
     return Path(__file__).parent / "assets" / "sample"
+
+
+class Asking(NamedTuple):
+    """One question's settings, checked. allowed: (N,) bool of the rows that may answer, None for all."""
+
+    image: object
+    k: int
+    min_score: float | str | None
+    diversity: float
+    image_weight: float
+    find_by: str
+    allowed: np.ndarray | None
+    note: str
+
+
+class Chosen(NamedTuple):
+    """A row of the answer: its cosine, how it was found, and for which object of the prompt."""
+
+    score: float
+    row: int
+    found: str
+    object: str = ""
 
 
 class Retriever:
@@ -53,7 +84,7 @@ class Retriever:
                 "this encoder."
             )
         self.bundle, self.encoder, self.head, self.head_name = bundle, encoder, head, head_name
-        self.bundle_id, self._kind, self._device = bundle.id, kind, device
+        self.bundle_id, self._kind, self._device, self._progress = bundle.id, kind, device, progress
         self._vectors = unit_vectors(bundle, head)
         self.index = open_index(
             self._vectors, bundle.cache, vectors_key(head), kind=kind, device=device, progress=progress
@@ -118,6 +149,34 @@ class Retriever:
         blank = np.array([not text.strip() for text in texts])[:, None]
         return unit_rows(np.where(blank, seen, (1 - image_weight) * said + image_weight * seen))
 
+    @cached_property
+    def lexicon(self) -> Lexicon:
+        """The names and captions beside the photos, made ready at the first question and kept in the bundle's cache."""
+        records = self.bundle.records
+        (file,) = self.bundle.manifest.of("records")
+        return Lexicon(
+            records.classes, records.class_codes, records.words_beside, file.sha256, self.bundle.cache,
+            self.bundle.other_names(), self._progress,
+        )  # fmt: skip
+
+    @cached_property
+    def level(self) -> Level:
+        """The score below which a photo found by look is doubtful: the manifest's, the cache's, or measured now."""
+        key = vectors_key(self.head)
+        if (
+            self.encoder.fingerprint == self.bundle.manifest.encoder["fingerprint"]
+            and key in self.bundle.manifest.levels
+        ):
+            return self.bundle.manifest.levels[key]
+        return kept_level(self.bundle, self.encoder, key, self._measure)
+
+    def _measure(self) -> Level:
+        records = self.bundle.records
+        return measure_level(
+            lambda texts: unit_rows(self.encoder.encode_texts(texts).numpy()), self._vectors, records.classes,
+            records.class_codes, captions_to_ask(records), self.lexicon.knows, self._progress,
+        )  # fmt: skip
+
     def search(self, text: str = "", **options) -> References:
         """The best references for one text and/or picture; the options are those of `search_batch`."""
         return self.search_batch([text], **options)[0]
@@ -128,79 +187,218 @@ class Retriever:
         *,
         image=None,
         k: int = 4,
-        min_score: float | None = None,
+        min_score: float | str | None = AUTO,
         diversity: float = 0.0,
         filters: Filters = Filters(),
         image_weight: float = 0.5,
+        find_by: str = BOTH,
     ) -> list[References]:
         """For each text the k best photos, best first.
 
-        image: PIL picture that joins every text. min_score: cosine below which a photo is no answer, -1..1. diversity:
-        0 ranks by score alone, up to 1 prefers photos unlike those already chosen (MMR). Near-duplicates of a better
-        answer come only when there is nothing else. Fewer than k is no error; the answer's `note` says why. Raises
-        QueryError.
+        find_by: "both" ranks photos of a class that the text names first, then captions and look together; "name" takes
+        what names and captions find; "look" compares the text as it stands with the photos, and nothing else.
+        image: PIL picture that joins every text. min_score: cosine below which a photo is no answer, -1..1, or None; "auto"
+        leaves out photos found by look below the library's own `level`. diversity: 0 ranks by score alone, up to 1
+        prefers photos unlike those already chosen (MMR). Near-duplicates of a better answer come only when there is
+        nothing else. Fewer than k is no error; the answer's `note` says why. Raises QueryError.
         """
         if not isinstance(k, int) or not 1 <= k <= MAX_K:
             raise QueryError(f"{k!r} references are asked for; the number goes from 1 to {MAX_K}.")
-        if min_score is not None and not -1 <= min_score <= 1:
+        if isinstance(min_score, str) and min_score != AUTO:
+            raise QueryError(f"min_score is {min_score!r}; give a number from -1 to 1, {AUTO!r}, or None for no bound.")
+        if isinstance(min_score, (int, float)) and not -1 <= min_score <= 1:
             raise QueryError(
                 f"min_score is {min_score}; scores go from -1 to 1, useful bounds lie between 0.1 and 0.5."
             )
         if not 0 <= diversity <= 1:
             raise QueryError(f"diversity is {diversity}; it goes from 0 (best matches) to 1 (most different).")
+        if find_by not in (BOTH, LOOK, NAME):
+            raise QueryError(f"find_by is {find_by!r}; choose {BOTH!r}, {NAME!r} or {LOOK!r}.")
+        allowed, note = self.bundle.records.mask(filters)
+        asking = Asking(image, k, min_score, diversity, image_weight, find_by, allowed, note)
+        if find_by == LOOK or not any(text.strip() for text in texts):
+            return self._by_look(texts, asking)
+        return [self._answer(text, asking) if text.strip() else self._by_look([text], asking)[0] for text in texts]
+
+    def _by_look(self, texts: list[str], asking: Asking) -> list[References]:
+        """Texts as they stand, compared with the photos in one go."""
         if not texts:
             return []
-        allowed, note = self.bundle.records.mask(filters)
-        open_rows = len(self.bundle.records) if allowed is None else int(allowed.sum())
-        queries = self.query(texts, image, image_weight)
-        if not open_rows:
-            none = f"{note} No photo passes the filters.".strip()
-            return [References(text, self.bundle_id, (), none, self._by()) for text in texts]
-        pool = min(open_rows, 4 * k + 16)
-        scores, rows = self.index.search(queries, pool, allowed)
+        queries = self.query(texts, asking.image, asking.image_weight)
+        count = self._open_rows(asking.allowed)
+        if not count:
+            return [self._nothing_allowed(text, asking.note) for text in texts]
+        scores, rows = self.index.search(queries, min(count, 4 * asking.k + 16), asking.allowed)
         answers = []
         for number, text in enumerate(texts):
-            chosen, best = self._choose(
-                queries[number], scores[number], rows[number], allowed, open_rows, k, min_score, diversity
-            )
-            answers.append(self._references(text, chosen, best, k, min_score, note))
+            deeper = self._deeper(queries[number], asking.allowed)
+            ranking = Ranking(rows[number], scores[number], np.full(len(rows[number]), BY_LOOK, object))
+            level = self._level_for(asking) if text.strip() else None
+            chosen, best = self._choose(ranking, deeper, count, asking.k, asking, level)
+            answers.append(self._references(text, chosen, best, asking.k, asking, level, [asking.note]))
         return answers
 
-    def _choose(
-        self, query, scores, rows, allowed, open_rows, k, min_score, diversity
-    ) -> tuple[list[tuple[float, int]], float]:
-        """[(score, row)] of the answer, and the best score there was. Looks deeper while near-duplicates fill the pool."""
-        deepest = min(open_rows, DEEPEST * len(rows))
-        while True:
-            best = float(scores[0]) if len(scores) else -1.0
-            passed = scores >= (-math.inf if min_score is None else min_score)
-            good_scores, good_rows = scores[passed], rows[passed]
-            vectors = np.asarray(self._vectors[good_rows], np.float32)
-            different = drop_near_duplicates(vectors, NEAR_DUPLICATE)
-            if len(different) >= k or not passed.all() or len(rows) >= deepest:
-                break
-            scores, rows = (found[0] for found in self.index.search(query[None], min(deepest, 4 * len(rows)), allowed))
-        order = list(different[mmr(good_scores[different], vectors[different], k, diversity)])
-        repeats = np.setdiff1d(np.arange(len(good_rows)), different)[: k - len(order)]
-        return [(float(good_scores[at]), int(good_rows[at])) for at in [*order, *repeats]], best
+    def _answer(self, text: str, asking: Asking) -> References:
+        """One prompt, by names, captions and look: each of its objects gets its own photos."""
+        level = self._level_for(asking)
+        question = read_question(text, self.lexicon, lambda parts: self._sure_by_look(parts, level))
+        allowed, notes = self._without(question.left_out, asking.allowed, level)
+        notes = [asking.note, *question.notes, *notes]
+        count = self._open_rows(allowed)
+        if not count:
+            return self._nothing_allowed(text, " ".join(filter(None, notes)))
+        objects = question.objects or ("",)
+        if len(objects) > asking.k:
+            notes.append(f"{len(objects)} objects are asked for and {asking.k} photos: raise top_k to see all.")
+        queries = self.query([part or question.text for part in objects], asking.image, asking.image_weight)
+        chosen: list[Chosen] = []
+        best, pool = -1.0, min(count, 4 * asking.k + 16)
+        for number, part in enumerate(objects[: asking.k]):
+            wanted = -(-(asking.k - len(chosen)) // (min(len(objects), asking.k) - number))
+            free = (
+                _without_rows(allowed, [each.row for each in chosen], len(self.bundle.records)) if chosen else allowed
+            )
+            query = queries[number]
 
-    def _references(self, text, chosen, best, k, min_score, note) -> References:
+            def look(size: int, query=query, part=part, free=free) -> Ranking:
+                return rank(self.index, self._vectors, self.lexicon, query, part, size, free, asking.find_by)
+
+            mine, top = self._choose(look(pool), look, count, wanted, asking, level)
+            label = part if len(objects) > 1 else ""
+            chosen += [each._replace(object=label) for each in mine]
+            best = max(best, top)
+        if asking.find_by != NAME:
+            notes += self._not_taken_in(question.text)
+        return self._references(text, chosen, best, asking.k, asking, level, notes)
+
+    def _level_for(self, asking: Asking) -> Level | None:
+        """The level, where it says something: of a text alone, and not where nothing but a fixed bound was asked for."""
+        plain = asking.find_by == LOOK and asking.min_score != AUTO
+        return None if asking.image is not None or plain else self.level
+
+    def _sure_by_look(self, parts: list[str], level: Level | None) -> list[bool]:
+        """Which texts alone find a photo above the level. Not asked of large libraries, where each costs a search."""
+        if level is None or not level.tells or len(self._vectors) > EXACT_LIMIT or not parts:
+            return [False] * len(parts)
+        scores, _ = self.index.search(self.query(parts), 1)
+        return [bool(row[0] >= level.score) for row in scores]
+
+    def _without(self, things: Sequence[str], allowed, level: Level | None) -> tuple[np.ndarray | None, list[str]]:
+        """(N,) bool without the photos of what is left out, by name, by caption and, where the encoder tells, by look."""
+        notes = []
+        for thing in things:
+            rows = [self.lexicon.rows_of(codes) for codes in self.lexicon.named(thing)]
+            hits = self.lexicon.hits(thing)
+            rows.append(hits.rows[hits.matched >= SURE_CAPTION])
+            if level is not None and level.tells and len(self._vectors) <= EXACT_LIMIT:
+                scores, near = self.index.search(self.query([thing]), min(len(self._vectors), MAX_K))
+                rows.append(near[0][scores[0] >= level.score])
+            gone = np.unique(np.concatenate(rows))
+            if len(gone):
+                allowed = _without_rows(allowed, gone, len(self.bundle.records))
+                notes.append(f"Without {thing}: {len(gone)} photo{'s' * (len(gone) != 1)} left out.")
+            else:
+                notes.append(f"Without {thing}: no photo here shows it.")
+        return allowed, notes
+
+    def _not_taken_in(self, text: str) -> list[str]:
+        """What the library's encoder does not know, or cuts off, in words."""
+        coverage, notes = self.encoder.coverage(text), []
+        if coverage.read < coverage.words:
+            notes.append(f"Only the first {coverage.read} of {coverage.words} words were read by look.")
+        unknown = [word for word in coverage.unknown if word not in function_words()]
+        if unknown:
+            shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+            telling = [word for word in dict.fromkeys(words(text)) if word not in function_words()]
+            notes.append(f"Unknown to this library's encoder: {shown} ({len(unknown)} of {len(telling)} words).")
+        return notes
+
+    def _open_rows(self, allowed: np.ndarray | None) -> int:
+        return len(self.bundle.records) if allowed is None else int(allowed.sum())
+
+    def _nothing_allowed(self, text: str, note: str) -> References:
+        return References(text, self.bundle_id, (), f"{note} No photo passes the filters.".strip(), self._by())
+
+    def _deeper(self, query: np.ndarray, allowed: np.ndarray | None) -> Callable[[int], Ranking]:
+        def look(size: int) -> Ranking:
+            scores, rows = (found[0] for found in self.index.search(query[None], size, allowed))
+            return Ranking(rows, scores, np.full(len(rows), BY_LOOK, object))
+
+        return look
+
+    def _choose(
+        self, ranking: Ranking, look, open_rows: int, k: int, asking: Asking, level: Level | None
+    ) -> tuple[list[Chosen], float]:
+        """The answer, and the best score there was by look. Looks deeper while near-duplicates fill the candidates.
+        look(size): a ranking of about so many candidates of each kind."""
+        size = min(open_rows, 4 * asking.k + 16)
+        deepest = min(open_rows, DEEPEST * size)
+        bound = -math.inf if asking.min_score in (None, AUTO) else asking.min_score
+        while True:
+            passed = ranking.scores >= bound
+            if asking.min_score == AUTO and level is not None and level.score is not None:
+                passed &= (ranking.found != BY_LOOK) | (ranking.scores >= level.score)
+            rows, scores, found = (part[passed] for part in ranking)
+            vectors = np.asarray(self._vectors[rows], np.float32)
+            different = drop_near_duplicates(vectors, NEAR_DUPLICATE)
+            if len(different) >= k or not passed.all() or size >= deepest:
+                break
+            size = min(deepest, 4 * size)
+            ranking = look(size)
+        by_look = ranking.scores[ranking.found == BY_LOOK]
+        best = float(by_look.max()) if len(by_look) else -1.0
+        order: list[int] = []
+        for tier in (BY_NAME,), (BY_CAPTION, BY_LOOK):
+            mine = different[np.isin(found[different].astype(str), tier)]
+            if asking.diversity == 0:  # the ranking's own order, in which captions count as well as scores
+                order += mine[: k - len(order)].tolist()
+            else:
+                order += mine[mmr(scores[mine], vectors[mine], k - len(order), asking.diversity)].tolist()
+        order += np.setdiff1d(np.arange(len(rows)), different)[: k - len(order)].tolist()
+        return [Chosen(float(scores[at]), int(rows[at]), str(found[at])) for at in order], best
+
+    def _references(
+        self,
+        text: str,
+        chosen: list[Chosen],
+        best: float,
+        k: int,
+        asking: Asking,
+        level: Level | None,
+        notes: list[str],
+    ) -> References:
         items = []
-        for score, row in chosen:
-            record = self.bundle.records[row]
+        for each in chosen:
+            record = self.bundle.records[each.row]
             items.append(
                 Reference(
-                    record.id, score, record.caption, record.class_name, record.licence, record.author, record.source,
-                    record.file, record.width, record.height, self.bundle.image(record),
+                    record.id, each.score, record.caption, record.class_name, record.licence, record.author,
+                    record.source, record.file, record.width, record.height, self.bundle.image(record), found=each.found,
+                    object=each.object,
                 )
             )  # fmt: skip
-        if len(items) < k:
-            if min_score is not None and (not items or best >= min_score):
-                why = f"{len(items)} of {k}: no other photo scores {min_score} or more (the best has {best:.3f})."
+        bound = level.score if level is not None else None
+        doubtful = bound is not None and best < bound and all(item.found == BY_LOOK for item in items)
+        notes = list(filter(None, notes))
+        if doubtful and not items:
+            notes.append(f"Nothing here fits: the best photo scores {best:.2f}, and below {bound:.2f} it is doubtful.")
+        elif doubtful:
+            notes.append(
+                f"Doubtful: the best photo scores {best:.2f}, and a photo that fits scores {bound:.2f} or more."
+            )
+        elif len(items) < k:
+            if asking.min_score == AUTO and bound is not None and best < bound and asking.find_by != NAME:
+                why = f"no other photo is found by name or caption, or scores {bound:.2f} or more by look"
+                notes.append(f"{len(items)} of {k}: {why} (the best has {max(best, -1):.2f}).")
+            elif isinstance(asking.min_score, (int, float)) and (not items or best >= asking.min_score):
+                notes.append(
+                    f"{len(items)} of {k}: no other photo scores {asking.min_score} or more (the best has {best:.3f})."
+                )
+            elif asking.find_by == NAME:
+                notes.append(f"{len(items)} of {k}: nothing else here is called so.")
             else:
-                why = f"{len(items)} of {k}: there are no more photos to choose from."
-            note = f"{note} {why}".strip()
-        return References(text, self.bundle_id, tuple(items), note, self._by())
+                notes.append(f"{len(items)} of {k}: there are no more photos to choose from.")
+        return References(text, self.bundle_id, tuple(items), " ".join(notes), self._by(), doubtful, best, bound)
 
     def _by(self) -> str:
         """Which head ranked, where the library has heads to choose from."""
@@ -270,3 +468,40 @@ def unit_vectors(bundle: Bundle, head=None) -> np.ndarray:
         write_atomic(path, write)
         write_atomic(kept, verdicts.sha256(path).encode())
     return open_matrix(path, count, dim)
+
+
+def captions_to_ask(records) -> list[tuple[int, str]]:
+    """(row, caption) of evenly spread photos whose caption says more than their class, to measure a level with."""
+    rows = np.linspace(0, len(records) - 1, min(len(records), 4 * MOST_KNOWN)).astype(np.int64)
+    found = []
+    for row in np.unique(rows):
+        record = records[int(row)]
+        if record.caption and words(record.caption) != words(record.class_name):
+            found.append((int(row), record.caption))
+    return found
+
+
+def kept_level(bundle: Bundle, encoder: Encoder, key: str, measure: Callable[[], Level]) -> Level:
+    """The level in the bundle's cache for these vectors and this encoder; measured and kept where there is none."""
+    path = None if bundle.cache is None else bundle.cache / key / "level.json"
+    recipe = {"encoder": encoder.fingerprint, "bundle": bundle.id}
+    try:
+        content = json.loads(path.read_bytes()) if path else {}
+        if content.get("recipe") == recipe and (level := Level.from_json(content.get("level"))):
+            return level
+    except (OSError, ValueError, AttributeError):
+        pass
+    level = measure()
+    if path:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, {"recipe": recipe, "level": level.as_json()})
+        except OSError:
+            pass  # a read-only cache only costs another measurement
+    return level
+
+
+def _without_rows(allowed: np.ndarray | None, rows, count: int) -> np.ndarray:
+    left = np.ones(count, bool) if allowed is None else allowed.copy()
+    left[np.asarray(rows, np.int64)] = False
+    return left

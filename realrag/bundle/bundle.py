@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from ..doubt import Level
 from ..errors import BundleError
 from ..files import Verdicts, safe_join, sha256_bytes, sha256_file
 from ..photos.decode import decode
@@ -49,6 +50,7 @@ class Manifest:
     thumbnail_longest: int
     licences: dict[str, int]
     files: tuple[BundleFile, ...]
+    levels: Mapping[str, Level]  # vectors key -> the score below which a photo is doubtful, measured when it was built
 
     def of(self, role: str) -> list[BundleFile]:
         return [file for file in self.files if file.role == role]
@@ -152,7 +154,24 @@ def _check(content: dict, id: str) -> Manifest:
         need(found <= most and bool(found or role in ("thumbnails", "head", "encoder")), f"{found} files for {role!r}")
     heads = read_heads(content, [file for file in files if file.role == "head"])
     sizes = content["picture_longest"], content["thumbnail_longest"]
-    return Manifest(id, encoder, heads, content["count"], content["dim"], *sizes, licences, tuple(files))
+    return Manifest(
+        id,
+        encoder,
+        heads,
+        content["count"],
+        content["dim"],
+        *sizes,
+        licences,
+        tuple(files),
+        _levels(content.get("levels")),
+    )
+
+
+def _levels(content: object) -> dict[str, Level]:
+    """What an older version does not know and a newer one may have changed is measured again, not refused."""
+    entries = content.items() if isinstance(content, dict) and len(content) <= MAX_HEADS + 1 else ()
+    read = {key: Level.from_json(value) for key, value in entries if isinstance(key, str) and len(key) <= 64}
+    return {key: level for key, level in read.items() if level is not None}
 
 
 def open_matrix(path: Path, count: int, dim: int) -> np.memmap:
@@ -259,6 +278,10 @@ class Bundle:
     def encoder_folder(self) -> Path | None:
         """Where the bundle's own encoder weights lie, or None when it carries none."""
         return self.folder / ENCODER if self.manifest.of("encoder") else None
+
+    def other_names(self) -> list[tuple[int, str]]:
+        """(class code, name) of the other names that the bundle gives its classes, in any language."""
+        return []
 
     def head(self, name: str | None = AUTO):
         """The reflective head so called, as `Manifest.head` chooses; None is the plain encoder. BundleError where there

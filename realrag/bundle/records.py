@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +17,9 @@ from ..photos.captions import MAX_FIELD, spoken
 from ..validation import is_count, is_hex, strict_json
 
 MAX_LINE = 1 << 16
+_NO_WORD = re.compile(
+    r"[0-9a-fA-F]{8,}|\d{5,}|\b(?:IMG|DSC|DSCF|DSCN|PXL|MVIMG|GOPR|VID|P)[ _-]?\d+\b"
+)  # hashes, dates, IMG_0001
 _TEXTS = ("caption", "class", "licence", "author", "source", "file")
 _KEYS = {"id", "sha256", "width", "height", "picture", "thumbnail", *_TEXTS}
 
@@ -185,6 +190,18 @@ class RecordTable:
         with open(self._path, "rb") as file:
             for number, line in enumerate(file, 1):
                 yield parse_record(line.removesuffix(b"\n"), number)
+
+    def words_beside(self) -> Iterator[str]:
+        """The words that stand beside each photo, in row order: class, caption and file name, without what only a
+        camera or a program reads. The file was checked line by line when it was opened."""
+        with open(self._path, "rb") as file:
+            for line in file:
+                row = json.loads(line)
+                name, caption, file_name = row["class"], row["caption"], row["file"]
+                stem = file_name[file_name.rfind("/") + 1 :].rpartition(".")[0]
+                if not stem.isalpha():
+                    stem = _NO_WORD.sub(" ", stem)
+                yield f"{name} {caption} {stem}" if caption != name else f"{name} {stem}"
 
     @cached_property
     def _order(self) -> np.ndarray:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..prompts.words import words
 from .names import Named, NameTable
 from .postings import Hits, open_postings
 
@@ -52,6 +53,16 @@ class Lexicon:
                 groups.append([hit])
         ordered = [hit.codes for group in groups for hit in reversed(group)]
         return list(dict.fromkeys(ordered))
+
+    def mended(self, text: str) -> tuple[str, list[str]]:
+        """`text` with the typos in names put right, and a sentence for each."""
+        notes, at, parts = [], 0, []
+        for hit in self.names.find(text):
+            if "".join(words(hit.text)) != "".join(words(hit.meant)):
+                notes.append(f"Read {hit.text!r} as {hit.meant!r}.")
+                parts += [text[at : hit.start], hit.meant]
+                at = hit.end
+        return "".join([*parts, text[at:]]), notes
 
     def hits(self, text: str, allowed: np.ndarray | None = None) -> Hits:
         """The rows whose class, caption or file name share words with `text`."""

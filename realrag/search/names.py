@@ -29,13 +29,13 @@ _DETERMINER = frozenset(
 
 
 class Named(NamedTuple):
-    """A name found in a text: the classes so called, where it stands, and whether it is written exactly so."""
+    """A name found in a text: the classes so called, where it stands, and as which words it was read (a typo mended)."""
 
     codes: tuple[int, ...]
     start: int
     end: int
     text: str
-    exact: bool
+    meant: str
 
 
 class NameTable:
@@ -75,14 +75,14 @@ class NameTable:
             return []
         found = tokens(text)
         taken = [False] * len(found)
-        hits = self._whole(text, found, taken, exact=True)
+        hits = self._whole(text, found, taken)
         mended = self._mended(found, taken)
         if mended:
             changed = [Token(mended.get(at, token.word), token.start, token.end) for at, token in enumerate(found)]
-            hits += self._whole(text, changed, taken, exact=False)
+            hits += self._whole(text, changed, taken)
         return sorted(hits, key=lambda hit: hit.start)
 
-    def _whole(self, text: str, found: list[Token], taken: list[bool], exact: bool) -> list[Named]:
+    def _whole(self, text: str, found: list[Token], taken: list[bool]) -> list[Named]:
         hits = []
         for length in range(min(self._most_words, len(found)), 0, -1):
             for at in range(len(found) - length + 1):
@@ -92,10 +92,18 @@ class NameTable:
                 codes = self._codes([token.word for token in part])
                 if codes and not (length == 1 and (self._only_grammar(found, at) or self._only_color(text, found, at))):
                     taken[at : at + length] = [True] * length
-                    hits.append(Named(codes, part[0].start, part[-1].end, text[part[0].start : part[-1].end], exact))
+                    hits.append(
+                        Named(
+                            codes,
+                            part[0].start,
+                            part[-1].end,
+                            text[part[0].start : part[-1].end],
+                            " ".join(token.word for token in part),
+                        )
+                    )
         for at, token in enumerate(found):
             if not taken[at] and unspaced(token.word):
-                hits += self._inside_run(text, token, exact)
+                hits += self._inside_run(token)
         return hits
 
     def _codes(self, parts: list[str]) -> tuple[int, ...]:
@@ -120,7 +128,7 @@ class NameTable:
         after = found[at + 1]
         return text[found[at].end : after.start].isspace() and after.word not in function_words()
 
-    def _inside_run(self, text: str, token: Token, exact: bool) -> list[Named]:
+    def _inside_run(self, token: Token) -> list[Named]:
         """Names in a run of a script without spaces, longest first."""
         hits, run, free = [], token.word, [True] * len(token.word)
         for length in range(min(self._longest_run, len(run)), 0, -1):
@@ -129,7 +137,8 @@ class NameTable:
                 if codes and all(free[at : at + length]):
                     free[at : at + length] = [False] * length
                     start = token.start + at
-                    hits.append(Named(tuple(sorted(codes)), start, start + length, run[at : at + length], exact))
+                    name = run[at : at + length]
+                    hits.append(Named(tuple(sorted(codes)), start, start + length, name, name))
         return hits
 
     def _mended(self, found: list[Token], taken: list[bool]) -> dict[int, str]:
