@@ -352,8 +352,10 @@ class Retriever:
             mine = different[np.isin(found[different].astype(str), tier)]
             if asking.diversity == 0:  # the ranking's own order, in which captions count as well as scores
                 order += mine[: k - len(order)].tolist()
-            else:
-                order += mine[mmr(scores[mine], vectors[mine], k - len(order), asking.diversity)].tolist()
+            elif len(mine):
+                relevance = scores[mine].copy()
+                relevance[0] = relevance.max()  # the ranking's best stays the best
+                order += mine[mmr(relevance, vectors[mine], k - len(order), asking.diversity)].tolist()
         order += np.setdiff1d(np.arange(len(rows)), different)[: k - len(order)].tolist()
         return [Chosen(float(scores[at]), int(rows[at]), str(found[at])) for at in order], best
 

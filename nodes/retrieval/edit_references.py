@@ -47,6 +47,13 @@ class EditReferences(io.ComfyNode):
                     tooltip="Where in the new picture it counts; white is full. For all photos a batch of masks gives "
                     "each its own, in order of rank.",
                 ),
+                io.String.Input(
+                    "object",
+                    optional=True,
+                    default="",
+                    tooltip="Only the photos of this object, where the prompt names several: lemon. Ranks then count within "
+                    "it, so a mask can say where the lemon goes. Empty: the photos of all objects.",
+                ),
             ],
             outputs=[
                 ReferencesSocket.Output(display_name="references", tooltip="For Inject References."),
@@ -56,13 +63,23 @@ class EditReferences(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, references, rank: int, weight: float, start_percent: float, end_percent: float, negative: bool, mask=None
+        cls,
+        references,
+        rank: int,
+        weight: float,
+        start_percent: float,
+        end_percent: float,
+        negative: bool,
+        mask=None,
+        object: str = "",
     ) -> io.NodeOutput:
         if not references.items:  # nothing was found: the note of why travels on
             return io.NodeOutput(references, references.note or "There are no references.")
         if mask is not None and mask.ndim == 2:
             mask = mask[None]
-        edited = edit(references, rank, mask, weight=weight, start=start_percent, end=end_percent, negative=negative)
+        edited = edit(
+            references, rank, mask, object, weight=weight, start=start_percent, end=end_percent, negative=negative
+        )
         lines = [
             f"{number}. {item.settings.describe() or 'plain'}  {item.caption or item.id}"
             for number, item in enumerate(edited.items, 1)

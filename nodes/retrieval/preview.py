@@ -27,13 +27,18 @@ def labelled(references: References) -> list[Tensor]:
 
 def _over_strip(rank: int, item: Reference, width: int, height: int) -> Image.Image:
     size = max(12, width // 12)  # of the letters: four photos side by side in a node leave each about 100 pixels
-    picture = Image.new("RGB", (width, height + 3 * size), STRIP)
+    lines = [f"{rank}   {item.score:.3f}   {item.found}", name_of(item)] + [f"for: {item.object}"] * bool(item.object)
+    picture = Image.new("RGB", (width, height + (2 * len(lines) - 1) * size), STRIP)
     picture.paste(item.image, ((width - item.image.width) // 2, (height - item.image.height) // 2))
     font = ImageFont.load_default(size)
-    name = _shortened(item.class_name.replace("-", " ").replace("_", " ") or item.caption, font, width - size)
+    text = "\n".join(_shortened(line, font, width - size) for line in lines)
     place = (size // 2, height + size // 3)
-    ImageDraw.Draw(picture).multiline_text(place, f"{rank}   {item.score:.3f}\n{name}", INK, font, spacing=size // 5)
+    ImageDraw.Draw(picture).multiline_text(place, text, INK, font, spacing=size // 5)
     return picture
+
+
+def name_of(item: Reference) -> str:
+    return item.class_name.replace("-", " ").replace("_", " ") or item.caption
 
 
 def _shortened(name: str, font, width: int) -> str:

@@ -7,11 +7,15 @@ from comfy_api.latest import io, ui
 from PIL import Image
 from torch import Tensor
 
+from ...realrag.bundle.head_entries import AUTO
 from ...realrag.bundle.records import Filters
+from ...realrag.search.hybrid import BOTH, LOOK, NAME
 from ..compat import supported_keywords
 from ..sockets import ReferencesSocket, RetrieverSocket
 from .load_retriever import ManagedRetriever
 from .preview import labelled
+
+LEAVE_OUT, KEEP = "leave out", "keep"
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -54,8 +58,8 @@ class RetrieveRealReferences(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Leave out photos that fit less well than this. 0 keeps them all. "
-                    "Look at the scores under the photos to choose a value: they differ between libraries.",
+                    tooltip="Leave out photos that score less than this. 0 leaves the choice to the library's own measured "
+                    "score, see doubt. Scores differ between libraries: look at those under the photos.",
                 ),
                 io.Float.Input(
                     "diversity",
@@ -100,6 +104,31 @@ class RetrieveRealReferences(io.ComfyNode):
                     **rare,
                     tooltip="Never these photos, by their ids in the scores text, separated by commas.",
                 ),
+                io.String.Input(
+                    "look_for",
+                    optional=True,
+                    multiline=True,
+                    default="",
+                    placeholder="look for (empty: the prompt)",
+                    tooltip="What to look for, where that is not the whole prompt: just the subject, one object a line. "
+                    'Empty: the prompt, without weights, tags and quality words. "without bananas" leaves those out.',
+                ),
+                io.Combo.Input(
+                    "find_by",
+                    options=[BOTH, NAME, LOOK],
+                    default=BOTH,
+                    optional=True,
+                    tooltip="both: photos of a class that the prompt names come first, then those that fit by caption and by "
+                    "look. name: names and captions only. look: only how the photos look, as older versions did.",
+                ),
+                io.Combo.Input(
+                    "doubt",
+                    options=[LEAVE_OUT, KEEP],
+                    default=LEAVE_OUT,
+                    optional=True,
+                    tooltip="What to do with photos that fit no better than unrelated things would: the library has a score "
+                    "measured for that. It counts while min_score is 0 and for photos found by look alone.",
+                ),
             ],
             outputs=[
                 ReferencesSocket.Output(
@@ -111,7 +140,8 @@ class RetrieveRealReferences(io.ComfyNode):
                     tooltip="The photos as one batch, with grey borders to a common size, for any other node.",
                 ),
                 io.String.Output(
-                    display_name="scores", tooltip="Rank, score, id and caption of each photo, one a line."
+                    display_name="scores",
+                    tooltip="Rank, score, id and caption of each photo, and how it was found; then what there is to say.",
                 ),
                 io.String.Output(
                     display_name="credits",
@@ -137,12 +167,16 @@ class RetrieveRealReferences(io.ComfyNode):
         licence_filter: str = "",
         include_ids: str = "",
         exclude_ids: str = "",
+        look_for: str = "",
+        find_by: str = BOTH,
+        doubt: str = LEAVE_OUT,
     ) -> io.NodeOutput:
         references = retriever.search(
-            prompt,
+            look_for if look_for.strip() else prompt,
             image=None if image is None else to_pil(image),
             k=top_k,
-            min_score=min_score or None,
+            min_score=min_score or (AUTO if doubt == LEAVE_OUT else None),
+            find_by=find_by,
             diversity=diversity,
             filters=Filters(words(class_filter), words(licence_filter), words(include_ids), words(exclude_ids)),
         )

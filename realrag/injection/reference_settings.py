@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from ..errors import QueryError
+from ..prompts.words import words
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,19 @@ class ReferenceSettings:
         return ", ".join(parts)
 
 
-def edit(references, rank: int, masks: Tensor | None = None, **changes):
+def edit(references, rank: int, masks: Tensor | None = None, object: str = "", **changes):
     """The references with the settings of one (rank 1 is the best) or of all (rank 0) changed; others stay.
+
+    object: the object of the prompt that they were found for, as far as to tell it from the others; ranks then count
+    within it. Empty: all objects.
 
     masks: (M, H, W). One mask is for each edited reference; several go to the edited references in order of rank.
     """
-    count = len(references.items)
+    places = _of_object(references.items, object)
+    count = len(places)
     if not 0 <= rank <= count:
         raise QueryError(f"There is no reference of rank {rank}: there are {count}. Use 1 to {count}, or 0 for all.")
-    edited = range(count) if rank == 0 else [rank - 1]
+    edited = places if rank == 0 else [places[rank - 1]]
     if masks is not None and len(masks) not in (1, len(edited)):
         raise QueryError(
             f"{len(masks)} masks for {len(edited)} references: give one mask for all, or one for each in order of rank."
@@ -59,6 +64,18 @@ def edit(references, rank: int, masks: Tensor | None = None, **changes):
         own = {} if masks is None else {"mask": masks[number if len(masks) > 1 else 0].detach().float().cpu()}
         items[i] = replace(items[i], settings=replace(items[i].settings, **changes, **own))
     return replace(references, items=tuple(items))
+
+
+def _of_object(items: Sequence, object: str) -> list[int]:
+    """The places of the references whose object holds all words of `object`."""
+    wanted = set(words(object))
+    if not wanted:
+        return list(range(len(items)))
+    places = [i for i, item in enumerate(items) if wanted <= set(words(item.object))]
+    if not places:
+        there = ", ".join(dict.fromkeys(repr(item.object) for item in items if item.object)) or "none has a label"
+        raise QueryError(f"No reference was found for the object {object!r}. Objects here: {there}.")
+    return places
 
 
 def score_weights(scores: Sequence[float], temperature: float) -> list[float]:

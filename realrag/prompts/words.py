@@ -26,7 +26,7 @@ _POSSESSIVE = re.compile("[\u2019'`]s\\b", re.IGNORECASE)
 _SEPARATORS = str.maketrans({char: " " for char in "\t\r\n!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"})
 _IRREGULAR = {"men": "man", "women": "woman", "children": "child", "feet": "foot", "teeth": "tooth", "geese": "goose", "mice": "mouse", "people": "person", "oxen": "ox", "dice": "die"}  # fmt: skip
 # Words that are another word without their "s": "short hair" does not name the class "shorts".
-_PLURAL_ONLY = frozenset("shorts pants glasses jeans tights trousers goggles scissors arms news pajamas clothes goods woods lens iris".split())  # fmt: skip
+_PLURAL_ONLY = frozenset("shorts pants glasses jeans tights trousers goggles scissors arms news pajamas clothes goods woods".split())  # fmt: skip
 _REGULAR = {single: plural for plural, single in _IRREGULAR.items()}
 
 

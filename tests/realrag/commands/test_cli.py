@@ -40,7 +40,7 @@ def test_search_finds_itself_by_picture_and_prints_the_agreed_fields(photos, bun
     assert main(["search", str(bundle), "", "--image", str(photos / "red" / "0.jpg"), "-k", "2", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [set(row) for row in rows] == 2 * [
-        {"id", "score", "caption", "class", "licence", "author", "source", "file"}
+        {"id", "score", "caption", "class", "licence", "author", "source", "file", "found", "object", "doubtful"}
     ]
     assert rows[0]["file"] == "red/0.jpg" and rows[0]["score"] > 0.99 and rows[0]["licence"] == "CC0-1.0"
 

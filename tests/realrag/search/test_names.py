@@ -1,0 +1,92 @@
+"""Which classes a text names, as people write names."""
+
+import pytest
+
+from realrag.search.names import NameTable
+
+CLASSES = [
+    "Granny-Smith", "Lemon", "can", "Salt and pepper", "001.Black_footed_Albatross", "garlic", "Berry", "t-shirt", "Bus",
+    "Iris", "shorts", "Orange", "Crème Fraîche", "Jaguar (animal)", "tench, Tinca tinca", "glass", "1994 Audi 100",
+]  # fmt: skip
+TABLE = NameTable(CLASSES, [(5, "Knoblauch"), (5, "大蒜"), (5, "ニンニク"), (1, "citron"), (12, "サワークリーム")])
+
+
+def named(text):
+    return [CLASSES[code] for hit in TABLE.find(text) for code in hit.codes]
+
+
+@pytest.mark.parametrize(
+    "text, classes",
+    [
+        ("a Granny Smith apple", ["Granny-Smith"]),
+        ("GRANNY_SMITH", ["Granny-Smith"]),
+        ("GrannySmith", ["Granny-Smith"]),
+        ("two grannysmiths", ["Granny-Smith"]),
+        ("some berries in a bowl", ["Berry"]),
+        ("tshirts and buses", ["t-shirt", "Bus"]),
+        ("a T shirt", ["t-shirt"]),
+        ("irises", ["Iris"]),
+        ("creme fraiche", ["Crème Fraîche"]),
+        ("CRÈME-FRAÎCHE", ["Crème Fraîche"]),
+        ("a black-footed albatross at sea", ["001.Black_footed_Albatross"]),
+        ("a jaguar in the jungle", ["Jaguar (animal)"]),
+        ("Tinca tinca", ["tench, Tinca tinca"]),
+        ("a tench", ["tench, Tinca tinca"]),
+        ("a 1994 Audi 100 in the rain", ["1994 Audi 100"]),
+        ("salt and pepper, lemon", ["Salt and pepper", "Lemon"]),
+        ("lemon lemon", ["Lemon", "Lemon"]),
+        ("the farmer's garlic", ["garlic"]),
+        # other languages, and scripts without spaces
+        ("Knoblauch auf dem Tisch", ["garlic"]),
+        ("un citron", ["Lemon"]),
+        ("一个大蒜在桌子上", ["garlic"]),
+        ("ニンニクの写真", ["garlic"]),
+        ("サワークリームとニンニク", ["Crème Fraîche", "garlic"]),
+        # one typo in a long word, none in a short one
+        ("a gerlic bulb", ["garlic"]),
+        ("granny smiht", []),
+        ("garlicc", ["garlic"]),
+        ("grlic", []),  # five letters
+        ("albatros", []),  # a part of a name is no name
+        ("black footed albatros", ["001.Black_footed_Albatross"]),
+    ],
+)
+def test_a_class_is_named_however_it_is_written(text, classes):
+    assert named(text) == classes
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "an american flag", "you can see it", "a lemonade", "a woman with short hair", "an orange cat", "orange walls",
+        "a bust of marble", "buster", "the german shepherd", "planets", "", ".", "  ", "日本語", "canyon", "a garland",
+    ],
+)  # fmt: skip
+def test_what_only_resembles_a_name_names_nothing(text):
+    assert named(text) == []
+
+
+def test_a_class_called_by_a_word_of_grammar_counts_after_an_article_or_alone():
+    assert named("a can of soup") == named("the can") == named("can") == ["can"]
+
+
+def test_a_color_that_is_a_thing_counts_where_no_noun_follows():
+    assert named("an orange") == named("an orange on a table") == named("orange, sliced") == ["Orange"]
+
+
+def test_names_do_not_lie_inside_each_other():
+    table = NameTable(["pepper", "bell pepper", "red bell pepper"])
+    assert [hit.codes for hit in table.find("a red bell pepper, a bell pepper and pepper")] == [(2,), (1,), (0,)]
+
+
+def test_two_classes_of_one_name_are_both_named():
+    assert NameTable(["Jaguar", "jaguar"]).find("a jaguar")[0].codes == (0, 1)
+
+
+def test_marks_that_make_another_letter_stay():
+    table = NameTable(["がく", "かく"])
+    assert [hit.codes for hit in table.find("がく")] == [(0,)]
+
+
+def test_no_names_name_nothing():
+    assert NameTable(["", ""]).find("anything") == [] and NameTable([]).find("") == []
