@@ -122,7 +122,7 @@ def measured(known: np.ndarray, unknown: np.ndarray) -> Level:
         rejected += int((inside[0] < level).sum())
         accepted += int((inside[1] >= level).sum())
     accepts, rejects = round(accepted / len(unknown), 4), round(rejected / len(known), 4)
-    return Level(round(score, 6), accepts, rejects, tells, len(known), len(unknown))
+    return Level(round(score, 3), accepts, rejects, tells, len(known), len(unknown))
 
 
 def measure_level(

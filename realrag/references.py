@@ -61,6 +61,10 @@ class References:
     def __len__(self) -> int:
         return len(self.items)
 
+    def doubts(self, item: Reference) -> bool:
+        """Whether this photo was found by look alone and scores below the library's level."""
+        return self.level is not None and item.found == "by look" and item.score < self.level
+
     def images(self) -> list[Tensor]:
         """Each picture at its own size: (H, W, 3) float32 in 0..1."""
         return [torch.from_numpy(np.array(item.image, dtype=np.uint8)).float() / 255 for item in self.items]
@@ -106,8 +110,7 @@ class References:
                 "file": item.file,
                 "found": item.found,
                 "object": item.object,
-                "doubtful": self.doubtful
-                or bool(self.level is not None and item.found == "by look" and item.score < self.level),
+                "doubtful": self.doubts(item),
             }
             for item in self.items
         ]

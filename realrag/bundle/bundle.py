@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,9 @@ import numpy as np
 from ..doubt import Level
 from ..errors import BundleError
 from ..files import Verdicts, safe_join, sha256_bytes, sha256_file
+from ..photos.captions import clean, spoken
 from ..photos.decode import decode
+from ..photos.other_names import MAX_NAME, OtherName
 from ..validation import is_count, is_hex, strict_json
 from .head_entries import AUTO, MAX_HEADS, PLAIN, BundleFile, BundleHead, read_heads
 from .records import Record, RecordTable
@@ -24,6 +26,7 @@ MAX_MANIFEST = 1 << 20
 MAX_HEADER = 1 << 20
 MAX_FILES = 10_000
 MAX_DIM = 16_384
+MAX_NAMES = 50_000
 # role -> (how many files it may have, the suffixes they may have)
 ROLES = {
     "embeddings": (1, (".safetensors",)),
@@ -50,6 +53,7 @@ class Manifest:
     thumbnail_longest: int
     licences: dict[str, int]
     files: tuple[BundleFile, ...]
+    names: tuple[OtherName, ...]  # what classes are also called, in any language
     levels: Mapping[str, Level]  # vectors key -> the score below which a photo is doubtful, measured when it was built
 
     def of(self, role: str) -> list[BundleFile]:
@@ -163,8 +167,31 @@ def _check(content: dict, id: str) -> Manifest:
         *sizes,
         licences,
         tuple(files),
+        _names(content.get("names")),
         _levels(content.get("levels")),
     )
+
+
+def optional_content(names: Sequence[OtherName], levels: Mapping[str, Level]) -> dict:
+    """The keys of manifest.json that a version before them passes over."""
+    found: dict = {"names": [list(name) for name in names]} if names else {}
+    return {**found, "levels": {key: level.as_json() for key, level in levels.items()}} if levels else found
+
+
+def _names(content: object) -> tuple[OtherName, ...]:
+    """Of `names` in manifest.json: [[class, language, name], ...]. ValueError where it is anything else."""
+    entries = [] if content is None else content
+    if not isinstance(entries, list) or len(entries) > MAX_NAMES:
+        raise ValueError("names")
+    for entry in entries:
+        right = isinstance(entry, list) and len(entry) == 3 and all(isinstance(text, str) for text in entry)
+        if (
+            not right
+            or any(len(text) > MAX_NAME or clean(text) != text for text in entry)
+            or not (entry[0] and entry[2])
+        ):
+            raise ValueError(f"the name {str(entry)[:80]}")
+    return tuple(OtherName(*entry) for entry in entries)
 
 
 def _levels(content: object) -> dict[str, Level]:
@@ -172,6 +199,11 @@ def _levels(content: object) -> dict[str, Level]:
     entries = content.items() if isinstance(content, dict) and len(content) <= MAX_HEADS + 1 else ()
     read = {key: Level.from_json(value) for key, value in entries if isinstance(key, str) and len(key) <= 64}
     return {key: level for key, level in read.items() if level is not None}
+
+
+def class_key(name: str) -> str:
+    """Equal for two spellings of one class: without case, "-" and "_" as spaces."""
+    return spoken(name).casefold()
 
 
 def open_matrix(path: Path, count: int, dim: int) -> np.memmap:
@@ -281,7 +313,10 @@ class Bundle:
 
     def other_names(self) -> list[tuple[int, str]]:
         """(class code, name) of the other names that the bundle gives its classes, in any language."""
-        return []
+        codes = {class_key(name): code for code, name in enumerate(self.records.classes)}
+        return [
+            (codes[key], other.name) for other in self.manifest.names if (key := class_key(other.class_name)) in codes
+        ]
 
     def head(self, name: str | None = AUTO):
         """The reflective head so called, as `Manifest.head` chooses; None is the plain encoder. BundleError where there

@@ -10,7 +10,7 @@ from ..encoders.reflective_head import load_head
 from ..errors import BundleError
 from ..files import sha256_bytes, sweep_temporaries, write_atomic
 from ..locks import FolderLock
-from .bundle import MANIFEST, Bundle, Manifest, manifest_bytes, read_manifest
+from .bundle import MANIFEST, Bundle, Manifest, manifest_bytes, optional_content, read_manifest
 from .head_entries import MAX_HEADS, NAMING, BundleFile, BundleHead, heads_content, is_head_name, own_name
 
 WORK = ".building"  # where a builder keeps its lock and what is not finished
@@ -51,6 +51,7 @@ def change_heads(folder: Path, add: Mapping[str, Path], remove: Sequence[str] = 
         files = sorted([file for file in old.files if file.role != "head"] + [head.file for head in heads], key=_path)
         kept = ("encoder", "count", "dim", "picture_longest", "thumbnail_longest", "licences")
         content = {**{key: getattr(old, key) for key in kept}, **heads_content(heads), "files": [*map(vars, files)]}
+        content |= optional_content(old.names, old.levels)  # a new head's level is measured when it is first asked
         write_atomic(folder / MANIFEST, manifest_bytes(content))
         for path in set(folder.glob("head-*.safetensors")) - {folder / file.path for file in files}:
             path.unlink()

@@ -12,6 +12,7 @@ from .. import DEFAULT_ENCODER, __version__
 from ..bundle.head_entries import AUTO
 from ..errors import BusyError, RealRAGError, TooManyError
 from ..photos.captions import Credit
+from ..search.hybrid import BOTH, LOOK, NAME
 from . import bundles
 from .bundles import bar
 
@@ -51,6 +52,7 @@ def index(args) -> int:
     options = IndexOptions(
         mode="add" if args.add else "remove" if args.remove else "sync",
         captions=args.captions,
+        names=args.names,
         default=Credit(author=args.author, licence=args.licence, source=args.source),
         sizes=Sizes(picture=args.picture_size) if args.picture_size else None,
         head=Path(args.head[0]) if nameless else heads_by_name(args.head, encoder.dim),
@@ -71,12 +73,37 @@ def index(args) -> int:
     _print_report(args, report)
     if not args.json:
         print(f"{args.out}: {report.total} photos, encoder {encoder.name}, bundle {report.bundle_id[:12]}")
+        print(what_to_ask(report))
     return OK
+
+
+def what_to_ask(report) -> str:
+    """What the library can be asked, in a few sentences."""
+    lines = [
+        f"Ask it by name for its {report.classes} classes"
+        + (f" and {report.names} other names." if report.names else ".")
+    ]
+    if not report.classes:
+        lines = ["No photo has a class: put each class into a sub-folder, or name it in a table, to ask by name."]
+    if report.unmatched_names:
+        lines.append(f"{report.unmatched_names} rows of the table of names are about classes that are not here.")
+    lines.append(
+        "Photos have captions to ask for." if report.captions else "No caption says more than a class or file name."
+    )
+    if report.level:
+        lines.append(report.level.sentence())
+        if report.level.score is not None and not report.level.tells:
+            lines.append(
+                "Names are found all the same. By look, ask with a picture, or index with another encoder, such as "
+                "--encoder ViT-L-14:openai."
+            )
+    return " ".join(lines)
 
 
 def _print_report(args, report) -> None:
     if args.json:
-        facts = {**vars(report), "rejected": [vars(item) for item in report.rejected]}
+        level = report.level.as_json() if report.level else None
+        facts = {**vars(report), "rejected": [vars(item) for item in report.rejected], "level": level}
         print(json.dumps(facts, ensure_ascii=False))
         return
     for item in report.rejected:
@@ -89,6 +116,10 @@ def _print_report(args, report) -> None:
         print(f"{report.kept} photos stay as they were: their files are there, but cannot be used now.")
 
 
+def _min_score(text: str) -> float | str:
+    return text if text == AUTO else float(text)
+
+
 def search(args) -> int:
     from ..bundle.records import Filters
     from ..photos.decode import decode, read_bytes
@@ -96,13 +127,20 @@ def search(args) -> int:
     image = decode(read_bytes(args.image), args.image.name) if args.image else None
     filters = Filters(tuple(args.classes), tuple(args.licences), tuple(args.ids), tuple(args.without))
     answer = _retriever(args).search(
-        args.text, image=image, k=args.k, min_score=args.min_score, diversity=args.diversity, filters=filters
+        args.text,
+        image=image,
+        k=args.k,
+        min_score=args.min_score,
+        diversity=args.diversity,
+        filters=filters,
+        find_by=args.find_by,
     )
     if args.json:
         print(json.dumps(answer.as_json(), ensure_ascii=False))
     else:
         for rank, item in enumerate(answer.items, 1):
-            print(f"{rank:3d}. {item.score:.3f}  {item.id}  {item.credit()}  [{item.file}]")
+            how = item.found + (", doubtful" if answer.doubts(item) else "")
+            print(f"{rank:3d}. {item.score:.3f}  {item.id}  {item.credit()}  [{item.file}]  ({how})")
         for words in filter(None, (answer.note, answer.ranked_by)):
             print(words)
     return OK
@@ -215,6 +253,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--captions", type=Path, help="CSV or JSONL with a column `file`, and caption, class, author, licence, source"
     )
+    one.add_argument(
+        "--names", type=Path, help="CSV with the columns class, language, name: what classes are also called"
+    )
     group = one.add_mutually_exclusive_group()
     group.add_argument("--add", action="store_true", help="keep photos of the bundle that are not in this folder")
     group.add_argument("--remove", action="store_true", help="take the photos in this folder out of the bundle")
@@ -253,7 +294,18 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--head", default=AUTO, metavar="NAME", help="a head of the bundle; auto: its first; none: the plain encoder"
     )
-    one.add_argument("--min-score", type=float, help="leave out photos below this cosine")
+    one.add_argument(
+        "--min-score",
+        type=_min_score,
+        metavar="SCORE",
+        help="leave out photos below this cosine; auto: below the library's level",
+    )
+    one.add_argument(
+        "--find-by",
+        choices=(BOTH, NAME, LOOK),
+        default=BOTH,
+        help="names and captions, how photos look, or both (default)",
+    )
     one.add_argument("--diversity", type=float, default=0.0, help="0 best matches .. 1 most different")
     one.add_argument("--class", dest="classes", action="append", default=[], help="only this class (repeat for more)")
     one.add_argument(

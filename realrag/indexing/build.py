@@ -10,20 +10,23 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..bundle.bundle import ENCODER, MANIFEST, Bundle, manifest_bytes
+from ..bundle.bundle import ENCODER, MANIFEST, Bundle, class_key, manifest_bytes, optional_content
 from ..bundle.edit_heads import WORK, heads_to_be
-from ..bundle.head_entries import heads_content
-from ..bundle.records import Record, record_id
+from ..bundle.head_entries import PLAIN, heads_content
+from ..bundle.records import Record, RecordTable, record_id
 from ..encoders.base import Encoder
 from ..errors import BundleError, EncoderError, RealRAGError, TooManyError
 from ..files import fsync_folder, sha256_file, sweep_temporaries, write_atomic
+from ..photos.other_names import find_names, read_names
 from ..photos.scan import Candidate, Library, Progress, Rejected, scan
+from ..retriever import captions_to_ask
 from .bundle_files import write_rows
+from .levels import measure_levels
 from .options import IndexOptions, Report
 from .shards import Item, Sizes, encode_all, read_shard, shard_parts, shard_words, suited
 from .workers import check_rank, rank_lock, sweep_locks, wait_for_others
@@ -102,7 +105,7 @@ def _build_locked(
     report.total = len(wanted)
     items = _items(wanted, known, source, shards)
     files, licences = write_rows(out, items, len(wanted), encoder.dim)
-    report.bundle_id = _finish(out, files, licences, old, encoder, sizes, options)
+    report.bundle_id = _finish(photos, out, files, licences, old, encoder, sizes, options, report)
     _clean(out)
     return report
 
@@ -257,7 +260,20 @@ def _items(wanted, known: dict, source: Bundle | None, shards: list[Path]) -> It
         yield record, open_items[sha]
 
 
+def _names(photos: Path, classes: Sequence[str], old: Bundle | None, options: IndexOptions, report: Report):
+    """The other names of the classes that the bundle has: the table's, and with "add" and "remove" those it had."""
+    table = options.names or find_names(photos)
+    read = read_names(table) if table else []
+    before = old.manifest.names if old and (options.mode != "sync" or not table) else ()
+    here = {class_key(name) for name in classes if name}
+    names = [name for name in dict.fromkeys([*before, *read]) if class_key(name.class_name) in here]
+    report.names = len(names)
+    report.unmatched_names = sum(class_key(name.class_name) not in here for name in read)
+    return names
+
+
 def _finish(
+    photos: Path,
     out: Path,
     files: list[dict],
     licences: dict,
@@ -265,10 +281,20 @@ def _finish(
     encoder: Encoder,
     sizes: Sizes,
     options: IndexOptions,
+    report: Report,
 ) -> str:
-    """Write heads, encoder and, last, the manifest; returns the bundle's id."""
+    """Write heads, encoder and, last, the manifest; returns the bundle's id. Puts into `report` what it can be asked."""
     described = encoder.describe()
     heads = heads_to_be(out, old.manifest if old else None, options.head, described)
+    count = sum(licences.values())
+    records = RecordTable(out / next(file["path"] for file in files if file["role"] == "records"), count)
+    names = _names(photos, records.classes, old, options, report)
+    codes = {class_key(name): code for code, name in enumerate(records.classes)}
+    others = [(codes[class_key(name.class_name)], name.name) for name in names]
+    levels = measure_levels(out, files, encoder, heads, others, count)
+    report.classes = sum(map(bool, records.classes))
+    report.captions = len(captions_to_ask(records))
+    report.level = levels.get(PLAIN)
     files = [*files, *(vars(each.file) for each in heads)]
     carried = [file for file in old.manifest.files if file.role == "encoder"] if old else []
     if (options.with_encoder or not encoder.portable) and not carried:
@@ -278,7 +304,8 @@ def _finish(
     content = {
         "encoder": described,
         **heads_content(heads),
-        "count": sum(licences.values()),
+        **optional_content(names, levels),
+        "count": count,
         "dim": encoder.dim,
         "picture_longest": sizes.picture,
         "thumbnail_longest": sizes.thumbnail,

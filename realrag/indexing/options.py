@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ..doubt import Level
 from ..photos.captions import Credit
 from ..photos.scan import Rejected
 from .shards import Sizes
@@ -18,7 +19,7 @@ class IndexOptions:
 
     mode: "sync" (the bundle shall hold what the folder holds), "add" (and keep the rest) or "remove" (take these photos
         out).
-    captions: a table of captions and credits. default: the credit of photos that have none.
+    captions: a table of captions and credits. names: one of other names of the classes. default: the credit of photos that have none.
     head: a head's file, which takes the place of the only one there was; or files by name, added or in the place of
         those of the same name.
     reuse: another bundle whose vectors and pictures a new one takes over, where the encoder has the same image tower.
@@ -27,6 +28,7 @@ class IndexOptions:
     mode: Literal["sync", "add", "remove"] = "sync"  # what most people mean by running the command again
     captions: Path | None = None  # a table in the photo folder is found by its name
     default: Credit = Credit()
+    names: Path | None = None  # a table of other names of classes; names.csv in the photo folder is found by its name
     sizes: Sizes | None = None  # those of the bundle that is there, else the defaults of Sizes
     head: Path | Mapping[str, Path] | None = None
     reuse: Path | None = None
@@ -53,4 +55,9 @@ class Report:
     total: int = 0  # photos in the bundle afterwards
     removed: int = 0
     kept: int = 0  # photos of the bundle that stay because their files are there but cannot be used now
+    classes: int = 0  # that have a name
+    captions: int = 0  # that say more than the class, in a sample of the photos
+    names: int = 0  # other names of classes
+    unmatched_names: int = 0  # rows of the table that name no class of the bundle
+    level: Level | None = None  # of the plain encoder
     bundle_id: str = ""  # empty where another process writes the bundle
