@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -24,6 +24,14 @@ BLOCK = 4096
 TELLS = 0.5  # false accepts + false rejects above which a score says next to nothing
 ACCEPTED = 0.05  # share of unknown phrases that then pass the level
 TEMPLATE = "a photo of a {}"
+
+
+class Rows(Protocol):
+    """(N, D) unit vectors, asked for by row numbers: an array, mapped or not, or what makes them when asked."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -127,7 +135,7 @@ def measured(known: np.ndarray, unknown: np.ndarray) -> Level:
 
 def measure_level(
     encode: Callable[[list[str]], np.ndarray],
-    vectors: np.ndarray,
+    vectors: Rows,
     classes: Sequence[str],
     class_codes: np.ndarray,
     captions: Sequence[tuple[int, str]],

@@ -49,7 +49,7 @@ def measure_levels(
     lexicon = Lexicon(records.classes, records.class_codes, records.words_beside, "", None, names)
     found = {}
     for entry in (None, *heads):
-        head = entry and load_head(out / entry.file.path, encoder.dim, encoder.fingerprint)
+        head = load_head(out / entry.file.path, encoder.dim, encoder.fingerprint) if entry else None
         found[vectors_key(head)] = measure_level(
             lambda texts: unit_rows(encoder.encode_texts(texts).numpy()), HeadVectors(embeddings, head), records.classes,
             records.class_codes, captions_to_ask(records), lexicon.knows,
