@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from realrag.adapters.hooks import Base, Steered
 from realrag.files import write_atomic
 from realrag.miniature.painting import paint
 
+from ..miniature.sheet import tile
 from .cache import Cached
 from .inputs import MiniatureInputs
 from .pairs import Drawing
@@ -48,9 +48,7 @@ def columns(
 
 
 def save_sheet(path: Path, pictures: list[Tensor]) -> None:
-    rows = torch.stack(pictures, 1)  # (B, columns, 3, S, S)
-    whole = torch.cat([torch.cat(tuple(row), 2) for row in rows], 1)
-    image = Image.fromarray((whole.permute(1, 2, 0) * 255).round().byte().numpy())
+    image = tile(torch.stack(pictures, 1).flatten(0, 1), len(pictures))
     write_atomic(path, lambda file: image.save(file, "PNG"))
 
 

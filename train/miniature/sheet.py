@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from realrag.contact_sheet import tiled
 from realrag.files import write_atomic
 from realrag.miniature.autoencoder import Autoencoder
 from realrag.miniature.sampling import LATENT, sample
@@ -47,10 +47,8 @@ ROWS_EACH = 2  # pictures of a prompt, one above the other
 
 def tile(pictures: Tensor, columns: int) -> Image.Image:
     """(N, 3, S, S) in 0..1, row by row; what is missing in the last row is white."""
-    missing = -len(pictures) % columns
-    pictures = torch.cat([pictures, pictures.new_ones(missing, *pictures.shape[1:])])
-    rows = [torch.cat(list(row), dim=2) for row in pictures.split(columns)]
-    return Image.fromarray((torch.cat(rows, dim=1) * 255).round().byte().permute(1, 2, 0).numpy().astype(np.uint8))
+    pixels = (pictures * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+    return tiled([Image.fromarray(each) for each in pixels], columns)
 
 
 @torch.no_grad()

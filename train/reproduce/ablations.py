@@ -3,20 +3,20 @@ docs/registration.md: one seed of one arm, U1 alone, one judge. They describe; t
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from realrag.bundle.bundle import Bundle
 from realrag.encoders.reflective_head import ReflectiveHead, load_head
 from realrag.files import write_atomic, write_json
 from realrag.interval_text import with_interval
 
-from ..charts import beside, ranges
+from ..charts import NoCharts, chart, intervals
 from ..contrastive.fit import Keeping, fit_file
 from ..contrastive.mine import mine_file
 from ..dataset import photo_classes
@@ -104,9 +104,11 @@ class Ablations(Reproduction):
                   "rows": rows}  # fmt: skip
         write_json(self.home / RESULTS, report)
         write_atomic(self.home / "ablations.md", table(report).encode())
-        buffer = io.BytesIO()
-        curves(report["rows"]).save(buffer, "PNG", optimize=True)
-        write_atomic(self.home / "curves.png", buffer.getvalue())
+        try:
+            picture = curves(report["rows"])
+            write_atomic(self.home / "curves.png", lambda file: picture.save(file, "PNG", optimize=True))
+        except NoCharts as error:
+            self.say(f"{self.home / 'curves.png'} was not drawn. {error}")
         return report
 
     def references(self, each: Ablation, library: Bundle, prompts: Sequence) -> dict[str, tuple[str, ...]]:
@@ -182,18 +184,18 @@ def told(row: dict) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def curves(rows: Sequence[dict]):
-    """U1 accuracy and its interval over the values of each knob that has several, side by side."""
+def curves(rows: Sequence[dict]) -> Image.Image:
+    """U1 accuracy with its interval over the values of each knob that has several, side by side."""
     knobs: dict[str, list[dict]] = {}
     for row in rows:
         knobs.setdefault(row["knob"], []).append(row)
     base = next(row for row in rows if row["value"] == "registered")
-    shown = [
-        ranges([(row["value"], row["accuracy"]) for row in each], f"{knob} ({each[0]['arm']})", base["accuracy"][0])
-        for knob, each in knobs.items()
-        if len(each) > 1
-    ]
-    return beside(shown, 3)
+    panels = []
+    for knob, each in knobs.items():
+        if len(each) > 1:
+            points, title = [(row["value"], row["accuracy"]) for row in each], f"{knob} ({each[0]['arm']})"
+            panels.append(lambda axes, p=points, t=title: intervals(axes, p, t, base["accuracy"][0]))
+    return chart(panels, 3, (320, 240))
 
 
 def table(report: dict) -> str:

@@ -22,7 +22,7 @@ from ..contrastive.utility import candidates, measure_utility
 from ..dataset import Prompt, load_material, read_prompts
 from ..judge.histograms import GradientEncoder
 from ..judge.inputs import Judged, aligned, judge, refuse_shared
-from ..judge.page import contact_sheet, prompts_of, spread, write_page
+from ..judge.page import arms_sheet, prompts_of, spread, write_page
 from ..judge.table import table as judge_table
 from ..loop.stages import Say, Staged
 from ..pictures.arms import Picture, class_key, read_arm
@@ -210,7 +210,7 @@ class Reproduction(Staged):
             self.say(judge_table({**reports[name], "differences": {}}))
         write_page(self.folder / "judged" / "judge.html", reports, even, real)
         unseen = [p for p in prompts_of(even) if p in self.prompts_of_split(endpoints.SPLIT)]
-        sheet = contact_sheet({arm: even[arm] for arm in ordered(even)}, real, spread(unseen, SHOWN), CELL, named=True)
+        sheet = arms_sheet({arm: even[arm] for arm in ordered(even)}, real, spread(unseen, SHOWN), CELL, titles=True)
         write_atomic(self.folder / "judged" / SHEET, encode_jpeg(sheet))
 
     def report(self) -> None:

@@ -1,24 +1,26 @@
-"""A few classes' photos and prompts in the plane of their main variance, before a head and after it."""
+"""Photos and prompts of a few classes in the plane of their largest variance, before a head and after it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from PIL import Image
 
 from realrag.encoders.reflective_head import ReflectiveHead
 
-from ..charts import beside, scatter
+from ..charts import chart, scatter
 from ..contrastive.tuned_encoder import TunedVectors
 from ..dataset import Prompt
 from .evaluate import Questions, head_vectors
 
 SHOWN_CLASSES, SHOWN_PHOTOS = 6, 60
+PANEL = 500, 400  # pixels
 
 
 def principal_axes(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(N, D) -> mean (D,), the first two principal axes (2, D), and the share of the variance along each (2,). The
-    largest part of an axis is positive, so that it does not turn about between runs."""
+    """(N, D) -> mean (D,), the first two principal axes (2, D), and the fraction of the variance along each (2,). The
+    largest component of an axis is positive, so that axes do not flip between runs."""
     rows = np.asarray(rows, np.float64)
     mean = rows.mean(0)
     _, spread, axes = np.linalg.svd(rows - mean, full_matrices=False)
@@ -27,8 +29,8 @@ def principal_axes(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 def shown_prompts(asked: Questions, order: Sequence[int]) -> list[int]:
-    """Prompts to show, one a class: the first of `order` whose class the generator draws as another, then of that other
-    class, and the next ones of `order`."""
+    """Prompts to show, one per class: the first of `order` whose class the generator draws as another, one of that
+    other class, then the next of `order`."""
     first = {}
     for p in order:
         first.setdefault(int(asked.query_classes[p]), int(p))
@@ -41,7 +43,7 @@ def shown_prompts(asked: Questions, order: Sequence[int]) -> list[int]:
 
 
 def arm_vectors(asked: Questions, arm: ReflectiveHead | TunedVectors | None, prompt: int, rows: np.ndarray):
-    """What an arm makes of some gallery photos (M, D), and of a prompt (1, D)."""
+    """An arm's vectors of some gallery photos (M, D) and of a prompt (1, D)."""
     if isinstance(arm, TunedVectors):
         return arm.photos[rows], arm.queries[prompt][None]
     return head_vectors(asked.photos[rows], arm), asked.queries[prompt][None]
@@ -52,23 +54,23 @@ def projection(
     arms: dict[str, Sequence[ReflectiveHead | TunedVectors | None]],
     prompts: Sequence[Prompt],
     order: Sequence[int],
-):
-    """(picture, sentence): one panel an arm, first seed, all in the same plane, that of the shown photos of every arm
-    together. None where there are too few photos for a plane."""
+) -> tuple[Callable[[], Image.Image], str] | None:
+    """(a function that draws the chart, a sentence about it): one panel per arm, first seed, all in the plane of the
+    shown photos of every arm together. None if there are too few photos for a plane."""
     chosen = shown_prompts(asked, order)
     rows = {p: np.flatnonzero(asked.photo_classes == asked.query_classes[p])[:SHOWN_PHOTOS] for p in chosen}
     if sum(map(len, rows.values())) < 3 or asked.photos.shape[1] < 2:
         return None
-    seen = {arm: {p: arm_vectors(asked, heads[0], p, rows[p]) for p in chosen} for arm, heads in arms.items()}
-    mean, axes, share = principal_axes(
-        np.concatenate([photos for each in seen.values() for photos, _ in each.values()])
+    vectors = {arm: {p: arm_vectors(asked, heads[0], p, rows[p]) for p in chosen} for arm, heads in arms.items()}
+    mean, axes, variance = principal_axes(
+        np.concatenate([photos for each in vectors.values() for photos, _ in each.values()])
     )
 
     def place(v):
         return (np.asarray(v, np.float64) - mean) @ axes.T
 
     placed = {
-        arm: {p: (place(photos), place(said)) for p, (photos, said) in each.items()} for arm, each in seen.items()
+        arm: {p: (place(photos), place(query)) for p, (photos, query) in each.items()} for arm, each in vectors.items()
     }
     everything = np.concatenate([points for each in placed.values() for pair in each.values() for points in pair])
     bounds = everything.min(0), everything.max(0)
@@ -77,8 +79,10 @@ def projection(
     panels = []
     for arm, each in placed.items():
         groups = [(marks[p] + prompts[p].class_name, *each[p]) for p in chosen]
-        panels.append(scatter(groups, "zero: the plain encoder" if arm == "zero" else arm, bounds))
-    return beside(panels, 2), (
-        f"The plane holds {share.sum():.0%} of the variance of these photos. Dots: photos; diamonds: prompts, which a head "
-        "leaves where they are. * the generator draws something else, (*) what it draws in its place. Nearness in a plane is a hint."
+        title = "zero: the plain encoder" if arm == "zero" else arm
+        panels.append(lambda axes, groups=groups, title=title: scatter(axes, groups, title, bounds))
+    note = (
+        f"The plane holds {variance.sum():.0%} of the variance of these photos. Dots are photos. Diamonds are prompts, which a "
+        "head does not move. * the generator draws something else, (*) what it draws instead. Nearness in a plane is only a hint."
     )
+    return lambda: chart(panels, 2, PANEL), note

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from realrag.bundle.bundle import Bundle
+from realrag.contact_sheet import LINE
 from realrag.errors import RealRAGError
 from realrag_train.contrastive.fit_config import FitConfig
 from realrag_train.contrastive.utility import read_utility
@@ -309,8 +310,8 @@ def test_the_gates_are_shown_before_hours_are_painted_and_are_those_of_the_repor
 
 def test_a_contact_sheet_shows_unseen_things_under_every_arm(done):
     sheet = Image.open(done[0] / "judged" / "sheet.jpg")
-    assert sheet.width == (1 + 9) * (experiment.CELL + 8)  # a real photo and nine arms
-    assert sheet.height == 20 + 4 * (experiment.CELL + 20)  # a class a family is unseen
+    assert sheet.width == 8 + (1 + 9) * (experiment.CELL + 8)  # a real photo and nine arms
+    assert sheet.height == 8 + LINE + 4 * (LINE + experiment.CELL + 8)  # a class a family is unseen
 
 
 def test_ablations_show_what_a_stand_in_must_show(done, encoder):

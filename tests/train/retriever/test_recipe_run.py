@@ -17,7 +17,6 @@ from realrag.errors import RealRAGError
 from realrag.hub.card import card
 from realrag.retriever import Retriever
 from realrag_train.__main__ import main
-from realrag_train.charts import bars, lines
 from realrag_train.contrastive.utility import candidates, measure_utility
 from realrag_train.generators.errors import GeneratorError
 from realrag_train.retriever import run as stages
@@ -301,12 +300,3 @@ def test_the_classes_a_stand_in_shall_not_know_can_be_named(world, tmp_path):
     world[0].write_text('[imagine]\ngenerator = "stand-in"\nunknown_classes = ["mauve"]\n')
     with pytest.raises(RealRAGError, match="'mauve'"):
         work(world, tmp_path / "out").stage("imagine")
-
-
-def test_plots_are_drawn_where_there_is_little_to_draw():
-    assert lines({"normal": [1.0]}, "one epoch").size == (520, 300)
-    assert lines({"normal": [1.0, 1.0], "hard": [1.0, 1.0]}, "flat").size == (520, 300)
-    assert bars([], "nothing").width == 760
-    picture = np.asarray(bars([("a", {"normal": 1.0}), ("b", {"normal": 0.0})], "two"))
-    blue = (picture == (38, 110, 180)).all(2)
-    assert blue[54:60].sum() > 100 * blue[70:76].sum() > 0
