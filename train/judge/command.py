@@ -1,6 +1,6 @@
 """Did the pictures get better? Measures what a generator painted under each arm, with any encoder.
 
-Writes judge.json and judge.html. Stopped at any point, the same command goes on."""
+Writes judge.json and judge.html. An interrupted command resumes when run again."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ def named_paths(given: Sequence[str]) -> dict[str, Path]:
 
 
 def prompts_of(file: Path | None, real: Bundle | None) -> list[Prompt]:
-    """Those of a file, else one for each class of the real photos, else none: tables say their prompts themselves."""
+    """The prompts of a file, or else one for each class of the real photos. Without both none: tables carry their own."""
     if file:
         return read_prompts(file)
     return class_prompts(sorted(filter(None, set(photo_classes(real))))) if real else []
 
 
 def read_arms(arguments: argparse.Namespace, prompts: Sequence[Prompt]) -> dict[str, list[Picture]]:
-    """The arms of a command line, aligned, with the references of --choices where there are any."""
+    """The arms of a command line, aligned, with the references from --choices if given."""
     choices = read_choices(arguments.choices) if getattr(arguments, "choices", None) else {}
     arms = {name: read_arm(path, prompts) for name, path in named_paths(arguments.arm).items()}
     for name in arms.keys() & choices.keys():

@@ -1,7 +1,8 @@
-"""FID and KID between two sets of vectors, in float64 and with numpy alone, and how far both may be off.
+"""FID and KID between two sets of vectors, in float64 with numpy only, and their jackknife over classes.
 
-Both are defined over any features; here those are an encoder's unit vectors times sqrt(D), so that no encoder's scale
-decides. Figures compare only within one encoder, and FID only at equal numbers of pictures, as few of them raise it."""
+Both are defined for any features. Here the features are an encoder's unit vectors times sqrt(D), which takes the
+encoder's scale out. Compare figures only within one encoder, and FID only at equal numbers of pictures: few pictures
+raise it."""
 
 from __future__ import annotations
 
@@ -12,13 +13,14 @@ import numpy as np
 
 from ..stats import Jackknifed
 
-ROWS = 1024  # of a kernel matrix at once
-GROUPS = 20  # of classes that the jackknife leaves out in turn
+ROWS = 1024  # rows of the kernel matrix computed at once
+GROUPS = 20  # groups of classes that the jackknife leaves out in turn; each costs one FID
 
 
 @dataclass(frozen=True)
 class Gaussian:
-    """The mean (D,) of N vectors, and a root (K, D) of their covariance: root.T @ root is that of N - 1 degrees."""
+    """The mean (D,) of N vectors and a root (K, D) of their covariance: root.T @ root is the covariance, N - 1
+    degrees."""
 
     mean: np.ndarray
     root: np.ndarray
@@ -33,8 +35,8 @@ class Gaussian:
 def frechet(a: Gaussian, b: Gaussian) -> float:
     """|mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^1/2) (Heusel et al., arXiv 1706.08500).
 
-    With C = R.T R the eigenvalues of C_a C_b are the squared singular values of R_a R_b.T, so no root of a matrix is
-    taken.
+    With C = R.T R, the eigenvalues of C_a C_b are the squared singular values of R_a R_b.T. So no matrix root is
+    needed.
     """
     apart = ((a.mean - b.mean) ** 2).sum()
     shared = np.linalg.svd(a.root @ b.root.T, compute_uv=False).sum()
@@ -48,15 +50,15 @@ def fid(x: np.ndarray, y: np.ndarray) -> float:
 
 def kid(x: np.ndarray, y: np.ndarray) -> float:
     """Unbiased squared MMD of x (N, D) and y (M, D) with the kernel (x.y / D + 1)^3 (Binkowski et al., arXiv
-    1801.01401), over all pairs and not a mean over random blocks: the same expectation with less noise. May be below
-    0."""
+    1801.01401). It runs over all pairs instead of random blocks, which has the same expectation and less noise. It may
+    be below 0."""
     one = np.zeros(len(x), int), np.zeros(len(y), int)
     return float(_mmd2(*_kernel_sums(x, one[0], y, one[1], 1)))
 
 
 def _kernel_sums(x, x_groups, y, y_groups, groups: int) -> tuple[np.ndarray, ...]:
-    """Sums of the kernel without its diagonal, (G, G) by group of rows and columns, for xx, yy and xy; and the
-    counts."""
+    """Sums of the kernel without its diagonal for xx, yy and xy, (G, G) by group of rows and columns, and the counts of
+    rows by group."""
 
     def sums(a, a_groups, b, b_groups, same: bool) -> np.ndarray:
         members, total = np.eye(groups)[b_groups], np.zeros((groups, groups))
@@ -75,7 +77,7 @@ def _kernel_sums(x, x_groups, y, y_groups, groups: int) -> tuple[np.ndarray, ...
 
 
 def _mmd2(xx, yy, xy, n, m, kept: np.ndarray | None = None) -> float:
-    """From the sums over groups, those of `kept` only."""
+    """The squared MMD from the sums of the groups in `kept`; None for all."""
     kept = np.ones(len(n), bool) if kept is None else kept
     inside = np.ix_(kept, kept)
     n, m = n[kept].sum(), m[kept].sum()
@@ -85,7 +87,8 @@ def _mmd2(xx, yy, xy, n, m, kept: np.ndarray | None = None) -> float:
 def jackknifed(
     x: np.ndarray, x_classes: np.ndarray, y: np.ndarray, y_classes: np.ndarray, seed: int = 0
 ) -> tuple[Jackknifed, Jackknifed]:
-    """FID and KID of x and y, with each of up to GROUPS random groups of classes left out on both sides."""
+    """FID and KID of x and y, and both again without each of up to GROUPS random groups of classes (left out of x and
+    y). A bootstrap would draw pictures twice, which both measures take for a lack of diversity."""
     classes = np.unique(np.concatenate([x_classes, y_classes]))
     groups = min(GROUPS, len(classes))
     group_of = np.random.default_rng(seed).permutation(len(classes)) % groups
@@ -107,10 +110,10 @@ def scaled(rows: np.ndarray) -> np.ndarray:
 
 
 def real_floor(real: np.ndarray, count: int, splits: int = 5, seed: int = 0) -> dict[str, list[float]]:
-    """{"FID": [mean, sd], "KID": [mean, sd]} between `count` of the real photos and the others, over random splits."""
-    dice, found = np.random.default_rng(seed), []
+    """{"FID": [mean, sd], "KID": [mean, sd]} between `count` real photos and the other ones, over random splits."""
+    rng, found = np.random.default_rng(seed), []
     for _ in range(splits):
-        order = dice.permutation(len(real))
+        order = rng.permutation(len(real))
         found.append((fid(real[order[:count]], real[order[count:]]), kid(real[order[:count]], real[order[count:]])))
     values = np.array(found)
     return {
@@ -119,7 +122,7 @@ def real_floor(real: np.ndarray, count: int, splits: int = 5, seed: int = 0) -> 
 
 
 def reference_rows(count: int, wanted: Sequence[int], seed: int = 0) -> tuple[np.ndarray, int]:
-    """Which of `count` real photos every arm is compared with, and how many pictures N an arm gives: the smallest of
-    `wanted`, at most half of the photos, so that N real photos are left to be the floor."""
+    """The rows of the real photos that every arm is compared with, and the number of pictures N per arm: the smallest
+    of `wanted`, at most half of the photos, so that N real photos remain to measure the floor."""
     n = min([*wanted, count // 2])
     return np.sort(np.random.default_rng(seed).permutation(count)[n:]), n

@@ -1,4 +1,4 @@
-"""Bundles of real photos and the arms' pictures -> what one encoder sees of them, and its figures."""
+"""From bundles of real photos and the arms' pictures to vectors of one encoder and its figures."""
 
 from __future__ import annotations
 
@@ -21,20 +21,22 @@ from .metrics import Arm, Bench, Photos, judge_arms, nearest
 
 @dataclass(frozen=True)
 class Judged:
-    """The pictures of all arms, aligned: the i-th of each is of the same prompt and seed. real, library, taught:
-    bundles of photos that share none; taught (for the judges) may be None, then half of `real` teaches them."""
+    """What is judged: the pictures of all arms, aligned so that the i-th of each has the same prompt and seed.
+
+    real, library and taught are bundles without a common photo. `taught` trains the classifiers; if it is None, half of
+    `real` does."""
 
     arms: dict[str, list[Picture]]
     real: Bundle
     library: Bundle
     taught: Bundle | None = None
     quantile: float = COPY_QUANTILE
-    threshold: float | None = None  # a cosine, in place of the quantile
+    threshold: float | None = None  # a cosine that replaces the quantile
     seed: int = 0
 
 
 def aligned(arms: dict[str, list[Picture]]) -> dict[str, list[Picture]]:
-    """Only what every arm has: the same prompts and seeds in the same order."""
+    """The pictures whose prompt and seed every arm has, in the same order. RealRAGError if there are none."""
     if not arms:
         raise RealRAGError("No arm to judge. Give --arm NAME=FOLDER once for each.")
     common = set.intersection(*({p.key for p in pictures} for pictures in arms.values()))
@@ -52,8 +54,8 @@ def refuse_shared(one: Bundle, two: Bundle, why: str) -> None:
 
 
 def judge(judged: Judged, encoder: Encoder, vectors: Path, progress: Progress = lambda done, total: None) -> dict:
-    """The figures of one encoder, as `judge_arms` gives them, with what they were taken from. vectors: folder that
-    keeps what was encoded."""
+    """The figures of one encoder, as `judge_arms` returns them, with the "facts" of where they come from. vectors: the
+    folder that caches encoded pictures. RealRAGError if a class has no real photo."""
     work = judged.real, judged.library, *([judged.taught] if judged.taught else [])
     codes, coded = _class_codes(judged)
     asked = np.array([codes[class_key(p.class_name)] for p in next(iter(judged.arms.values()))])
@@ -80,12 +82,12 @@ def judge(judged: Judged, encoder: Encoder, vectors: Path, progress: Progress = 
         held = _half(real.classes, judged.seed)
         taught = [real.of(~held)]
     linear, training = ridge_classifier(taught[0].vectors, taught[0].classes)
-    said, real_said, names = _said(next(iter(judged.arms.values())), asked, real, encoder)
+    asked_vectors, real_vectors, names = _prompt_vectors(next(iter(judged.arms.values())), asked, real, encoder)
     close = nearest(real.vectors, library.vectors)
     threshold = float(np.quantile(close, judged.quantile)) if judged.threshold is None else judged.threshold
     classifiers = {"linear": linear, "means": mean_classifier(taught[0].vectors, taught[0].classes)}
     classifiers |= {"names": names} if names else {}
-    bench = Bench(real, held, library, classifiers, asked, said, real_said, threshold)
+    bench = Bench(real, held, library, classifiers, asked, asked_vectors, real_vectors, threshold)
     report = judge_arms(arms, bench, judged.seed)
     report["facts"] = {
         "encoder": encoder.name, "encoder_fingerprint": encoder.fingerprint,
@@ -100,7 +102,8 @@ def judge(judged: Judged, encoder: Encoder, vectors: Path, progress: Progress = 
 
 
 def _class_codes(judged: Judged) -> tuple[dict[str, int], dict[str, np.ndarray]]:
-    """{class key: code} over everything, and {bundle id: codes of its rows}, -1 for a photo without a class."""
+    """{class key: code} over all bundles and arms, and {bundle id: codes of its rows}, -1 for a photo without a
+    class."""
     codes: dict[str, int] = {"": -1}
 
     def code(name):
@@ -115,10 +118,10 @@ def _class_codes(judged: Judged) -> tuple[dict[str, int], dict[str, np.ndarray]]
 
 
 def _half(classes: np.ndarray, seed: int) -> np.ndarray:
-    """(M,) bools: the larger half of each class's photos by chance, so that one of a single photo is held."""
-    held, dice = np.ones(len(classes), bool), np.random.default_rng(seed)
+    """(M,) bools: a random half of each class's photos, the larger half for odd numbers. A single photo is in it."""
+    held, rng = np.ones(len(classes), bool), np.random.default_rng(seed)
     for c in np.unique(classes):
-        rows = dice.permutation(np.flatnonzero(classes == c))
+        rows = rng.permutation(np.flatnonzero(classes == c))
         held[rows[: len(rows) // 2]] = False
     return held
 
@@ -136,17 +139,17 @@ def _rows(pictures: Sequence[Picture], library: Bundle) -> tuple[tuple[int, ...]
     return tuple(found)
 
 
-def _said(pictures: Sequence[Picture], asked: np.ndarray, real: Photos, encoder: Encoder):
-    """Vectors of the prompts, picture by picture; for each real photo the mean of those of its class; the judge by
-    names. None three times for an encoder without a text tower."""
+def _prompt_vectors(pictures: Sequence[Picture], asked: np.ndarray, real: Photos, encoder: Encoder):
+    """The prompt's vector for each picture, the mean prompt vector of its class for each real photo, and the classifier
+    by names. Three times None for an encoder without a text tower."""
     if not encoder.has_text_tower:
         return None, None, None
     prompts = sorted({p.prompt for p in pictures})
     each = dict(zip(prompts, text_vectors(prompts, encoder), strict=True))
-    said = np.stack([each[p.prompt] for p in pictures])
+    vectors = np.stack([each[p.prompt] for p in pictures])
     classes = np.unique(asked)
     of_class = np.stack([
         np.mean([each[prompt] for prompt in sorted({p.prompt for p, c in zip(pictures, asked, strict=True) if c == code})], axis=0)
         for code in classes
     ])  # fmt: skip
-    return said, of_class[np.searchsorted(classes, real.classes)], name_classifier(unit_rows(of_class), classes)
+    return vectors, of_class[np.searchsorted(classes, real.classes)], name_classifier(unit_rows(of_class), classes)

@@ -1,6 +1,7 @@
-"""What is measured of painted pictures: nearness to real photos and to the words, class, copying, variety, FID and KID.
+"""Measures of painted pictures: similarity to real photos and to the prompt, class, copying, diversity, FID and KID.
 
-Every arm gives the same prompts and seeds; figures are paired by them and classes are resampled, as in `evaluate`."""
+Every arm has the same prompts and seeds. Differences are paired by them, and intervals are over classes, as in
+`evaluate`."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ ROWS = 4096
 
 @dataclass(frozen=True)
 class Photos:
-    """Real photos as one encoder sees them: (M, D) float32 unit vectors, (M,) class codes."""
+    """Real photos: (M, D) float32 unit vectors of one encoder, and (M,) class codes."""
 
     vectors: np.ndarray
     classes: np.ndarray
@@ -29,8 +30,8 @@ class Photos:
 
 @dataclass(frozen=True)
 class Arm:
-    """N pictures as one encoder sees them: (N, D) float32 unit vectors. references: for each the library rows that it
-    was shown, None where that is not known."""
+    """N pictures of one arm: (N, D) float32 unit vectors of one encoder, and for each the library rows that it was
+    painted with, None if unknown."""
 
     vectors: np.ndarray
     references: tuple[tuple[int, ...] | None, ...]
@@ -38,23 +39,25 @@ class Arm:
 
 @dataclass(frozen=True)
 class Bench:
-    """What pictures are held against. real: photos that no arm was shown and no judge was taught, of the classes asked
-    for; held: (M,) bools, those of `real` that are left for the judges' ceiling. classes (N,): of the pictures, in the
-    same order in each arm. said (N, D): unit vectors of their prompts, None without a text tower. real_said (M, D): for
-    each real photo the mean vector of its class's prompts. threshold: cosine from which a picture counts as copied."""
+    """What pictures are compared with.
+
+    real: photos of the prompts' classes that no arm was shown. held (M,): bools, the photos of `real` that no
+    classifier was trained on. classes (N,): of the pictures, in the same order in each arm. prompts (N, D): unit
+    vectors of their prompts, None without a text tower. real_prompts (M, D): for each real photo the mean vector of its
+    class's prompts. threshold: the cosine from which a picture counts as copied."""
 
     real: Photos
     held: np.ndarray
     library: Photos
     classifiers: dict[str, Classifier]
     classes: np.ndarray
-    said: np.ndarray | None
-    real_said: np.ndarray | None
+    prompts: np.ndarray | None
+    real_prompts: np.ndarray | None
     threshold: float
 
 
 def nearest(vectors: np.ndarray, library: np.ndarray) -> np.ndarray:
-    """(N,) largest cosine of each vector with any of the library."""
+    """(N,) cosine of each vector to its nearest in the library."""
     return np.concatenate([(vectors[at : at + ROWS] @ library.T).max(1) for at in range(0, len(vectors), ROWS)])
 
 
@@ -63,7 +66,7 @@ def class_means(photos: Photos) -> dict[int, np.ndarray]:
 
 
 def diversity(vectors: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(values, classes): for each class with two vectors or more the mean of 1 - cosine over its pairs."""
+    """(values, classes): the mean of 1 - cosine over the pairs of each class that has two vectors or more."""
     values, names = [], []
     for c in np.unique(classes):
         part = vectors[classes == c].astype(np.float64)
@@ -74,14 +77,15 @@ def diversity(vectors: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def picture_figures(arm: Arm, bench: Bench) -> dict[str, np.ndarray]:
-    """(N,) values a picture, NaN where one has none. CLIP-I: mean cosine to the real photos of its class. CLIP-T:
-    cosine to its prompt. accuracy: whether a judge names its class. copied: whether it is as near to any library photo
-    as `threshold`. to references: cosine to the nearest photo it was shown; references copied: whether that is a
-    copy."""
+    """Measure -> (N,) values, NaN where a picture has none.
+
+    CLIP-I: mean cosine to the real photos of its class. CLIP-T: cosine to its prompt. accuracy: whether a classifier
+    names its class. copied: whether its nearest library photo reaches `threshold`. to references: cosine to the nearest
+    reference. references copied: whether that reaches `threshold`."""
     means = class_means(bench.real)
     values = {"CLIP-I": np.einsum("nd,nd->n", arm.vectors, np.stack([means[int(c)] for c in bench.classes]))}
-    if bench.said is not None:
-        values["CLIP-T"] = np.einsum("nd,nd->n", arm.vectors, bench.said)
+    if bench.prompts is not None:
+        values["CLIP-T"] = np.einsum("nd,nd->n", arm.vectors, bench.prompts)
     values |= {
         f"accuracy ({name})": each.correct(arm.vectors, bench.classes) for name, each in bench.classifiers.items()
     }
@@ -94,8 +98,8 @@ def picture_figures(arm: Arm, bench: Bench) -> dict[str, np.ndarray]:
 
 
 def real_figures(bench: Bench) -> dict[str, np.ndarray]:
-    """The same of the real photos themselves, (M,): what a picture that is a photo would get. CLIP-I is to the others
-    of its class; accuracy is of the photos that the judges were not taught."""
+    """Measure -> (M,) values of the real photos: what a picture would get that is a photo. CLIP-I is to the other
+    photos of the class. Accuracy is only of photos that the classifiers were not trained on."""
     real, sums = (
         bench.real,
         {c: bench.real.vectors[bench.real.classes == c].sum(0) for c in np.unique(bench.real.classes)},
@@ -104,8 +108,8 @@ def real_figures(bench: Bench) -> dict[str, np.ndarray]:
     with np.errstate(divide="ignore", invalid="ignore"):
         others = np.einsum("nd,nd->n", real.vectors, np.stack([sums[c] for c in real.classes])) - 1
         values = {"CLIP-I": np.where(count > 1, others / (count - 1), np.nan)}
-    if bench.real_said is not None:
-        values["CLIP-T"] = np.einsum("nd,nd->n", real.vectors, bench.real_said)
+    if bench.real_prompts is not None:
+        values["CLIP-T"] = np.einsum("nd,nd->n", real.vectors, bench.real_prompts)
     for name, classifier in bench.classifiers.items():
         untaught = bench.held | (name == "names")
         values[f"accuracy ({name})"] = np.where(untaught, classifier.correct(real.vectors, real.classes), np.nan)
@@ -114,13 +118,13 @@ def real_figures(bench: Bench) -> dict[str, np.ndarray]:
 
 
 def ordered(names) -> list[str]:
-    """Best expected first: other names, then ORDER."""
+    """Arms with the best expected first: unknown names, then ORDER."""
     return sorted(names, key=lambda name: (ORDER.index(name) if name in ORDER else -1, name))
 
 
 def judge_arms(arms: dict[str, Arm], bench: Bench, seed: int = 0) -> dict:
-    """JSON-able figures of one encoder: {"real": {measure: [mean, low, high]}, "arms": {arm: ...}, "differences":
-    {"a - b": ...}, "distances": how FID and KID were taken}. Intervals are 95 %, over classes."""
+    """JSON-able figures of one encoder, with 95 % intervals over classes: {"real": {measure: [mean, low, high]},
+    "arms": {arm: ...}, "differences": {"a - b": ...}, "distances": how FID and KID were taken}."""
     values = {name: picture_figures(arms[name], bench) for name in ordered(arms)}
     varied = {name: diversity(arms[name].vectors, bench.classes) for name in values}
     report = {
@@ -145,7 +149,7 @@ def _intervals(values: dict[str, np.ndarray], classes: np.ndarray, varied) -> di
 
 
 def _distances(report: dict, arms: dict[str, Arm], bench: Bench, pairs, seed: int) -> None:
-    """FID and KID of all arms at one number of pictures N, against the same real photos, into the report."""
+    """Adds FID and KID to the report: all arms with the same number of pictures, against the same real photos."""
     rows, n = reference_rows(len(bench.real.vectors), [len(bench.classes)], seed)
     if n < 2:
         report["distances"] = None

@@ -1,4 +1,4 @@
-"""The figures of painted pictures as text, with what has to be said beside them."""
+"""The figures of painted pictures as text, with the notes that they need."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from ..stats import FEWEST
 
 MEASURES = ("CLIP-I", "CLIP-T", "accuracy (linear)", "accuracy (means)", "accuracy (names)", "copied", "diversity", "FID",
             "KID", "to references", "references copied")  # fmt: skip
-TOLD = ("CLIP-I", "accuracy (linear)", "copied", "FID", "KID")  # differences on the screen; all are in the files
+ON_SCREEN = ("CLIP-I", "accuracy (linear)", "copied", "FID", "KID")  # differences; the files hold all
 
 
 def table(report: dict) -> str:
-    """One encoder's figures as text: the real photos and each arm, then the differences with their intervals."""
+    """One encoder's figures: the real photos and each arm, then the differences with their intervals."""
     facts, distances = report["facts"], report["distances"]
-    own = " (the retriever's own: it is no independent judge)" if facts["retrievers_own"] else ""
+    own = " (the retriever's own, so not an independent judge)" if facts["retrievers_own"] else ""
     measures = [m for m in MEASURES if any(m in row for row in report["arms"].values())]
     lines = [f"{facts['encoder']}{own}: {facts['pictures']} pictures an arm, {facts['classes']} classes"]
     wide = {m: max(len(m), 7) + 2 for m in measures}
@@ -29,24 +29,24 @@ def table(report: dict) -> str:
             f"differences, with 95 % intervals over classes (none below {FEWEST} classes; not resolved if 0 lies inside)",
         ]
     for pair, row in report["differences"].items():
-        lines.append(f"{pair:<24}" + ", ".join(f"{m} {with_interval(row[m], '+.4f')}" for m in TOLD if m in row))
+        lines.append(f"{pair:<24}" + ", ".join(f"{m} {with_interval(row[m], '+.4f')}" for m in ON_SCREEN if m in row))
     return "\n".join(lines) + ("" if distances else "\nFID and KID need four real photos or more.")
 
 
 def notes(report: dict) -> list[str]:
-    """What has to be said with the figures."""
+    """How to read the figures, one sentence or two per note."""
     facts, distances = report["facts"], report["distances"]
     how = f"the {facts['copy_quantile']:.0%} quantile of real photos' own" if facts["copy_quantile"] else "as given"
     lines = [
         f"copied: cosine to the nearest library photo {facts['copy_threshold']:.4f} or more, {how}.",
-        f"accuracy: judges taught from {facts['taught_from']} ({facts['linear_judge']['photos']}); that of the real photos, "
-        f"the ceiling, is of {facts['held_photos']} they were not taught.",
+        f"accuracy: classifiers trained on {facts['taught_from']} ({facts['linear_judge']['photos']}). The accuracy on real "
+        f"photos, the ceiling, is that of {facts['held_photos']} photos they were not trained on.",
     ]  # fmt: skip
     if distances:
         floor, few = distances["floor"]["FID"], distances["pictures"] < 10 * distances["dim"]
         lines.append(
             f"FID and KID: {distances['pictures']} pictures against {distances['photos']} real photos in {distances['dim']} "
-            f"dimensions; as many real photos have FID {floor[0]:.3f} (sd {floor[1]:.3f} over splits)."
-            + " So few pictures raise every FID, but no KID: compare FID at this number of pictures only." * few
+            f"dimensions. The same number of real photos has FID {floor[0]:.3f} (sd {floor[1]:.3f} over splits)."
+            + " So few pictures raise every FID, but not KID: compare FID only at this number of pictures." * few
         )  # fmt: skip
     return lines

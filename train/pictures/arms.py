@@ -1,5 +1,5 @@
-"""The pictures that a generator painted under each arm (none, random, normal, reflective, oracle ...), and their
-vectors."""
+"""Reads the pictures that a generator painted under each arm (none, random, normal, reflective, oracle ...) and computes
+their vectors."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from realrag.photos.scan import photo_files
 
 from ..dataset import Prompt, class_key
 
-BATCH, KEPT = 32, 256  # pictures encoded at once, and kept in one file
+BATCH, CACHED = 32, 256  # pictures encoded at once, and cached in one file
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One painted picture. seed: its number among those of its prompt, equal between arms where the noise was.
-    references: ids of the library photos that it was shown, None where that is not known."""
+    """One painted picture. seed: its number among the pictures of its prompt; arms with the same seed used the same
+    noise. references: ids of the library photos that it was painted with, None if unknown."""
 
     file: Path
     prompt: str
@@ -45,9 +45,9 @@ class Picture:
 def read_arm(path: Path, prompts: Sequence[Prompt]) -> list[Picture]:
     """The pictures of one arm, sorted by prompt and seed.
 
-    path: a folder with one sub-folder a prompt, called like the prompt or its class, where the n-th picture by name has
-    seed n; or a table, .csv or .jsonl, of file, prompt and, where known, class, seed and references (ids, with spaces
-    between or as a list), its files named from where it lies. RealRAGError says what is wrong with it.
+    path is a folder or a table. A folder has one subfolder per prompt, named like the prompt or its class; its n-th
+    picture by name has seed n. A table (.csv or .jsonl) has the columns file (relative to the table) and prompt and,
+    optionally, class, seed and references (ids as a list or separated by spaces). RealRAGError names what is wrong.
     """
     path = Path(path)
     if path.is_dir():
@@ -56,12 +56,10 @@ def read_arm(path: Path, prompts: Sequence[Prompt]) -> list[Picture]:
         pictures = _from_table(path, {p.prompt: p.class_name for p in prompts})
     else:
         raise RealRAGError(
-            f"{path} is no folder of pictures and no .csv or .jsonl table of them. Give one or the other."
+            f"{path} is neither a folder of pictures nor a .csv or .jsonl table of them. Give one of the two."
         )
     if not pictures:
-        raise RealRAGError(
-            f"There is no picture in {path}. Put each into a sub-folder called like its prompt or class."
-        )
+        raise RealRAGError(f"There is no picture in {path}. Put each into a subfolder named like its prompt or class.")
     pictures.sort(key=lambda picture: picture.key)
     for one, next_one in itertools.pairwise(pictures):
         if one.key == next_one.key:
@@ -82,9 +80,9 @@ def _from_folder(folder: Path, prompts: Sequence[Prompt]) -> list[Picture]:
     for name, found in files.items():
         meant = said.get(class_key(name), [])
         if len(meant) != 1:
-            how = f"the class of {len(meant)} prompts" if meant else "no prompt and no class of one"
+            how = f"the class of {len(meant)} prompts" if meant else "neither a prompt nor a prompt's class"
             raise RealRAGError(
-                f"The folder {name!r} in {folder} is called like {how}. Call it like one of the prompts."
+                f"The folder {name!r} in {folder} has the name of {how}. Name it like one of the prompts."
             )
         pictures += [Picture(f, meant[0].prompt, meant[0].class_name, seed) for seed, f in enumerate(sorted(found))]
     return pictures
@@ -123,7 +121,7 @@ def _from_table(path: Path, classes: dict[str, str]) -> list[Picture]:
 
 
 def with_references(pictures: Sequence[Picture], choices: dict[str, tuple[str, ...]]) -> list[Picture]:
-    """The same pictures with the references that `choose` wrote for their prompts; what a table says itself stays."""
+    """The same pictures with the references that `choose` wrote for their prompts. References from a table stay."""
     return [p if p.references is not None else replace(p, references=choices.get(p.prompt)) for p in pictures]
 
 
@@ -137,8 +135,8 @@ def picture_vectors(
     folder: Path,
     progress: Progress = lambda done, total: None,
 ) -> np.ndarray:
-    """(N, D) float32 raw. Each picture is shrunk and written as a JPEG as a bundle's photos are, so that neither size
-    nor file traces tell them from real ones. PhotoError names a picture that cannot be read."""
+    """(N, D) float32 raw vectors. Each picture is shrunk and encoded as a JPEG like a bundle's photos, so that neither
+    its size nor its file format gives it away. PhotoError names a picture that cannot be read."""
     sources = [lambda p=p: encode_jpeg(shrink(decode(read_bytes(p.file), p.file.name), longest)) for p in pictures]
     stats = [p.file.stat() if p.file.is_file() else None for p in pictures]
     names = [
@@ -150,7 +148,7 @@ def picture_vectors(
 def photo_vectors(
     bundle: Bundle, encoder: Encoder, folder: Path, progress: Progress = lambda done, total: None
 ) -> np.ndarray:
-    """(N, D) float32 raw vectors of a bundle's photos: its own where the encoder is the one it was made with."""
+    """(N, D) float32 raw vectors of a bundle's photos: the bundle's own if the encoder is the one it was made with."""
     if bundle.manifest.encoder["fingerprint"] == encoder.fingerprint:
         return np.asarray(bundle.embeddings, np.float32)
     sources = [lambda record=record: bundle.jpeg(record) for record in bundle.records]
@@ -158,24 +156,25 @@ def photo_vectors(
 
 
 def _vectors(sources: Sequence[Callable[[], bytes]], names: list, encoder: Encoder, folder: Path, progress: Progress):
-    """KEPT at a time, each part kept in a file named by all that decides it, so that a stopped run goes on."""
+    """Encodes CACHED pictures at a time. Each part is cached in a file named by everything that it depends on, so that
+    an interrupted run resumes."""
     from safetensors.numpy import load_file, save
 
     folder.mkdir(parents=True, exist_ok=True)
     sweep_temporaries(folder)
     key = sha256_bytes(canonical_json([encoder.fingerprint, len(sources), names]))[:32]
     parts = []
-    for start in range(0, len(sources), KEPT):
+    for start in range(0, len(sources), CACHED):
         path = folder / f"{key}-{start}.safetensors"
         if not path.is_file():
             rows = [
                 _encode(sources[at : at + BATCH], encoder)
-                for at in range(start, min(start + KEPT, len(sources)), BATCH)
+                for at in range(start, min(start + CACHED, len(sources)), BATCH)
             ]
-            # Raw vectors of photos are fp16 in bundles; those of pictures are rounded alike.
+            # Bundles store the raw vectors of photos as fp16; vectors of pictures are rounded in the same way.
             write_atomic(path, save({"vectors": np.concatenate(rows).astype(np.float16)}))
         parts.append(load_file(path)["vectors"][: len(sources) - start].astype(np.float32))
-        progress(min(start + KEPT, len(sources)), len(sources))
+        progress(min(start + CACHED, len(sources)), len(sources))
     return np.concatenate(parts)
 
 

@@ -1,5 +1,5 @@
-"""Which references each arm would use for each prompt, written down with their pictures, so that any generator can
-paint them: none, random, oracle, and the retriever with each head of a run."""
+"""Writes which references each arm uses for each prompt, with their pictures, so that any generator can paint them. The
+arms are none, random, oracle, and the retriever with each head of a run."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ ROWS = 4096
 
 
 def kept_apart(library: Bundle, gallery: Bundle | None) -> np.ndarray:
-    """(N,) bools: library photos that an arm may show. Photos of the gallery, by which pictures are judged, are not
-    among them; nor is, where one encoder made both, the same shot saved again."""
+    """(N,) bools: library photos that an arm may use. Photos of the gallery, which judges the pictures, are excluded. If
+    one encoder made both bundles, near-duplicates of gallery photos are excluded too."""
     allowed = np.ones(len(library.records), bool)
     if gallery is None:
         return allowed
@@ -55,9 +55,9 @@ def choose(
 ) -> list[dict]:
     """Lines of {arm, prompt, class, references: [{id, file, class, score}]}, best first.
 
-    none: no reference. random: k photos by chance. oracle: k photos of the prompt's class by chance, and not those that
-    an encoder likes best; none where the library has none. A head's arm (None for `zero`): what the node would
-    retrieve. among: (N,) bools, the library's photos that may be chosen; None for all.
+    none: no reference. random: k random photos. oracle: k random photos of the prompt's class, so that no encoder has a
+    say; none if the library has none. heads: {arm: head}, None for `zero`; these arms use what the node would retrieve.
+    among (N,): bools, the library photos that may be chosen; None for all. RealRAGError if no photo may be.
     """
     allowed = kept_apart(library, gallery)
     if among is not None:
@@ -69,10 +69,10 @@ def choose(
     photo_classes, asked = class_codes(library, list(prompts))
     lines = []
     for arm in controls:
-        dice = np.random.default_rng([seed, CONTROLS.index(arm)])
+        rng = np.random.default_rng([seed, CONTROLS.index(arm)])
         for prompt, code in zip(prompts, asked, strict=True):
             pool = np.flatnonzero(allowed & (photo_classes == code)) if arm == "oracle" else np.flatnonzero(allowed)
-            rows = [] if arm == "none" else dice.permutation(pool)[:k]
+            rows = [] if arm == "none" else rng.permutation(pool)[:k]
             records = [library.records[int(row)] for row in rows]
             lines.append(_line(arm, prompt, [(record, None) for record in records]))
     apart = Filters(exclude_ids=tuple(library.records[int(row)].id for row in np.flatnonzero(~allowed)))
@@ -92,7 +92,7 @@ def _line(arm: str, prompt: Prompt, found: Sequence[tuple]) -> dict:
 
 
 def write_choices(folder: Path, lines: Sequence[dict], library: Bundle) -> None:
-    """CHOICES, and photos/ID.jpg of each reference, which its line names as `picture`."""
+    """Writes CHOICES, and photos/ID.jpg of each reference, which its line names as `picture`."""
     (folder / "photos").mkdir(parents=True, exist_ok=True)
     for id in sorted({reference["id"] for line in lines for reference in line["references"]}):
         path = folder / "photos" / f"{id}.jpg"
@@ -106,7 +106,7 @@ def write_choices(folder: Path, lines: Sequence[dict], library: Bundle) -> None:
 
 
 def read_choices(path: Path) -> dict[str, dict[str, tuple[str, ...]]]:
-    """{arm: {prompt: ids}}. RealRAGError names the line that is none."""
+    """{arm: {prompt: ids}} of a file or folder written by `write_choices`. RealRAGError names a line that is wrong."""
     found: dict[str, dict[str, tuple[str, ...]]] = {}
     path = path / CHOICES if path.is_dir() else path
     try:
@@ -124,18 +124,18 @@ def read_choices(path: Path) -> dict[str, dict[str, tuple[str, ...]]]:
 
 
 def summary(lines: Sequence[dict]) -> str:
-    """For each arm how many of its references are of the prompt's class."""
-    said, arms = [], list(dict.fromkeys(line["arm"] for line in lines))
+    """One line per arm: the fraction of its references that are of the prompt's class."""
+    report, arms = [], list(dict.fromkeys(line["arm"] for line in lines))
     for arm in arms:
         right = [r["class"] == line["class"] for line in lines if line["arm"] == arm for r in line["references"]]
         empty = sum(not line["references"] for line in lines if line["arm"] == arm)
-        share = (
+        found = (
             f"{np.mean(right):.1%} of {len(right)} references are of the prompt's class" if right else "no reference"
         )
-        said.append(
-            f"{arm:<{2 + max(map(len, arms))}}{share}" + (f"; {empty} prompts without one" if empty and right else "")
+        report.append(
+            f"{arm:<{2 + max(map(len, arms))}}{found}" + (f"; {empty} prompts without one" if empty and right else "")
         )
-    return "\n".join(said)
+    return "\n".join(report)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

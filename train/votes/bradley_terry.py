@@ -1,8 +1,7 @@
-"""Votes between pairs of arms -> one strength an arm (Bradley & Terry 1952): P(a is preferred to b) = 1 / (1 + exp(s_b
-- s_a)).
+"""The Bradley-Terry model (1952): one strength s per arm, with P(a is preferred to b) = 1 / (1 + exp(s_b - s_a)).
 
-A tie is half a win for either. Each compared pair gets half a win either way on top, so that an arm that never lost has
-a finite strength; with two arms the difference is then log((wins + 1/2) / (losses + 1/2))."""
+A tie is half a win for both. Each compared pair gets half a win in both directions on top, so that the strength of an
+arm that never lost is finite. With two arms the difference is then log((wins + 1/2) / (losses + 1/2))."""
 
 from __future__ import annotations
 
@@ -16,13 +15,13 @@ from ..stats import crossed_weights, percentiles
 
 PRIOR = 0.5
 RESAMPLES = 2000
-BLOCK = 250  # resamples held in memory
+BLOCK = 250  # resamples computed at once
 
 
 @dataclass(frozen=True)
 class Votes:
-    """n votes. arms: names. first, second (n,): numbers of the arms shown. score (n,): 1 where the first was preferred,
-    0 the second, 1/2 a tie. prompts, voters (n,): numbers of what was shown and of who voted."""
+    """n votes. arms: names. first, second (n,): numbers of the two arms. score (n,): 1 if the first was preferred, 0 if
+    the second, 1/2 for a tie. prompts, voters (n,): numbers of the prompt and the voter."""
 
     arms: tuple[str, ...]
     first: np.ndarray
@@ -33,8 +32,8 @@ class Votes:
 
 
 def strengths(wins: np.ndarray, tolerance: float = 1e-10, most: int = 20_000) -> np.ndarray:
-    """wins (..., A, A): how often row was preferred to column -> (..., A) log-strengths of mean 0, the maximum of the
-    likelihood, by the MM iteration of Hunter (2004), Ann. Statist. 32(1)."""
+    """Wins of row over column (..., A, A) -> maximum-likelihood log-strengths (..., A) with mean 0, by the MM iteration
+    of Hunter (2004), Ann. Statist. 32(1)."""
     met, won = wins + np.swapaxes(wins, -1, -2), wins.sum(-1)
     p = np.ones(won.shape)
     for _ in range(most):
@@ -48,7 +47,7 @@ def strengths(wins: np.ndarray, tolerance: float = 1e-10, most: int = 20_000) ->
 
 
 def win_table(votes: Votes, weights: np.ndarray) -> np.ndarray:
-    """weights (R, n) of the votes -> (R, A, A) wins of row over column, ties halved, without the prior."""
+    """Weights of the votes (R, n) -> wins of row over column (R, A, A). Ties count half, the prior is not in it."""
     a = len(votes.arms)
     table = np.zeros((len(votes.score), a * a))
     table[np.arange(len(table)), votes.first * a + votes.second] = votes.score
@@ -58,9 +57,10 @@ def win_table(votes: Votes, weights: np.ndarray) -> np.ndarray:
 
 def read_votes_as_strengths(votes: Votes, seed: int = 0, resamples: int = RESAMPLES) -> dict:
     """{"strengths": {arm: [s, low, high]}, "pairs": {"a - b": {"votes", "wins", "ties", "losses", "share": [...],
-    "apart": [s_a - s_b, low, high]}}}; arms by strength, share = wins with ties halved. Intervals are 95 %, voters and
-    prompts both resampled (Owen 2007, arXiv 0712.1111); one voter alone is not. RealRAGError where arms were never
-    compared, directly or through others."""
+    "apart": [s_a - s_b, low, high]}}}, arms by strength. "share" is the fraction of wins, ties counted half.
+
+    The 95 % intervals resample voters and prompts; a single voter is not resampled. RealRAGError if two arms were never
+    compared, not even through other arms."""
     wins = win_table(votes, np.ones((1, len(votes.score))))
     compared = wins[0] + wins[0].T > 0
     _refuse_islands(votes.arms, compared)

@@ -1,6 +1,5 @@
-"""Which picture do people prefer? `make` writes a page to vote on, blinded, and the key to it.
-
-`read` un-blinds the votes and reads them as Bradley-Terry strengths."""
+"""Which picture do people prefer? `make` writes a blinded page to vote on, and its key. `read` unblinds the votes and
+computes Bradley-Terry strengths."""
 
 from __future__ import annotations
 

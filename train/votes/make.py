@@ -1,4 +1,4 @@
-"""Pairs of pictures to vote on, blinded, and the key that tells which arm was left and which right."""
+"""Blinded pairs of pictures to vote on, and the key that names the arm on each side."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEY = "realrag-votes-key"
 
 @dataclass(frozen=True)
 class Pair:
-    """Two pictures of one prompt and seed, under a name that does not tell which is which."""
+    """Two pictures of one prompt and seed, under an id that reveals neither arm."""
 
     id: str
     prompt: str
@@ -34,37 +34,35 @@ class Pair:
 
 
 def make_pairs(arms: dict[str, list[Picture]], most: int, seed: int = 0) -> list[Pair]:
-    """At most `most` pairs in random order, as many of each two arms as of any other and, of those, either arm to the
-    left equally often (give or take one). Prompts are spread: none comes again before all did."""
+    """At most `most` pairs in random order. Every two arms meet equally often, and each of them is on the left half of
+    the time, give or take one. Every prompt comes once before any comes again. RealRAGError for fewer than two arms."""
     if len(arms) < 2:
         raise RealRAGError("A vote needs two arms or more. Give --arm NAME=FOLDER twice.")
-    dice, couples = np.random.default_rng(seed), list(combinations(sorted(arms), 2))
+    rng, couples = np.random.default_rng(seed), list(combinations(sorted(arms), 2))
     count = len(next(iter(arms.values())))
     each = min(count, max(1, most // len(couples)))
     pairs = []
     for a, b in couples:
-        turned = dice.permutation(np.arange(each) % 2)
-        for at, turn in zip(_spread(arms[a], dice)[:each], turned, strict=False):
+        turned = rng.permutation(np.arange(each) % 2)
+        for at, turn in zip(_spread(arms[a], rng)[:each], turned, strict=False):
             (left, right), picture = ((b, a) if turn else (a, b)), arms[a][at]
             files = arms[left][at].file, arms[right][at].file
-            pairs.append(
-                Pair(dice.bytes(8).hex(), picture.prompt, picture.class_name, picture.seed, left, right, files)
-            )
-    return [pairs[i] for i in dice.permutation(len(pairs))]
+            pairs.append(Pair(rng.bytes(8).hex(), picture.prompt, picture.class_name, picture.seed, left, right, files))
+    return [pairs[i] for i in rng.permutation(len(pairs))]
 
 
-def _spread(pictures: Sequence[Picture], dice: np.random.Generator) -> list[int]:
-    """Numbers of the pictures in random order, the first of every prompt before the second of any."""
+def _spread(pictures: Sequence[Picture], rng: np.random.Generator) -> list[int]:
+    """Indices of the pictures in random order: one of every prompt before a second one of any."""
     rounds, came = [], {}
-    for at in dice.permutation(len(pictures)):
+    for at in rng.permutation(len(pictures)):
         came[pictures[at].prompt] = came.get(pictures[at].prompt, 0) + 1
         rounds.append((came[pictures[at].prompt], int(at)))
     return [at for _, at in sorted(rounds, key=lambda each: each[0])]
 
 
 def write_votes_page(folder: Path, pairs: Sequence[Pair], question: str, real: Bundle | None, size: int) -> str:
-    """folder/vote.html for the voters, folder/key.json to keep from them; returns the page's id. real: one photo of the
-    class is shown beside each pair."""
+    """Writes folder/vote.html for the voters and folder/key.json, which they must not see. Returns the page's id. With
+    `real`, a photo of the class is shown beside each pair."""
     photos: dict[str, int] = {}
     for row, name in enumerate(photo_classes(real)) if real else ():
         photos.setdefault(class_key(name), row)

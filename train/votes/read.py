@@ -1,4 +1,4 @@
-"""The voters' files and the key -> un-blinded votes and what they say."""
+"""Unblinds the voters' files with the key and reports the strengths of the arms."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from realrag.errors import RealRAGError
 from realrag.interval_text import span, with_interval
 from realrag.validation import strict_json
 
+from ..stats import FEWEST
 from .bradley_terry import Votes, read_votes_as_strengths
 from .make import KEY
 from .page import FORMAT, VERSION
@@ -29,25 +30,25 @@ def _read(path: Path, form: str, wanted: dict[str, type]) -> dict:
             raise ValueError(f"more than {MAX_VOTES >> 20} MiB")
         content = strict_json(path.read_bytes())
         if not isinstance(content, dict) or (content.get("format"), content.get("version")) != (form, VERSION):
-            raise ValueError(f"it does not say format {form!r}, version {VERSION}")
+            raise ValueError(f"its format is not {form!r}, version {VERSION}")
         for name, kind in wanted.items():
             if not isinstance(content.get(name), kind):
-                raise ValueError(f"{name!r} is missing or of another kind")
+                raise ValueError(f"{name!r} is missing or has another type")
     except (OSError, ValueError) as error:
-        raise RealRAGError(f"{path} cannot be read: {error}. Give the file as it was written.") from None
+        raise RealRAGError(f"{path} cannot be read: {error}. Use the file as it was written.") from None
     return content
 
 
 def read_votes(key: dict, files: Sequence[Path]) -> tuple[Votes, list[tuple[str, str]], int]:
-    """The votes of all files, un-blinded; (voter, choice) of each; and how many were replaced: where one name voted
-    twice on a pair, the later file counts. RealRAGError when a file is of another page."""
+    """The unblinded votes of all files, (voter, choice) of each, and how many were replaced: if one name voted twice on
+    a pair, the later file counts. RealRAGError if a file belongs to another page."""
     kept: dict[tuple[str, str], str] = {}
     cast = 0
     for file in files:
         content = _read(file, FORMAT, {"page": str, "voter": str, "votes": list})
         if content["page"] != key["page"]:
             raise RealRAGError(
-                f"{file} is of the page {content['page'][:16]}, the key of {key['page']}. Give the key made with it."
+                f"{file} is of the page {content['page'][:16]}, the key of {key['page']}. Use the key that was made with it."
             )
         for vote in content["votes"]:
             pair, choice = (vote.get(name) for name in ("pair", "choice")) if isinstance(vote, dict) else (None, None)
@@ -58,7 +59,7 @@ def read_votes(key: dict, files: Sequence[Path]) -> tuple[Votes, list[tuple[str,
             kept[content["voter"].strip(), pair] = choice
             cast += 1
     if not kept:
-        raise RealRAGError("There is no vote in these files. Ask the voters to vote, then to download their votes.")
+        raise RealRAGError("These files contain no votes. Ask the voters to vote and then download their votes.")
     pairs = [key["pairs"][pair] for _, pair in kept]
     arms = tuple(sorted({pair[side] for pair in pairs for side in ("left", "right")}))
 
@@ -74,7 +75,7 @@ def read_votes(key: dict, files: Sequence[Path]) -> tuple[Votes, list[tuple[str,
 
 
 def read_page(key: dict, files: Sequence[Path]) -> dict:
-    """The report of `votes read`."""
+    """The report of `votes read`: counts, strengths and pairs."""
     votes, cast, replaced = read_votes(key, files)
     sides = [choice for _, choice in cast if choice != "tie"]
     report = {
@@ -90,8 +91,8 @@ def table(report: dict) -> str:
     left = report["left_share"]
     lines = [
         report["question"],
-        f"{report['votes']} votes of {report['voters']} voters on {report['prompts']} prompts, {report['ties']} ties"
-        + ("" if left is None else f", the left one preferred in {left:.0%} of the others"),
+        f"{report['votes']} votes by {report['voters']} voters on {report['prompts']} prompts, {report['ties']} ties"
+        + ("" if left is None else f"; the left picture won {left:.0%} of the others"),
         "",
         f"{'arm':<14}{'strength':>9}   95 % interval (voters and prompts resampled)",
     ]
@@ -113,4 +114,6 @@ def table(report: dict) -> str:
         )
     if report["voters"] == 1:
         lines.append("One voter: the intervals say nothing about other people.")
+    elif report["voters"] < FEWEST:
+        lines.append(f"{report['voters']} voters: so few cannot speak for other people, whatever the intervals are.")
     return "\n".join(lines)

@@ -52,7 +52,7 @@ def bench(dim=6, seed=0, classes=4):
 
 def painted(bench, noise=0.3, seed=5, drift=0.0):
     dice = np.random.default_rng(seed)
-    vectors = unit(bench.said + noise * dice.normal(size=bench.said.shape) + drift)
+    vectors = unit(bench.prompts + noise * dice.normal(size=bench.prompts.shape) + drift)
     return Arm(vectors, tuple([None, (3, 8), ()][i % 3] for i in range(len(vectors))))
 
 
@@ -66,7 +66,7 @@ def test_every_figure_of_a_picture_equals_its_slow_twin():
     for i, v in enumerate(arm.vectors):
         mine = [held.real.vectors[r] for r in range(28) if held.real.classes[r] == held.classes[i]]
         assert values["CLIP-I"][i] == pytest.approx(np.mean([v @ p for p in mine]))
-        assert values["CLIP-T"][i] == pytest.approx(v @ held.said[i])
+        assert values["CLIP-T"][i] == pytest.approx(v @ held.prompts[i])
         assert values["copied"][i] == (max(v @ p for p in held.library.vectors) >= 0.97)
         shown = [v @ held.library.vectors[r] for r in arm.references[i] or ()]
         if shown:
@@ -179,7 +179,7 @@ def command(world, *extra, arms=("oracle", "none", "copy")):
 def test_the_command_tells_right_wrong_and_copied_pictures_apart(world, capsys):
     assert main(command(world)) == 0
     said = capsys.readouterr().out
-    assert "the retriever's own: it is no independent judge" in said and "So few pictures raise every FID" in said
+    assert "the retriever's own, so not an independent judge" in said and "So few pictures raise every FID" in said
     report = json.loads((world / "out" / "judge.json").read_text())["encoders"]["realrag-small"]
     oracle, none, copy = (report["arms"][name] for name in ("oracle", "none", "copy"))
     assert oracle["accuracy (linear)"][0] == oracle["accuracy (means)"][0] == 1 and none["accuracy (linear)"][0] == 0
@@ -263,7 +263,7 @@ def test_a_wrong_table_is_refused_with_its_place(tmp_path, text, told):
 
 
 def test_a_folder_that_names_no_prompt_and_one_that_could_mean_two_are_refused(world):
-    with pytest.raises(RealRAGError, match=r"'blue' in .* no prompt"):
+    with pytest.raises(RealRAGError, match=r"'blue' in .* neither a prompt"):
         read_arm(world / "oracle", [Prompt("a photo of a red", "red")])
     with pytest.raises(RealRAGError, match="the class of 2 prompts"):
         read_arm(world / "oracle", [*PROMPTS, Prompt("a blue thing", "blue")])

@@ -23,7 +23,7 @@ from realrag_train.retriever import run as stages
 from realrag_train.retriever.recipe import read_recipe
 from realrag_train.retriever.run import STAGES, OutOfTime, Run
 from realrag_train.sections import CONFIGS, find_recipe
-from realrag_train.small_encoder import train
+from realrag_train.small_encoder import command as encoder_command
 from realrag_train.small_encoder.trainer import EncoderConfig
 
 COLOURS = {**COLOURS, "yellow": (220, 220, 30)}
@@ -241,11 +241,11 @@ def test_an_arm_learns_from_measured_utility_in_a_recipe(world, tmp_path):
 def test_a_recipe_for_an_encoder_drives_its_training_and_no_run(tmp_path, capsys):
     (tmp_path / "mine.toml").write_text("[encoder]\nepochs = 3\nleft_out = 16\nbf16 = false\n")
     parser = argparse.ArgumentParser()
-    train.add_arguments(parser)
+    encoder_command.add_arguments(parser)
     sets = [word for name in ("grocery", "clothing", "subjects", "mobilenet", "out") for word in (f"--{name}", "x")]
 
     def settings(*more):
-        return train.chosen_config(parser.parse_args([*sets, *more]))
+        return encoder_command.chosen_config(parser.parse_args([*sets, *more]))
 
     assert settings() == EncoderConfig() == settings("--recipe", "small-encoder")
     chosen = settings("--recipe", str(tmp_path / "mine.toml"), "--epochs", "5")

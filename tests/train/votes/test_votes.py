@@ -198,7 +198,7 @@ def test_votes_go_through_the_key_and_come_out_by_arm(voted, tmp_path, capsys):
         == 0
     )
     said = capsys.readouterr().out
-    assert "12 votes of 2 voters on 3 prompts, 6 ties" in said and "reflective - none: 6, 6, 0; 75.0%" in said
+    assert "12 votes by 2 voters on 3 prompts, 6 ties" in said and "reflective - none: 6, 6, 0; 75.0%" in said
     report = json.loads((tmp_path / "read.json").read_text())
     assert list(report["strengths"]) == ["reflective", "none"] and report["left_share"] == 0.5
     again = read_page(read_key(page / "key.json"), [fan, vote("fan", lambda pair: "tie")])
@@ -208,7 +208,7 @@ def test_votes_go_through_the_key_and_come_out_by_arm(voted, tmp_path, capsys):
 @pytest.mark.parametrize(
     "change, told",
     [({"page": "0" * 16}, "is of the page"), ({"votes": [{"pair": "x", "choice": "left"}]}, "each names a pair"),
-     ({"votes": [3]}, "each names a pair"), ({"version": 2}, "does not say format"), ({"voter": 3}, "'voter'"),
+     ({"votes": [3]}, "each names a pair"), ({"version": 2}, "its format is not"), ({"voter": 3}, "'voter'"),
      ({"votes": []}, "no vote")],
 )  # fmt: skip
 def test_a_file_that_holds_no_votes_of_this_page_is_refused(voted, tmp_path, change, told):
