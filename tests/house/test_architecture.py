@@ -14,7 +14,7 @@ def test_every_room_has_its_line_and_every_line_its_room():
     listed = re.findall(r"^\| `([\w/]+)/` \| \S", section, re.MULTILINE)
     there = [path.parent.relative_to(ROOT).as_posix() for ring in ("realrag", "nodes", "train")
              for path in (ROOT / ring).rglob("__init__.py")]  # fmt: skip
-    assert sorted(listed) == sorted(there)
+    assert sorted(listed) == sorted(there), "give each room its line in the table of docs/architecture.md"
 
 
 def floors() -> dict[str, int]:
@@ -27,7 +27,7 @@ def test_imports_in_realrag_only_go_down_the_floors():
     floor = floors()
     there = {path.name.removesuffix(".py") for path in (ROOT / "realrag").iterdir()
              if path.suffix == ".py" or (path / "__init__.py").is_file()} - {"__init__", "__main__"}  # fmt: skip
-    assert floor.keys() == there
+    assert floor.keys() == there, "name each room and top file on a floor of docs/architecture.md"
     for module, used in import_graph().items():
         ring, _, rest = module.partition(".")
         room = rest.split(".")[0]
