@@ -1,5 +1,7 @@
 # `make` lists the commands. Two are all that a fresh machine with Python 3.10 or newer needs: `make demo` and `make test`.
 PYTHON ?= python3
+# A worker a core, with one thread each. Work is taken in runs of neighbors, so that few fixtures are made twice.
+PYTEST = $(VENV)/bin/pytest -n auto --dist worksteal
 VENV ?= .venv
 OUT ?= demo-out
 
@@ -12,10 +14,10 @@ demo: $(VENV)/demo.stamp ## install, index the shipped photos, ask for some, pai
 	$(VENV)/bin/realrag demo --out $(OUT)
 
 test: $(VENV)/test.stamp ## install, run all tests
-	$(VENV)/bin/pytest
+	$(PYTEST)
 
 test-fast: $(VENV)/test.stamp ## install, run the tests that take no more than a second or two
-	$(VENV)/bin/pytest -m "not slow and not comfyui"
+	$(PYTEST) -m "not slow and not comfyui"
 
 lint: $(VENV)/dev.stamp ## check rules, format and types
 	$(VENV)/bin/ruff check .

@@ -1,6 +1,10 @@
 """Shared fixtures: folders of small photos made here, and the fake encoder."""
 
 import os
+from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: workers with many threads wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from fake_encoder import ColourEncoder
@@ -10,6 +14,13 @@ from made_photos import write_photos
 def pytest_report_header():
     path = os.environ.get("COMFYUI_PATH")
     return f"ComfyUI: {path}" if path else "ComfyUI: tests in a real one are skipped, as COMFYUI_PATH names none"
+
+
+def pytest_collection_modifyitems(items):
+    folder = Path(__file__).parent / "comfyui"
+    for item in items:
+        if item.path.is_relative_to(folder):
+            item.add_marker("comfyui")
 
 
 @pytest.fixture

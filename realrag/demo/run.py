@@ -50,7 +50,7 @@ def run_demo(
     encoder = load_encoder()
     report = build(PHOTOS, out / "bundle", encoder, progress=progress)
     retriever = Retriever.open(out / "bundle", encoder=encoder)
-    answers = retriever.search_batch(list(PROMPTS), k=COLUMNS)
+    answers = retriever.search_batch(list(PROMPTS), k=COLUMNS, min_score=None)  # a full row, doubtful photos too
     picture, table = out / "references.png", out / "references.json"
     write_atomic(picture, lambda file: contact_sheet(answers, COLUMNS).save(file, "PNG"))
     content = [{"prompt": answer.query, "note": answer.note, "references": answer.as_json()} for answer in answers]
@@ -61,7 +61,7 @@ def run_demo(
     if families_there():
         things = pictures.HELD_OUT + pictures.SEEN
         prompts = [pictures.PROMPT.format(thing) for thing in things]
-        found = [answer.items[0] for answer in retriever.search_batch(prompts, k=1)]
+        found = [answer.items[0] for answer in retriever.search_batch(prompts, k=1, min_score=None)]
         library = [retriever.bundle.image(record) for record in retriever.bundle.records]
         painted = pictures.paint_all(encoder, things, found, library, painting)
         picture, table, said = out / "pictures.png", out / "pictures.json", pictures.summary(painted)

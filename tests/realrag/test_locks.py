@@ -28,7 +28,11 @@ def test_what_lies_beside_the_lock_stays(tmp_path):
     assert os.listdir(tmp_path / "work") == ["shard"]
 
 
-@pytest.mark.parametrize("left", ["1", "999999999", str(os.getpid()), "", "\x1b[31mred"])
+@pytest.mark.parametrize(
+    "left",
+    ["1", "999999999", str(os.getpid()), "", "\x1b[31mred"],
+    ids=["1", "999999999", "own number", "empty", "red"],  # the same in all workers
+)
 def test_a_lock_file_that_nobody_holds_stops_nobody(tmp_path, left):
     (tmp_path / "lock").write_text(left)
     (tmp_path / "lock.holder").write_text(left)
