@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import BundleError
+from .validation import is_hex, strict_json
 
 CHUNK = 1 << 20
 MAX_NAME = 200
 LEFT_BEHIND = 3600  # seconds without a write after which a temporary file of another machine counts as left behind
+MAX_VERDICTS = 64 << 20  # bytes
 _STEM = 150  # bytes of a name that its temporary file repeats, as a file name has at most 255
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 _WINDOWS_DEVICES = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(10)), *(f"lpt{i}" for i in range(10))}
@@ -189,31 +191,40 @@ class Verdicts:
         self._path = None if folder is None else Path(folder) / "verdicts.json"
         self._lock = threading.Lock()
 
+    def agrees(self, path: Path, sha256: str) -> bool:
+        """Whether a file has this sha256. A remembered one that says no is not believed: the file is hashed again."""
+        return self.sha256(path) == sha256 or self._fresh(path) == sha256
+
+    def sha256(self, path: Path) -> str:
+        """The sha256 of a file, from memory where the same file was hashed before."""
+        if self._path is not None and (digest := self._load().get(file_key(path))):
+            return digest
+        return self._fresh(path)
+
+    def _fresh(self, path: Path) -> str:
+        """Hash the file and remember the result."""
+        key = file_key(path)
+        digest = sha256_file(path)
+        if self._path is None:
+            return digest
+        with self._lock:
+            known = self._load() | {key: digest}
+            with suppress(OSError):  # a read-only cache only costs a second reading
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(self._path, canonical_json(known))
+        return digest
+
     def _load(self) -> dict[str, str]:
         if self._path is None:
             return {}
         try:
-            known = json.loads(self._path.read_bytes())
+            known = strict_json(read_bounded(self._path, MAX_VERDICTS))
         except (OSError, ValueError):
             return {}
-        return known if isinstance(known, dict) else {}
+        return {key: value for key, value in known.items() if is_hex(value, 64)} if isinstance(known, dict) else {}
 
-    def sha256(self, path: Path) -> str:
-        """The sha256 of a file, from memory where the same file was hashed before."""
-        path = Path(path)
-        status = path.stat()
-        if self._path is None:
-            return sha256_file(path)
-        key = f"{os.path.realpath(path)}|{status.st_size}|{status.st_mtime_ns}|{status.st_ino}"
-        if digest := self._load().get(key):
-            return digest
-        digest = sha256_file(path)
-        with self._lock:
-            known = self._load()
-            known[key] = digest
-            try:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomic(self._path, canonical_json(known))
-            except OSError:
-                pass  # a read-only cache only costs a second reading
-        return digest
+
+def file_key(path: Path) -> str:
+    """What changes when another file is put in the place of this one, or it is written again. OSError."""
+    status = os.stat(path)
+    return f"{os.path.realpath(path)}|{status.st_size}|{status.st_mtime_ns}|{status.st_ino}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from ..doubt import Level
 from ..errors import BundleError
-from ..files import Verdicts, safe_join, sha256_bytes, sha256_file
+from ..files import Verdicts, canonical_json, file_key, open_regular, read_bounded, safe_join, sha256_bytes, sha256_file
 from ..photos.captions import clean, spoken
 from ..photos.decode import decode
 from ..photos.other_names import MAX_NAME, OtherName
@@ -27,6 +28,14 @@ MAX_HEADER = 1 << 20
 MAX_FILES = 10_000
 MAX_DIM = 16_384
 MAX_NAMES = 50_000
+MAX_PIXELS = 50_000_000  # of a kept picture, whatever the manifest allows: 150 MB as RGB
+# The checksum of the manifest's other content, under this key. The file's own hash is the bundle's id, which nobody has
+# to compare it with.
+CHECKSUM = "content_sha256"
+# What a manifest holds that was written before there was a checksum. One that holds more and lacks it is damaged.
+_WITHOUT_CHECKSUM = {
+    "format", "version", "encoder", "head", "heads", "count", "dim", "picture_longest", "thumbnail_longest", "licences", "files"
+}  # fmt: skip
 # role -> (how many files it may have, the suffixes they may have)
 ROLES = {
     "embeddings": (1, (".safetensors",)),
@@ -37,6 +46,8 @@ ROLES = {
     "encoder": (32, (".safetensors", ".json", ".txt", ".model")),
 }
 ENCODER = "encoder"  # the folder that other libraries read as a whole, so nothing unlisted may lie in it
+_TRIES = 3  # openings of a bundle that is replaced meanwhile
+UPDATED = "was brought up to date while it was in use. Run again to use it as it is now."
 AGAIN = "Get the bundle again from its author, or build it again with `realrag index`."
 
 
@@ -55,6 +66,8 @@ class Manifest:
     files: tuple[BundleFile, ...]
     names: tuple[OtherName, ...]  # what classes are also called, in any language
     levels: Mapping[str, Level]  # vectors key -> the score below which a photo is doubtful, measured when it was built
+    checksummed: bool = False  # whether it carries a checksum of its content; those of older versions carry none
+    content: Mapping = field(default_factory=dict, repr=False, compare=False)  # all of it, with keys unknown here
 
     def of(self, role: str) -> list[BundleFile]:
         return [file for file in self.files if file.role == role]
@@ -78,8 +91,11 @@ class Manifest:
 
 
 def manifest_bytes(content: dict) -> bytes:
-    """manifest.json of what `heads_content` and the other keys say. BundleError where it would be too large to be read."""
-    data = json.dumps({"format": FORMAT, **content}, indent=1, sort_keys=True, ensure_ascii=False).encode()
+    """manifest.json of what `heads_content` and the other keys say, with its checksum. BundleError where it would be too
+    large to be read."""
+    content = {"format": FORMAT, **{key: value for key, value in content.items() if key != CHECKSUM}}
+    content[CHECKSUM] = sha256_bytes(canonical_json(content))
+    data = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False).encode()
     if len(data) > MAX_MANIFEST:
         raise BundleError(
             f"The manifest would have {len(data)} bytes; at most {MAX_MANIFEST} are read. Use fewer heads."
@@ -91,12 +107,14 @@ def read_manifest(folder: Path) -> Manifest:
     """Read and check manifest.json. Raises BundleError."""
     path = Path(folder) / MANIFEST
     try:
-        if path.stat().st_size > MAX_MANIFEST:
-            raise BundleError(f"{path} has more than {MAX_MANIFEST} bytes. {AGAIN}")
-        data = path.read_bytes()
-    except OSError:
+        data = read_bounded(path, MAX_MANIFEST)
+    except (FileNotFoundError, NotADirectoryError):
         raise BundleError(
-            f"No readable {MANIFEST} in {folder}, so it is not a bundle. Build one with `realrag index PHOTOS --out {folder}`."
+            f"No {MANIFEST} in {folder}, so it is not a bundle. Build one with `realrag index PHOTOS --out {folder}`."
+        ) from None
+    except OSError as error:
+        raise BundleError(
+            f"{path} cannot be read: {error.strerror}. Check its permissions and its disk; where they are right: {AGAIN}"
         ) from None
     try:
         content = strict_json(data)
@@ -111,9 +129,27 @@ def read_manifest(folder: Path) -> Manifest:
             f"RealRAG reads {FORMAT!r}, versions {' and '.join(map(str, VERSIONS))}. Update RealRAG, or build the bundle again."
         )
     try:
-        return _check(content, sha256_bytes(data))
+        checksummed = _check_sum(content)
+        return replace(_check(content, sha256_bytes(data)), checksummed=checksummed, content=content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BundleError(f"{path}: {type(error).__name__} at {error}. {AGAIN}") from None
+        raise BundleError(f"{path} is damaged: {_fault(error)}. {AGAIN}") from None
+
+
+def _fault(error: Exception) -> str:
+    """What a failed check says, with the key of one that is missing."""
+    return f"the field {error} is missing" if isinstance(error, KeyError) else str(error)[:300]
+
+
+def _check_sum(content: dict) -> bool:
+    """Whether the content carries its checksum. ValueError where it does not match."""
+    if CHECKSUM in content:
+        rest = {key: value for key, value in content.items() if key != CHECKSUM}
+        if content[CHECKSUM] != sha256_bytes(canonical_json(rest)):
+            raise ValueError("its content does not match its own checksum")
+        return True
+    if strange := sorted(set(content) - _WITHOUT_CHECKSUM):
+        raise ValueError(f"it has the field {strange[0][:40]!r}, but no checksum")
+    return False
 
 
 def _check(content: dict, id: str) -> Manifest:
@@ -211,8 +247,8 @@ def open_matrix(path: Path, count: int, dim: int) -> np.memmap:
 
     The file must hold exactly that tensor and nothing more, so that its size follows from the manifest.
     """
-    size = path.stat().st_size
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= min(MAX_HEADER, size - 8):
             raise BundleError(f"{path.name}: a header of {length} bytes is not possible. {AGAIN}")
@@ -245,16 +281,39 @@ class Bundle:
 
     def __init__(self, folder: Path, cache: Path | None = None, progress: Callable[[int, int], None] | None = None):
         self.folder = Path(folder)
-        self.manifest = read_manifest(self.folder)
-        self.id = self.manifest.id
-        self.cache = None if cache is None else Path(cache) / self.id[:32]
+        verdicts, progress = Verdicts(cache), progress or (lambda done, total: None)
+        for left in reversed(range(_TRIES)):
+            self._stamp = _stamp(self.folder)
+            self.manifest = read_manifest(self.folder)
+            self.id = self.manifest.id
+            self.cache = None if cache is None else Path(cache) / self.id[:32]
+            try:
+                self._open(verdicts, progress)
+                return
+            except BundleError:
+                if not self._was_replaced():
+                    raise
+                if not left:  # else read again: `realrag index` has put new files in the place of these
+                    raise BundleError(f"{self.folder} {UPDATED}") from None
+
+    def _open(self, verdicts: Verdicts, progress: Callable[[int, int], None]) -> None:
         try:
-            self._verify_files(Verdicts(cache), progress or (lambda done, total: None))
+            self._verify_files(verdicts, progress)
             (embeddings,), (records,) = self.manifest.of("embeddings"), self.manifest.of("records")
             self.embeddings = open_matrix(self.folder / embeddings.path, self.manifest.count, self.manifest.dim)
-            self.records = RecordTable(self.folder / records.path, self.manifest.count, self.cache)
+            self.records = RecordTable(self.folder / records.path, self.manifest.count, self.cache, self._lost)
         except (OSError, ValueError, OverflowError) as error:
             raise BundleError(f"{self.folder}: {error}. {AGAIN}") from None
+
+    def _was_replaced(self) -> bool:
+        """Whether another manifest lies in the folder now than when this one was opened."""
+        return _stamp(self.folder) not in (self._stamp, None)
+
+    def _lost(self, path: Path, error: OSError) -> BundleError:
+        """What to say where a file of an opened bundle cannot be read any more."""
+        if self._was_replaced():
+            return BundleError(f"{self.folder} {UPDATED}")
+        return BundleError(f"{path} cannot be read: {error.strerror or error}. {AGAIN}")
 
     def _verify_files(self, verdicts: Verdicts, progress: Callable[[int, int], None]) -> None:
         total, done = sum(file.bytes for file in self.manifest.files), 0
@@ -264,9 +323,9 @@ class Bundle:
                 raise BundleError(f"{self.folder} lacks {file.path}, which its manifest lists. {AGAIN}")
             if (size := path.stat().st_size) != file.bytes:
                 raise BundleError(f"{path} has {size} bytes, the manifest says {file.bytes}. {AGAIN}")
-            if (digest := verdicts.sha256(path)) != file.sha256:
+            if not verdicts.agrees(path, file.sha256):
                 raise BundleError(
-                    f"{path} has changed: sha256 {digest[:12]}..., the manifest says {file.sha256[:12]}.... {AGAIN}"
+                    f"{path} has changed: its sha256 is not the {file.sha256[:12]}... of the manifest. {AGAIN}"
                 )
             done += file.bytes
             progress(done, total)
@@ -290,17 +349,23 @@ class Bundle:
         else:
             part, offset, size = record.thumbnail
         paths = self._packs[role]
-        if part >= len(paths) or offset + size > paths[part].stat().st_size:
-            raise BundleError(f"Photo {record.id} points outside the bundle's {role}. {AGAIN}")
-        with open(paths[part], "rb") as file:
-            file.seek(offset)
-            return file.read(size)
+        outside = f"Photo {record.id} points outside the bundle's {role}. {AGAIN}"
+        if part >= len(paths):
+            raise BundleError(outside)
+        try:
+            with open_regular(paths[part]) as file:
+                if offset + size > os.fstat(file.fileno()).st_size:
+                    raise BundleError(outside)
+                file.seek(offset)
+                return file.read(size)
+        except OSError as error:
+            raise self._lost(paths[part], error) from None
 
     def image(self, record: Record, role: str = "pictures"):
         """The stored picture as PIL RGB, longest side at most the manifest's bound. BundleError if it is no picture."""
         longest = self.manifest.picture_longest
         try:
-            return decode(self.jpeg(record, role), record.id, max_pixels=longest * longest)
+            return decode(self.jpeg(record, role), record.id, max_pixels=min(longest * longest, MAX_PIXELS))
         except BundleError:
             raise
         except Exception as error:
@@ -326,9 +391,11 @@ class Bundle:
         if (chosen := self.manifest.head(name)) is None:
             return None
         path = self.folder / chosen.file.path
-        if (
-            sha256_file(path) != chosen.file.sha256
-        ):  # again, as a head may be asked for long after the bundle was opened
+        try:  # hashed again, as a head may be asked for long after the bundle was opened
+            changed = sha256_file(path) != chosen.file.sha256
+        except OSError as error:
+            raise self._lost(path, error) from None
+        if changed:
             raise BundleError(f"{path} has changed since the bundle was opened. {AGAIN}")
         return load_head(path, self.manifest.dim, self.manifest.encoder["fingerprint"])
 
@@ -342,6 +409,13 @@ class Bundle:
             progress(number, self.manifest.count)
         for head in self.manifest.heads:
             self.head(head.name)
+
+
+def _stamp(folder: Path) -> str | None:
+    try:
+        return file_key(folder / MANIFEST)
+    except OSError:
+        return None
 
 
 def unit_rows(rows: np.ndarray, first: int = 0) -> np.ndarray:

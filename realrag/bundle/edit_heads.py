@@ -4,13 +4,14 @@ encoded."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ..encoders.reflective_head import load_head
 from ..errors import BundleError
 from ..files import sha256_bytes, sweep_temporaries, write_atomic
 from ..locks import FolderLock
-from .bundle import MANIFEST, Bundle, Manifest, manifest_bytes, optional_content, read_manifest
+from .bundle import MANIFEST, Bundle, Manifest, manifest_bytes, read_manifest
 from .head_entries import MAX_HEADS, NAMING, BundleFile, BundleHead, heads_content, is_head_name, own_name
 
 WORK = ".building"  # where a builder keeps its lock and what is not finished
@@ -49,12 +50,11 @@ def change_heads(folder: Path, add: Mapping[str, Path], remove: Sequence[str] = 
         heads = put_heads(folder, [head for head in old.heads if head.name not in remove], add, old.encoder)
         heads.sort(key=lambda head: bool(first) and head.name != first)
         files = sorted([file for file in old.files if file.role != "head"] + [head.file for head in heads], key=_path)
-        kept = ("encoder", "count", "dim", "picture_longest", "thumbnail_longest", "licences")
-        content = {**{key: getattr(old, key) for key in kept}, **heads_content(heads), "files": [*map(vars, files)]}
-        content |= optional_content(old.names, old.levels)  # a new head's level is measured when it is first asked
-        write_atomic(folder / MANIFEST, manifest_bytes(content))
+        kept = {key: value for key, value in old.content.items() if key not in ("version", "head", "heads")}
+        write_atomic(folder / MANIFEST, manifest_bytes({**kept, **heads_content(heads), "files": [*map(vars, files)]}))
         for path in set(folder.glob("head-*.safetensors")) - {folder / file.path for file in files}:
-            path.unlink()
+            with suppress(PermissionError):  # Windows: it is open; the next change removes it
+                path.unlink()
     return read_manifest(folder)
 
 

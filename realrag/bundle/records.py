@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import BundleError
-from ..files import canonical_json
-from ..photos.captions import MAX_FIELD, spoken
+from .. import artifact
+from ..errors import BundleError, RealRAGError
+from ..files import canonical_json, open_regular
+from ..photos.captions import MAX_FIELD, clean, spoken
 from ..validation import is_count, is_hex, strict_json
 
 MAX_LINE = 1 << 16
 _NO_WORD = re.compile(
     r"[0-9a-fA-F]{8,}|\d{5,}|\b(?:IMG|DSC|DSCF|DSCN|PXL|MVIMG|GOPR|VID|P)[ _-]?\d+\b"
 )  # hashes, dates, IMG_0001
+MAX_PICTURE = 256 << 20  # bytes of one stored picture
+COLUMNS = "2"  # version of the cached columns
 _TEXTS = ("caption", "class", "licence", "author", "source", "file")
 _KEYS = {"id", "sha256", "width", "height", "picture", "thumbnail", *_TEXTS}
 
@@ -82,6 +87,8 @@ def parse_record(line: bytes, number: int) -> Record:
     for key in _TEXTS:
         if not isinstance(row[key], str) or len(row[key]) > MAX_FIELD:
             raise bad(f"{key!r} is not a text of at most {MAX_FIELD} characters")
+        if not row[key].isprintable():  # as `realrag index` cleans it: no control characters, no halves of characters
+            row[key] = clean(row[key])
     if not is_hex(row["sha256"], 64) or row["id"] != record_id(row["sha256"]):
         raise bad("'sha256' or 'id' is not a content hash and its first 16 digits")
     if not all(is_count(row[key], 1 << 20) and row[key] for key in ("width", "height")):
@@ -91,6 +98,8 @@ def parse_record(line: bytes, number: int) -> Record:
             continue
         if not (isinstance(row[key], list) and len(row[key]) == 3 and all(map(is_count, row[key]))):
             raise bad(f"{key!r} is not [part, offset, bytes]")
+        if row[key][2] > MAX_PICTURE:
+            raise bad(f"{key!r} has {row[key][2]} bytes, more than {MAX_PICTURE}")
         row[key] = tuple(row[key])
     row["class_name"] = row.pop("class")
     return Record(**row)
@@ -99,13 +108,21 @@ def parse_record(line: bytes, number: int) -> Record:
 class RecordTable:
     """The rows of a `records` file, read through a list of line offsets, with columns for filters.
 
-    classes: names of the classes; class_codes (N,) int32: of each row, its place in `classes`.
+    classes: names of the classes; class_codes (N,) int32: of each row, its place in `classes`. lost: makes the error of a
+    file that cannot be read any more.
 
-    Parsing every line takes a few seconds per million; the columns are kept in `cache` so that this happens once.
+    Parsing every line takes a few seconds per million; the columns are kept in `cache`, with a hash of them, so that
+    this happens once.
     """
 
-    def __init__(self, path: Path, count: int, cache: Path | None = None):
-        self._path, self.count = Path(path), count
+    def __init__(
+        self,
+        path: Path,
+        count: int,
+        cache: Path | None = None,
+        lost: Callable[[Path, OSError], BundleError] = lambda path, error: BundleError(f"{path}: {error.strerror}"),
+    ):
+        self._path, self.count, self._lost = Path(path), count, lost
         columns = self._cached(cache)
         if columns is None:
             columns = self._parse()
@@ -118,7 +135,7 @@ class RecordTable:
         classes: dict[str, int] = {}
         licences: dict[str, int] = {}
         class_codes, licence_codes = [], []
-        with open(self._path, "rb") as file:
+        with open_regular(self._path) as file:
             while line := file.readline(MAX_LINE + 1):
                 number = len(ids) + 1
                 if len(line) > MAX_LINE or not line.endswith(b"\n") or number > self.count:
@@ -143,35 +160,35 @@ class RecordTable:
         )  # fmt: skip
 
     def _cached(self, cache: Path | None):
-        """The kept columns, or None when there are none or they do not fit this file."""
-        if cache is None or not (cache / "rows.safetensors").is_file():
+        """The kept columns, or None when there are none, they are damaged, or they do not fit this file."""
+        if cache is None:
             return None
-        from safetensors import SafetensorError, safe_open
-
         try:
-            with safe_open(cache / "rows.safetensors", "np") as file:
-                words = json.loads(file.metadata()["words"])
-                arrays = [file.get_tensor(name) for name in ("offsets", "ids", "classes", "licences")]
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+            arrays, metadata = artifact.read_arrays(cache / "rows.safetensors")
+            size = os.stat(self._path).st_size
+            names = json.loads(metadata["words"])
+            columns = [arrays[name] for name in ("offsets", "ids", "classes", "licences")]
+            right = (COLUMNS, _sum_of(columns, metadata["words"])) == (metadata["version"], metadata["sha256"])
+        except (RealRAGError, OSError, ValueError, LookupError, TypeError):
             return None
-        right = [self.count + 1] + 3 * [self.count]
-        if [len(array) for array in arrays] != right or int(arrays[0][-1]) != self._path.stat().st_size:
+        lengths = [self.count + 1] + 3 * [self.count]
+        if not right or [len(column) for column in columns] != lengths or int(columns[0][-1]) != size:
             return None
-        return (*arrays, tuple(words["classes"]), tuple(words["licences"]))
+        return (*columns, tuple(names["classes"]), tuple(names["licences"]))
 
     def _keep(self, cache: Path | None, columns) -> None:
-        from safetensors.numpy import save
-
-        from ..files import write_atomic
-
         if cache is None:
             return
         offsets, ids, classes, licences, class_names, licence_names = columns
-        arrays = {"offsets": offsets, "ids": ids, "classes": classes, "licences": licences}
         words = json.dumps({"classes": class_names, "licences": licence_names})
+        digest = _sum_of((offsets, ids, classes, licences), words)
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            write_atomic(cache / "rows.safetensors", save(arrays, {"words": words}))
+            artifact.write(
+                cache / "rows.safetensors",
+                {"offsets": offsets, "ids": ids, "classes": classes, "licences": licences},
+                {"words": words, "version": COLUMNS, "sha256": digest},
+            )
         except OSError:
             pass  # a read-only cache only costs a second parse
 
@@ -182,26 +199,31 @@ class RecordTable:
         if not 0 <= row < self.count:
             raise IndexError(row)
         start, end = int(self._offsets[row]), int(self._offsets[row + 1])
-        with open(self._path, "rb") as file:
-            file.seek(start)
-            return parse_record(file.read(end - start).removesuffix(b"\n"), row + 1)
+        try:
+            with open_regular(self._path) as file:
+                file.seek(start)
+                line = file.read(end - start)
+        except OSError as error:
+            raise self._lost(self._path, error) from None
+        return parse_record(line.removesuffix(b"\n"), row + 1)
 
     def __iter__(self):
-        with open(self._path, "rb") as file:
-            for number, line in enumerate(file, 1):
-                yield parse_record(line.removesuffix(b"\n"), number)
+        try:
+            with open_regular(self._path) as file:
+                for number in range(1, self.count + 1):
+                    yield parse_record(file.readline(MAX_LINE + 1).removesuffix(b"\n"), number)
+        except OSError as error:
+            raise self._lost(self._path, error) from None
 
     def words_beside(self) -> Iterator[str]:
         """The words that stand beside each photo, in row order: class, caption and file name, without what only a
         camera or a program reads. The file was checked line by line when it was opened."""
-        with open(self._path, "rb") as file:
-            for line in file:
-                row = json.loads(line)
-                name, caption, file_name = row["class"], row["caption"], row["file"]
-                stem = file_name[file_name.rfind("/") + 1 :].rpartition(".")[0]
-                if not stem.isalpha():
-                    stem = _NO_WORD.sub(" ", stem)
-                yield f"{name} {caption} {stem}" if caption != name else f"{name} {stem}"
+        for record in self:
+            name, caption, file_name = record.class_name, record.caption, record.file
+            stem = file_name[file_name.rfind("/") + 1 :].rpartition(".")[0]
+            if not stem.isalpha():
+                stem = _NO_WORD.sub(" ", stem)
+            yield f"{name} {caption} {stem}" if caption != name else f"{name} {stem}"
 
     @cached_property
     def _order(self) -> np.ndarray:
@@ -246,3 +268,12 @@ class RecordTable:
     def class_counts(self) -> dict[str, int]:
         counts = np.bincount(self.class_codes, minlength=len(self.classes))
         return {name or "not stated": int(count) for name, count in zip(self.classes, counts, strict=True)}
+
+
+def _sum_of(columns, words: str) -> str:
+    """One hash over the cached columns and the names that their codes stand for."""
+    digest = hashlib.sha256(words.encode())
+    for column in columns:
+        digest.update(f"|{column.dtype}|{column.shape}|".encode())
+        digest.update(np.ascontiguousarray(column))
+    return digest.hexdigest()

@@ -11,6 +11,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -333,7 +334,8 @@ def _clean(out: Path) -> None:
     for path in out.iterdir():
         ours = path.name.startswith(("embeddings-", "records-", "pictures-", "thumbnails-", "head-"))
         if path.is_file() and ours and path.name not in listed:
-            path.unlink()
+            with suppress(PermissionError):  # Windows: it is open; the next run removes it
+                path.unlink()
     for path in (out / WORK).iterdir():
         if not path.name.startswith("lock"):  # locks go as they are let go, and the folder with the last of them
             path.unlink()

@@ -1,12 +1,55 @@
-"""A bundle by its bytes, to compare two."""
+"""A bundle by its bytes, to compare two; and changed as somebody would who writes its manifest himself."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Callable
 from pathlib import Path
 
-from realrag.files import sha256_file
+from realrag.bundle.bundle import CHECKSUM
+from realrag.files import canonical_json, sha256_file
 
 
 def content(folder: Path) -> dict[str, str]:
     """Every file of a bundle by its bytes."""
     return {path.relative_to(folder).as_posix(): sha256_file(path) for path in folder.rglob("*") if path.is_file()}
+
+
+def file_of(folder: Path, role: str) -> Path:
+    """The first file of this role."""
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    return folder / next(entry["path"] for entry in manifest["files"] if entry["role"] == role)
+
+
+def rewrite(folder: Path, change: Callable[[dict], dict | None]) -> None:
+    """Change the manifest's JSON in place, and let its checksum agree with what was made of it."""
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_bytes())
+    manifest = change(manifest) or manifest
+    if CHECKSUM in manifest:
+        rest = {key: value for key, value in manifest.items() if key != CHECKSUM}
+        try:
+            manifest[CHECKSUM] = hashlib.sha256(canonical_json(rest)).hexdigest()
+        except ValueError:
+            pass  # content that has no canonical form has no checksum that could agree
+    path.write_bytes(json.dumps(manifest).encode())
+
+
+def replace_hashed(folder: Path, role: str, data: bytes) -> None:
+    """Put in another file and hash it, as a hostile author does."""
+    path = file_of(folder, role)
+    path.write_bytes(data)
+    relist(folder, path)
+
+
+def relist(folder: Path, path: Path) -> None:
+    """Let the manifest list this file as it is now."""
+    data = path.read_bytes()
+
+    def change(manifest: dict) -> None:
+        for entry in manifest["files"]:
+            if folder / entry["path"] == path:
+                entry["bytes"], entry["sha256"] = len(data), hashlib.sha256(data).hexdigest()
+
+    rewrite(folder, change)

@@ -4,7 +4,6 @@ Two kinds: damage (a file changes after the manifest was written, caught by its 
 spoiled file himself, caught by the checks behind the hash).
 """
 
-import hashlib
 import json
 import pickle
 import shutil
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from bundle_content import file_of, relist, replace_hashed, rewrite
 from fake_encoder import ColourEncoder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -44,31 +44,6 @@ def bundle(good, tmp_path):
     return Path(shutil.copytree(good, tmp_path / "b"))
 
 
-def file_of(folder: Path, role: str) -> Path:
-    manifest = json.loads((folder / "manifest.json").read_bytes())
-    return folder / next(entry["path"] for entry in manifest["files"] if entry["role"] == role)
-
-
-def rewrite(folder: Path, change) -> None:
-    """Change the manifest's JSON in place."""
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_bytes())
-    path.write_bytes(json.dumps(change(manifest) or manifest).encode())
-
-
-def replace_hashed(folder: Path, role: str, data: bytes) -> None:
-    """What a hostile author does: put in another file and hash it himself."""
-    path = file_of(folder, role)
-    path.write_bytes(data)
-
-    def change(manifest):
-        for entry in manifest["files"]:
-            if entry["path"] == path.name:
-                entry["bytes"], entry["sha256"] = len(data), hashlib.sha256(data).hexdigest()
-
-    rewrite(folder, change)
-
-
 def use(folder: Path) -> None:
     """Open and read everything, as the commands and nodes do."""
     Bundle(folder).verify()
@@ -93,8 +68,7 @@ DAMAGE = {
 }
 
 
-# One flipped letter inside a text of the manifest gives another valid manifest, with another id: not damage we can see.
-CASES = [(role, kind) for role in ROLES for kind in DAMAGE if (role, kind) != ("manifest", "middle bit flipped")]
+CASES = [(role, kind) for role in ROLES for kind in DAMAGE]
 
 
 @pytest.mark.parametrize(("role", "kind"), CASES)
@@ -295,11 +269,7 @@ def test_a_hostile_head_file_is_refused_also_where_it_is_not_the_default(bundle,
     with pytest.raises(BundleError, match=r"sha256|bytes"):
         use(bundle)
 
-    def rehash(manifest):
-        (entry,) = (entry for entry in manifest["files"] if entry["path"] == path.name)
-        entry.update(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-
-    rewrite(bundle, rehash)
+    relist(bundle, path)
     with pytest.raises(EncoderError, match=path.name):
         use(bundle)
 
