@@ -218,12 +218,15 @@ class RecordTable:
     def words_beside(self) -> Iterator[str]:
         """The words that stand beside each photo, in row order: class, caption and file name, without what only a
         camera or a program reads. The file was checked line by line when it was opened."""
-        for record in self:
-            name, caption, file_name = record.class_name, record.caption, record.file
-            stem = file_name[file_name.rfind("/") + 1 :].rpartition(".")[0]
-            if not stem.isalpha():
-                stem = _NO_WORD.sub(" ", stem)
-            yield f"{name} {caption} {stem}" if caption != name else f"{name} {stem}"
+        with open_regular(self._path) as file:
+            for line in file:
+                row = json.loads(line)
+                texts = (row[key] for key in ("class", "caption", "file"))
+                name, caption, file_name = (text if text.isprintable() else clean(text) for text in texts)
+                stem = file_name[file_name.rfind("/") + 1 :].rpartition(".")[0]
+                if not stem.isalpha():
+                    stem = _NO_WORD.sub(" ", stem)
+                yield f"{name} {caption} {stem}" if caption != name else f"{name} {stem}"
 
     @cached_property
     def _order(self) -> np.ndarray:

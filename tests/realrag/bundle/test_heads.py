@@ -91,10 +91,17 @@ def test_heads_come_and_go_without_a_photo_being_touched(bundle, files):
     assert content(bundle) == plain
 
 
+def without_levels(folder: Path) -> tuple[dict, dict]:
+    """The manifest without what `realrag index` measures of each head, and all other files by their bytes."""
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    files = {name: digest for name, digest in content(folder).items() if name != "manifest.json"}
+    return {key: value for key, value in manifest.items() if key not in ("levels", CHECKSUM)}, files
+
+
 def test_heads_given_while_indexing_or_afterwards_make_one_bundle(photos, bundle, tmp_path, encoder, files):
     change_heads(bundle, {"a": files["sd35"], "b": files["flux"]})
     build(photos, tmp_path / "at once", encoder, head={"a": files["sd35"], "b": files["flux"]})
-    assert content(tmp_path / "at once") == content(bundle)
+    assert without_levels(tmp_path / "at once") == without_levels(bundle)
     encoder.seen = 0
     build(photos, bundle, encoder, head={"b": files["third"]})
     assert encoder.seen == 0 and names(bundle) == ["a", "b"] and len(list(bundle.glob("head-*"))) == 2
