@@ -278,5 +278,5 @@ def _sum_of(columns, words: str) -> str:
     digest = hashlib.sha256(words.encode())
     for column in columns:
         digest.update(f"|{column.dtype}|{column.shape}|".encode())
-        digest.update(memoryview(np.ascontiguousarray(column)).cast("B"))
+        digest.update(column.tobytes())
     return digest.hexdigest()
