@@ -1,5 +1,7 @@
-"""What the paper does not vary, varied: references, library, wrong references, loss, negatives, strength. Registered in
-docs/registration.md: one seed of one arm, U1 alone, one judge. They describe; they decide nothing."""
+"""Ablations of what the paper does not vary: references, library, wrong references, loss, negatives, strength.
+
+They were registered in docs/registration.md: one seed of one arm, U1 only, one judge. They describe and decide
+nothing."""
 
 from __future__ import annotations
 
@@ -36,8 +38,8 @@ PICTURES = 500  # an arm, at least
 
 @dataclass(frozen=True)
 class Ablation:
-    """One value of one knob, and what else than the registered experiment has it means. `arm`: whose references are
-    shown, "reflective" or "oracle"."""
+    """One value of one knob, and how it differs from the registered experiment. `arm`: whose references are used,
+    "reflective" or "oracle"."""
 
     knob: str
     value: str
@@ -46,8 +48,8 @@ class Ablation:
     mine: dict[str, Any] = field(default_factory=dict)
     fit: dict[str, Any] = field(default_factory=dict)
     k: int = 0  # references; 0 for as many as in the experiment
-    photos: int = 0  # of a class in the library; 0 for all
-    wrong: float = 0.0  # share of references that are of another class
+    photos: int = 0  # per class in the library; 0 for all
+    wrong: float = 0.0  # fraction of references that are of another class
     strength: float = 1.0
 
     @property
@@ -74,14 +76,14 @@ REGISTERED = (
 
 
 class Ablations(Reproduction):
-    """On a finished reproduction's folder, whose library, heads, judge and pictures serve again."""
+    """Ablations in the folder of a finished reproduction. They reuse its library, heads, judge and pictures."""
 
     @property
     def home(self) -> Path:
         return self.folder / "ablations"
 
     def run(self, wanted: Sequence[Ablation] = REGISTERED, pictures: int = PICTURES) -> dict:
-        """ablations.json and ablations.md; returns the former."""
+        """Writes ablations.json, ablations.md and curves.png. Returns the content of ablations.json."""
         library, rows = self.bundle(self.library_folder), []
         unseen = self.prompts_of_split(endpoints.SPLIT)
         prompts = [prompt for prompt in self.prompts if prompt.prompt in unseen]
@@ -99,7 +101,7 @@ class Ablations(Reproduction):
                 )  # fmt: skip
             paint_arms(self.folder / "painted", painter, library, choices, noises, self.in_time, tables=self.home)
             rows.append(self.verdict(each, base))
-            self.say(told(rows[-1]))
+            self.say(table_row(rows[-1]))
         report = {"painter": self.painter.facts, "pictures": len(prompts) * len(seeds), "judge": self.plan.experiment.judges[0],
                   "rows": rows}  # fmt: skip
         write_json(self.home / RESULTS, report)
@@ -135,7 +137,7 @@ class Ablations(Reproduction):
         }
 
     def head(self, each: Ablation) -> ReflectiveHead:
-        """Of the experiment's first seed; trained again where the ablation asks for it."""
+        """The head of the experiment's first seed, or one trained as the ablation asks."""
         run, recipe = self.run_folder, self.recipe
         if not each.trains:
             return load_head(run / "heads" / "reflective-0" / "head.safetensors", self.encoder.dim)
@@ -159,7 +161,7 @@ class Ablations(Reproduction):
         return made
 
     def verdict(self, each: Ablation, base: Ablation) -> dict:
-        """Accuracy by the judge that decides, and the paired difference to the registered values."""
+        """Accuracy by the deciding judge, and the paired difference to the registered setting."""
         arms = aligned({name: read_arm(self.home / f"{name}.jsonl", self.prompts) for name in {each.name, base.name}})
         seen = self.verdicts(self.plan.experiment.judges[0], arms)
         accuracy = endpoints.accuracy(seen)[endpoints.SPLIT][each.name]["accuracy"]
@@ -173,7 +175,7 @@ class Ablations(Reproduction):
         }
 
 
-def told(row: dict) -> str:
+def table_row(row: dict) -> str:
     cells = (
         row["knob"],
         row["value"],
@@ -204,4 +206,4 @@ def table(report: dict) -> str:
         "Differences are to the first row, paired; classes are resampled.",
         "", "| what | value | references of | accuracy | difference |", "|---|---|---|---|---|",
     ]  # fmt: skip
-    return "\n".join([*head, *map(told, report["rows"])]) + "\n"
+    return "\n".join([*head, *map(table_row, report["rows"])]) + "\n"

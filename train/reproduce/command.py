@@ -89,7 +89,8 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
             device=own_device(arguments.device),
             max_minutes=arguments.max_minutes,
             say=say,
-            share=share,
+            rank=share[0],
+            world_size=share[1],
         )
         if arguments.reproduce == "ablate":
             work.run()

@@ -1,4 +1,4 @@
-"""What one reproduction is: the world, the retriever's recipe, who paints, how much is painted, and which gates stand."""
+"""The plan of one reproduction: the world, the retriever's recipe, the painter, how much is painted, and the gates."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Retriever:
 
 @dataclass(frozen=True)
 class Painting:
-    """Who paints: "miniature", with its three files, or "stand-in"."""
+    """The painter: "miniature", with its three files, or "stand-in"."""
 
     kind: str = "stand-in"
     generator: str = ""
@@ -34,39 +34,39 @@ class Painting:
     strength: float = 1.0
     steps: int = 20  # of the sampler
     cfg: float = 3.0
-    # of the stand-in
-    heeds: float = 0.9  # probability that a right reference is heeded for a class it does not know
+    # For the stand-in only:
+    heeds: float = 0.9  # probability that a right reference works for a class that it does not know
     seed: int = 7
 
     paths = ("generator", "adapter", "autoencoder")
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= 1000:
-            raise RealRAGError(f"A sampler takes 1 to 1000 steps, not {self.steps}. Change `steps` in [painting].")
+            raise RealRAGError(f"`steps` in [painting] is {self.steps}; a sampler takes 1 to 1000. Change it.")
         if self.kind == "miniature" and not all(getattr(self, name) for name in self.paths):
             raise RealRAGError(f"A miniature paints with {', '.join(self.paths)}. Name the three files in [painting].")
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """The registered numbers; the reason for each stands in docs/registration.md."""
+    """The registered numbers. docs/registration.md gives the reason for each."""
 
-    photos: str = ""  # a world's folder made before; empty: the procedural one of [world] is drawn
-    k: int = 3  # references a prompt
-    arms: tuple[str, ...] = ()  # those that are painted; empty for all
-    noises: int = 10  # pictures a prompt and arm
-    unseen_noises: int = 40  # the same for U1, which holds the endpoints
-    first_noise: int = 1000  # so that no picture is judged that the negatives were mined from
-    pictures: int = 2000  # U1 pictures an arm below which nothing is said
+    photos: str = ""  # the folder of an existing world; if empty, the procedural one of [world] is drawn
+    k: int = 3  # references per prompt
+    arms: tuple[str, ...] = ()  # the arms to paint; empty for all
+    noises: int = 10  # pictures per prompt and arm
+    unseen_noises: int = 40  # the same on U1, where the endpoints are measured
+    first_noise: int = 1000  # so that no judged picture has a noise that negatives were mined from
+    pictures: int = 2000  # U1 pictures per arm below which there is no verdict
     seed: int = 0  # of the random, the oracle and the shuffled arm
-    judges: tuple[str, ...] = JUDGES  # the first decides, the others stand beside it
+    judges: tuple[str, ...] = JUDGES  # the first decides, the others are reported beside it
     judge_width: int = 24
     judge_epochs: int = 12
-    ceiling: float = 0.80  # gate: the judge's accuracy on real photos
-    seen_share: float = 0.60  # gate: of that ceiling, on G-seen classes without references
-    oracle_times: float = 4.0  # gate: U1 accuracy with right references, in times of that without
-    normal_most: float = 0.90  # gate: R@1 of the plainly trained retriever; above it nothing is left to win
-    same_sign: float = 0.8  # of the seeds that must agree with the endpoint
+    ceiling: float = 0.80  # gate: least accuracy of the judge on real photos
+    seen_share: float = 0.60  # gate: least fraction of that ceiling on G-seen classes without references
+    oracle_times: float = 4.0  # gate: least ratio of U1 accuracy with right references to that without
+    normal_most: float = 0.90  # gate: largest R@1 of plain contrastive training; above it nothing is left to gain
+    same_sign: float = 0.8  # least fraction of the seeds that must agree with the endpoint
 
     paths = ("photos",)
 
@@ -79,8 +79,7 @@ class Experiment:
             raise RealRAGError(f"k, noises and unseen_noises start at 1, judges are among {', '.join(JUDGES)}: {self}.")
 
     def taught(self, arms: Sequence[str]) -> tuple[str, ...]:
-        """Those of a recipe's arms that a head is taught for: all, or what a shorter table asks; `zero` is always
-        measured."""
+        """The arms that need a trained head: all of a recipe's, or those of a shorter table. `zero` is always there."""
         return tuple(arm for arm in arms if not self.arms or arm in ("zero", *self.arms))
 
 
@@ -96,41 +95,43 @@ class Plan:
 
 
 def find_world(name: str) -> Path:
-    """A world's file: a path, or the name of one that comes with the trainer ("procedural")."""
+    """A world's file: a path, or the name of a built-in one ("procedural"). RealRAGError lists the built-in ones."""
     known = sorted(file.stem for file in WORLDS.glob("*.toml"))
     if Path(name).is_file():
         return Path(name)
     if name in known:
         return WORLDS / f"{name}.toml"
-    raise RealRAGError(f"No world {name}. Give a TOML file, or one of those that come along: {', '.join(known)}.")
+    raise RealRAGError(f"There is no world {name}. Give a TOML file or one of the built-in names: {', '.join(known)}.")
 
 
 def read_plan(path: Path, painting: dict[str, str] | None = None) -> Plan:
-    """painting: in place of what the file says of it. RealRAGError names the section and field that are wrong."""
+    """The plan in a TOML file. painting: values that replace those of [painting]. RealRAGError names the section and
+    field that are wrong."""
     kinds = {"world": World, "retriever": Retriever, "painting": Painting, "experiment": Experiment}
     return Plan(**read_sections(path, kinds, {"painting": painting or {}}))
 
 
 def recipe_of(plan: Plan, path: Path, given: dict[str, str]) -> Recipe:
-    """The retriever's recipe, seen from the world's file; its arms are those that the endpoints and the table need."""
+    """The retriever's recipe. Its path is relative to the world's file, and its arms are cut to those that the table
+    needs. RealRAGError if it lacks an arm of an endpoint or trains anything but heads."""
     near = (home / plan.retriever.recipe for home in (Path(path).parent, WORLDS))
     recipe = read_recipe(
         next((file for file in near if file.is_file()), None) or find_recipe(plan.retriever.recipe), given
     )
     if given.get("encoder") and not given.get("mobilenet"):
-        recipe = replace(recipe, start=Start())  # it comes in place of one trained here; the usual bounds stand
+        recipe = replace(recipe, start=Start())  # a given encoder replaces the one trained here; the bounds stay
     if missing := sorted({"zero", "normal", "hard", "reflective"} - set(recipe.evaluate.arms)):
         raise RealRAGError(f"The recipe lacks the arm {missing[0]!r}, which an endpoint needs. Add it to its `arms`.")
     if recipe.fit.mode != "head":
         raise RealRAGError(
-            f'The recipe\'s mode is {recipe.fit.mode!r}; only heads are compared here. Set mode to "head".'
+            f'The recipe\'s mode is {recipe.fit.mode!r}; the experiment compares heads only. Set mode to "head".'
         )
     return replace(recipe, evaluate=replace(recipe.evaluate, arms=plan.experiment.taught(recipe.evaluate.arms)))
 
 
 def deviations(plan: dict) -> list[str]:
-    """What a plan, as `as_json` writes it, has otherwise than was registered: "section.field: value, registered value".
-    Paths and the world's seed, by which the replication differs, do not count."""
+    """How a plan, as `as_json` writes it, differs from the registered one: "section.field: value, registered value".
+    Paths do not count, nor does the world's seed, which the replication changes."""
     recipe = asdict(read_recipe(WORLDS / Retriever.recipe))
     recipe["evaluate"]["arms"] = Experiment(arms=tuple(plan["experiment"]["arms"])).taught(recipe["evaluate"]["arms"])
     registered = {

@@ -1,5 +1,7 @@
-"""What the claim is decided by: for each picture whether the judge names its class, paired between arms by prompt and
-noise, seeds averaged, classes resampled. And the gates that must stand before anything is said."""
+"""The endpoints and gates of the claim.
+
+The endpoint is whether the judge names each picture's class: paired between arms by prompt and noise, averaged over
+seeds, with classes resampled. Without all gates passed there is no verdict."""
 
 from __future__ import annotations
 
@@ -35,9 +37,11 @@ PAIRS = (
 
 @dataclass(frozen=True)
 class Verdicts:
-    """right: {arm: (S, N)} 0 or 1 for each seed of the arm's retriever and each picture. classes (N,) codes, splits
-    (N,) names. even (N,) bools: pictures from a noise that every prompt has, so that over all splits classes weigh
-    alike. real: the judge's accuracy on real photos of each split, and its confusions."""
+    """One judge's answers.
+
+    right: {arm: (S, N)}, 1 where the picture's class was named, else 0, for each seed of the arm's retriever. classes
+    (N,): codes. splits (N,): names. even (N,): bools, pictures with a noise that every prompt has, so that classes weigh
+    alike over all splits. real: accuracy on real photos, {split: [mean, low, high]}. confusions: see `confusions`."""
 
     right: dict[str, np.ndarray]
     classes: np.ndarray
@@ -56,7 +60,10 @@ def verdicts(
     vectors: Path,
     progress: Progress = lambda done, total: None,
 ) -> Verdicts:
-    """arms: aligned pictures by name; NAME-0, NAME-1 ... are the seeds of one arm. world: {class: (family, split)}."""
+    """Trains the judge's classifier on `taught` and applies it to the pictures and to `real`.
+
+    arms: aligned pictures by name; NAME-0, NAME-1 ... are the seeds of one arm. world: {class: (family, split)}.
+    vectors: the folder that caches encoded pictures."""
     names = [class_key(name) for name in world]
     families, splits = (np.array([row[at] for row in world.values()]) for at in (0, 1))
 
@@ -111,8 +118,10 @@ def accuracy(found: Verdicts) -> dict[str, dict[str, dict]]:
 
 
 def difference(found: Verdicts, first: str, second: str, split: str) -> dict:
-    """{"difference": [mean, low, high], "seeds_above": n, "seeds": n, "by_seed", "classes": [above, equal, below 0]}:
-    paired by prompt, noise and, where both arms have as many, by seed. The interval is 95 %, classes resampled."""
+    """{"difference": [mean, low, high], "seeds_above": n, "seeds": n, "by_seed", "classes": [above, equal, below 0]}.
+
+    Paired by prompt and noise and, if both arms have equally many seeds, by seed. The 95 % interval resamples classes.
+    """
     part = _parts(found.splits, found.even)[split]
     one, two = found.right[first][:, part], found.right[second][:, part]
     by_seed = one.mean(1) - (two.mean(1) if len(one) == len(two) else two.mean())
@@ -156,7 +165,7 @@ def gates(found: Verdicts, retrieval: dict, bounds: tuple[float, float], plan: E
 
 
 def conclusion(found: dict, stand: Sequence[dict], painter: str, same_sign: float) -> str:
-    """What the primary endpoint says, in the registered words."""
+    """The verdict on the primary endpoint, in the registered words."""
     if painter.startswith("stand-in"):
         return "machinery only: a stand-in painted, so this says nothing of the claim"
     if failed := [gate["gate"] for gate in stand if not gate["passed"]]:

@@ -39,7 +39,7 @@ from .paint_arms import WithoutReferences, make_painter, paint_arms
 from .painter import Painter
 from .procedural.world import SPLITS, read_splits, write_world
 from .reference_controls import describe, shuffled
-from .reference_utility import CANDIDATES, Worth
+from .reference_utility import CANDIDATES, ReferenceUtility
 from .report import gate_rows, ordered, write_results
 
 SHEET, SHOWN, CELL = "sheet.jpg", 12, 104  # of U1, for show
@@ -58,7 +58,12 @@ class RetrieverRun(Run):
             library, prompts, out = self._open(self.library), self._prompts(), self.folder / "utility.safetensors"
             rows = candidates(load_material(library, self.encoder, prompts), CANDIDATES)
             measure_utility(
-                library, prompts, rows, Worth(self.painter, prompts, self.validation), out, progress=self.in_time
+                library,
+                prompts,
+                rows,
+                ReferenceUtility(self.painter, prompts, self.validation),
+                out,
+                progress=self.in_time,
             )
             self.recipe = replace(self.recipe, data=replace(self.recipe.data, utility=str(out)))
 
@@ -76,11 +81,13 @@ class Reproduction(Staged):
 
     def __init__(
         self, plan: Plan, recipe: Recipe, folder: Path, *, device: str = "cpu", max_minutes: float = 0, say: Say,
-        painter: Painter | None = None, share: tuple[int, int] = (0, 1),
+        painter: Painter | None = None, rank: int = 0, world_size: int = 1,
     ):  # fmt: skip
-        """painter: in place of the one that the plan names. share: of `paint`, (number of this process, processes)."""
+        """painter: replaces the one that the plan names. rank, world_size: number of this process in the stage `paint`,
+        and how many processes paint."""
         super().__init__(max_minutes=max_minutes, say=say)
-        self.plan, self.folder, self.device, self._painter, self.share = plan, Path(folder), device, painter, share
+        self.plan, self.folder, self.device, self._painter = plan, Path(folder), device, painter
+        self.rank, self.world_size = rank, world_size
         self._opened: dict[Path, Bundle] = {}
         self.photos = Path(plan.experiment.photos) if plan.experiment.photos else self.folder / "photos"
         data = replace(
@@ -157,8 +164,8 @@ class Reproduction(Staged):
         self.say(summary(lines))
 
     def gates(self) -> None:
-        """gates/: the gates, by the arms that they ask for alone, so that hours of painting are not spent on a
-        generator that has to be mended first. `paint` has these pictures then."""
+        """gates/: the gates. Only the arms that they need are painted first, so that a generator that fails costs
+        minutes instead of hours. `paint` uses these pictures again."""
         folder, painted = self.folder / "gates", self.folder / "painted"
         choices = {
             arm: chosen for arm, chosen in read_choices(self.folder / "choices").items() if arm in endpoints.CONTROLS
@@ -172,17 +179,19 @@ class Reproduction(Staged):
         self.say("\n".join(gate_rows(found)))
         if not all(gate["passed"] for gate in found):
             self.say(
-                "A gate failed: mend the generator, the judge or the world first. What is painted now gets no verdict."
+                "A gate failed. Fix the generator, the judge or the world first: what is painted now gets no verdict."
             )
 
     def paint(self) -> None:
-        """painted/: the pictures of every arm, each distinct one once."""
+        """painted/: the pictures of every arm. Each distinct picture is painted once."""
         counts = paint_arms(
             self.folder / "painted", self.painter, self.bundle(self.library_folder), read_choices(self.folder / "choices"), self.noises,
-            self.in_time, share=self.share,
+            self.in_time, rank=self.rank, world_size=self.world_size,
         )  # fmt: skip
         if missing := counts.pop("missing"):
-            self.say(f"This share is painted; {missing} pictures of the others are not there yet.")
+            self.say(
+                f"Process {self.rank} of {self.world_size} is done; {missing} pictures of the others are not painted yet."
+            )
             return
         write_json(self.folder / "painted" / "painted.json", {**counts, "painter": self.painter.facts})
         self.say(f"{counts['asked']} pictures of all arms, {counts['painted']} of them distinct")

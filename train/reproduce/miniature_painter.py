@@ -1,4 +1,4 @@
-"""The miniatures as painters of the experiment: a generator of our own with the adapter that was trained along with it."""
+"""The miniatures as painters of the experiment: a small generator of ours with the adapter that was trained with it."""
 
 from __future__ import annotations
 
@@ -25,26 +25,25 @@ from ..miniature.world import SIZE, square
 from .config import Painting
 from .painter import Reference
 
-LEVELS = 4  # of noise, at which a reference's worth is measured
+LEVELS = 4  # noise levels at which a reference's utility is measured
 
 
 class MiniaturePainter:
-    """Sees references through the encoder that its adapter was trained with, and reads prompts by that one's text
-    tower."""
+    """Encodes references and prompts with the two towers of the encoder that the adapter was trained with."""
 
     batch, unit = CHUNK, "mean squared error of the velocity"
 
-    def __init__(self, config: Painting, said: dict[str, str] | None = None):
-        """said: what the generator reads in place of a prompt, where it knows the thing by another name."""
-        self.said = said or {}
+    def __init__(self, config: Painting, own_prompts: dict[str, str] | None = None):
+        """own_prompts: what the generator reads instead of a prompt, if it knows the class by another name."""
+        self.own_prompts = own_prompts or {}
         files = {name: Path(getattr(config, name)) for name in config.paths}
         self.encoder, self.autoencoder = load_encoder(), load_autoencoder(files["autoencoder"])
         base = Miniature(load_generator(files["generator"]))
         self.steered = Steered(base, load_adapter(files["adapter"]).float(), config.strength)
         self.steered.adapter.spec.check_encoder(self.encoder.adapter_sha256)
         self.steps, self.cfg = config.steps, config.cfg
-        self.asked: tuple = ("", None)  # the last prompt whose targets were explained
-        self.states: dict[str, Tensor] = {}  # of references, half precision: a library's are asked for again and again
+        self.explained: tuple = ("", None)  # the last prompt of `utility`, and its loss function
+        self.states: dict[str, Tensor] = {}  # of references, in half precision: the same ones come again and again
         self.facts = {
             "name": base.name, **{name: sha256_file(file) for name, file in files.items()}, "strength": config.strength,
             "steps": config.steps, "cfg": config.cfg, "encoder": self.encoder.weights_sha256,
@@ -58,15 +57,15 @@ class MiniaturePainter:
         return self.states[reference.id].float()
 
     @torch.no_grad()
-    def worth(self, prompt: str, reference: Reference, targets: Sequence[Image.Image]) -> float:
-        """How far the flow-matching loss on the targets falls, at LEVELS noise levels and one noise for each target."""
-        if prompt != self.asked[0]:
-            self.asked = prompt, self._explain(prompt, targets)
-        moved, without = self.asked[1]
-        return float(without - moved(self.see(reference)[None]))
+    def utility(self, prompt: str, reference: Reference, targets: Sequence[Image.Image]) -> float:
+        """How far the flow-matching loss on the targets falls, at LEVELS noise levels with one noise for each target."""
+        if prompt != self.explained[0]:
+            self.explained = prompt, self._explain(prompt, targets)
+        loss, without = self.explained[1]
+        return float(without - loss(self.see(reference)[None]))
 
     def _explain(self, prompt: str, targets: Sequence[Image.Image]) -> tuple[Callable[[Tensor | None], float], float]:
-        """The loss as a function of a reference's states (1, L, E), and what it is without one."""
+        """The loss as a function of a reference's states (1, L, E), and its value without a reference."""
         pixels = np.stack([np.asarray(square(image, SIZE)) for image in targets])
         x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
         latents = self.autoencoder.encode(x).repeat(LEVELS, 1, 1, 1)
@@ -75,7 +74,7 @@ class MiniaturePainter:
         sigma = shifted(quantiles, FAMILIES[self.steered.base.family].time_shift).repeat_interleave(len(targets))
         texts = [
             each.expand(len(sigma), *each.shape[1:])
-            for each in encode_prompts(self.encoder.towers.text, [self.said.get(prompt, prompt)])
+            for each in encode_prompts(self.encoder.towers.text, [self.own_prompts.get(prompt, prompt)])
         ]
 
         def loss(states: Tensor | None) -> float:
@@ -88,7 +87,7 @@ class MiniaturePainter:
         return loss, loss(None)
 
     def paint_many(self, rows: Sequence[tuple[str, int, Sequence[Reference]]]) -> list[Image.Image]:
-        """Rows of (prompt, noise, references). Those with as many references are painted together."""
+        """Paints rows with the same number of references together."""
         made: dict[int, Image.Image] = {}
         for count in sorted({len(shown) for _, _, shown in rows}):
             places = [place for place, row in enumerate(rows) if len(row[2]) == count]
@@ -96,7 +95,7 @@ class MiniaturePainter:
                 torch.stack([torch.stack([self.see(each) for each in rows[p][2]]) for p in places]) if count else None
             )
             noise = torch.cat([noise_of(1, rows[place][1]) for place in places])
-            prompts = [self.said.get(rows[place][0], rows[place][0]) for place in places]
+            prompts = [self.own_prompts.get(rows[place][0], rows[place][0]) for place in places]
             pictures = paint(
                 self.steered,
                 self.autoencoder,

@@ -1,5 +1,5 @@
-"""A world of real photos: any captioned folder, its classes split into seen, unseen and novel ones, the photos of each
-class into sets that share none. What comes out is laid out as a procedural world is (`world.py`)."""
+"""A world of real photos from any captioned folder. Classes are split into seen, unseen and novel ones, and the photos
+of each class into disjoint sets. The folders are those of a procedural world (`procedural/world.py`)."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from realrag.errors import RealRAGError
-from realrag.files import canonical_json, sha256_bytes, write_atomic
+from realrag.files import canonical_json, sha256_bytes, write_atomic, write_json
 from realrag.photos.scan import Candidate, scan
 
 from ..small_encoder.split import link
 from .procedural.world import COLUMNS, FACTS, LABELS, SETS
 
-SHARES = {"library": 0.35, "generator": 0.35, "judge": 0.15, "evaluation": 0.10, "validation": 0.05}
+FRACTIONS = {"library": 0.35, "generator": 0.35, "judge": 0.15, "evaluation": 0.10, "validation": 0.05}
 
 
 def families_of(classes: Sequence[str], groups: Path | None, words: int) -> dict[str, str]:
-    """Class -> family: coarse_class of a CSV, or the first words of its name."""
+    """{class: family}, from the column coarse_class of a CSV, or the first words of the name. RealRAGError if a class
+    is missing."""
     if groups is None:
         return {name: " ".join(re.split(r"[ _-]+", name)[: max(1, words)]) for name in classes}
     try:
@@ -36,18 +37,20 @@ def families_of(classes: Sequence[str], groups: Path | None, words: int) -> dict
             f"{groups} cannot be read ({error}). It is a UTF-8 CSV with the columns class, coarse_class."
         ) from None
     if missing := sorted(set(classes) - set(found)):
-        raise RealRAGError(f"{groups} says no coarse_class of {missing[0]!r}. Add a line for it.")
+        raise RealRAGError(f"{groups} has no coarse_class for {missing[0]!r}. Add a line for it.")
     return {name: found[name] for name in classes}
 
 
 def last_word(name: str) -> str:
-    """The last word of a name that is no number: of a car its body."""
+    """The last word of a name that is not a number. For a car this is its body."""
     return next((word for word in reversed(re.split(r"[ _-]+", name)) if not word.isdigit()), name)
 
 
 def split_names(families: dict[str, str], unseen: int, novel: int, seed: int) -> dict[str, str]:
-    """Class -> G-seen, U1 or U2, drawn by seed. Each held-out class has a seen one of its family, and one with its last
-    word where another has it at all: what it is made of was seen, and it was not. RealRAGError where that cannot be."""
+    """{class: G-seen, U1 or U2}, drawn by seed.
+
+    Each held-out class keeps a seen class of its family and, unless its last word is unique, a seen class with that
+    word. So its parts were seen and the class was not. RealRAGError if that is impossible."""
     names, held = sorted(families), []
     random.Random(f"{seed}/held out").shuffle(names)
     words = {name: last_word(name) for name in names}
@@ -73,7 +76,8 @@ def split_names(families: dict[str, str], unseen: int, novel: int, seed: int) ->
 def write_photos(
     photos: Path, out: Path, captions: Path | None, groups: Path | None, words: int, unseen: int, novel: int, seed: int
 ) -> dict:
-    """Links (or copies) of the photos in OUT, labels.csv and world.json, whose facts are returned."""
+    """Links or copies the photos to `out` and writes labels.csv and world.json. Returns the content of world.json.
+    RealRAGError if `out` holds another world."""
     candidates = [photo for photo in scan(photos, captions).candidates if photo.credit.class_name]
     by_class: dict[str, list[Candidate]] = {}
     for photo in sorted(candidates, key=lambda photo: photo.sha256):
@@ -111,26 +115,27 @@ def write_photos(
     table.writerow(COLUMNS)
     table.writerows((file, folder, families[of_name[folder]], name, splits[folder]) for file, _, folder, name in rows)
     write_atomic(made / LABELS, text.getvalue().encode())
-    write_atomic(made / FACTS, (json.dumps(facts, indent=1) + "\n").encode())
+    write_json(made / FACTS, facts)
     made.rename(out)
     return facts
 
 
 def folder_of(name: str) -> str:
-    """A class's name as a folder's, with which it is asked for."""
+    """The name of a class as a folder name, which prompts are made from."""
     return re.sub(r"[^\w. -]+", "-", name).strip(". -")
 
 
 def parts_of(members: list[Candidate], split: str) -> dict[str, list[Candidate]]:
-    """Set -> photos. What the generator and the validation get of seen classes goes into the library of the others."""
+    """{set: photos} of one class. The photos that the generator and validation get of seen classes go into the library
+    for the other classes. RealRAGError if a set stays empty."""
     lost = {"generator"} if split == "U1" else {"generator", "validation"} if split == "U2" else set()
-    shares = {name: 0.0 if name in lost else share for name, share in SHARES.items()}
-    shares["library"] += sum(SHARES[name] for name in lost)
+    fractions = {name: 0.0 if name in lost else fraction for name, fraction in FRACTIONS.items()}
+    fractions["library"] += sum(FRACTIONS[name] for name in lost)
     found, at = {}, 0.0
-    for name, share in shares.items():
-        start, at = round(at * len(members)), at + share
+    for name, fraction in fractions.items():
+        start, at = round(at * len(members)), at + fraction
         found[name] = members[start : round(at * len(members))]
-    if empty := [name for name, part in found.items() if shares[name] and not part]:
+    if empty := [name for name, part in found.items() if fractions[name] and not part]:
         raise RealRAGError(f"{len(members)} photos of one class leave none for {empty[0]}. Give each class 20 or more.")
     return found
 

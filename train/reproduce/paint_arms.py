@@ -1,4 +1,4 @@
-"""Who paints a prompt from noise and references, and the pictures of every arm: each distinct one is painted once."""
+"""Makes the painter of a plan and paints the pictures of every arm. Each distinct picture is painted once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .procedural.world import read_proper_names, read_splits
 
 
 class WithoutReferences:
-    """The plain generator, as `imagine` asks it: what negatives are mined from."""
+    """A painter as a generator of the stage `imagine`, without references. Negatives are mined from its drawings."""
 
     def __init__(self, painter: Painter):
         self._painter, self.facts = painter, painter.facts
@@ -37,10 +37,10 @@ class WithoutReferences:
 
 
 class StandInPainter:
-    """No generator: it alters photos. A known class is always painted; another only where a reference shows it and, by
-    the prompt's and noise's own dice, that reference is heeded; else a known sibling comes in its place.
+    """Not a generator: it alters photos. It always paints a class it knows. It paints another class only if a reference
+    shows that class and a random number of the prompt and noise is below `heeds`; otherwise it paints a known sibling.
 
-    So what references can do is known beforehand, and only the machinery is tested."""
+    So the effect of references is known beforehand, and a run tests only the machinery."""
 
     batch, unit = 1, "probability that it changes the class that is painted to the right one"
 
@@ -67,31 +67,31 @@ class StandInPainter:
     def paint_many(self, rows: Sequence[Row]) -> list[Image.Image]:
         return [self._paint(*row) for row in rows]
 
-    def worth(self, prompt: str, reference: Reference, targets: Sequence[Image.Image]) -> float:
+    def utility(self, prompt: str, reference: Reference, targets: Sequence[Image.Image]) -> float:
         lacking = self._classes[prompt] in self.facts["drawn_as"]
         right = class_key(self._class_of(reference.id)) == self._classes[prompt]
         return self._heeds if lacking and right else 0.0
 
     def _paint(self, prompt: str, noise: int, references: Sequence[Reference]) -> Image.Image:
-        dice = random.Random(hashlib.sha256(f"{prompt}\n{noise}\nheeds".encode()).hexdigest())
+        rng = random.Random(hashlib.sha256(f"{prompt}\n{noise}\nheeds".encode()).hexdigest())
         right = any(class_key(self._class_of(each.id)) == self._classes[prompt] for each in references)
-        return (self._shown if right and dice.random() < self._heeds else self._plain).draw(prompt, noise)
+        return (self._shown if right and rng.random() < self._heeds else self._plain).draw(prompt, noise)
 
 
 def make_painter(
     config: Painting, world: Path, prompts: Sequence[Prompt], library: Callable[[], Bundle], device: str
 ) -> Painter:
-    """The painter of a plan. library: opens the bundle that references come from. RealRAGError for one not known."""
+    """The painter of a plan. library: opens the bundle that references come from. RealRAGError for an unknown kind."""
     if config.kind == "miniature":
         from .miniature_painter import MiniaturePainter
 
         names = {class_key(name): proper for name, proper in read_proper_names(world).items()}
-        said = {
+        own_prompts = {
             p.prompt: p.prompt.replace(spoken_class(p.class_name), names[class_key(p.class_name)])
             for p in prompts
             if names
         }
-        return MiniaturePainter(config, said)
+        return MiniaturePainter(config, own_prompts)
     if config.kind == "stand-in":
 
         def class_of(id: str) -> str:
@@ -99,11 +99,11 @@ def make_painter(
             return records[records.row_of(id)].class_name
 
         return StandInPainter(world, prompts, class_of, config.heeds, config.seed)
-    raise RealRAGError(f"The painter {config.kind!r} is not known; there are miniature and stand-in.")
+    raise RealRAGError(f"`kind` in [painting] is {config.kind!r}; it must be miniature or stand-in.")
 
 
 def picture_key(facts: dict, prompt: str, noise: int, references: Sequence[str]) -> str:
-    """What names a picture: all that decides it."""
+    """The name of a picture: a hash of everything that it depends on."""
     return sha256_bytes(canonical_json([facts, prompt, noise, sorted(references)]))[:32]
 
 
@@ -115,13 +115,15 @@ def paint_arms(
     noises: dict[str, Sequence[int]],
     progress: Callable[[int, int], None] = lambda done, total: None,
     tables: Path | None = None,
-    share: tuple[int, int] = (0, 1),
+    rank: int = 0,
+    world_size: int = 1,
 ) -> dict[str, int]:
-    """folder/pictures/KEY.jpg, and ARM.jsonl for each arm, as `judge` reads it, in `tables` or in the folder. choices:
-    {arm: {prompt: ids}};
-    noises: {prompt: seeds}. Returns {"asked", "painted", "missing"}: pictures of all arms, distinct ones, and those of
-    other shares that are not there yet. What is there is not painted again. share: (number of this process, processes
-    that paint at once); each paints its own, and no other's."""
+    """Paints folder/pictures/KEY.jpg and writes ARM.jsonl for each arm, in the format of `judge`, to `tables` or the
+    folder. Pictures that exist are not painted again.
+
+    choices: {arm: {prompt: ids}}. noises: {prompt: seeds}. Process `rank` of `world_size` paints its own part. Returns
+    {"asked", "painted", "missing"}: pictures of all arms, distinct pictures, and those that other processes have not
+    painted yet."""
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     tables = tables or folder
     tables.mkdir(parents=True, exist_ok=True)
@@ -140,7 +142,7 @@ def paint_arms(
     def place(key):
         return folder / "pictures" / f"{key}.jpg"
 
-    left = [key for key in list(wanted)[share[0] :: share[1]] if not place(key).is_file()]
+    left = [key for key in list(wanted)[rank::world_size] if not place(key).is_file()]
 
     def shown(id):
         return Reference(id, library.image(library.records[library.records.row_of(id)]))

@@ -1,4 +1,4 @@
-"""What the experiment asks of a painter."""
+"""The interface of a painter: a generator that the experiment can show references."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Reference:
-    """A library photo as a painter is shown it."""
+    """A library photo, as a painter gets it."""
 
     id: str
     image: Image.Image
@@ -21,17 +21,18 @@ Row = tuple[str, int, Sequence[Reference]]  # prompt, noise, references
 
 
 class Painter(Protocol):
-    """A generator that can be shown references, side by side: their order tells it nothing. Equal facts, prompt, noise
-    and references promise the same picture."""
+    """A generator that takes references side by side, in any order. Equal facts, prompt, noise and references give the
+    same picture."""
 
     facts: dict[str, Any]  # holds "name"
-    batch: int  # as many rows are best painted together
-    unit: str  # of `worth`
+    batch: int  # the number of rows to paint at once
+    unit: str  # of `utility`
 
     def paint_many(self, rows: Sequence[Row]) -> list[Image.Image]:
-        """The picture of each row's prompt from the noise of its seed. No references is the plain generator."""
+        """The picture of each row's prompt from the noise of its seed. Rows without references get the plain
+        generator."""
         ...
 
-    def worth(self, prompt: str, reference: Reference, targets: Sequence[Image.Image]) -> float:
-        """How much better the generator explains these photos of what the prompt names when it sees the reference."""
+    def utility(self, prompt: str, reference: Reference, targets: Sequence[Image.Image]) -> float:
+        """How much better the generator explains photos of the prompt's class (`targets`) when it sees the reference."""
         ...

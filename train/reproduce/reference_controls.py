@@ -1,4 +1,4 @@
-"""Wrong references as a control, and how often each arm's references were right and how often the same."""
+"""Wrong references as a control, and how often the references of each arm were right or the same."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .endpoints import arm_of
 
 
 def shuffled(oracle: Sequence[dict]) -> list[dict]:
-    """The oracle's lines of `choose`, each prompt with the references of the next: as good, but of another class."""
+    """The oracle's lines of `choose`, each prompt with the references of the next one: as good, but of another class."""
     return [{**line, "arm": "shuffled", "references": other["references"]}
             for line, other in zip(oracle, [*oracle[1:], oracle[0]], strict=True)]  # fmt: skip
 
 
 def describe(choices: Path, world: dict[str, tuple[str, str]]) -> dict[str, dict[str, dict[str, float]]]:
-    """{arm: {split: {"right": share of its references that are of the prompt's class, "sets": how many different sets
-    its seeds choose for a prompt}}}. Where seeds choose alike, so many of them say little more than one."""
+    """{arm: {split: {"right": fraction of its references that are of the prompt's class, "sets": number of different
+    sets that its seeds choose per prompt}}}. Seeds that choose alike count little more than one."""
     splits = {class_key(name): split for name, (_, split) in world.items()}
     right: dict[tuple[str, str], list[bool]] = {}
     sets: dict[tuple[str, str], set[tuple[str, frozenset[str]]]] = {}

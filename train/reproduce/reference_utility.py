@@ -1,5 +1,5 @@
-"""What a reference is worth to the generator that will be shown it: the arm `utility` learns from that beside the
-labels."""
+"""Reference utility: how much a reference lowers the flow-matching loss of the generator that will see it. The arm
+`utility` learns from it in addition to the labels."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ..dataset import Prompt
 from ..pictures.arms import class_key
 from .painter import Painter, Reference
 
-CANDIDATES = 8  # photos tried a prompt: those that the starting encoder likes best
+CANDIDATES = 8  # photos tried per prompt: the nearest by the starting encoder
 TARGETS = 4  # photos of the class that the generator has to explain
 
 
-class Worth:
-    """A Meter of `measure_utility`. Targets are validation photos: they are in no library, so that none explains
+class ReferenceUtility:
+    """A Meter of `measure_utility`. Targets are validation photos. They are in no library, so no photo explains
     itself."""
 
     def __init__(self, painter: Painter, prompts: Sequence[Prompt], validation: Path):
@@ -37,6 +37,6 @@ class Worth:
         self.targets: Callable[[str], tuple[Image.Image, ...]] = targets
 
     def __call__(self, prompt: str, photo: Image.Image, id: str) -> float:
-        """0 for a class without validation photos."""
+        """The utility of one photo for one prompt, in `unit`; 0 for a class without validation photos."""
         shown = self.targets(prompt)
-        return self.painter.worth(prompt, Reference(id, photo), shown) if shown else 0.0
+        return self.painter.utility(prompt, Reference(id, photo), shown) if shown else 0.0

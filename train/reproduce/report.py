@@ -1,4 +1,4 @@
-"""The results as JSON, and as Markdown that says first what was registered and whether the gates stand."""
+"""The results as JSON and as Markdown. The Markdown begins with what was registered and whether the gates passed."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ PICTURES = ("CLIP-I", "FID", "KID", "copied", "references copied", "diversity")
 
 
 def write_results(folder: Path, results: dict) -> str:
-    """results.json and results.md; returns the latter's text."""
+    """Writes results.json and results.md and returns the text of the latter."""
     write_json(folder / RESULTS, results)
-    text = "\n".join(told(results)) + "\n"
+    text = "\n".join(markdown(results)) + "\n"
     write_atomic(folder / "results.md", text.encode())
     return text
 
 
-def told(results: dict) -> list[str]:
+def markdown(results: dict) -> list[str]:
+    """The lines of results.md."""
     plan = results["plan"]["experiment"]
     lines = ["# Reproduction: results", ""]
     if not plan["photos"]:
@@ -92,8 +93,8 @@ def _accuracy(judge: dict) -> list[str]:
     for arm in ordered(judge["accuracy"]["all"]):
         cells = (judge["accuracy"][split][arm]["accuracy"] for split in splits)
         rows.append(f"| {arm} | " + " | ".join(map(with_interval, cells)) + " |")
-    told = "Of real photos, {accuracy:.1%} are named rightly; {mistakes on siblings:.1%} of the mistakes fall on a sibling ({by chance:.1%} by chance)."
-    return [*rows, "", told.format(**judge["confusions"]), ""]
+    confused = "Of real photos, {accuracy:.1%} are named rightly; {mistakes on siblings:.1%} of the mistakes fall on a sibling ({by chance:.1%} by chance)."
+    return [*rows, "", confused.format(**judge["confusions"]), ""]
 
 
 def ordered(names) -> list[str]:
@@ -101,7 +102,7 @@ def ordered(names) -> list[str]:
 
 
 def _pictures(report: dict) -> list[str]:
-    """One seed an arm, as many pictures of each class."""
+    """The measures of `judge`, for one seed of each arm with equally many pictures of each class."""
     measures = [m for m in PICTURES if any(m in row for row in report["arms"].values())]
     rows = ["| first seed | " + " | ".join(measures) + " |", "|---" * (len(measures) + 1) + "|"]
     for name, row in {
@@ -117,7 +118,7 @@ def _pictures(report: dict) -> list[str]:
 
 
 def _beside_the_paper(judge: dict) -> list[str]:
-    """Relative gains, as absolute values of another world cannot be compared."""
+    """Relative gains beside the paper's, as absolute values of different worlds cannot be compared."""
     here = {"accuracy": {arm: row["accuracy"][0] for arm, row in judge["accuracy"]["all"].items()},
             "FID": {arm: row["FID"][0] for arm, row in judge["pictures"]["arms"].items() if "FID" in row}}  # fmt: skip
     rows = ["## Beside the paper's Flux", "", "| relative gain of reflective | the paper | here |", "|---|---|---|"]
@@ -145,8 +146,8 @@ def _gains(arms: dict[str, float]) -> list[str]:
     def over(other):
         return f"{reflective / other - 1:+.1%}" if other else "-"
 
-    share = f"{(reflective - normal) / (reflective - none):.0%}" if reflective != none else "-"
-    return [over(normal), over(none), share]
+    fraction = f"{(reflective - normal) / (reflective - none):.0%}" if reflective != none else "-"
+    return [over(normal), over(none), fraction]
 
 
 def _retrieval(results: dict) -> list[str]:

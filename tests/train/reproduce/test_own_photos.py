@@ -9,7 +9,7 @@ from made_photos import photo_bytes
 
 from realrag.errors import RealRAGError
 from realrag_train.__main__ import main
-from realrag_train.reproduce.own_photos import SHARES, last_word, parts_of, split_names
+from realrag_train.reproduce.own_photos import FRACTIONS, last_word, parts_of, split_names
 from realrag_train.reproduce.procedural.world import read_splits
 
 CARS = [
@@ -42,7 +42,7 @@ def test_sets_share_no_photo_and_hold_all(split):
     assert sorted(photo for part in parts.values() for photo in part) == list(range(40))
     assert bool(parts["generator"]) == (split == "G-seen") and bool(parts["validation"]) == (split != "U2")
     assert {name: len(part) / 40 for name, part in parts_of(list(range(40)), "G-seen").items()} == pytest.approx(
-        SHARES, abs=0.03
+        FRACTIONS, abs=0.03
     )
     with pytest.raises(RealRAGError, match="leave none for"):
         parts_of(list(range(4)), "G-seen")

@@ -202,8 +202,8 @@ def test_painting_is_shared_among_processes(tmp_path):
     painters, asked = [Counted(), Counted(), Counted()], {"none": {f"a {n}": () for n in range(5)}}
     noises = {prompt: range(3) for prompt in asked["none"]}
     missing = [
-        paint_arms(tmp_path / "a", painter, None, asked, noises, share=share)["missing"]
-        for painter, share in zip(painters, ((0, 2), (1, 2), (0, 1)), strict=True)
+        paint_arms(tmp_path / "a", painter, None, asked, noises, rank=rank, world_size=size)["missing"]
+        for painter, (rank, size) in zip(painters, ((0, 2), (1, 2), (0, 1)), strict=True)
     ]
     assert missing == [7, 0, 0]
     each = [set(painter.rows) for painter in painters]
@@ -221,7 +221,7 @@ def test_painted_is_said_only_when_every_share_is_there(done, tmp_path):
     for number in (0, 1):
         assert not marker.exists()
         half = work(copy)
-        half.share = (number, 2)
+        half.rank, half.world_size = number, 2
         half.stage("paint")
         if not number:
             with pytest.raises(RealRAGError, match=r"painted.json is not there.*Run the stage `paint` to its end"):
@@ -490,7 +490,7 @@ def test_the_worlds_that_come_along_can_be_read_and_what_they_cannot_be_is_said(
         assert recipe.evaluate.seeds >= 5 and (recipe.start.least, recipe.start.most) == (0.45, 0.7)
     lacking = replace(recipe, evaluate=replace(recipe.evaluate, arms=taught))
     assert any(each.startswith("evaluate.arms") for each in deviations(json.loads(plan.as_json(lacking))))
-    with pytest.raises(RealRAGError, match=r"No world nowhere.*procedural"):
+    with pytest.raises(RealRAGError, match=r"There is no world nowhere.*procedural"):
         find_world("nowhere")
     (tmp_path / "recipe.toml").write_text('[evaluate]\narms = ["zero", "reflective"]')
     (tmp_path / "world.toml").write_text('[retriever]\nrecipe = "recipe.toml"\n[experiment]\nk = 2')

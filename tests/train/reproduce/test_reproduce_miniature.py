@@ -70,7 +70,7 @@ def test_worth_is_what_the_loss_on_the_targets_falls_by(kind, tmp_path):
     paints = painter(kind, tmp_path)
     targets = [Image.open(io.BytesIO(photo_bytes((40, 200, 60), seed))).convert("RGB") for seed in (2, 3)]
     red = Reference("red", Image.open(io.BytesIO(photo_bytes((200, 60, 40), 0))).convert("RGB"))
-    found = paints.worth("a lime", red, targets)
+    found = paints.utility("a lime", red, targets)
     total = []
     for states in (None, paints.see(red)[None]):  # a slow twin: one target and level at a time
         losses = []
@@ -102,7 +102,7 @@ def test_a_generator_is_asked_by_the_name_that_it_knows_a_thing_by(tmp_path):
     red = Reference("red", Image.open(io.BytesIO(photo_bytes((200, 60, 40), 0))).convert("RGB"))
     one, other = (plain.paint_many([(prompt, 7, [])])[0] for prompt in ("a rabizo fruit", "a sour lemon"))
     assert far(by_name.paint_many([("a sour lemon", 7, [])])[0], one) == 0 < far(one, other)
-    assert by_name.worth("a sour lemon", red, [red.image]) == plain.worth("a rabizo fruit", red, [red.image])
+    assert by_name.utility("a sour lemon", red, [red.image]) == plain.utility("a rabizo fruit", red, [red.image])
 
 
 def test_a_procedural_world_tells_its_painter_names_that_do_not_say_the_look(tmp_path):
@@ -114,12 +114,12 @@ def test_a_procedural_world_tells_its_painter_names_that_do_not_say_the_look(tmp
         "miniature",
         *(str(tmp_path / name) for name in ("generator.safetensors", "adapter.safetensors", "autoencoder.safetensors")),
     )
-    said = make_painter(files, tmp_path / "photos", prompts, lambda: None, "cpu").said
+    said = make_painter(files, tmp_path / "photos", prompts, lambda: None, "cpu").own_prompts
     assert set(said) == {prompt.prompt for prompt in prompts} and len(set(said.values())) == len(prompts)
     for prompt, told in said.items():
         assert told.rsplit(" ", 2)[0] == "a photo of a" and told.rsplit(" ", 1)[1] in prompt
     assert (
-        make_painter(files, tmp_path, prompts, lambda: None, "cpu").said == {}
+        make_painter(files, tmp_path, prompts, lambda: None, "cpu").own_prompts == {}
     )  # a world of photos: names as they are
 
 
