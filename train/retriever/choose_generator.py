@@ -1,4 +1,5 @@
-"""Which generator a recipe asks for, what a stand-in shall not know, and which class is drawn in place of another."""
+"""Makes the generator of a recipe, chooses what a stand-in does not know, and finds which class is drawn instead of
+another."""
 
 from __future__ import annotations
 
@@ -18,12 +19,13 @@ from ..generators import Generator
 from ..generators.stand_in import StandIn, choose_unknown, nearest_known
 from .recipe import Recipe
 
-ALTERED = 60  # photos a class that the stand-in chooses from
+ALTERED = 60  # photos per class that the stand-in chooses from
 
 
 def make_generator(
     recipe: Recipe, library: Bundle, prompts: Sequence[Prompt], encoder: Encoder, device: str
 ) -> Generator:
+    """The generator of [imagine]. RealRAGError for an unknown name."""
     options = recipe.imagine
     classes = {prompt.prompt: prompt.class_name for prompt in prompts}
     if options.generator == "comfyui":
@@ -48,7 +50,7 @@ def make_generator(
     if options.generator == "stand-in":
         return _stand_in(recipe, library, prompts, encoder, classes)
     raise RealRAGError(
-        f"The generator {options.generator!r} is not known; it is comfyui, diffusers, folder or stand-in."
+        f"`generator` in [imagine] is {options.generator!r}; it must be comfyui, diffusers, folder or stand-in."
     )
 
 
@@ -61,7 +63,7 @@ def _stand_in(
     groups = _groups(recipe.data.groups, recipe.data.group_words, order)
     options, keys = recipe.imagine, [class_key(name) for name in order]
     if strange := [name for name in options.unknown_classes if class_key(name) not in keys]:
-        raise RealRAGError(f"unknown_classes names {strange[0]!r}, which is no class of the library.")
+        raise RealRAGError(f"unknown_classes names {strange[0]!r}, which is not a class of the library. Remove it.")
     unknown = sorted(keys.index(class_key(name)) for name in options.unknown_classes)
     unknown = unknown or choose_unknown(options.unknown, len(order), groups, options.unknown_seed)
     drawn_as = nearest_known(material.photos[labels >= 0], labels[labels >= 0], groups, unknown)
@@ -74,7 +76,7 @@ def _stand_in(
 
 
 def _groups(file: str, leading: int, classes: list[str]) -> list[str] | None:
-    """The group of each class: from the CSV, or the `leading` first words of its name; None without either."""
+    """The group of each class, from the CSV or the `leading` first words of its name. None without either."""
     if not file:
         return [" ".join(class_key(name).split()[:leading]) for name in classes] if leading else None
     with open(file, encoding="utf-8-sig", newline="") as table:
@@ -88,8 +90,10 @@ def _groups(file: str, leading: int, classes: list[str]) -> list[str] | None:
 
 
 def drawn_instead(prompts: Sequence[Prompt], material: Material, drawn: np.ndarray, generator: dict) -> np.ndarray:
-    """(P,) class drawn in place of a prompt's own, -1 where none: as a stand-in states it; else, read by the encoder,
-    the class of the gallery photo nearest to most of the prompt's drawings."""
+    """(P,) the class drawn instead of a prompt's own, -1 if it is the prompt's own.
+
+    A stand-in states it. For others it is the class of the gallery photo nearest to most of the prompt's drawings, by
+    the encoder."""
     codes = {class_key(p.class_name): int(code) for p, code in zip(prompts, material.query_classes, strict=True)}
     if "drawn_as" in generator:
         shown = {class_key(a): codes.get(class_key(b), -1) for a, b in generator["drawn_as"].items()}

@@ -1,8 +1,8 @@
 """Stage 6: how well the arms (zero, normal, hard, reflective) find real photos for prompts, with intervals over
 classes.
 
-Every figure is one value a prompt first; seeds are averaged, then classes are resampled (method of the paired
-bootstrap)."""
+Every figure is computed per prompt, averaged over seeds, and given an interval over classes. Differences are paired by
+prompt."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ from ..contrastive.tuned_encoder import TunedVectors
 from ..retrieval_metrics import DEPTH, ranked_rows, ranking_figures
 from ..stats import FEWEST, interval, json_row
 
-# Of what the generator draws in its place: lower is better for "reflective hits" and "sibling@10".
+# About what the generator draws instead: lower is better for "reflective hits" and "sibling@10".
 REFLECTIVE = ("reflective hits", "sibling@10", "sibling margin")
-CONTROLS = ("random", "oracle")  # floor and ceiling: chance, and right photos first, then all but the drawn
+CONTROLS = ("random", "oracle")  # floor and ceiling: chance, and all right photos first, the drawn ones last
 
 
 @dataclass(frozen=True)
 class Questions:
-    """What is asked of which gallery. queries (P, D) and photos (N, D): float32 unit vectors of the encoder, no head.
-    query_classes (P,), photo_classes (N,): the same number for the same class. siblings (P,): class number of what the
-    generator draws in place of a prompt's class, -1 where it draws the right thing or that is not known. drawn (P, N)
-    bools: gallery photos of another class that are most like what was drawn; None without drawings."""
+    """Prompts and the gallery that they are asked of.
+
+    queries (P, D), photos (N, D): float32 unit vectors of the encoder without a head. query_classes (P,), photo_classes
+    (N,): class numbers. siblings (P,): the class that the generator draws instead of the prompt's, -1 if it draws the
+    right one or that is unknown. drawn (P, N): bools, the photos of other classes nearest to the drawings; None without
+    drawings."""
 
     queries: np.ndarray
     photos: np.ndarray
@@ -42,8 +44,8 @@ class Questions:
     drawn: np.ndarray | None = None
 
     def splits(self) -> dict[str, np.ndarray]:
-        """(P,) bools each: all prompts; those of classes the generator lacks (unseen), draws instead (sibling), or
-        neither (seen). A prompt without a photo in the gallery is in none."""
+        """{split: (P,) bools}: all prompts, and those whose class the generator lacks (unseen), draws instead of another
+        (sibling), or neither (seen). Prompts without a photo in the gallery are in no split."""
         asked = np.isin(self.query_classes, self.photo_classes)
         unseen = asked & (self.siblings >= 0)
         sibling = asked & ~unseen & np.isin(self.query_classes, self.siblings[self.siblings >= 0])
@@ -57,7 +59,7 @@ class Questions:
 def figures(
     questions: Questions, vectors: np.ndarray | None = None, scores: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """(P,) values of every measure for gallery vectors (N, D) after a head, or for given scores (P, N)."""
+    """{measure: (P,) values} for gallery vectors (N, D) after a head, or for scores (P, N)."""
     scores = questions.queries @ vectors.T if scores is None else scores
     rows = ranked_rows(scores)
     right = questions.query_classes[:, None] == questions.photo_classes[None]
@@ -76,8 +78,8 @@ def figures(
 
 
 def drawn_photos(questions: Questions, drawn: np.ndarray, depth: int = DEPTH) -> np.ndarray:
-    """(P, N) bools: the photos of another class than the prompt's among the `depth` most like its drawings (P, S, D),
-    by the mean cosine over seeds in the encoder's own space, so that no arm defines what it is measured by."""
+    """(P, N) bools: of the `depth` photos nearest to a prompt's drawings (P, S, D), those of another class. Nearness is
+    the mean cosine over seeds in the encoder's own space, so that no arm defines its own measure."""
     drawn = drawn.astype(np.float32)
     unit = drawn / np.maximum(np.linalg.norm(drawn, axis=2, keepdims=True), 1e-9)
     near = ranked_rows(unit.mean(1) @ questions.photos.T)[:, :depth]
@@ -95,7 +97,7 @@ def head_vectors(photos: np.ndarray, head: ReflectiveHead | None) -> np.ndarray:
 
 
 def arm_scores(questions: Questions, arm: ReflectiveHead | TunedVectors | None) -> np.ndarray:
-    """(P, N) scores of the gallery for each prompt: after a head, or with the vectors of a tuned encoder."""
+    """(P, N) scores of the gallery for each prompt, with a head or with the vectors of a tuned encoder."""
     if isinstance(arm, TunedVectors):
         return arm.queries @ arm.photos.T
     return questions.queries @ head_vectors(questions.photos, arm).T
@@ -104,10 +106,12 @@ def arm_scores(questions: Questions, arm: ReflectiveHead | TunedVectors | None) 
 def evaluate(
     questions: Questions, arms: dict[str, Sequence[ReflectiveHead | TunedVectors | None]], *, controls: bool = True
 ) -> dict:
-    """arms: name -> one head, or a tuned encoder's vectors, a seed ([None] for zero). Returns JSON-able figures:
+    """JSON-able figures of the arms. arms: {name: one head, or a tuned encoder's vectors, per seed}; [None] for zero.
 
     {"arms": {arm: {"seeds", "splits": {split: {measure: [mean, low, high]}}, "by_class": {measure: [P]}, "by_seed"}},
-     "differences": {"a - b": {split: {measure: [mean, low, high, seeds above 0]}}}, "splits": {split: prompts}}.
+     "differences": {"a - b": {split: {measure: [mean, low, high, seeds above 0]}}}, "splits": {split: prompts}}
+
+    Bounds are None for too few classes. RealRAGError if there is no arm.
     """
     if not arms or not all(arms.values()):
         raise RealRAGError("No arm to evaluate. Fit at least one head, or evaluate the arm `zero`.")
@@ -115,8 +119,8 @@ def evaluate(
         name: [figures(questions, scores=arm_scores(questions, head)) for head in heads] for name, heads in arms.items()
     }
     if controls:
-        dice, right = np.random.default_rng(0), questions.query_classes[:, None] == questions.photo_classes[None]
-        runs["random"] = [figures(questions, scores=dice.random(right.shape)) for _ in range(5)]
+        rng, right = np.random.default_rng(0), questions.query_classes[:, None] == questions.photo_classes[None]
+        runs["random"] = [figures(questions, scores=rng.random(right.shape)) for _ in range(5)]
         worst = questions.siblings[:, None] == questions.photo_classes[None]
         worst = worst if questions.drawn is None else worst | questions.drawn
         ideal = figures(questions, scores=right.astype(float) - worst)
@@ -159,12 +163,12 @@ def _number(value: float) -> float | None:
 
 
 def ann_loss(queries: np.ndarray, vectors: np.ndarray, cache: Path, key: str, depth: int = DEPTH) -> float | None:
-    """Share of the exact first `depth` answers that the IVF index misses; None where no IVF index can be made."""
+    """The fraction of the exact first `depth` answers that the IVF index misses; None if no IVF index can be built."""
     from realrag.search.index import ExactIndex, open_index
 
     try:
         fast = open_index(vectors, cache, key, kind="ivf")
-    except Exception:  # without faiss, or with too few rows for cells, there is nothing to lose
+    except Exception:  # without faiss, or with too few rows for an index, nothing can be lost
         return None
     if fast.kind == "exact":
         return None
@@ -174,7 +178,7 @@ def ann_loss(queries: np.ndarray, vectors: np.ndarray, cache: Path, key: str, de
 
 
 def table(report: dict, measures: Sequence[str] = ("R@1", "R@10", "P@10", "mAP", "nDCG@10", "MRR", *REFLECTIVE)) -> str:
-    """The figures as text for the screen: one line an arm and split, then the differences with their intervals."""
+    """The figures as text: one line per arm and split, then the differences with their intervals."""
     lines = [f"{'arm':<12}{'split':<9}{'prompts':>8}" + "".join(f"{m:>17}" for m in measures)]
     for split, prompts in report["splits"].items():
         for arm, facts in report["arms"].items():

@@ -1,6 +1,6 @@
-"""Stage 2: the generator draws every prompt, and what it drew is embedded (paper, eq. 3; several seeds are our choice).
+"""Stage 2: the generator draws every prompt, and the drawings are embedded (paper, eq. 3; several seeds are our choice).
 
-Each picture is written as a JPEG and read back as the library's photos are, so that file traces teach nothing."""
+Each drawing is written as a JPEG and read back like the library's photos, so that the file format gives nothing away."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from realrag import artifact
 from realrag.encoders.base import Encoder
-from realrag.files import canonical_json, sha256_bytes, sorted_header, sweep_temporaries, write_atomic
+from realrag.errors import RealRAGError
+from realrag.files import canonical_json, sha256_bytes, sweep_temporaries, write_atomic, write_json
 from realrag.indexing.shards import Sizes
 from realrag.photos.decode import decode, encode_jpeg, shrink
 
@@ -35,7 +37,7 @@ def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
 
 
 def class_prompts(classes: Sequence[str], template: str = "a photo of a {}") -> list[Prompt]:
-    """One prompt a class, in order. The template is the paper's (sec. 3.1), in lower case."""
+    """One prompt per class, in order. The template is the paper's (sec. 3.1) in lower case."""
     return [Prompt(template.format(spoken_class(name)), name) for name in classes]
 
 
@@ -44,7 +46,8 @@ def spoken_class(name: str) -> str:
 
 
 def picture_name(facts: dict, prompt: str, seed: int, sizes: Sizes) -> str:
-    """The file of one drawn picture, named by all that decides it: a changed workflow or prompt draws anew."""
+    """The file name of one drawing: a hash of everything that it depends on, so a changed workflow or prompt draws it
+    again."""
     return sha256_bytes(canonical_json([facts, prompt, seed, sizes.picture, sizes.quality]))[:32] + ".jpg"
 
 
@@ -59,10 +62,10 @@ def imagine(
     real: np.ndarray | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> np.ndarray:
-    """Draw and embed into `folder`; returns (P, S, D) float16 raw embeddings of P prompts x S seeds, also in DRAWN.
+    """Draws and embeds into `folder`. Returns (P, S, D) float16 raw embeddings of P prompts x S seeds, also in DRAWN.
 
-    Pictures already there are not drawn again. real: (N, D) raw embeddings of the library, for the real-versus-drawn
-    AUC, which is logged and kept in imagine.json. Raises GeneratorError.
+    Existing pictures are not drawn again. real: (N, D) raw embeddings of the library, for the real-versus-drawn AUC,
+    which is logged and written to imagine.json. Raises GeneratorError.
     """
     if not prompts or seeds < 1:
         raise GeneratorError(
@@ -81,42 +84,38 @@ def imagine(
             done += 1
             progress(done, total)
     key = sha256_bytes(canonical_json([encoder.fingerprint, sizes.picture, names]))
-    if (kept := _kept(folder / DRAWN, key)) is not None:
-        return kept
+    if (cached := _cached(folder / DRAWN, key)) is not None:
+        return cached
     drawn = _embed([folder / name for row in names for name in row], encoder, sizes).reshape(len(prompts), seeds, -1)
     facts = {"generator": generator.facts, "prompts": len(prompts), "seeds": seeds, "pictures": names}
     if real is not None and len(real) > 1 and total > 1:
         facts["real_versus_drawn_auc"] = auc = round(separability(real, drawn.reshape(total, -1)), 4)
         log.info("Real-versus-drawn AUC %.3f (0.5: indistinguishable to a linear probe, 1: fully apart).", auc)
     _save(folder / DRAWN, drawn, generator, encoder, key)
-    write_atomic(folder / "imagine.json", json.dumps(facts, indent=1, ensure_ascii=False).encode())
+    write_json(folder / "imagine.json", facts)
     return drawn
 
 
 def _save(path: Path, drawn: np.ndarray, generator: Generator, encoder: Encoder, key: str) -> None:
-    from safetensors.numpy import save
-
-    words = {
+    metadata = {
         "generator": json.dumps(generator.facts, sort_keys=True),
         "encoder_fingerprint": encoder.fingerprint,
         "key": key,
     }
-    write_atomic(path, sorted_header(save({"embeddings": drawn}, words)))
+    artifact.write(path, {"embeddings": drawn}, metadata)
 
 
-def _kept(path: Path, key: str) -> np.ndarray | None:
-    """The embeddings of an earlier run over the same pictures, or None."""
-    from safetensors import SafetensorError, safe_open
-
+def _cached(path: Path, key: str) -> np.ndarray | None:
+    """The cached embeddings of the same pictures, or None."""
     try:
-        with safe_open(path, "np") as file:
-            return file.get_tensor("embeddings") if (file.metadata() or {}).get("key") == key else None
-    except (OSError, SafetensorError):
+        arrays, metadata = artifact.read_arrays(path)
+    except RealRAGError:
         return None
+    return arrays.get("embeddings") if metadata.get("key") == key else None
 
 
 def _embed(files: list[Path], encoder: Encoder, sizes: Sizes) -> np.ndarray:
-    """(N, D) float16 raw, by the steps of `realrag.indexing.shards.prepare`."""
+    """(N, D) float16 raw embeddings, with the steps of `realrag.indexing.shards.prepare`."""
     rows = []
     for start in range(0, len(files), BATCH):
         batch = []
@@ -152,7 +151,7 @@ def separability(real: np.ndarray, drawn: np.ndarray, seed: int = 0) -> float:
 
 
 def auc(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Probability that a positive scores above a negative, ties counting half (Mann-Whitney)."""
+    """The probability that a positive scores above a negative; ties count half (Mann-Whitney)."""
     positives, negatives = np.sort(scores[positive]), np.sort(scores[~positive])
     if not len(positives) or not len(negatives):
         return 0.5

@@ -1,5 +1,5 @@
-"""A recipe: a TOML file of what differs from the defaults, read into frozen dataclasses and written whole beside the
-result."""
+"""A recipe: a TOML file with everything that differs from the defaults. It is read into frozen dataclasses and written
+in full beside the result."""
 
 from __future__ import annotations
 
@@ -21,36 +21,37 @@ ARMS = ("zero", "normal", "hard", "reflective", "utility")
 
 @dataclass(frozen=True)
 class Data:
-    """Paths are relative to the recipe's folder, or absolute; the command line can give them too."""
+    """Photos, prompts and encoder. Paths are absolute or relative to the recipe's folder; the command line overrides
+    them."""
 
     photos: str = ""
-    captions: str = ""  # a table with file, class, caption; without it the folder names are the classes
-    test_photos: str = ""  # the gallery of the evaluation; without it the library itself
-    groups: str = ""  # CSV with class, coarse_class: which classes are siblings (only the stand-in asks)
-    group_words: int = 0  # without that CSV, classes are siblings whose names begin with the same so many words
-    prompts: str = ""  # lines of {prompt, class}; without it one prompt a class
-    utility: str = ""  # what references were worth, for the arm `utility` and for lambda_utility
+    captions: str = ""  # a table with file, class, caption; if empty, folder names are the classes
+    test_photos: str = ""  # the gallery of the evaluation; if empty, the library itself
+    groups: str = ""  # a CSV with class, coarse_class: which classes are siblings (only the stand-in uses it)
+    group_words: int = 0  # without that CSV, classes are siblings if this many first words of their names agree
+    prompts: str = ""  # lines of {prompt, class}; if empty, one prompt per class
+    utility: str = ""  # measured utility of references, for the arm `utility` and for lambda_utility
     template: str = "a photo of a {}"  # paper, sec. 3.1
     encoder: str = DEFAULT_ENCODER  # the paper does not say which CLIP
     picture_size: int = 768
-    max_rejected: float = 10.0  # per cent of unusable photos that stop the run
+    max_rejected: float = 10.0  # percentage of unusable photos above which the run stops
 
     paths = ("photos", "captions", "test_photos", "groups", "prompts", "utility")
 
 
 @dataclass(frozen=True)
 class Start:
-    """A starting encoder of the recipe's own, trained on noisy captions so that it leaves headroom; all are our
+    """A starting encoder of the recipe's own, trained on noisy captions so that it leaves headroom. All values are our
     choices.
 
-    Where the section is left out nothing of this happens, and [data] names the encoder."""
+    Without this section, [data] names the encoder."""
 
     mobilenet: str = ""  # made by convert-mobilenet
-    validation: str = ""  # photos on which noise is tuned; with `parts` they are parted off
-    parts: tuple[float, ...] = ()  # shares of library, validation and gallery, where one folder holds them all
+    validation: str = ""  # photos that the noise is tuned on; `parts` splits them off instead
+    parts: tuple[float, ...] = ()  # fractions of library, validation and gallery, if one folder holds them all
     split_seed: int = 7
-    least: float = 0.45  # R@1 on the validation photos: below, the encoder knows too little to be refined
-    most: float = 0.70  # above, it finds nearly all already
+    least: float = 0.45  # R@1 on the validation photos: below it, the encoder knows too little to be refined
+    most: float = 0.70  # above it, the encoder already finds nearly everything
     trials: int = 6
     seed: int = 0
     noise_seed: int = 7
@@ -65,10 +66,10 @@ class Start:
 
 @dataclass(frozen=True)
 class Imagine:
-    """Which generator draws. The fields after `seeds` belong to one of the generators each."""
+    """The generator that draws. Each field after `seeds` belongs to one of the generators."""
 
     generator: str = "comfyui"  # comfyui, diffusers, folder, stand-in
-    seeds: int = 2  # our choice; the paper does not say how many pictures a prompt
+    seeds: int = 2  # drawings per prompt; our choice, the paper gives no number
     workflow: str = ""
     url: str = "http://127.0.0.1:8188"
     prompt_node: str = "Prompt"
@@ -79,14 +80,14 @@ class Imagine:
     model: str = ""
     revision: str = ""
     download: bool = False
-    steps: int = 0  # 0 leaves the pipeline's own
-    guidance: float = -1.0  # below 0 leaves the pipeline's own
+    steps: int = 0  # 0 keeps the pipeline's default
+    guidance: float = -1.0  # below 0 keeps the pipeline's default
     size: int = 0
     folder: str = ""
     label: str = ""
-    unknown: int = 16  # classes that the stand-in does not know
+    unknown: int = 16  # number of classes that the stand-in does not know
     unknown_seed: int = 7
-    unknown_classes: tuple[str, ...] = ()  # these, and not `unknown` ones drawn by seed
+    unknown_classes: tuple[str, ...] = ()  # these classes, instead of `unknown` random ones
 
     paths = ("workflow", "model", "folder")
 
@@ -95,7 +96,7 @@ class Imagine:
 class Evaluate:
     arms: tuple[str, ...] = ARMS[:4]  # paper: zero, normal and reflective; `hard` is our control, `utility` goes beyond
     seeds: int = 5  # our choice; the paper shows one
-    ship: str = "reflective"  # the arm whose head or encoder of the first seed goes into the bundle
+    ship: str = "reflective"  # the arm whose first seed goes into the bundle, as a head or an encoder
 
     def __post_init__(self) -> None:
         strange = sorted(set(self.arms) - set(ARMS))
@@ -108,8 +109,10 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Index:
-    name: str = ""  # of this run's head in the bundle; empty: its generator's
-    others: tuple[str, ...] = ()  # folders of other runs with this encoder, whose heads go into the bundle as well
+    """The heads of the finished bundle."""
+
+    name: str = ""  # of this run's head in the bundle; if empty, its generator's name
+    others: tuple[str, ...] = ()  # folders of other runs with this encoder whose heads go into the bundle too
 
     paths = ("others",)
 
@@ -124,14 +127,14 @@ class Recipe:
     loss: LossConfig = LossConfig()
     evaluate: Evaluate = field(default_factory=Evaluate)
     index: Index = Index()
-    encoder: EncoderConfig | None = None  # of `train encoder` alone
+    encoder: EncoderConfig | None = None  # for `train encoder` only
 
     def as_json(self) -> str:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
 
 
 def read_recipe(path: Path, given: dict[str, str] | None = None) -> Recipe:
-    """The recipe in a TOML file. given: paths of the command line, which replace those of [data] and [start].
+    """The recipe in a TOML file. given: paths from the command line, which replace those of [data] and [start].
     RealRAGError names the section and field that are wrong."""
     sections = {
         each.name: type(each.default if each.default is not MISSING else each.default_factory())

@@ -5,6 +5,7 @@ machinery: what the arms must show by construction, stops and new starts, and th
 import json
 import math
 import shutil
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,7 +59,14 @@ class DescribedEncoder(GradientEncoder):
             self.words[each.folder.replace("-", " ")] = self.encode_images(seen).mean(0)
 
     def _texts(self, texts):
-        return torch.stack([self.words[text.removeprefix("a photo of a ")] for text in texts])
+        return torch.stack(
+            [self.words.get(text.removeprefix("a photo of a "), stranger(text, self.dim)) for text in texts]
+        )
+
+
+def stranger(text: str, dim: int) -> torch.Tensor:
+    """The vector of a phrase that names no class of the world, such as those that doubt is measured with."""
+    return torch.randn(dim, generator=torch.Generator().manual_seed(zlib.crc32(text.encode())))
 
 
 @pytest.fixture(scope="module")
@@ -501,5 +509,5 @@ def test_the_worlds_that_come_along_can_be_read_and_what_they_cannot_be_is_said(
     (tmp_path / "world.toml").write_text("[experiment]\nnoise = 3")
     with pytest.raises(RealRAGError, match="'noise' is not known"):
         read_plan(tmp_path / "world.toml")
-    with pytest.raises(RealRAGError, match="painter 'brush' is not known"):
+    with pytest.raises(RealRAGError, match="is 'brush'; it must be miniature or stand-in"):
         make_painter(Painting("brush"), tmp_path, [], lambda: None, "cpu")
