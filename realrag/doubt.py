@@ -141,15 +141,16 @@ def measure_level(
     captions: Sequence[tuple[int, str]],
     stands_here: Callable[[str], bool],
     progress: Callable[[int, int], None] | None = None,
+    phrases: Sequence[str] | None = None,
 ) -> Level:
     """encode: texts -> (B, D) float32 unit vectors. vectors: (N, D) unit rows that the index searches. classes: names,
     "" for none; class_codes (N,) int: of each row. captions: (row, caption) that are no mere class names, some of all.
-    stands_here(normalized word): whether the library has it. progress(done, total) may raise to stop.
+    stands_here(normalized word): whether the library has it. phrases: other unknown things to ask. progress(done, total) may raise to stop.
     """
     names = [code for code, name in enumerate(classes) if name.strip()]
     names = [names[i] for i in _evenly(len(names), MOST_KNOWN)]
     captions = [captions[i] for i in _evenly(len(captions), MOST_KNOWN)]
-    phrases = unrelated_phrases(stands_here)
+    phrases = unrelated_phrases(stands_here) if phrases is None else list(phrases)
     if min(len(names) + len(captions), len(phrases)) < LEAST:
         return Level(known=len(names) + len(captions), unknown=len(phrases))
     asked = [TEMPLATE.format(" ".join(words(classes[code]))) for code in names]

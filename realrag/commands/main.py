@@ -219,6 +219,7 @@ def bench(args) -> int:
 
 def parser() -> argparse.ArgumentParser:
     from ..bench import embed as bench_embed
+    from ..bench import find as bench_find
     from ..bench import inject as bench_inject
     from ..bench import search as bench_search
 
@@ -334,11 +335,12 @@ def parser() -> argparse.ArgumentParser:
     one = command("demo", demo, "Index the shipped photos and ask several prompts.", "realrag demo --out demo-out")
     one.add_argument("--out", type=Path, default=Path("demo-out"))
 
-    what = commands.add_parser("bench", help="Measure speed, as ratios within one run.").add_subparsers(
+    what = commands.add_parser("bench", help="Measure answers, and speed as ratios within one run.").add_subparsers(
         required=True, dest="what"
     )
     for name, module, example in (
         ("search", bench_search, "realrag bench search --rows 1000000"),
+        ("find", bench_find, "realrag bench find my-photos"),
         ("embed", bench_embed, "realrag bench embed --untrained ViT-B-32"),
         ("inject", bench_inject, "COMFYUI_PATH=~/ComfyUI realrag bench inject --family flux-xlabs --references 4"),
     ):
