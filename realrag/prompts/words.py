@@ -21,9 +21,9 @@ DATA = Path(__file__).parent / "data"
 _UNSPACED = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 _UNSPACED_RUN = re.compile(f"[{_UNSPACED}]+")
 _TOKEN = re.compile(f"[{_UNSPACED}]+|(?:(?![{_UNSPACED}_])[\\w\u0300-\u036f\u0900-\u0dff])+")
-_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _POSSESSIVE = re.compile("[\u2019'`]s\\b", re.IGNORECASE)
-_SEPARATORS = str.maketrans({char: " " for char in "\t\r\n!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"})
+_PLAIN_WORD = re.compile(r"[a-z0-9]+")
 _IRREGULAR = {"men": "man", "women": "woman", "children": "child", "feet": "foot", "teeth": "tooth", "geese": "goose", "mice": "mouse", "people": "person", "oxen": "ox", "dice": "die"}  # fmt: skip
 # Words that are another word without their "s": "short hair" does not name the class "shorts".
 _PLURAL_ONLY = frozenset("shorts pants glasses jeans tights trousers goggles scissors arms news pajamas clothes goods woods".split())  # fmt: skip
@@ -65,7 +65,7 @@ def words(text: str) -> list[str]:
             text = _POSSESSIVE.sub("", text)
         if not (text.islower() or text.isupper()):
             text = _CAMEL.sub(" ", text)
-        return text.lower().translate(_SEPARATORS).split()
+        return _PLAIN_WORD.findall(text.lower())
     return [token.word for token in tokens(text)]
 
 

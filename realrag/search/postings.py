@@ -28,8 +28,8 @@ COMMON = 0.2  # share of the photos above which a word is dropped, in a library 
 COMMON_ROWS = 20_000  # in a larger one, so many photos; in a very large one COMMON_LARGE of all
 COMMON_LARGE = 0.02
 FEW = 2_000  # a word in so few photos is always kept
-BUDGET = 200_000  # rows that one question looks at; words beyond it, the commonest, are left aside
-CHUNK = 100_000  # photos whose words are turned into numbers at once
+BUDGET = 50_000  # rows that one question looks at; words beyond it, the commonest, are left aside
+CHUNK = 20_000  # photos whose words are turned into numbers at once
 
 
 class Hits(NamedTuple):
@@ -47,19 +47,15 @@ class Postings:
     dropped (C,) uint64: hashes of the words that were too common. count: photos."""
 
     def __init__(self, hashes, starts, rows, dropped, count: int):
-        self.hashes, self.starts, self.rows, self.dropped, self.count = (
-            hashes,
-            starts,
-            rows,
-            set(dropped.tolist()),
-            count,
-        )
+        self.hashes, self.starts, self.rows, self.count = hashes, starts, rows, count
+        self.dropped = set(dropped.tolist())
+        self._shift = _row_bits(count)
 
     def _find(self, word: str) -> tuple[list[np.ndarray], bool]:
         """The rows of a word in singular and plural, a list for each, and whether one of them was too common to keep."""
         lists, common = [], False
         for form in forms(word):
-            key = hash_of(form)
+            key = hash_of(form) >> self._shift
             common = common or key in self.dropped
             at = int(np.searchsorted(self.hashes, np.uint64(key)))
             if at < len(self.hashes) and self.hashes[at] == key:
@@ -89,67 +85,112 @@ class Postings:
             total += weight
             if rows:
                 found.append((rows, number, weight, lists))
-        taken, lists, weights = 0, [], []
+        taken, keys, weights = 0, [], []
         for rows, _, weight, some in sorted(found, key=lambda each: each[:2]):
-            if lists and taken + rows > BUDGET:
+            if keys and taken + rows > BUDGET:
                 break
             taken += rows
-            # a photo with both numbers of a word has it once
-            lists.append(np.unique(np.concatenate(some)) if len(some) > 1 else np.asarray(some[0]))
-            weights.append(np.full(len(lists[-1]), weight / total, np.float32))
-        if not lists:
+            keys += [part.astype(np.uint64) << np.uint64(16) | np.uint64(len(weights)) for part in some]
+            weights.append(weight / total)
+        if not keys:
             return NONE
-        photos, place = np.unique(np.concatenate(lists), return_inverse=True)
-        matched = np.bincount(place, np.concatenate(weights)).astype(np.float32)
+        # Sorted by row, then by word: a photo with both numbers of a word has it once.
+        every = np.sort(np.concatenate(keys))
+        every = every[np.concatenate([[True], every[1:] != every[:-1]])]
+        rows = (every >> np.uint64(16)).astype(np.int64)
+        begins = np.flatnonzero(np.concatenate([[True], rows[1:] != rows[:-1]]))
+        matched = np.add.reduceat(np.array(weights)[(every & np.uint64(0xFFFF)).astype(np.int64)], begins)
+        rows, matched = rows[begins], np.minimum(matched, 1).astype(np.float32)
         if allowed is not None:
-            photos, matched = photos[allowed[photos]], matched[allowed[photos]]
-        return Hits(photos.astype(np.int64), np.minimum(matched, 1))
+            rows, matched = rows[allowed[rows]], matched[allowed[rows]]
+        return Hits(rows, matched)
+
+
+# A word's hash is the sum of its UTF-8 bytes, each times a random number for its place, so that the words of many
+# captions are hashed at once. Two words of ten million collide with a chance of 1 in 300,000 where 64 bits are kept.
+_PLACES = np.random.Generator(np.random.PCG64(20_260)).integers(1, 1 << 64, 256, np.uint64) | np.uint64(1)
+_MIX = 0x9E3779B97F4A7C15
+_LETTER = np.zeros(256, bool)
+_LETTER[[*range(ord("a"), ord("z") + 1), *range(ord("0"), ord("9") + 1)]] = True
 
 
 def hash_of(word: str) -> int:
-    return int.from_bytes(hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    data = word.encode("utf-8", "surrogatepass")[: len(_PLACES)]
+    total = sum((byte + 1) * int(place) for byte, place in zip(data, _PLACES, strict=False)) % (1 << 64)
+    return (total ^ (total >> 29)) * _MIX % (1 << 64)
+
+
+def _hashes(text: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Plain ASCII texts, one a line -> the hash of each word (CamelCase is several) and the line that it stands on."""
+    data = np.frombuffer(text, np.uint8)
+    upper = (data >= ord("A")) & (data <= ord("Z"))
+    small = np.where(upper, data | 32, data)
+    inside = _LETTER[small]
+    if not inside.any():
+        return np.empty(0, np.uint64), np.empty(0, np.int64)
+    before, lower = _moved(inside, 1), inside & ~upper & (data > ord("9"))
+    # "redCar": a capital after a small letter; "HTMLPage": the last capital before a small letter
+    camel = upper & (_moved(lower, 1) | (_moved(upper, 1) & _moved(lower, -1)))
+    begins = np.flatnonzero(inside & (~before | camel))
+    ends = np.flatnonzero(inside & (~_moved(inside, -1) | _moved(camel, -1))) + 1
+    lines = np.searchsorted(np.flatnonzero(data == ord("\n")), begins)
+    lengths = ends - begins
+    firsts = np.cumsum(lengths) - lengths
+    places = np.arange(int(lengths.sum())) - np.repeat(firsts, lengths)
+    values = small[inside].astype(np.uint64) + np.uint64(1)
+    values *= np.where(places < len(_PLACES), _PLACES[np.minimum(places, len(_PLACES) - 1)], np.uint64(0))
+    total = np.add.reduceat(values, firsts)
+    return (total ^ (total >> np.uint64(29))) * np.uint64(_MIX), lines
+
+
+def _moved(mask: np.ndarray, by: int) -> np.ndarray:
+    """A mask shifted to the right (by 1) or to the left (by -1)."""
+    out = np.zeros_like(mask)
+    if by > 0:
+        out[1:] = mask[:-1]
+    else:
+        out[:-1] = mask[1:]
+    return out
+
+
+def _row_bits(count: int) -> int:
+    """Of 64 bits, those that number the rows while the lists are sorted; the others are of the word's hash."""
+    return max(1, (count - 1).bit_length())
 
 
 def build_postings(texts: Iterable[str], count: int, progress: Callable[[int, int], None] | None = None) -> Postings:
     """texts: one for each of `count` photos, in row order."""
-    numbers: dict[str, int] = {}
-    pairs: list[np.ndarray] = []
+    shift, keys = np.uint64(_row_bits(count)), []
     for start, chunk in _chunks(texts):
         if progress:
             progress(start, count)
-        ids, lengths = [], []
-        number = numbers.setdefault
-        for text in chunk:
-            found = words(text)
-            if not text.isascii():
-                found = [part for word in found for part in (grams(word) if unspaced(word) else [word])]
-            ids += [number(word, len(numbers)) for word in found]
-            lengths.append(len(found))
-        rows = np.repeat(np.arange(start, start + len(lengths), dtype=np.uint64), lengths)
-        pairs.append(np.unique(np.array(ids, np.uint64) << np.uint64(32) | rows))
+        simple = [i for i, text in enumerate(chunk) if text.isascii() and not ("'" in text or "`" in text)]
+        hashes, lines = _hashes("\n".join([chunk[i].replace("\n", " ") for i in simple]).encode())
+        rows = start + np.array(simple, np.int64)[lines]
+        others = sorted(set(range(len(chunk))) - set(simple))
+        found = [
+            (hash_of(part), start + i)
+            for i in others
+            for word in words(chunk[i])
+            for part in (grams(word) if unspaced(word) else [word])
+        ]
+        hashes = np.concatenate([hashes, np.array([each for each, _ in found], np.uint64)])
+        rows = np.concatenate([rows, np.array([row for _, row in found], np.int64)])
+        keys.append(hashes >> shift << shift | rows.astype(np.uint64))
     if progress:
         progress(count, count)
-    every = np.concatenate(pairs) if pairs else np.empty(0, np.uint64)
-    del pairs
-    every.sort(kind="stable")
-    ids = (every >> np.uint64(32)).astype(np.int64)
-    rows = (every & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+    every = np.concatenate(keys) if keys else np.empty(0, np.uint64)
+    del keys
+    every.sort()
+    every = every[np.concatenate([[True], every[1:] != every[:-1]])] if len(every) else every
+    begins = np.flatnonzero(np.concatenate([[True], every[1:] >> shift != every[:-1] >> shift])) if len(every) else []
+    begins = np.asarray(begins, np.int64)
+    hashes, counts = every[begins] >> shift, np.diff(np.concatenate([begins, [len(every)]]))
+    rows = (every & ((np.uint64(1) << shift) - np.uint64(1))).astype(np.uint32)
     del every
-    counts = np.bincount(ids, minlength=len(numbers))
-    starts = np.concatenate([[0], counts.cumsum()])
-    hashes = np.fromiter((hash_of(word) for word in numbers), np.uint64, len(numbers))
     common = counts > max(FEW, min(COMMON * count, COMMON_ROWS), COMMON_LARGE * count)
-    kept = np.flatnonzero(~common)
-    kept = kept[np.argsort(hashes[kept], kind="stable")]
-    sizes = counts[kept]
-    order = np.repeat(starts[kept] - np.concatenate([[0], sizes.cumsum()[:-1]]), sizes) + np.arange(sizes.sum())
-    return Postings(
-        hashes[kept],
-        np.concatenate([[0], sizes.cumsum()]).astype(np.int64),
-        rows[order],
-        np.sort(hashes[common]),
-        count,
-    )
+    starts = np.concatenate([[0], counts[~common].cumsum()]).astype(np.int64)
+    return Postings(hashes[~common], starts, rows[np.repeat(~common, counts)], hashes[common], count)
 
 
 def _chunks(texts: Iterable[str]) -> Iterator[tuple[int, list[str]]]:

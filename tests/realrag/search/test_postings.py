@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from realrag.prompts.words import grams, unspaced, words
 from realrag.search import postings
-from realrag.search.postings import FACTS, FILE, build_postings, open_postings
+from realrag.search.postings import FACTS, FILE, build_postings, hash_of, open_postings
 
 TEXTS = ["a red car", "a blue car", "two red apples", "RedBarn_2", "苹果在桌子上", "bus stop", "", "audi 100"]
 
@@ -80,3 +83,19 @@ def test_many_chunks_are_one(monkeypatch):
     monkeypatch.setattr(postings, "CHUNK", 3)
     whole = build_postings(TEXTS, len(TEXTS))
     assert rows("a red car", whole) == rows("a red car") and len(whole.rows) == len(build_postings(TEXTS, 8).rows)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.text(st.sampled_from("abzABZ019 _-.'\n\r\té苹"), max_size=20), min_size=1, max_size=8))
+def test_many_texts_at_once_give_the_words_of_each(texts):
+    """The words of a chunk are hashed together; one by one, they are the same words of the same photos."""
+    made = build_postings(texts, len(texts))
+    expected: dict[int, set[int]] = {}
+    for row, text in enumerate(texts):
+        for word in words(text):
+            for part in grams(word) if unspaced(word) else [word]:
+                expected.setdefault(hash_of(part) >> max(1, (len(texts) - 1).bit_length()), set()).add(row)
+    found = {
+        int(key): set(made.rows[made.starts[i] : made.starts[i + 1]].tolist()) for i, key in enumerate(made.hashes)
+    }
+    assert found == expected
