@@ -380,7 +380,12 @@ class Retriever:
                 )
             )  # fmt: skip
         bound = level.score if level is not None else None
-        doubtful = bound is not None and best < bound and all(item.found == BY_LOOK for item in items)
+        doubtful = (
+            asking.find_by != NAME
+            and bound is not None
+            and best < bound
+            and all(item.found == BY_LOOK for item in items)
+        )
         notes = list(filter(None, notes))
         if doubtful and not items:
             notes.append(f"Nothing here fits: the best photo scores {best:.2f}, and below {bound:.2f} it is doubtful.")

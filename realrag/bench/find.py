@@ -62,7 +62,7 @@ def long_prompt(name: str, length: int) -> str:
     text: list[str] = []
     while len(text) < length:
         text += [*next(filler).split()]
-    text = text[: length - len(name.split()) - 4]
+    text = text[: length - len(name.split()) - 3]
     return " ".join([*text[: length // 2], "There", "is", "a", name + ".", *text[length // 2 :]])
 
 
@@ -73,7 +73,7 @@ def measure_answers(retriever: Retriever, seed: int = 0) -> dict:
     if len(codes) < 2:
         raise QueryError("This library has fewer than two classes, so no answer is right or wrong. Choose another.")
     names = {code: " ".join(records.classes[code].replace("-", " ").replace("_", " ").split()) for code in codes}
-    ways = {
+    ways: dict[str, str | Callable[[str], str]] = {
         "class names": "{}",
         "in 8 quality tags": TAGS,
         f"in {SHORT} words": lambda name: long_prompt(name, SHORT),

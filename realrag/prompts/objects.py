@@ -53,7 +53,7 @@ def negations(line: str) -> tuple[str, list[str]]:
             kept.append(line[at : match.end()])
             at = match.end()
     text = "".join([*kept, line[at:]])
-    text = re.sub(r"(?:,\s*){2,}", ", ", re.sub(r"\s+", " ", text)).strip(" ,;.")
+    text = re.sub(r"(?:\s*,\s*)+", ", ", re.sub(r"\s+", " ", text)).strip(" ,;.")
     text = re.sub(r"^(?:but|and|with)\s+(?:an?\s+|the\s+)?", "", text, flags=re.IGNORECASE)
     return text, left_out
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 from .words import read_list, words
 
@@ -16,7 +17,7 @@ _WEIGHT = re.compile(r"(?<!\\):\s*-?\d*\.?\d+\s*(?=[)\]])")  # (word:1.3), [word
 _SCHEDULE = re.compile(r"(?<!\\)\[([^\[\]:]*):([^\[\]:]*):\s*[\d.]+\s*\]")  # [from:to:when]
 _BRACKET = re.compile(r"(?<!\\)[()\[\]]")
 _BREAK = re.compile(r"\b(?:BREAK|AND|ADDCOMM|ADDBASE|ADDROW|ADDCOL)\b")  # capitals: "and" is a word
-_COMMENT = re.compile(r"/\*.*?\*/|^\s*(?://|#).*$", re.DOTALL | re.MULTILINE)
+_COMMENT = re.compile(r"/\*[\s\S]*?\*/|^\s*(?://|#).*$", re.MULTILINE)
 MOST_CHOICES = 1000  # choices that are resolved; nobody nests more by hand
 
 
@@ -47,9 +48,11 @@ def _first_branch(match: re.Match) -> str:
     return " " + _SHARE.sub("", inside.split("|")[0]) + " "
 
 
-def quality_words() -> frozenset[tuple[str, ...]]:
-    """The phrases that say how to paint and not what (data/quality_words.txt), as normalized words."""
-    return frozenset(tuple(words(phrase)) for phrase in read_list("quality_words.txt"))
+@cache
+def quality_words() -> frozenset[str]:
+    """The phrases that say how to paint and not what (data/quality_words.txt), as normalized words written together:
+    "hyper realistic" is "hyperrealistic"."""
+    return frozenset("".join(words(phrase)) for phrase in read_list("quality_words.txt"))
 
 
 def without_quality_words(text: str, keep=lambda part: False) -> str:
@@ -59,6 +62,6 @@ def without_quality_words(text: str, keep=lambda part: False) -> str:
     lines = []
     for line in text.split("\n"):
         parts = [part.strip() for part in re.split(r"[,;|]", line)]
-        good = [part for part in parts if part and (tuple(words(part)) not in known or keep(part))]
+        good = [part for part in parts if part and ("".join(words(part)) not in known or keep(part))]
         lines.append(", ".join(good))
     return "\n".join(line for line in lines if line)

@@ -107,8 +107,7 @@ def forms(word: str) -> list[str]:
             found += [word[:-3] + "f", word[:-3] + "fe"]
         if word.endswith(("ses", "xes", "zes", "ches", "shes", "oes")):
             found.append(word[:-2])
-        if len(word) > 3:
-            found.append(word[:-1])
+        found += [word[:-1]] * (len(word) > 3) + [word + "es"]
     else:
         if word.endswith("y"):
             found.append(word[:-1] + "ies")

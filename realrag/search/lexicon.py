@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -55,14 +56,15 @@ class Lexicon:
         return list(dict.fromkeys(ordered))
 
     def mended(self, text: str) -> tuple[str, list[str]]:
-        """`text` with the typos in names put right, and a sentence for each."""
+        """`text` with typos in names put right and names in other languages in the class's own words, and a sentence for each."""
         notes, at, parts = [], 0, []
         for hit in self.names.find(text):
             if "".join(words(hit.text)) != "".join(words(hit.meant)):
                 notes.append(f"Read {hit.text!r} as {hit.meant!r}.")
                 parts += [text[at : hit.start], hit.meant]
                 at = hit.end
-        return "".join([*parts, text[at:]]), notes
+        parts.append(text[at:])
+        return re.sub(r" +", " ", " ".join(parts)).strip(" ") if notes else text, notes
 
     def hits(self, text: str, allowed: np.ndarray | None = None) -> Hits:
         """The rows whose class, caption or file name share words with `text`."""

@@ -29,7 +29,8 @@ _DETERMINER = frozenset(
 
 
 class Named(NamedTuple):
-    """A name found in a text: the classes so called, where it stands, and as which words it was read (a typo mended)."""
+    """A name found in a text: the classes so called, where it stands, and as which words it was read: a typo mended, and
+    for a name in another language the class's own."""
 
     codes: tuple[int, ...]
     start: int
@@ -46,12 +47,17 @@ class NameTable:
         self._words: dict[str, None] = {}
         self._most_words, self._longest_run = 1, 1
         whole = [(code, name) for code, name in enumerate(classes) if name.strip()]
-        for code, name in [*whole, *others]:
+        self._own_name = {code: " ".join(words(_bare(name))) for code, name in whole}
+        for code, name in whole:
+            self._add(code, name)
+        own = set(self._keys)
+        for code, name in others:
             self._add(code, name)
         taken = set(self._keys)
         for code, name in whole:
             for alias in _aliases(name):
                 self._add(code, alias, taken)
+        self._other_keys = taken - own
         self.empty = not self._keys
 
     def _add(self, code: int, name: str, taken: Collection[str] = ()) -> None:
@@ -89,29 +95,29 @@ class NameTable:
                 if any(taken[at : at + length]):
                     continue
                 part = found[at : at + length]
-                codes = self._codes([token.word for token in part])
+                key = self._key([token.word for token in part])
+                codes = self._classes(key)
                 if codes and not (length == 1 and (self._only_grammar(found, at) or self._only_color(text, found, at))):
                     taken[at : at + length] = [True] * length
-                    hits.append(
-                        Named(
-                            codes,
-                            part[0].start,
-                            part[-1].end,
-                            text[part[0].start : part[-1].end],
-                            " ".join(token.word for token in part),
-                        )
-                    )
+                    first, last = part[0].start, part[-1].end
+                    meant = self._meant(key, " ".join(token.word for token in part))
+                    hits.append(Named(codes, first, last, text[first:last], meant))
         for at, token in enumerate(found):
             if not taken[at] and unspaced(token.word):
                 hits += self._inside_run(token)
         return hits
 
-    def _codes(self, parts: list[str]) -> tuple[int, ...]:
+    def _key(self, parts: list[str]) -> str:
+        """The key of a name in singular or plural; empty where there is none."""
         head = "".join(parts[:-1])
-        for last in forms(parts[-1]):
-            if codes := self._keys.get(head + last):
-                return tuple(sorted(codes))
-        return ()
+        return next((head + last for last in forms(parts[-1]) if head + last in self._keys), "")
+
+    def _classes(self, key: str) -> tuple[int, ...]:
+        return tuple(sorted(self._keys.get(key, ())))
+
+    def _meant(self, key: str, written: str) -> str:
+        """The class's own name for one in another language, which an encoder may not know."""
+        return self._own_name.get(min(self._keys[key]), written) if key in self._other_keys else written
 
     @staticmethod
     def _only_grammar(found: list[Token], at: int) -> bool:
@@ -133,12 +139,12 @@ class NameTable:
         hits, run, free = [], token.word, [True] * len(token.word)
         for length in range(min(self._longest_run, len(run)), 0, -1):
             for at in range(len(run) - length + 1):
-                codes = self._keys.get(run[at : at + length])
+                name = run[at : at + length]
+                codes = self._classes(name)
                 if codes and all(free[at : at + length]):
                     free[at : at + length] = [False] * length
                     start = token.start + at
-                    name = run[at : at + length]
-                    hits.append(Named(tuple(sorted(codes)), start, start + length, name, name))
+                    hits.append(Named(codes, start, start + length, name, self._meant(name, name)))
         return hits
 
     def _mended(self, found: list[Token], taken: list[bool]) -> dict[int, str]:
@@ -172,6 +178,11 @@ class NameTable:
 def color_words() -> frozenset[str]:
     """Names of things that are colors or materials as well."""
     return frozenset(read_list("color_words.txt"))
+
+
+def _bare(name: str) -> str:
+    """A class's name without a number in front and words in brackets."""
+    return _BRACKETS.sub(" ", _INDEX.sub("", name))
 
 
 def _aliases(name: str) -> list[str]:

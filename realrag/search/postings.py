@@ -85,7 +85,9 @@ class Postings:
             total += weight
             if rows:
                 found.append((rows, number, weight, lists))
-        taken, keys, weights = 0, [], []
+        taken = 0
+        keys: list[np.ndarray] = []
+        weights: list[float] = []
         for rows, _, weight, some in sorted(found, key=lambda each: each[:2]):
             if keys and taken + rows > BUDGET:
                 break
@@ -183,8 +185,9 @@ def build_postings(texts: Iterable[str], count: int, progress: Callable[[int, in
     del keys
     every.sort()
     every = every[np.concatenate([[True], every[1:] != every[:-1]])] if len(every) else every
-    begins = np.flatnonzero(np.concatenate([[True], every[1:] >> shift != every[:-1] >> shift])) if len(every) else []
-    begins = np.asarray(begins, np.int64)
+    fresh = np.ones(len(every), bool)
+    fresh[1:] = every[1:] >> shift != every[:-1] >> shift
+    begins = np.flatnonzero(fresh)
     hashes, counts = every[begins] >> shift, np.diff(np.concatenate([begins, [len(every)]]))
     rows = (every & ((np.uint64(1) << shift) - np.uint64(1))).astype(np.uint32)
     del every

@@ -90,3 +90,10 @@ def test_marks_that_make_another_letter_stay():
 
 def test_no_names_name_nothing():
     assert NameTable(["", ""]).find("anything") == [] and NameTable([]).find("") == []
+
+
+def test_a_name_in_another_language_is_read_as_the_classs_own():
+    hits = {
+        hit.text: hit.meant for text in ("Knoblauch", "一个大蒜", "un citron", "a gerlic") for hit in TABLE.find(text)
+    }
+    assert hits == {"Knoblauch": "garlic", "大蒜": "garlic", "citron": "lemon", "gerlic": "garlic"}
