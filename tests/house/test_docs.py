@@ -122,7 +122,11 @@ def commands(page: Path) -> list[list[str]]:
     found = []
     for line in [*lines, *SPAN.findall(prose(page))]:
         match = re.search(r"(?:^|[\s/])(realrag-train|realrag|-m (?:realrag_train|realrag|train))(?= |$)(.*)", line)
-        if not match or (line.lstrip().startswith(("git ", "pip ", "cd ")) and "&&" not in line):
+        if (
+            not match
+            or match[2].startswith(" import ")
+            or (line.lstrip().startswith(("git ", "pip ", "cd ")) and "&&" not in line)
+        ):
             continue
         program = "train" if "train" in match[1] else "realrag"
         rest = re.split(r"\s#|[|;&]|\s>", match[2])[0]
