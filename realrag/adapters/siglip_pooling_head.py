@@ -5,7 +5,7 @@ Source: transformers SiglipMultiheadAttentionPoolingHead. Its weights lie in the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from .reading import read_weights
 from .spec import check_shapes, check_values, dimension
 
 HEAD = "vision_model.head."
+BARE = "head."  # of a tower that transformers 5 saved alone
 HEAD_DIM = 72  # so400m: 1152 channels in 16 heads; other widths have heads of 64
 LABEL = "a SigLIP vision model with its pooling head"
 
@@ -82,11 +83,17 @@ def _pair(name: str, out: int, into: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": (out, into), f"{name}.bias": (out,)}
 
 
+def _prefix(names: Collection[str]) -> str:
+    """How the names of the pooling head's tensors begin in a file with these names."""
+    return BARE if BARE + "probe" in names and HEAD + "probe" not in names else HEAD
+
+
 def head_width(path: Path) -> int | None:
     """The width of the pooling head in a vision file, from its header alone; None where there is none."""
     try:
         with safe_open(path, framework="pt") as file:
-            shape = file.get_slice(HEAD + "probe").get_shape() if HEAD + "probe" in file.keys() else []
+            probe = _prefix(file.keys()) + "probe"
+            shape = file.get_slice(probe).get_shape() if probe in file.keys() else []
             return shape[-1] if len(shape) == 3 else None
     except (SafetensorError, OSError, ValueError):
         return None
@@ -98,17 +105,20 @@ def load_map_head(path: Path) -> MapHead:
     if path.suffix == ".safetensors":
         try:
             with safe_open(path, framework="pt") as file:
-                weights = {key: file.get_tensor(key) for key in file.keys() if key.startswith(HEAD)}
+                prefix = _prefix(file.keys())
+                weights = {key: file.get_tensor(key) for key in file.keys() if key.startswith(prefix)}
         except (SafetensorError, OSError, ValueError) as error:
             raise AdapterError(f"{path.name} is damaged ({error}). Download it again.") from error
     else:
-        weights = {key: tensor for key, tensor in read_weights(path).items() if key.startswith(HEAD)}
+        whole = read_weights(path)
+        prefix = _prefix(whole)
+        weights = {key: tensor for key, tensor in whole.items() if key.startswith(prefix)}
     if not weights:
         raise AdapterError(
             f"{path.name} holds no pooling head ({HEAD}*). Use a complete SigLIP vision file, such as the "
             "model.safetensors of siglip-so400m-patch14-384."
         )
     try:
-        return MapHead({key.removeprefix(HEAD): tensor.clone() for key, tensor in weights.items()})
+        return MapHead({key.removeprefix(prefix): tensor.clone() for key, tensor in weights.items()})
     except AdapterError as error:
         raise AdapterError(f"{path.name}: {error}") from error

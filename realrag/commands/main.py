@@ -239,7 +239,8 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument(
             "--encoder",
             default=encoder,
-            help="realrag-small, or an open_clip model as NAME:TAG, NAME:FILE or NAME:TAG=FILE",
+            help="realrag-small, an open_clip model as NAME:TAG, NAME:FILE or NAME:TAG=FILE, or the file or folder of a "
+            "CLIP or SigLIP in transformers' format",
         )
         made.add_argument("--device", default="cpu", help="cpu, cuda, mps")
         made.add_argument("--json", action="store_true", help="print JSON and nothing else")

@@ -34,11 +34,12 @@ class Coverage(NamedTuple):
     unknown: tuple[str, ...] = ()
 
 
-def weights_sha256(module: torch.nn.Module, begin: str | tuple[str, ...] = "") -> str:
+def weights_sha256(source: torch.nn.Module | Mapping[str, Tensor], begin: str | tuple[str, ...] = "") -> str:
     """Hash of the weights, independent of their file: name, shape and fp32 bytes of each tensor whose name starts with
     `begin`."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    weights = source if isinstance(source, Mapping) else source.state_dict()
+    for name, tensor in sorted(weights.items()):
         if not name.startswith(begin):
             continue
         tensor = tensor.detach().to("cpu").contiguous()

@@ -26,20 +26,26 @@ def load_encoder(
 ) -> Encoder:
     """Load an encoder by name.
 
-    name: "realrag-small"; "ARCH:TAG", "ARCH:FILE" or "ARCH:TAG=FILE" of open_clip; a folder in open_clip's layout; or
-        a small-encoder file. folder: a folder that holds the weights (a bundle's `encoder` folder).
+    name: "realrag-small"; "ARCH:TAG", "ARCH:FILE" or "ARCH:TAG=FILE" of open_clip; a folder in open_clip's layout; a
+        CLIP or SigLIP of transformers, file or folder; or a small-encoder file. folder: a folder that holds the weights (a bundle's `encoder` folder).
     device: see `on_device`. offline: never open a connection. made_with: the `encoder` entry of the bundle that the
         encoder is loaded for; a bundle of an earlier version is then asked as it was made, with a warning where that
         was wrong.
     Raises EncoderError.
     """
+    from . import transformers_files
     from .open_clip import OpenClipEncoder
+    from .transformers_encoder import TransformersEncoder
 
     place = Path(folder or name)
     if (place / SmallEncoder.FILE).is_file():
         encoder: Encoder = SmallEncoder(place / SmallEncoder.FILE, name if folder else place.resolve().name)
     elif (place / OpenClipEncoder.CONFIG).is_file():
         encoder = OpenClipEncoder(name if folder else place.resolve().name, folder=place, offline=offline)
+    elif transformers_files.is_folder(place):
+        encoder = TransformersEncoder(place, name if folder else "")
+    elif place.is_file() and place.suffix == ".safetensors" and transformers_files.is_file(place):
+        encoder = TransformersEncoder(place)
     elif place.is_file() and place.suffix == ".safetensors":
         encoder = SmallEncoder(place, place.stem)
     elif name == SMALL:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import EncoderError, brief
 from . import open_clip_settings as settings
+from . import transformers_files
 from .base import Coverage, Encoder
 from .open_clip_settings import ACTIVATIONS, Settings
 from .weights import in_hub_cache, weights_of_tag
@@ -83,6 +84,10 @@ class OpenClipEncoder(Encoder):
             raise EncoderError(
                 f"Encoder {name!r} asks for the text model {self._config['text_cfg']['hf_model_name']!r} from the network, "
                 "which is not opened here. Use an encoder that open_clip holds whole, such as CLIP or SigLIP."
+            )
+        if options.get("pretrained") and transformers_files.is_file(Path(options["pretrained"])):
+            raise EncoderError(
+                f"The file of {name!r} is in transformers' format and says itself what it is. Give it alone: --encoder FILE."
             )
         try:
             self.towers = open_clip.create_model(source, require_pretrained=not untrained, **options).eval()

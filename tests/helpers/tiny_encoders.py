@@ -49,3 +49,60 @@ def write_tiny_small(folder):
         )
     save_small_encoder(model, folder / "small_encoder.safetensors")
     return folder
+
+
+CLIP_LIKE = {  # published CLIP in small: patch, image, vision and text heads, activation
+    "B": {"patch": 8, "image": 32, "heads": 2, "act": "quick_gelu"},
+    "L": {"patch": 14, "image": 28, "heads": 4, "act": "quick_gelu"},
+    "H": {"patch": 14, "image": 42, "heads": 2, "act": "gelu"},
+    "g": {"patch": 14, "image": 28, "heads": 1, "act": "gelu"},
+}
+
+
+def write_tiny_transformers(folder, layout, single=False):
+    """A tiny CLIP ("B", "L", "H", "g") or SigLIP ("siglip", "siglip2") as transformers saves it, its tokenizer beside it.
+    Gives transformers' own model."""
+    import transformers
+
+    tower = {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 96}
+    torch.manual_seed(len(layout))
+    if layout.startswith("siglip"):
+        vision = {**tower, "num_attention_heads": 4, "image_size": 32, "patch_size": 8}
+        text = {**tower, "num_attention_heads": 2, "vocab_size": 256000 if layout == "siglip2" else 40, "hidden_size": 64,
+                "max_position_embeddings": 12, "projection_size": 64}  # fmt: skip
+        model = transformers.SiglipModel(transformers.SiglipConfig(vision_config=vision, text_config=text))
+    else:
+        like = CLIP_LIKE[layout]
+        shared = {**tower, "hidden_act": like["act"], "projection_dim": 24}
+        vision = {
+            **shared,
+            "num_attention_heads": like["heads"],
+            "image_size": like["image"],
+            "patch_size": like["patch"],
+        }
+        text = {**shared, "hidden_size": 32, "num_attention_heads": 4, "vocab_size": 40, "max_position_embeddings": 12,
+                "bos_token_id": 38, "eos_token_id": 39, "pad_token_id": 1}  # fmt: skip
+        model = transformers.CLIPModel(
+            transformers.CLIPConfig(vision_config=vision, text_config=text, projection_dim=24)
+        )
+    with torch.no_grad():  # transformers starts so near to zero that all pictures come out alike
+        for weight in model.parameters():
+            weight += 0.3 * torch.randn_like(weight) / max(1, weight[0].numel()) ** 0.5 if weight.ndim > 1 else 0
+    model.eval().save_pretrained(folder)
+    write_tiny_tokenizer(folder, layout)
+    return model
+
+
+def write_tiny_tokenizer(folder, layout):
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<pad>", "</s>", "<unk>", *"a red blue green apple cat dog photo of on the table 1994 audi".split()]
+    vocabulary = {word: number for number, word in enumerate(words)} | {"<start>": 38, "<end>": 39}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    siglip = layout.startswith("siglip")
+    single = "$A </s>" if siglip else "<start> $A <end>"
+    special = [("</s>", 1), ("<start>", 38), ("<end>", 39)]
+    tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=special)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>").save_pretrained(folder)
