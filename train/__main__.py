@@ -1,4 +1,4 @@
-"""`python -m train COMMAND`: one sub-command a module."""
+"""`python -m train COMMAND`: trains retrievers, encoders, adapters and miniatures, and measures them."""
 
 from __future__ import annotations
 
@@ -6,37 +6,87 @@ import argparse
 import sys
 from functools import partial
 from importlib import import_module
+from types import ModuleType
 
 from realrag.errors import RealRAGError
 
+from .loop.stages import RESUME, STOPPED, Stopped
+from .maintainer_tools import tool
+
+# Name -> (module, what it does). A module is imported when its command is called, so that `--help` needs no torch and a
+# missing optional package concerns its own command only. A name "a-b" may also be written as two words, "a b".
 COMMANDS = {
-    "run": "retriever.run", "mine": "contrastive.mine",
-    "fit": "contrastive.fit", "mix": "contrastive.tuned_encoder", "bench-fit": "contrastive.bench_fit",
-    "choose": "pictures.choose_references", "judge": "judge.command", "votes": "votes.command",
-    "encoder": "small_encoder.command", "split": "small_encoder.split",
-    "reproduce": "reproduce.command",
-    "convert-mobilenet": "small_encoder.convert_mobilenet", "model-card": "small_encoder.model_card",
-    "miniature-autoencoder": "miniature.autoencoder", "miniature-generator": "miniature.generator",
-    "miniature-judge": "miniature.classifier", "miniature-measure": "miniature.measure", "adapter": "adapter.command",
-}  # fmt: skip
+    "run": ("retriever.run", "run all stages of a recipe: start, embed, imagine, mine, fit, index, evaluate"),
+    "start": ("retriever.run", "only this stage of a recipe: split the photos and train a starting encoder"),
+    "embed": ("retriever.run", "only this stage of a recipe: index library and test photos, without a head"),
+    "imagine": ("retriever.run", "only this stage of a recipe: let the generator draw every prompt"),
+    "mine": ("contrastive.mine", "mine the reflective negatives: the real photos most like the generator's drawings"),
+    "fit": ("contrastive.fit", "train a reflective head, or a tower of the encoder, for a generator"),
+    "index": ("retriever.run", "only this stage of a recipe: put the trained heads into a bundle"),
+    "evaluate": ("retriever.run", "only this stage of a recipe: measure retrieval and write the report"),
+    "mix": ("contrastive.tuned_encoder", "average a tuned encoder with the one it was trained from (WiSE-FT)"),
+    "choose": ("pictures.choose_references", "choose the references that each arm shows the generator"),
+    "judge": ("judge.command", "measure painted pictures by arm: CLIP-I, CLIP-T, FID, KID, class, copying, variety"),
+    "votes": ("votes.command", "collect and analyze votes of people on painted pictures"),
+    "encoder": ("small_encoder.command", "train the small dual encoder on captioned photos"),
+    "split": ("small_encoder.split", "split captioned photos by class into library, validation and gallery"),
+    "reproduce": ("reproduce.command", "repeat the registered experiment"),
+    "adapter": ("adapter.command", "train a reference adapter for a generator (miniature, or diffusers' SD3 and Flux)"),
+    "miniature-autoencoder": ("miniature.autoencoder", "train the autoencoder of the miniature models"),
+    "miniature-generator": ("miniature.generator", "train a miniature SD3 or Flux"),
+    "miniature-judge": ("miniature.classifier", "train the classifier that judges the miniatures' pictures"),
+    "miniature-measure": ("miniature.measure", "measure the miniature autoencoder, generators and adapters"),
+    "bench-fit": ("tools.bench_fit", "measure how fast `fit` trains on this machine (from a checkout)"),
+    "convert-mobilenet": ("tools.convert_mobilenet", "convert MobileNet V1 from TFLite (from a checkout)"),
+    "model-card": ("tools.model_card", "measure the small encoder and write its model card (from a checkout)"),
+}
+STAGES = ("start", "embed", "imagine", "index", "evaluate")  # `mine` and `fit` also work without a recipe
+
+
+def load(command: str) -> ModuleType:
+    """The module of a command. RealRAGError where a package that it needs is not installed."""
+    name = COMMANDS[command][0]
+    try:
+        return (
+            tool(name.removeprefix("tools.")) if name.startswith("tools.") else import_module(f".{name}", __package__)
+        )
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] in (__package__, "realrag"):
+            raise
+        raise RealRAGError(
+            f"`{command}` needs the package {error.name}. Install it with `pip install realrag[train]`."
+        ) from None
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The arguments of the command that `argv` names, with its function as `run`."""
+    if len(argv) > 1 and f"{argv[0]}-{argv[1]}" in COMMANDS:
+        argv = [f"{argv[0]}-{argv[1]}", *argv[2:]]
+    if not argv or argv[0] not in COMMANDS:
+        parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
+        commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+        for name, (_, text) in COMMANDS.items():
+            commands.add_parser(name, help=text)
+        parser.parse_args(argv)  # prints the help, or the known names, and exits
+        parser.error("name a COMMAND first")
+    module = load(argv[0])
+    parser = argparse.ArgumentParser(prog=f"python -m train {argv[0]}", description=module.__doc__)
+    module.add_arguments(parser)
+    parser.set_defaults(run=partial(module.run, only=argv[0]) if argv[0] in STAGES else module.run)
+    return parser.parse_args(argv[1:])
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, module_name in COMMANDS.items():
-        module = import_module(f".{module_name}", __package__)
-        command = commands.add_parser(name, help=module.HELP, description=module.__doc__)
-        module.add_arguments(command)
-        command.set_defaults(run=module.run)
-    stages = import_module(".retriever.run", __package__)
-    for name in ("start", "embed", "imagine", "index", "evaluate"):  # mine and fit, above, also work without a recipe
-        command = commands.add_parser(name, help=f"only this stage of a recipe: {getattr(stages.Run, name).__doc__}")
-        stages.add_arguments(command)
-        command.set_defaults(run=partial(stages.run, only=name))
-    arguments = parser.parse_args(argv)
+    """Exit status: 0 done, 1 failed, 2 wrong arguments, STOPPED (75) when stopped and the same command resumes."""
     try:
+        arguments = parse(sys.argv[1:] if argv is None else argv)
         arguments.run(arguments)
+    except Stopped as stopped:
+        print(stopped, flush=True)
+        return STOPPED
+    except KeyboardInterrupt:
+        print(f"Stopped. {RESUME}", flush=True)
+        return STOPPED
     except RealRAGError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""What mining and fitting work on: the unit vectors and classes of a bundle's photos, and of the prompts about them."""
+"""The data of mining and training: unit vectors and classes of a bundle's photos, and of the prompts about them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from realrag.files import sha256_bytes
 
 from .tables import read_lines
 
-UNKNOWN_PHOTO, UNKNOWN_PROMPT = -1, -2  # no class is stated: equal to nothing
+UNKNOWN_PHOTO, UNKNOWN_PROMPT = -1, -2  # codes without a class, which equal no other
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,12 @@ def prompts_hash(prompts: list[Prompt]) -> str:
 
 
 def class_key(name: str) -> str:
-    """What names of classes and prompts are compared by, as the filters do: no case, '-' and '_' as spaces."""
+    """The form in which class names and prompts are compared, as the filters do: without case, '-' and '_' as spaces."""
     return spoken(name).casefold()
 
 
 def class_codes(bundle: Bundle, prompts: list[Prompt]) -> tuple[np.ndarray, np.ndarray]:
-    """Codes of the photos' and of the prompts' classes."""
+    """Class codes of the photos (N,) and of the prompts (P,)."""
     codes: dict[str, int] = {}
 
     def code(name: str, unknown: int) -> int:
@@ -80,16 +80,16 @@ def class_codes(bundle: Bundle, prompts: list[Prompt]) -> tuple[np.ndarray, np.n
         return codes.setdefault(key, len(codes)) if key else unknown
 
     of_name = np.array([code(name, UNKNOWN_PHOTO) for name in bundle.records.classes], np.int64)
-    asked = np.array([code(prompt.class_name, UNKNOWN_PROMPT) for prompt in prompts], np.int64)
-    return of_name[np.asarray(bundle.records.class_codes, np.int64)], asked
+    of_prompt = np.array([code(prompt.class_name, UNKNOWN_PROMPT) for prompt in prompts], np.int64)
+    return of_name[np.asarray(bundle.records.class_codes, np.int64)], of_prompt
 
 
 def load_material(bundle: Bundle, encoder: Encoder, prompts: list[Prompt], batch: int = 256) -> Material:
-    """The bundle's vectors are read, never made again; only the prompts go through the (frozen) text tower."""
+    """The bundle's own vectors, and those of the prompts by the encoder's text tower."""
     texts = [prompt.prompt for prompt in prompts]
-    said = [encoder.encode_texts(texts[at : at + batch]).numpy() for at in range(0, len(texts), batch)]
+    encoded = [encoder.encode_texts(texts[at : at + batch]).numpy() for at in range(0, len(texts), batch)]
     photo_classes, query_classes = class_codes(bundle, prompts)
-    return Material(unit_rows(bundle.embeddings), photo_classes, unit_rows(np.concatenate(said)), query_classes)
+    return Material(unit_rows(bundle.embeddings), photo_classes, unit_rows(np.concatenate(encoded)), query_classes)
 
 
 def photo_classes(bundle: Bundle) -> list[str]:

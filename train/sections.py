@@ -1,4 +1,4 @@
-"""TOML files of settings, section by section, read into frozen dataclasses with errors that name place, value and rule."""
+"""Reads the sections of TOML recipes into settings dataclasses, with errors that name place, value and rule."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ CONFIGS = Path(__file__).parent / "configs"
 
 
 def find_recipe(name: str) -> Path:
-    """A recipe's file: a path, or the name of one that comes with the trainer ("tiny-cpu")."""
+    """The file of a recipe: a path, or the name of one that ships with the trainer ("tiny-cpu")."""
     path = Path(name)
     if path.is_file():
         return path
     known = sorted(file.stem for file in CONFIGS.glob("*.toml"))
     if path.stem in known and path.parent == Path("."):
         return CONFIGS / f"{path.stem}.toml"
-    raise RealRAGError(f"No recipe {name}. Give a TOML file, or one of those that come along: {', '.join(known)}.")
+    raise RealRAGError(f"No recipe {name}. Give a TOML file, or one of those that ship: {', '.join(known)}.")
 
 
 def read_sections(
     path: Path, sections: dict[str, type], given: dict[str, dict] | None = None, optional: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Section -> its dataclass, of a TOML file that says what differs from the defaults; those of `optional` only where
-    they are in the file. given: by section, what replaces what the file says."""
+    """Section -> its dataclass, from a TOML file of what differs from the defaults; sections of `optional` only where they
+    are in the file. given: by section, values that replace those of the file."""
     content = _read_toml(path)
     if strange := sorted(content.keys() - sections.keys()):
         raise RealRAGError(
@@ -40,7 +40,7 @@ def read_sections(
 
 
 def read_section(path: Path, name: str, kind: type) -> Any | None:
-    """One section of a TOML file as its dataclass, whatever other sections stand there; None where it is not there."""
+    """One section of a TOML file as its dataclass; None where the file lacks it. Other sections are ignored."""
     content = _read_toml(path)
     return _section(path, name, kind, content[name], {}) if name in content else None
 
@@ -62,8 +62,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _section(path: Path, name: str, kind: type, values: Any, given: dict[str, str]):
     defaults = asdict(kind())
     if not isinstance(values, dict) or (strange := sorted(values.keys() - defaults.keys())):
-        named = strange[0] if isinstance(values, dict) else name
-        raise RealRAGError(f"{path}, [{name}]: {named!r} is not known. Known are {', '.join(defaults)}.")
+        unknown = strange[0] if isinstance(values, dict) else name
+        raise RealRAGError(f"{path}, [{name}]: {unknown!r} is not known. Known are {', '.join(defaults)}.")
     chosen = {}
     for key, value in values.items():
         right = type(defaults[key])
@@ -80,7 +80,7 @@ def _section(path: Path, name: str, kind: type, values: Any, given: dict[str, st
 
 
 def _near(recipe: Path, value: str, key: str) -> str:
-    """A path of a recipe, seen from the recipe's folder. A hub name such as "someone/model" is no path unless it is
-    there."""
+    """A path of a recipe, relative to the recipe's folder. `model` may be a hub name such as "someone/model": it is a path
+    only if it exists."""
     near = Path(recipe).parent / str(value)
     return str(near) if value and (key != "model" or near.exists()) else value

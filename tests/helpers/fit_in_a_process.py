@@ -15,27 +15,26 @@ import realrag_train.contrastive.fit as fit
 import realrag_train.contrastive.mine as mine
 import realrag_train.contrastive.negatives as mining
 from realrag_train.contrastive.loss import LossConfig
-from realrag_train.contrastive.trainer import FitConfig, Fitting
+from realrag_train.contrastive.trainer import ContrastiveTraining, FitConfig
+from realrag_train.loop.watch import WatchConfig
 
 CONFIG = FitConfig(epochs=6, batch=4, hidden=8, held_out=0.2, refresh=2, seed=3)
 LOSS = LossConfig(learned_tau=True)
-KEEPING = fit.Keeping(every=4, log_every=1)
+WATCH = WatchConfig(save_steps=4, log_steps=1)
 
 
-def fit_here(folder, out="head.safetensors", config=CONFIG, loss=LOSS, keeping=KEEPING, **more):
+def fit_here(folder, out="head.safetensors", config=CONFIG, loss=LOSS, watch=WATCH, **more):
     torch.set_num_threads(1)
     negatives = None if loss.kind == "normal" else folder / "negatives.safetensors"
-    return fit.fit_file(
-        folder / "bundle", folder / out, config, loss, prompts_file=folder / "prompts.jsonl", negatives_file=negatives,
-        drawn_file=folder / "drawn.safetensors", encoder=ColourEncoder(), keeping=keeping, **more,
+    inputs = fit.FitInputs(
+        folder / "bundle", folder / "prompts.jsonl", negatives, drawn=folder / "drawn.safetensors"
     )  # fmt: skip
+    return fit.fit_file(inputs, folder / out, config, loss, encoder=ColourEncoder(), watch=watch, **more)
 
 
 def mine_here(folder, config=mining.MineConfig(), **more):
-    return mine.mine_file(
-        folder / "bundle", folder / "prompts.jsonl", folder / "negatives.safetensors", config,
-        drawn_file=folder / "drawn.safetensors", encoder=ColourEncoder(), **more,
-    )  # fmt: skip
+    inputs = mine.MineInputs(folder / "bundle", folder / "prompts.jsonl", folder / "drawn.safetensors")
+    return mine.mine_file(inputs, folder / "negatives.safetensors", config, encoder=ColourEncoder(), **more)
 
 
 def start(folder, point):
@@ -50,7 +49,7 @@ def end(how=signal.SIGKILL):
 
 def arm(point):
     """Put the end of the process where `point` says."""
-    advance, replace = Fitting.advance, os.replace
+    advance, replace = ContrastiveTraining.advance, os.replace
     if point.startswith("step"):  # before the first checkpoint; between two; SIGTERM there
         how = signal.SIGTERM if point.endswith("term") else signal.SIGKILL
 
@@ -59,7 +58,7 @@ def arm(point):
             if self.step == int(point.split("-")[1]):
                 end(how)
 
-        Fitting.advance = advance_and_end
+        ContrastiveTraining.advance = advance_and_end
     elif point.endswith(
         "half-written"
     ):  # the second checkpoint lies whole in its temporary file, and is not yet in place
@@ -77,9 +76,9 @@ def arm(point):
 
 
 def mine_until(folder, piece):
-    """Mine prompt by prompt, keeping each; ends after as many as `piece` says."""
-    mining.AT_ONCE = 1
-    mine_here(folder, keep_seconds=0, progress=lambda done, total: end() if done == piece else None)
+    """Mine prompt by prompt, saving each; ends after as many as `piece` says."""
+    mining.COSINES = 1
+    mine_here(folder, save_seconds=0, progress=lambda done, total: end() if done == piece else None)
 
 
 if __name__ == "__main__":

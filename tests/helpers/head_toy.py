@@ -7,7 +7,7 @@ from torch import Tensor
 
 from realrag_train.contrastive.loss import LossConfig
 from realrag_train.contrastive.negatives import MineConfig, mine
-from realrag_train.contrastive.trainer import FitConfig, Fitting
+from realrag_train.contrastive.trainer import ContrastiveTraining, FitConfig
 from realrag_train.dataset import Material
 
 
@@ -29,13 +29,13 @@ def weights_of(fitting):
     return list(fitting.head.state_dict().values())
 
 
-def learned(fitting: Fitting) -> list[Tensor]:
+def learned(fitting: ContrastiveTraining) -> list[Tensor]:
     """All that two ranks must agree on: weights, temperature and the last loss."""
     return [*weights_of(fitting), fitting.scale.detach(), torch.tensor(fitting.history[-1]["loss"])]
 
 
 def head_of_one_rank(rank: int, config: FitConfig, loss: LossConfig) -> list[Tensor]:
     material, _, rows = made()
-    fitting = Fitting(material, rows, config, loss)
+    fitting = ContrastiveTraining(material, rows, config, loss)
     fitting.run()
     return learned(fitting)

@@ -6,7 +6,7 @@ import torch
 
 from realrag_train.contrastive.loss import LossConfig
 from realrag_train.contrastive.negatives import MineConfig, mine
-from realrag_train.contrastive.trainer import FitConfig, Fitting
+from realrag_train.contrastive.trainer import ContrastiveTraining, FitConfig
 from realrag_train.dataset import Material
 
 PAIRS, SINGLES, DIM, PHOTOS, PROMPTS = 6, 60, 32, 16, 6
@@ -51,10 +51,10 @@ class Toy:
         if kind != "normal":
             rows = mine(self.material, self.draw(generator), MineConfig(kind)).rows
         config = FitConfig(epochs=10, batch=32, hidden=32, rate=2e-3, seed=seed)
-        fitting = Fitting(self.material, rows, config, LossConfig(kind))
-        assert fitting.run()
+        training = ContrastiveTraining(self.material, rows, config, LossConfig(kind))
+        training.run()
         with torch.inference_mode():
-            return self.words @ fitting.head(torch.from_numpy(self.photos)).numpy().T
+            return self.words @ training.head(torch.from_numpy(self.photos)).numpy().T
 
     def margin(self, scores):
         """Mean over pairs of s(B|T_B) - s(A|T_B)."""

@@ -11,7 +11,7 @@ from realrag_train.contrastive.fit_config import FitConfig
 from realrag_train.contrastive.loss import LossConfig
 from realrag_train.contrastive.mine import read_negatives
 from realrag_train.contrastive.models import TextModel, VisionModel
-from realrag_train.contrastive.trainer import Fitting
+from realrag_train.contrastive.trainer import ContrastiveTraining
 from realrag_train.dataset import load_material, read_prompts
 
 
@@ -34,7 +34,7 @@ def fitting_in(folder, mode, loss=LossConfig(), **changes):
         model = TextModel(encoder, [prompt.prompt for prompt in prompts], cpu)
     else:
         model = VisionModel(encoder, bundle, config, cpu)
-    return Fitting(
+    return ContrastiveTraining(
         material, read_negatives(folder / "negatives.safetensors")[0].rows, config, loss, model=model
     ), encoder
 

@@ -1,5 +1,7 @@
-"""Looks: another colour and shape for all photos of a thing alike, so that one thing serves as several. What a
-reference shows must then be looked up in it, since neither the words nor the habits of the generator tell."""
+"""Augmentations that change color and shape alike for all photos of a class, so that one class serves as several.
+
+The appearance of the target can then only be taken from the reference, not from the words or the generator's memory.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,9 @@ REC_601 = np.array((0.299, 0.587, 0.114))
 
 
 @dataclass(frozen=True)
-class Look:
-    """turn: of the hue, in radians round the axis of greys. saturation: 1 as it is. mirrored; corners: of the part that
-    is shown, four pairs of shares of width and height, upper left, lower left, lower right, upper right."""
+class Augmentation:
+    """turn: of the hue, in radians around the gray axis. saturation: 1 is unchanged. corners: of the visible part, four
+    pairs of fractions of width and height: upper left, lower left, lower right, upper right."""
 
     turn: float = 0.0
     saturation: float = 1.0
@@ -24,39 +26,38 @@ class Look:
     corners: tuple[float, ...] = (0, 0, 0, 1, 1, 1, 1, 0)
 
 
-PLAIN = Look()
-MOST_INSET = 0.14  # of a corner, so that no border comes into view
+PLAIN = Augmentation()
+MOST_INSET = 0.14  # of a corner, so that no border becomes visible
 FAR, NEAR = (0.15, 0.85), (-0.1, 0.1)  # turns of the hue, in whole turns
 
 
-def look_of(thing: str, number: int, seed: int) -> Look:
-    """Look 0 is the photo as it is; every other depends on the thing, its number and the seed alone. Odd ones have
-    colours that tell the reference from everything known; even ones have colours that the thing's own cousins might
-    have."""
+def augmentation_of(class_key: str, number: int, seed: int) -> Augmentation:
+    """Number 0 leaves photos unchanged; every other depends on class, number and seed only. Odd ones shift the hue far
+    (unlike any known object), even ones slightly (like a similar class)."""
     if not number:
         return PLAIN
-    dice = random.Random(f"{seed}/{thing}/{number}")
-    inset = [dice.uniform(0, MOST_INSET) for _ in range(8)]
+    rng = random.Random(f"{seed}/{class_key}/{number}")
+    inset = [rng.uniform(0, MOST_INSET) for _ in range(8)]
     corners = tuple(at + d if not at else at - d for at, d in zip(PLAIN.corners, inset, strict=True))
-    turn = dice.uniform(*(FAR if number % 2 else NEAR)) * 2 * math.pi
-    return Look(turn, dice.uniform(0.7, 1.4), dice.random() < 0.5, corners)
+    turn = rng.uniform(*(FAR if number % 2 else NEAR)) * 2 * math.pi
+    return Augmentation(turn, rng.uniform(0.7, 1.4), rng.random() < 0.5, corners)
 
 
-def colour_matrix(look: Look) -> np.ndarray:
-    """(3, 3): a rotation round the axis of greys, which stay as they are, then a saturation."""
-    cos, sin, third = math.cos(look.turn), math.sin(look.turn), 1 / 3
+def color_matrix(augmentation: Augmentation) -> np.ndarray:
+    """(3, 3): a rotation around the gray axis, which leaves grays unchanged, then a saturation."""
+    cos, sin, third = math.cos(augmentation.turn), math.sin(augmentation.turn), 1 / 3
     turn = np.full((3, 3), third * (1 - cos)) + cos * np.eye(3)
     turn += math.sqrt(third) * sin * np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
-    grey = np.tile(REC_601, (3, 1))
-    return (grey + look.saturation * (np.eye(3) - grey)) @ turn
+    gray = np.tile(REC_601, (3, 1))
+    return (gray + augmentation.saturation * (np.eye(3) - gray)) @ turn
 
 
-def with_look(image: Image.Image, look: Look) -> Image.Image:
-    """An RGB picture in this look, at its own size."""
-    if look == PLAIN:
+def augment(image: Image.Image, augmentation: Augmentation) -> Image.Image:
+    """The RGB picture, augmented, at its own size."""
+    if augmentation == PLAIN:
         return image
     size = (image.width, image.height)
-    corners = tuple(share * size[place % 2] for place, share in enumerate(look.corners))
+    corners = tuple(fraction * size[place % 2] for place, fraction in enumerate(augmentation.corners))
     image = image.transform(size, Image.Transform.QUAD, corners, Image.Resampling.BICUBIC)
-    image = image.convert("RGB", tuple(np.hstack((colour_matrix(look), np.zeros((3, 1)))).ravel().tolist()))
-    return ImageOps.mirror(image) if look.mirrored else image
+    image = image.convert("RGB", tuple(np.hstack((color_matrix(augmentation), np.zeros((3, 1)))).ravel().tolist()))
+    return ImageOps.mirror(image) if augmentation.mirrored else image

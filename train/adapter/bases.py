@@ -27,8 +27,7 @@ class DiffusersSD3:
 
 
 class DiffusersFlux:
-    """diffusers' FluxTransformer2DModel. guidance: the value that FLUX.1 dev is told; models without that input ignore
-    it."""
+    """diffusers' FluxTransformer2DModel. guidance: the input of FLUX.1 dev; models without it ignore it."""
 
     family = "flux"
 
@@ -66,7 +65,9 @@ def load_diffusers(
         raise RealRAGError(f"The base {kind!r} needs diffusers: pip install realrag[generate].") from None
     wrap, network = DIFFUSERS[kind]
     if not (Path(path) / "transformer" / "config.json").is_file():
-        raise RealRAGError(f"{path} is no saved pipeline (it has no transformer/config.json). Give a folder that has.")
+        raise RealRAGError(
+            f"{path} is not a saved pipeline: transformer/config.json is missing. Give the folder of one."
+        )
     net = getattr(diffusers, network).from_pretrained(
         str(path), subfolder="transformer", torch_dtype=PRECISIONS[precision], local_files_only=True
     )
@@ -74,19 +75,19 @@ def load_diffusers(
 
 
 def frozen(base: Base, precision: str, checkpointing: bool, device: str | torch.device = "cpu") -> Base:
-    """Without gradients of its own, in the precision asked for, its activations kept or worked out again when needed."""
+    """Without trainable weights, in the given precision. checkpointing: recompute activations in the backward pass."""
     base.net.requires_grad_(False).eval()
     if precision == "fp8":
         to_fp8(base.net)
     base.net.to(device)
     if checkpointing:
         base.net.enable_gradient_checkpointing()
-        base.net.train()  # diffusers checkpoints in training mode alone; these networks have no dropout
+        base.net.train()  # diffusers checkpoints in training mode only; these networks have no dropout
     return base
 
 
 class Fp8Linear(nn.Module):
-    """A frozen linear layer in 8 bits (e4m3), one scale a row of weights; it works in the precision of its input."""
+    """A frozen linear layer in 8 bits (e4m3) with one scale per row; it computes in the precision of its input."""
 
     LARGEST = 448.0  # of e4m3
 
@@ -104,7 +105,7 @@ class Fp8Linear(nn.Module):
 
 
 def to_fp8(net: nn.Module) -> None:
-    """Replace the linear layers inside the blocks; embeddings, norms' modulation in front and the last layer stay."""
+    """Replace the linear layers inside the blocks; embeddings, the outer modulation and the last layer stay."""
     for name, blocks in net.named_children():
         if name.endswith("blocks"):
             for owner in list(blocks.modules()):

@@ -1,13 +1,10 @@
-"""Trains a reference adapter for a frozen generator after a recipe; stopped at any point, the same command goes on."""
+"""Trains a reference adapter for a generator from a recipe. When stopped, the same command resumes."""
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -20,22 +17,21 @@ from realrag.files import canonical_json, sha256_bytes, write_atomic
 from realrag.miniature.generator import MODELS, load_generator, save_generator
 from realrag.miniature.painting import Miniature
 
-from ..loop.stages import STOPPED, Say
-from ..loop.trainer import Keeping, Watch, training_key
+from ..flags import add_flags, chosen
+from ..loop.checkpoint import training_key
+from ..loop.stages import RESUME, Log, Stopped
+from ..loop.watch import Hooks, RunFiles, Watch, WatchConfig
+from ..tables import read_csv, write_csv
 from .bases import frozen, load_diffusers
 from .cache import Cached, cached
+from .class_photos import HELD_OUT, SEEN, TRAIN, read_class_photos
 from .inputs import DiffusersInputs, Inputs, MiniatureInputs
 from .new_adapter import new_adapter, save_adapter
 from .recipe import MINIATURE, AdapterRecipe, BaseConfig, DataConfig, read_adapter_recipe
-from .shuffle_gap import NoGap
-from .things import HELD_OUT, SEEN, TRAIN, read_things
-from .trainer import AdapterTraining, Material
+from .trainer import AdapterData, AdapterTraining
 
-HELP = "train a reference adapter for a generator (miniature, or SD3 and Flux of diffusers)"
-SHIFTS = {
-    "sd3": 3.0,
-    "flux": 1.0,
-}  # of noise levels, as the families are sampled; for FLUX.1 dev give one in the recipe
+# Shift of the noise levels, as each family is sampled. For FLUX.1 dev the recipe gives one.
+SHIFTS = {"sd3": 3.0, "flux": 1.0}
 
 
 def load_base(config: BaseConfig, device: str, seed: int = 0) -> Base:
@@ -60,140 +56,113 @@ def load_inputs(config: BaseConfig, encoder: Encoder, device: str) -> Inputs:
     return MiniatureInputs(load_autoencoder(Path(config.autoencoder)), encoder)
 
 
-def load_material(recipe: AdapterRecipe, inputs: Inputs, encoder: Encoder, scratch: Path, say: Say) -> Material:
-    """Everything that the step and the gap read, from the scratch folder where it is there already."""
+def load_data(recipe: AdapterRecipe, inputs: Inputs, encoder: Encoder, scratch: Path, say: Log) -> AdapterData:
+    """The cached inputs of the training and of the gap. What the scratch folder already holds is not computed again."""
     made: dict[str, Cached] = {}
-    for part, things in read_things(recipe.data).items():
-        looks = recipe.data.looks if part == TRAIN else min(2, recipe.data.looks)
+    for part, class_photos in read_class_photos(recipe.data).items():
+        variants = recipe.data.looks if part == TRAIN else min(2, recipe.data.looks)
         last = [-1]
 
         def progress(done: int, total: int) -> None:
             if (percent := 10 * done // total) != last[0]:
                 last[0] = percent
-                say(f"{part}: {10 * percent} % of {len(things.photos)} photos in {looks} looks")
+                say(f"{part}: {10 * percent} % of {len(class_photos.photos)} photos in {variants} augmentations")
 
-        made[part] = cached(things, recipe.data, looks, inputs, encoder, scratch, progress)
+        made[part] = cached(class_photos, recipe.data, variants, inputs, encoder, scratch, progress)
     say(
         ", ".join(
-            f"{part}: {len(c.things.photos)} photos of {len(set(c.things.rows))} things" for part, c in made.items()
+            f"{part}: {len(c.class_photos.photos)} photos of {len(set(c.class_photos.rows))} classes"
+            for part, c in made.items()
         )
     )
-    # A wrong reference shows another thing of the same part, so two are needed.
-    some = {part: cached if len(set(cached.things.rows)) > 1 else None for part, cached in made.items()}
+    # A wrong reference shows another class of the same part, so two are needed.
+    some = {part: cached if len(set(cached.class_photos.rows)) > 1 else None for part, cached in made.items()}
     if some[SEEN] is None:
         raise RealRAGError(
-            "Two photos each of two things have to be set aside to measure on. Raise `aside` in [data], or give things more."
+            "Measuring needs two photos each of two classes set aside. Raise `aside` in [data], or give classes more photos."
         )
-    return Material(made[TRAIN], some[SEEN], some[HELD_OUT])
+    return AdapterData(made[TRAIN], some[SEEN], some[HELD_OUT])
 
 
 def net_key(net: torch.nn.Module) -> str:
-    """Tells one generator from another by the beginning of each of its tensors: to hash all of them can take minutes."""
+    """Identifies a generator by the first values of each tensor, since hashing all of them can take minutes."""
     parts = [[name, list(t.shape), t.flatten()[:8].float().tolist()] for name, t in sorted(net.state_dict().items())]
     return sha256_bytes(canonical_json(parts))[:12]
 
 
-class Files:
-    """What a run leaves beside its checkpoint and log: the adapter, and the gaps as CSV."""
+class AdapterFiles:
+    """What a run writes beside checkpoint and log: the adapter, a jointly trained generator, and the gaps as CSV."""
 
-    def __init__(self, out: Path, training: AdapterTraining, base: Base, encoder: Encoder, facts: dict, say: Say):
-        self.out, self.training, self.base, self.encoder, self.facts, self.say = (
-            out,
-            training,
-            base,
-            encoder,
-            facts,
-            say,
-        )
+    def __init__(self, out: Path, training: AdapterTraining, encoder: Encoder, facts: dict, log: Log):
+        self.out, self.training, self.encoder, self.facts, self.log = out, training, encoder, facts, log
         self.gaps = out.with_name(f"{out.stem}.gap.csv")
         self.generator = out.with_name(f"{out.stem}.generator.safetensors")
 
-    def earlier_gaps(self) -> None:
-        """The gaps up to the checkpoint that is gone on from."""
+    def read_gaps(self) -> None:
+        """Take over the gaps up to the checkpoint that the run resumes from."""
         if self.gaps.is_file():
-            with open(self.gaps, newline="") as file:
-                lines = [{key: float(value) for key, value in line.items()} for line in csv.DictReader(file)]
+            rows = [{key: float(value) for key, value in row.items()} for row in read_csv(self.gaps)]
             self.training.history = [
-                {**line, "step": int(line["step"])} for line in lines if line["step"] <= self.training.step
+                {**row, "step": int(row["step"])} for row in rows if row["step"] <= self.training.step
             ]
 
     def write(self) -> None:
-        training = self.training
+        training, base = self.training, self.training.steered.base
         if training.history:
-            text = io.StringIO()
-            writer = csv.DictWriter(text, list(training.history[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(training.history)
-            write_atomic(self.gaps, text.getvalue().encode())
+            write_csv(self.gaps, training.history, list(training.history[0]))
         facts = {**self.facts, "steps": training.step, "gap": training.history[-1] if training.history else None}
         save_adapter(
-            self.out, training.kept("adapter"), self.base, self.encoder.name, self.encoder.adapter_sha256, facts
+            self.out, training.averaged_weights("adapter"), base, self.encoder.name, self.encoder.adapter_sha256, facts
         )
-        if net := training.kept("net"):
-            about = {"together with": self.out.name, "steps": training.step, "began as": self.facts["generator"]}
-            save_generator(self.generator, self.base.net, {**self.base.net.state_dict(), **net}, about)
+        if net := training.averaged_weights("net"):
+            metadata = {"together with": self.out.name, "steps": training.step, "began as": self.facts["generator"]}
+            save_generator(self.generator, base.net, {**base.net.state_dict(), **net}, metadata)
         for name, gap in training.latest.items():
-            self.say(f"step {training.step}, {name}: gap {gap}")
-
-
-class AdapterWatch(Watch):
-    """Goes on with the gaps too, and writes adapter and gaps whenever it writes the checkpoint."""
-
-    files: Files
-
-    def _earlier(self, step: int) -> list[dict]:
-        self.files.earlier_gaps()
-        return super()._earlier(step)
-
-    def flush(self, training: AdapterTraining) -> None:
-        super().flush(training)
-        self.files.write()
+            self.log(f"step {training.step}, {name}: gap {gap}")
 
 
 def train_adapter(
-    recipe: AdapterRecipe, out: Path, scratch: Path, keeping: Keeping = Keeping(), device: str = "cpu",
-    say: Say = lambda line: None, sheet: Callable[[AdapterTraining, Base, Inputs], None] | None = None,
+    recipe: AdapterRecipe, out: Path, scratch: Path, watch: WatchConfig = WatchConfig(), device: str = "cpu",
+    say: Log = lambda line: None, sheet: Callable[[AdapterTraining, Base, Inputs], None] | None = None,
 ) -> bool:  # fmt: skip
-    """Writes the adapter `out`; beside it NAME.checkpoint.safetensors, NAME.csv and NAME.gap.csv, and where the
-    generator learns along NAME.generator.safetensors. True when it is finished, False when time was up or SIGTERM came.
-    NoGap when references teach nothing; all is kept then too."""
+    """Write the adapter `out`; beside it NAME.checkpoint.safetensors, NAME.csv and NAME.gap.csv, and with
+    `together` NAME.generator.safetensors. True when it is finished, False when it was stopped.
+
+    NoGap when the adapter ignores its references; everything is saved then too."""
     begun = bool(recipe.base.path) or (recipe.base.family in MODELS and recipe.fit.together)
     if not begun or (recipe.base.kind == MINIATURE and not recipe.base.autoencoder):
         raise RealRAGError(
-            "Which generator? Give --base, and --autoencoder with a miniature; or both in [base]. A miniature that begins "
-            f"anew has family = {' or '.join(sorted(MODELS))} there, and together = true in [fit]."
+            "Which generator? Give --base, and --autoencoder with a miniature; or both in [base]. For a new miniature set "
+            f"family = {' or '.join(sorted(MODELS))} there, and together = true in [fit]."
         )
     if recipe.fit.together and recipe.base.kind != MINIATURE:
-        raise RealRAGError("Only a miniature can learn along with its adapter. Leave out together = true in [fit].")
+        raise RealRAGError("Only a miniature can be trained with its adapter. Leave out together = true in [fit].")
     encoder = load_encoder(recipe.data.encoder, offline=True)
     inputs = load_inputs(recipe.base, encoder, device)
-    material, key = load_material(recipe, inputs, encoder, scratch, say), inputs.key
+    data, key = load_data(recipe, inputs, encoder, scratch, say), inputs.key
     if recipe.base.kind != MINIATURE:
-        del inputs  # text encoders and autoencoder make room for the transformer
+        del inputs  # frees the memory of text encoders and autoencoder for the transformer
         inputs = None
     base = load_base(recipe.base, device, recipe.fit.seed)
-    places, dim = material.train.features[0].shape[1:]
+    places, dim = data.train.features[0].shape[1:]
     adapter = new_adapter(base, dim, places, recipe.adapter, recipe.fit.seed).to(device)
-    steered = Steered(base, adapter)
-    shift = recipe.base.shift or SHIFTS[base.family]
-    data = recipe.data
-    training = AdapterTraining(steered, material, recipe.fit, recipe.guard, shift, data.plain, data.cousins, device)
+    training = AdapterTraining(
+        Steered(base, adapter), data, recipe.fit, recipe.guard, recipe.base.shift or SHIFTS[base.family],
+        recipe.data.plain, recipe.data.cousins, device,
+    )  # fmt: skip
     facts = {
         "recipe": recipe.facts(),
         "encoder": encoder.adapter_sha256,
         "latents": key,
         "generator": net_key(base.net),
     }
-    say(f"{base.name}: {sum(p.numel() for p in adapter.parameters()) / 1e6:.2f} M numbers to train")
-    watch = AdapterWatch(out.parent, out.stem, training_key({**facts, "recipe": recipe.settled()}), keeping, say)
-    watch.files = Files(out, training, base, encoder, facts, say)
+    say(f"{base.name}: {sum(p.numel() for p in adapter.parameters()) / 1e6:.2f} M parameters to train")
+    files = AdapterFiles(out, training, encoder, facts, say)
+    hooks = Hooks(log=say, saved=files.write, resumed=files.read_gaps)
     if sheet is not None:
-        watch.sheet = lambda: sheet(training, base, inputs)
-    try:
-        return watch.run(training)
-    except NoGap:
-        watch.flush(training)
-        raise
+        hooks.sheet = lambda: sheet(training, base, inputs)
+    run_key = training_key({**facts, "recipe": recipe.settled()})
+    return Watch(training, run_key, RunFiles.beside(out), watch, hooks).run()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -201,20 +170,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "recipe", metavar="RECIPE", help="a TOML file, or miniature-sd3, miniature-flux, flux-dev, sd35"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the adapter to write, .safetensors")
-    parser.add_argument("--scratch", type=Path, required=True, metavar="DIR", help="keeps latents and features")
-    parser.add_argument("--base", default="", metavar="PATH", help="the generator, where the recipe has none")
+    parser.add_argument("--scratch", type=Path, required=True, metavar="DIR", help="caches latents and features")
+    parser.add_argument("--base", default="", metavar="PATH", help="the generator, unless the recipe names one")
     parser.add_argument("--autoencoder", default="", metavar="FILE", help="of a miniature")
     for name in DataConfig.paths:
-        parser.add_argument(f"--{name}", default="", metavar="DIR", help="photos, where the recipe has none")
-    parser.add_argument("--steps", type=int, default=0, help="0: as the recipe says")
+        parser.add_argument(f"--{name}", default="", metavar="DIR", help="photos, unless the recipe names them")
+    parser.add_argument("--steps", type=int, default=0, help="0: those of the recipe")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for torch's own choice")
-    for each in fields(Keeping):
-        flag = "--" + each.name.replace("_", "-")
-        parser.add_argument(flag, type=type(each.default), default=each.default, help=f"default {each.default}")
+    add_flags(parser, WatchConfig)
 
 
-def run(arguments: argparse.Namespace, say: Say = lambda line: print(line, flush=True)) -> None:
+def run(arguments: argparse.Namespace, say: Log = lambda line: print(line, flush=True)) -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     given = {
@@ -224,15 +191,14 @@ def run(arguments: argparse.Namespace, say: Say = lambda line: print(line, flush
     }
     recipe = read_adapter_recipe(arguments.recipe, given)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    said = json.dumps(recipe.facts(), indent=1, ensure_ascii=False) + "\n"
-    write_atomic(arguments.out.with_name(f"{arguments.out.stem}.recipe.json"), said.encode())
-    keeping = Keeping(**{each.name: getattr(arguments, each.name) for each in fields(Keeping)})
+    settings = json.dumps(recipe.facts(), indent=1, ensure_ascii=False) + "\n"
+    write_atomic(arguments.out.with_name(f"{arguments.out.stem}.recipe.json"), settings.encode())
+    watch = chosen(arguments, WatchConfig())
     sheet = None
     if recipe.base.kind == MINIATURE:
         from .sheet import sheets_of
 
         sheet = sheets_of(arguments.out, say)
-    if not train_adapter(recipe, arguments.out, arguments.scratch, keeping, arguments.device, say, sheet):
-        say("stopped and kept; the same command goes on from there")
-        raise SystemExit(STOPPED)
+    if not train_adapter(recipe, arguments.out, arguments.scratch, watch, arguments.device, say, sheet):
+        raise Stopped(f"Stopped. {RESUME}")
     say(f"wrote {arguments.out}")

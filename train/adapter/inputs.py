@@ -1,4 +1,4 @@
-"""What a generator is fed with beside noise: latents of pictures and states of sentences, both by frozen networks."""
+"""The inputs of a generator beside noise: latents of pictures and states of sentences, from frozen networks."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Inputs(Protocol):
     words_key: str  # equal keys, equal states
 
     def latents(self, pixels: Tensor) -> Tensor:
-        """(B, 3, S, S) in 0..1 -> (B, C, S/8, S/8) in the space in which the generator works."""
+        """(B, 3, S, S) in 0..1 -> (B, C, S/8, S/8) in the generator's latent space."""
 
     def texts(self, sentences: list[str]) -> tuple[Tensor, Tensor]:
-        """B sentences -> states (B, T, D) and pooled (B, P); the empty one is what an unprompted generator gets."""
+        """B sentences -> states (B, T, D) and pooled (B, P); the empty sentence is the unconditional input."""
 
 
 class MiniatureInputs:
@@ -35,7 +35,7 @@ class MiniatureInputs:
 
     @torch.no_grad()
     def latents(self, pixels: Tensor) -> Tensor:
-        with bf16_autocast("cpu"):  # as the latents were made that the generator was trained on
+        with bf16_autocast("cpu"):  # the precision of the latents that the generator was trained on
             return self.autoencoder.encode(pixels).float()
 
     def texts(self, sentences: list[str]) -> tuple[Tensor, Tensor]:
@@ -45,7 +45,7 @@ class MiniatureInputs:
 
 
 class DiffusersInputs:
-    """The rest of a saved pipeline. Sentences are encoded once, so its large text encoders are needed for minutes only."""
+    """The other parts of a saved pipeline. Sentences are encoded once, so its text encoders are needed for minutes only."""
 
     def __init__(self, pipeline, key: str, words_key: str):
         self.pipeline, self.key, self.words_key = pipeline, key, words_key
@@ -60,7 +60,7 @@ class DiffusersInputs:
             str(path), transformer=None, torch_dtype=PRECISIONS[precision], local_files_only=True
         )
         pipeline.vae.to(torch.float32)
-        # Text encoders have gigabytes, so the names and sizes of their files stand for them.
+        # Text encoders have gigabytes, so the names and sizes of their files identify them.
         files = [file for part in ("text_encoder*", "tokenizer*") for file in sorted(Path(path).glob(f"{part}/*"))]
         words = [[file.parent.name, file.name, file.stat().st_size] for file in files]
         return cls(pipeline.to(device), weights_key(pipeline.vae), sha256_bytes(canonical_json(words))[:12])

@@ -1,4 +1,4 @@
-"""A new adapter for a generator, which at first leaves it exactly as it is; and a trained one as a file."""
+"""A new adapter for a generator, which at first changes nothing in its output; and a trained one as a file."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from realrag import artifact
 from realrag.adapters import build_adapter
 from realrag.adapters.hooks import Base
 from realrag.adapters.instantx_sd3 import RESAMPLER_HEAD
 from realrag.adapters.reading import FORMAT, VERSION
 from realrag.errors import RealRAGError
-from realrag.files import sorted_header, write_atomic
+
+from ..lora import LowRankLinear, merge_low_rank
 
 HALF_LIMIT = 65504.0  # the largest number of fp16
 
@@ -26,24 +27,23 @@ class AdapterConfig:
     """Sizes. `hidden`: of the tokens (Flux) or inside the resampler (SD3, a multiple of 64)."""
 
     hidden: int = 256
-    tokens: int = 32  # SD3 alone: Flux has one a place of the image encoder's grid
-    depth: int = 2  # of the resampler, SD3 alone
-    rank: int = 0  # of what each block has for itself (keys, values, SD3's modulation); 0: whole matrices
+    tokens: int = 32  # SD3 only: Flux has one for each place of the image encoder's grid
+    depth: int = 2  # of the resampler, SD3 only
+    rank: int = 0  # of the matrices in each block (keys, values, SD3's modulation); 0 for full matrices
 
     def __post_init__(self) -> None:
         if self.hidden < 64 or self.hidden % RESAMPLER_HEAD or min(self.tokens, self.depth) < 1 or self.rank < 0:
-            raise RealRAGError(f"{self}: hidden is a multiple of 64, tokens and depth start at 1, rank at 0.")
+            raise RealRAGError(f"{self}: hidden is a multiple of 64, tokens and depth are 1 or more, rank 0 or more.")
 
 
 def new_adapter(base: Base, encoder_dim: int, places: int, config: AdapterConfig, seed: int) -> nn.Module:
-    """Trainable, in fp32: projectors and keys random, values zero. places: of the image encoder's grid, (B, places,
-    encoder_dim)."""
-    dice = torch.Generator().manual_seed(seed)
+    """Trainable, in fp32: projectors and keys random, values zero. It takes image features (B, places, encoder_dim)."""
+    rng = torch.Generator().manual_seed(seed)
     make = _flux if base.family == "flux" else _sd3
-    weights = {key: _start(key, shape, dice) for key, shape in make(base, encoder_dim, places, config).items()}
+    weights = {key: _start(key, shape, rng) for key, shape in make(base, encoder_dim, places, config).items()}
     adapter = build_adapter(weights).requires_grad_(True)
     if config.rank:
-        _lower_rank(adapter, config.rank, dice)
+        _lower_rank(adapter, config.rank, rng)
     return adapter
 
 
@@ -100,40 +100,24 @@ def _sd3(base: Base, encoder_dim: int, places: int, config: AdapterConfig) -> di
     return shapes
 
 
-def _start(key: str, shape: tuple[int, ...], dice: torch.Generator) -> Tensor:
-    """Norms at one, values, biases and what shifts and scales by time at zero, all else random by its number of inputs."""
-    if len(shape) == 1 and key.endswith("weight"):  # of norms alone
+def _start(key: str, shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
+    """Norms at one; values, biases and time modulation at zero; the rest random, scaled by its number of inputs."""
+    if len(shape) == 1 and key.endswith("weight"):  # a norm
         return torch.ones(shape)
     if "_v_proj" in key or "to_v_ip" in key or "norm_ip.linear" in key or ".2.1." in key or len(shape) == 1:
         return torch.zeros(shape)
     spread = 0.02 if key.endswith("position") else shape[-1] ** -0.5
-    return torch.randn(shape, generator=dice) * spread
+    return torch.randn(shape, generator=rng) * spread
 
 
-class LowRank(nn.Module):
-    """In the place of a linear layer while training: W = up down, so that fewer numbers and their moments are kept."""
-
-    def __init__(self, layer: nn.Linear, rank: int, zero: bool, dice: torch.Generator):
-        super().__init__()
-        out, into = layer.weight.shape
-        rank = min(rank, out, into)
-        self.down = nn.Parameter(torch.randn(rank, into, generator=dice) * into**-0.5)
-        self.up = nn.Parameter(torch.zeros(out, rank) if zero else torch.randn(out, rank, generator=dice) * rank**-0.5)
-        self.bias = layer.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = F.linear(F.linear(x, self.down.to(x)), self.up.to(x))
-        return out if self.bias is None else out + self.bias.to(x)
-
-
-def _lower_rank(adapter: nn.Module, rank: int, dice: torch.Generator) -> None:
+def _lower_rank(adapter: nn.Module, rank: int, rng: torch.Generator) -> None:
     for block in adapter.blocks:
         for name in ("k", "v", "to_k_ip", "to_v_ip", "norm_ip"):
             if name in block:
-                block[name] = LowRank(block[name], rank, name in ("v", "to_v_ip", "norm_ip"), dice)
+                block[name] = LowRankLinear(block[name], rank, name in ("v", "to_v_ip", "norm_ip"), rng)
 
 
-# Inside the resampler, RealRAG's own names -> the published ones, in which files are written.
+# Inside the resampler: RealRAG's own names -> the published ones, which files use.
 RESAMPLER = {
     "norm1": "0.norm1", "norm2": "0.norm2", "to_q": "0.to_q", "to_kv": "0.to_kv", "to_out": "0.to_out", "ff_norm": "1.0",
     "ff_in": "1.1", "ff_out": "1.3", "ada": "2.1",
@@ -141,13 +125,8 @@ RESAMPLER = {
 
 
 def published(state: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
-    """The adapter's weights, low-rank ones multiplied out, under the names of the published layout."""
-    whole = {}
-    for name, tensor in state.items():
-        if name.endswith(".up"):
-            whole[name.removesuffix(".up") + ".weight"] = tensor @ state[name.removesuffix(".up") + ".down"]
-        elif not name.endswith(".down"):
-            whole[name] = tensor
+    """The adapter's weights, low-rank ones merged, under the names of the published layout."""
+    whole = merge_low_rank(state)
     return {_published(name, family): tensor for name, tensor in whole.items()}
 
 
@@ -172,15 +151,13 @@ def save_adapter(
     encoder_sha256: str,
     training: Mapping[str, object],
 ) -> None:
-    """fp16 in the published layout; the metadata says for which generator and image encoder, and how it was trained."""
-    from safetensors.torch import save
-
+    """fp16 in the published layout; the metadata name the generator, the image encoder and the training."""
     weights = published({name: tensor.detach().cpu().float() for name, tensor in state.items()}, base.family)
     largest = max(weights, key=lambda name: weights[name].abs().max())
     if not weights[largest].abs().max() < HALF_LIMIT:
-        raise RealRAGError(f"{largest} has grown beyond fp16: the training went astray. Lower the rate and begin anew.")
+        raise RealRAGError(f"{largest} has grown beyond fp16: the training diverged. Lower the rate and start over.")
     family = "flux-xlabs" if base.family == "flux" else "sd35-instantx"
     about = {"format": FORMAT, "version": VERSION, "family": family, "base": base.name, "encoder": encoder}
     about |= {"encoder_sha256": encoder_sha256, "training": json.dumps(training, sort_keys=True)}
-    build_adapter({name: tensor.half() for name, tensor in weights.items()})  # what cannot be read is not written
-    write_atomic(path, sorted_header(save({name: t.half().contiguous() for name, t in weights.items()}, about)))
+    build_adapter({name: tensor.half() for name, tensor in weights.items()})  # an unreadable file is not written
+    artifact.write(path, {name: t.half().contiguous() for name, t in weights.items()}, about)

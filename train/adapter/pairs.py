@@ -1,4 +1,5 @@
-"""Reference and target: two different photos of one thing in one look. The same photo twice would teach to copy."""
+"""Reference and target: two different photos of one class in one augmentation. The same photo twice would teach
+copying."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ from .cache import Cached
 
 @dataclass(frozen=True)
 class Pairs:
-    """(B,) each: target and reference photos of a Cached, their look, a sentence's row in it, and which parts are
-    shown."""
+    """(B,) each: target and reference photos of a Cached, their augmentation, the row of a sentence, and whether the
+    reference and the text are given."""
 
     targets: np.ndarray
     references: np.ndarray
@@ -22,11 +23,11 @@ class Pairs:
     text: np.ndarray  # bool
 
 
-NEAR = 8  # things that a name may be taken from instead
+NEAR = 8  # confusable classes whose captions may replace the right one
 
 
-def near_things(cached: Cached, rows: np.ndarray) -> dict[int, np.ndarray]:
-    """Each of these things -> the NEAR others whose sentences mean most nearly the same to the text tower."""
+def confusable_classes(cached: Cached, rows: np.ndarray) -> dict[int, np.ndarray]:
+    """Row of a class -> the NEAR others whose captions are most similar to the text tower."""
     own = np.array(
         [
             np.asarray(cached.pooled[row * cached.sentences : (row + 1) * cached.sentences], float).mean(0)
@@ -42,43 +43,43 @@ def near_things(cached: Cached, rows: np.ndarray) -> dict[int, np.ndarray]:
 
 
 class Drawing:
-    """Draws pairs by dice that the caller brings, things by the root of how many photos they have.
+    """Draws pairs, classes with a probability proportional to the root of their photos.
 
-    drops: shares of rows without reference, without words, without both. plain: share in the plain look. cousins: share
-    of the sentences beside a reference that are of one of the NEAR things whose names mean nearly the same."""
+    drops: fractions of rows without reference, without text, without both. plain: fraction without augmentation.
+    confusable: fraction of the captions beside a reference that are replaced by that of a confusable class."""
 
     def __init__(
         self,
         cached: Cached,
         drops: tuple[float, float, float] = (0.0, 0.0, 0.0),
         plain: float = 0.5,
-        cousins: float = 0.0,
+        confusable: float = 0.0,
     ):
         self.cached, self.drops = cached, drops
         self.plain = plain if len(cached.features) > 1 else 1.0
-        self.own = {row: np.array(places) for row, places in cached.things.of().items()}
+        self.own = {row: np.array(places) for row, places in cached.class_photos.of().items()}
         self.rows = np.array(sorted(self.own))
         weights = np.array([len(self.own[row]) for row in self.rows]) ** 0.5
         self.odds = weights / weights.sum()
-        self.cousins, self.near = cousins, near_things(cached, self.rows) if cousins else {}
+        self.confusable, self.near = confusable, confusable_classes(cached, self.rows) if confusable else {}
 
-    def draw(self, count: int, dice: np.random.Generator) -> Pairs:
-        rows = dice.choice(self.rows, count, p=self.odds)
-        pairs = np.array([dice.choice(self.own[row], 2, replace=False) for row in rows])
-        altered = dice.integers(min(1, len(self.cached.features) - 1), len(self.cached.features), size=count)
-        plain = dice.random(count) < self.plain
-        sentences = dice.integers(self.cached.sentences, size=count)
-        roll, (image, text, both) = dice.random(count), self.drops
+    def draw(self, count: int, rng: np.random.Generator) -> Pairs:
+        rows = rng.choice(self.rows, count, p=self.odds)
+        pairs = np.array([rng.choice(self.own[row], 2, replace=False) for row in rows])
+        altered = rng.integers(min(1, len(self.cached.features) - 1), len(self.cached.features), size=count)
+        plain = rng.random(count) < self.plain
+        sentences = rng.integers(self.cached.sentences, size=count)
+        roll, (image, text, both) = rng.random(count), self.drops
         no_image, no_text = roll < image + both, (roll >= image) & (roll < image + both + text)
         named = rows
-        if self.cousins:
-            misnamed = (dice.random(count) < self.cousins) & ~no_image
-            named = np.where(misnamed, [dice.choice(self.near[row]) for row in rows], rows)
+        if self.confusable:
+            misnamed = (rng.random(count) < self.confusable) & ~no_image
+            named = np.where(misnamed, [rng.choice(self.near[row]) for row in rows], rows)
         sentences = sentences + named * self.cached.sentences
-        looks = np.where(plain | no_image, 0, altered)  # where nothing shows the look, things look as they do
+        looks = np.where(plain | no_image, 0, altered)  # without a reference the appearance is the plain one
         return Pairs(pairs[:, 0], pairs[:, 1], looks, sentences, ~no_image, ~no_text)
 
-    def others(self, pairs: Pairs, dice: np.random.Generator) -> np.ndarray:
-        """(B,) for each pair a photo of another thing."""
-        rows = np.array(self.cached.things.rows)[pairs.targets]
-        return np.array([dice.choice(self.own[dice.choice(self.rows[self.rows != row])]) for row in rows])
+    def others(self, pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
+        """(B,) for each pair a photo of another class."""
+        rows = np.array(self.cached.class_photos.rows)[pairs.targets]
+        return np.array([rng.choice(self.own[rng.choice(self.rows[self.rows != row])]) for row in rows])

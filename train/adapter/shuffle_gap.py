@@ -1,7 +1,6 @@
-"""The reference-shuffle gap: what the loss loses when the reference shows another thing, at the same noise and noise
-level.
+"""The reference-shuffle gap: how much the loss rises when the reference shows another class, at the same noise level.
 
-The flow loss itself hardly moves when an adapter learns; this difference does, and stays at 0 where references are
+The flow loss itself hardly changes when an adapter learns; this difference does, and stays at 0 where references are
 ignored.
 """
 
@@ -21,17 +20,17 @@ from .cache import Cached
 from .pairs import Drawing
 
 DRAWS = 2000  # of the bootstrap
-LOOKS = " in looks"  # in the name of a part: its things in colours and shapes that they do not have
+LOOKS = " in looks"  # in the name of a part: its classes, augmented
 Velocity = Callable[..., Tensor]
 
 
 class NoGap(RealRAGError):
-    """The references have taught nothing for too long."""
+    """The adapter has ignored its references for too long."""
 
 
 @dataclass(frozen=True)
 class Tuples:
-    """Fixed (reference, target, noise, noise level); `wrong` shows another thing. (N, ...) each; things: the target's."""
+    """Fixed (reference, target, noise, noise level), (N, ...) each. wrong: of another class. classes: the target's."""
 
     targets: Tensor
     right: Tensor
@@ -40,30 +39,30 @@ class Tuples:
     pooled: Tensor
     noise: Tensor
     sigma: Tensor
-    things: np.ndarray
+    classes: np.ndarray
 
     def __len__(self) -> int:
         return len(self.sigma)
 
 
 def fixed_tuples(cached: Cached, count: int, levels: Callable[[Tensor], Tensor], seed: int, look: int = 0) -> Tuples:
-    """All in one look. levels: standard normal numbers -> noise levels, as in training; here they are its quantiles."""
-    dice, drawing = np.random.default_rng((seed, len(cached.things.photos))), Drawing(cached)
-    pairs = drawing.draw(count, dice)
-    wrong, looks = drawing.others(pairs, dice), np.full(count, look)
-    targets = cached.pictures(pairs.targets, looks)
+    """All in one augmentation. levels: standard normal numbers -> noise levels, as in training; here at its quantiles."""
+    rng, drawing = np.random.default_rng((seed, len(cached.class_photos.photos))), Drawing(cached)
+    pairs = drawing.draw(count, rng)
+    wrong, looks = drawing.others(pairs, rng), np.full(count, look)
+    targets = cached.target_latents(pairs.targets, looks)
     noise = torch.randn(targets.shape, generator=torch.Generator().manual_seed(seed))
-    places = torch.from_numpy((dice.permutation(count) + 0.5) / count).float()
+    places = torch.from_numpy((rng.permutation(count) + 0.5) / count).float()
     return Tuples(
-        targets, cached.seen(pairs.references, looks), cached.seen(wrong, looks),
-        *cached.said(pairs.sentences), noise, levels(torch.special.ndtri(places)),
-        np.array(cached.things.rows)[pairs.targets],
+        targets, cached.image_features(pairs.references, looks), cached.image_features(wrong, looks),
+        *cached.text_states(pairs.sentences), noise, levels(torch.special.ndtri(places)),
+        np.array(cached.class_photos.rows)[pairs.targets],
     )  # fmt: skip
 
 
 @torch.no_grad()
 def losses(velocity: Velocity, tuples: Tuples, features: Tensor | None, batch: int = 32) -> np.ndarray:
-    """(N,) flow matching losses of single tuples with these features; None: without any reference."""
+    """(N,) flow matching losses of single tuples with these features; None: without a reference."""
     found = []
     for at in range(0, len(tuples), batch):
         part = slice(at, at + batch)
@@ -78,29 +77,29 @@ def losses(velocity: Velocity, tuples: Tuples, features: Tensor | None, batch: i
 
 
 @dataclass(frozen=True)
-class Gap:
-    """Mean of loss(wrong) - loss(right), its 95 % interval over things, the share of tuples in which it is above 0, and
-    what the right reference saves against none."""
+class ShuffleGap:
+    """Mean of loss(wrong) - loss(right), its 95 % interval over classes, the fraction of tuples in which it is above 0,
+    and how much the right reference lowers the loss compared with none."""
 
     mean: float
     low: float
     high: float
-    share: float
+    right_wins: float
     saved: float
 
     def __str__(self) -> str:
-        return f"{self.mean:+.5f} [{self.low:+.5f}, {self.high:+.5f}], right wins {self.share:.0%}, saves {self.saved:+.5f}"
+        return f"{self.mean:+.5f} [{self.low:+.5f}, {self.high:+.5f}], right wins {self.right_wins:.0%}, saves {self.saved:+.5f}"
 
 
-def measure(velocity: Velocity, tuples: Tuples, seed: int = 0) -> Gap:
+def measure(velocity: Velocity, tuples: Tuples, seed: int = 0) -> ShuffleGap:
     right, wrong, none = (losses(velocity, tuples, features) for features in (tuples.right, tuples.wrong, None))
     apart = wrong - right
-    mean, low, high = bootstrap(apart, tuples.things, seed, DRAWS)
-    return Gap(mean, low, high, float((apart > 0).mean()), float((none - right).mean()))
+    mean, low, high = bootstrap(apart, tuples.classes, seed, DRAWS)
+    return ShuffleGap(mean, low, high, float((apart > 0).mean()), float((none - right).mean()))
 
 
 def check(history: list[dict], patience: int) -> None:
-    """NoGap when the last positive gap on seen things, plain or in another look, lies `patience` steps back.
+    """NoGap when the last positive gap on seen classes, plain or augmented, is `patience` steps old.
 
     history: {"step", "seen", and perhaps LOOKS} in order.
     """
@@ -110,6 +109,6 @@ def check(history: list[dict], patience: int) -> None:
     if history[-1]["step"] - good >= patience:
         raise NoGap(
             f"The reference-shuffle gap has not been above 0 for {patience} steps (now {history[-1]['seen']:+.6f}): the "
-            "adapter ignores its references. Everything is kept. Check that the pairs show the same thing, try a higher "
+            "adapter ignores its references. Everything is saved. Check that pairs show the same class, try a higher "
             "rate or more looks, or raise `patience` in [guard]."
         )

@@ -1,5 +1,7 @@
-"""Fits a reflective head to one generator (paper, eq. 5-8) on the vectors a bundle holds, or one tower of its encoder;
-stopped at any point, the same command goes on from the last checkpoint."""
+"""Trains a reflective head for one generator (paper, eq. 5-8) on the vectors of a bundle, or one tower of its encoder.
+
+When stopped, the same command resumes from the last checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -17,55 +19,64 @@ from realrag.bundle.bundle import Bundle
 from realrag.encoders.base import Encoder
 from realrag.encoders.reflective_head import ReflectiveHead, load_head, save_head
 from realrag.errors import EncoderError, RealRAGError
-from realrag.files import canonical_json, default_cache, sha256_bytes, sweep_temporaries, write_atomic
+from realrag.files import canonical_json, default_cache, sha256_bytes, write_atomic
 from realrag.retriever import own_encoder
 
 from ..dataset import Prompt, load_material, prompts_hash, read_prompts
-from ..loop.progress import Pace
-from ..loop.stages import STOPPED
-from ..loop.watch import Keeping, Watch
+from ..flags import add_flags, chosen
+from ..loop.progress import Progress
+from ..loop.stages import RESUME, Stopped
+from ..loop.watch import Hooks, RunFiles, Watch, WatchConfig
 from .fit_config import RATES, FitConfig
 from .loss import KINDS, LossConfig
 from .mine import read_drawn, read_negatives
 from .models import Model, TextModel, VisionModel
-from .negatives import MineConfig
-from .trainer import Fitting
-from .tuned_encoder import finished, refuse_to_replace, whole_encoder, words_of, write_tuned
+from .negatives import MineConfig, Negatives
+from .trainer import ContrastiveTraining
+from .tuned_encoder import finished, refuse_to_replace, tuned_metadata, whole_encoder, write_tuned
 from .utility import Utility, read_utility
 
-HELP = "fit a reflective head, or a tower of the encoder, to a generator"
+OLD_FLAGS = {"save_steps": "every", "save_minutes": "every_minutes", "log_steps": "log_every"}
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class FitInputs:
+    """The files that a fit learns from. generator: its name, where the negatives do not name it."""
+
+    bundle: Path
+    prompts: Path
+    negatives: Path | None = None
+    utility: Path | None = None
+    drawn: Path | None = None
+    generator: str = ""
+
+
 def fit_file(
-    folder: Path,
+    inputs: FitInputs,
     out: Path,
     config: FitConfig = FitConfig(),
     loss: LossConfig = LossConfig(),
     *,
-    prompts_file: Path,
-    negatives_file: Path | None = None,
-    utility_file: Path | None = None,
-    drawn_file: Path | None = None,
     encoder: Encoder | None = None,
     device: str = "cpu",
-    keeping: Keeping = Keeping(),
-    generator: str = "",
+    watch: WatchConfig = WatchConfig(),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ReflectiveHead | Encoder | None:
     """Train and write the head `out`, or in the other modes the folder `out` with a tuned encoder; None when it was
     stopped before the end.
 
-    What is there and has the same inputs stays as it is. SIGTERM, and `keeping.max_minutes`, save and stop.
+    An existing `out` with the same inputs is returned as it is. SIGTERM, Ctrl-C and `watch.max_minutes` save and stop.
     Files beside `head.safetensors` are fit.json and fit.csv; beside another NAME they are NAME.fit.json and so on.
+    RealRAGError where inputs do not fit together, or a checkpoint belongs to other inputs.
     """
-    out, bundle, prompts = Path(out), Bundle(folder, default_cache()), read_prompts(prompts_file)
-    negatives, mined = _negatives_for(bundle, prompts, loss, negatives_file)
-    utility = _utility_for(bundle, prompts, loss, utility_file)
+    out, bundle, prompts = Path(out), Bundle(inputs.bundle, default_cache()), read_prompts(inputs.prompts)
+    negatives, mined = _negatives_for(bundle, prompts, loss, inputs.negatives)
+    utility = _utility_for(bundle, prompts, loss, inputs.utility)
     fingerprint = bundle.manifest.encoder["fingerprint"]
-    drawn, made = read_drawn(drawn_file, fingerprint) if drawn_file and config.refresh else (None, {})
+    drawn, made = read_drawn(inputs.drawn, fingerprint) if inputs.drawn and config.refresh else (None, {})
     facts = {
-        "generator": generator or mined.get("generator") or made.get("generator") or "none",
+        "generator": inputs.generator or mined.get("generator") or made.get("generator") or "none",
         "encoder_fingerprint": fingerprint,
         "bundle_id": bundle.id,
         "loss": loss.kind,
@@ -83,67 +94,55 @@ def fit_file(
     names = {
         kind: out.with_name(("" if out.stem == "head" else out.stem + ".") + f"fit.{kind}") for kind in ("json", "csv")
     }
-    checkpoint = names["json"].with_suffix(".checkpoint.safetensors")
+    files = RunFiles(names["json"].with_suffix(".checkpoint.safetensors"), names["csv"])
     head = config.mode == "head"
-    if (kept := _finished(out, bundle.manifest.dim, key) if head else finished(out, key)) is not None:
-        checkpoint.unlink(missing_ok=True)
-        return kept
+    if (existing := _finished(out, bundle.manifest.dim, key) if head else finished(out, key)) is not None:
+        files.checkpoint.unlink(missing_ok=True)
+        return existing
     if not head:
-        refuse_to_replace(out, fingerprint)  # now, and not when hours of work are done
-    mining = MineConfig(**mined["config"]) if mined else MineConfig()
+        refuse_to_replace(out, fingerprint)  # now, and not after hours of training
     if encoder is None or (not head and encoder.place[1] != torch.float32):
-        encoder = own_encoder(bundle, device if head else "cpu")  # a tower is trained in fp32, not as a GPU reads it
+        encoder = own_encoder(bundle, device if head else "cpu")  # a tower is trained in fp32, not in a GPU's bf16
     if not encoder.is_encoder_of(bundle.manifest.encoder):
         raise EncoderError(
-            f"{bundle.folder} was made with another encoder than {encoder.name}. Index the photos with it first."
+            f"{bundle.folder} was indexed with another encoder than {encoder.name}. Index the photos with it first."
         )
-    material = load_material(bundle, encoder, prompts)
     model = _model(bundle, encoder, prompts, config, torch.device(device))
-    fitting = Fitting(
-        material, None if negatives is None else negatives.rows, config, loss, model=model, utility=utility, drawn=drawn,
-        mining=mining, device=device,
+    training = ContrastiveTraining(
+        load_material(bundle, encoder, prompts), None if negatives is None else negatives.rows, config, loss, model=model,
+        utility=utility, drawn=drawn, mining=MineConfig(**mined["config"]) if mined else MineConfig(), device=device,
     )  # fmt: skip
-    out.parent.mkdir(parents=True, exist_ok=True)
-    sweep_temporaries(out.parent)
-    if checkpoint.is_file():
-        found = fitting.resume(checkpoint, key)
-        log.info(
-            "%s", f"going on after step {fitting.step}" if found else f"{checkpoint} is of another run: beginning anew"
-        )
-    with Watch(keeping, names["csv"], checkpoint, key, fitting, progress) as watch:
-        ended = fitting.run(watch.after_step)
-        watch.flush(save=not ended)
-    if not ended:
+    if not Watch(training, key, files, watch, Hooks(log=log.info, progress=progress)).run():
         return None
     facts |= {
-        "tau": fitting.tau.item(),
-        "epochs": len(fitting.history),
-        "steps": fitting.step,
-        "pairs": len(fitting.pairs),
+        "tau": training.tau.item(),
+        "epochs": len(training.history),
+        "steps": training.step,
+        "pairs": len(training.pairs),
+        "highest_rate": config.highest_rate,
     }
-    facts |= {"highest_rate": config.highest_rate}
     if head:
-        made = fitting.head.to("cpu").eval()
-        made.facts = facts
+        result = training.head.to("cpu").eval()
+        result.facts = facts
     else:
-        made = whole_encoder(model)
-        made.tuned = words_of(encoder, config.mode, facts)
-    if fitting.rank == 0:
-        history = {"facts": facts, "history": fitting.history}
+        result = whole_encoder(model)
+        result.tuned = tuned_metadata(encoder, config.mode, facts)
+    if training.rank == 0:
+        history = {"facts": facts, "history": training.history}
         write_atomic(names["json"], json.dumps(history, indent=1, ensure_ascii=False).encode())
-        if head:  # last: it being there says that all is there
-            save_head(made, out)
+        if head:  # written last: once it exists, everything exists
+            save_head(result, out)
         else:
-            made = write_tuned(made, out)
-        checkpoint.unlink(missing_ok=True)
-    return made
+            result = write_tuned(result, out)
+        files.checkpoint.unlink(missing_ok=True)
+    return result
 
 
 def _model(
     bundle: Bundle, encoder: Encoder, prompts: list[Prompt], config: FitConfig, device: torch.device
 ) -> Model | None:
-    """What is trained; None is a head, which `Fitting` makes. Drawn from the seed alone, so that all ranks hold the
-    same."""
+    """The model to train; None for a head, which `ContrastiveTraining` creates. Random weights depend on the seed
+    alone, so that all ranks hold the same."""
     if config.mode == "head":
         return None
     torch.manual_seed(config.seed)
@@ -157,7 +156,7 @@ def _utility_for(bundle: Bundle, prompts: list[Prompt], loss: LossConfig, path: 
         return None
     if path is None:
         raise RealRAGError(
-            "This loss needs what references were worth. Give --utility FILE, or set lambda_utility to 0."
+            "This loss needs the measured utility of references. Give --utility FILE, or set lambda_utility to 0."
         )
     utility = read_utility(path, len(prompts), len(bundle.records))
     for what, wanted, found in (
@@ -170,8 +169,10 @@ def _utility_for(bundle: Bundle, prompts: list[Prompt], loss: LossConfig, path: 
     return utility
 
 
-def _negatives_for(bundle: Bundle, prompts: list[Prompt], loss: LossConfig, path: Path | None):
-    """The mined rows and what is written about them, checked to be of this bundle, these prompts and this kind of loss."""
+def _negatives_for(
+    bundle: Bundle, prompts: list[Prompt], loss: LossConfig, path: Path | None
+) -> tuple[Negatives | None, dict]:
+    """The mined rows and their metadata, checked against this bundle, these prompts and this kind of loss."""
     if not loss.uses_negatives:
         return None, {}
     if path is None:
@@ -202,31 +203,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--negatives", type=Path, metavar="FILE", help="made by mine; not needed for --loss normal")
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="default: prompts.jsonl beside the negatives")
     parser.add_argument("--drawn", type=Path, metavar="FILE", help="drawn.safetensors, for --refresh")
-    parser.add_argument("--utility", type=Path, metavar="FILE", help="what references were worth, for --lambda-utility")
+    parser.add_argument(
+        "--utility", type=Path, metavar="FILE", help="measured utility of references, for --lambda-utility"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="PATH",
                         help="head.safetensors to write, or with another --mode the folder of the tuned encoder")  # fmt: skip
     parser.add_argument(
         "--mode", choices=list(RATES), default=FitConfig.mode, help="what is trained (default %(default)s)"
     )
-    parser.add_argument("--generator", default="", help="its name, where the negatives do not say it")
+    parser.add_argument("--generator", default="", help="its name, where the negatives do not name it")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for torch's own choice")
     parser.add_argument("--loss", choices=KINDS, default=LossConfig.kind)
-    for owner in (LossConfig, FitConfig, Keeping):
-        for field in fields(owner):
-            if field.name not in ("kind", "mode"):
-                boolean = isinstance(field.default, bool)
-                kind = {"action": argparse.BooleanOptionalAction} if boolean else {"type": type(field.default)}
-                flag, told = "--" + field.name.replace("_", "-"), f"default {field.default}"
-                parser.add_argument(flag, default=field.default, help=told, **kind)
+    add_flags(parser, LossConfig, skip=("kind",))
+    add_flags(parser, FitConfig, skip=("mode",))
+    add_flags(parser, WatchConfig, skip=("sheet_minutes",), aliases=OLD_FLAGS)
 
 
 def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
-    given = vars(arguments)
-
-    def pick(owner):
-        return {f.name: given[f.name] for f in fields(owner) if f.name != "kind"}
-
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = _join_ranks(arguments.device)
@@ -239,23 +233,24 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
     prompts = arguments.prompts or (arguments.negatives and arguments.negatives.with_name("prompts.jsonl"))
     if prompts is None:
         raise RealRAGError("Which prompts? Give --prompts FILE.")
+    inputs = FitInputs(
+        arguments.bundle, prompts, arguments.negatives, arguments.utility, arguments.drawn, arguments.generator
+    )
     made = fit_file(
-        arguments.bundle, arguments.out, FitConfig(**pick(FitConfig)), LossConfig(arguments.loss, **pick(LossConfig)),
-        prompts_file=prompts, negatives_file=arguments.negatives, utility_file=arguments.utility, drawn_file=arguments.drawn,
-        device=device, keeping=Keeping(**pick(Keeping)), generator=arguments.generator, progress=Pace(say, "fit"),
+        inputs, arguments.out, chosen(arguments, FitConfig()), chosen(arguments, LossConfig(arguments.loss)),
+        device=device, watch=chosen(arguments, WatchConfig()), progress=Progress(say, "fit"),
     )  # fmt: skip
     if torch.distributed.is_initialized():
         torch.distributed.barrier()  # a rank that leaves early may take the others down with it
         torch.distributed.destroy_process_group()
     if made is None:
-        say("stopped and kept; the same command goes on from there")
-        raise SystemExit(STOPPED)
+        raise Stopped(f"Stopped. {RESUME}")
     facts = made.facts if isinstance(made, ReflectiveHead) else made.tuned["facts"]
     say(f"wrote {arguments.out} after {facts['steps']} steps of {facts['pairs']} pairs")
 
 
 def _join_ranks(device: str) -> str:
-    """Under torchrun: join the other processes, and take this one's own card."""
+    """Under torchrun: join the other processes, and use the GPU of this rank."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
         if device.startswith("cuda"):
             device = f"cuda:{os.environ['LOCAL_RANK']}"

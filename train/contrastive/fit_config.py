@@ -1,4 +1,4 @@
-"""What is trained, and how: the section [fit] of a recipe."""
+"""The settings of contrastive training: the section [fit] of a recipe."""
 
 from __future__ import annotations
 
@@ -6,57 +6,56 @@ from dataclasses import dataclass
 
 from realrag.errors import RealRAGError
 
-# What is trained -> the highest rate of the optimiser. Head: our choice, the upper end of what heads on cached vectors
-# bear; the others: our choice for CLIP models, not measured on one here. Our small encoder's text tower gained more at
-# 1e-3.
+# Mode -> the highest learning rate. Head: our choice, the upper end of what heads on cached vectors tolerate. The
+# others: our choice for CLIP models, not measured on one here. Our small encoder's text tower gained more at 1e-3.
 RATES = {"head": 1e-3, "text": 1e-5, "lora": 2e-4, "full": 5e-6}
 
 
 @dataclass(frozen=True)
 class FitConfig:
-    """The knobs, each default marked with where it comes from.
+    """The settings, each default marked with its source.
 
-    mode: "head" (a small MLP on the photos' vectors), "text" (the text tower), "lora" (small products of matrices
-    beside the weights of the vision tower) or "full" (the vision tower itself). Everything else stays as it is.
+    mode: "head" (a small MLP on the photos' vectors), "text" (the text tower), "lora" (low-rank updates of the vision
+    tower) or "full" (the whole vision tower). Everything else stays frozen.
     """
 
     mode: str = "head"  # paper: one MLP on the vision tower, the text tower frozen
     epochs: int = 10  # paper: checkpoints up to epoch 10
     batch: int = 512  # our choice
-    rate: float = 0.0  # our choice: highest rate of AdamW; 0 takes that of the mode (RATES)
+    rate: float = 0.0  # our choice: highest learning rate of AdamW; 0 takes that of the mode (RATES)
     weight_decay: float = 0.01  # our choice; none on biases and temperature
-    warm_up: float = 0.05  # our choice: share of all steps, then a cosine to zero
-    clip: float = 1.0  # our choice: longest gradient
+    warm_up: float = 0.05  # our choice: fraction of all steps, then a cosine to zero
+    clip: float = 1.0  # our choice: largest norm of the gradient
     hidden: int = 0  # our choice: width of the head, 0 for the encoder's own (paper: "one simple MLP layer")
     seed: int = 0  # our choice: one of several; the paper shows one run
-    held_out: float = 0.0  # our choice: share of each class's photos kept out, to watch R@1
+    held_out: float = 0.0  # our choice: fraction of each class's photos held out, to measure R@1
     patience: int = 0  # our choice: epochs without a better held-out R@1 before stopping; 0 goes to the end
     refresh: int = 0  # our choice: epochs between minings with the current head (ANCE); 0 mines once
-    grad_chunk: int = 0  # our choice: rows in the trained part at a time (gradient caching); 0 for all
+    grad_chunk: int = 0  # our choice: rows encoded at a time (gradient caching); 0 for all
     lora_rank: int = 8  # our choice: 8 to 16 (arXiv 2106.09685 found little beyond)
-    lora_alpha: float = 16.0  # our choice: the product of the two matrices counts alpha / rank times
-    augment: bool = False  # our choice: where the vision tower is trained, crop and mirror its pictures a little
+    lora_alpha: float = 16.0  # our choice: the update is scaled by alpha / rank
+    augment: bool = False  # our choice: crop and mirror photos slightly where the vision tower is trained
 
     def __post_init__(self) -> None:
         if self.mode not in RATES:
             raise RealRAGError(f"The mode {self.mode!r} is not known; it is one of {', '.join(RATES)}.")
         if min(self.epochs, self.batch) < 1 or not 0 <= self.held_out < 1 or self.rate < 0:
             raise RealRAGError(
-                f"{self}: epochs and batch start at 1, held_out lies from 0 to below 1, the rate at 0 or above."
+                f"{self}: epochs and batch start at 1, held_out lies from 0 to below 1, rate is 0 or more."
             )
         if self.patience and not self.held_out:
             raise RealRAGError(
-                "Stopping early watches held-out photos: set held_out, for example 0.1, or patience to 0."
+                "Early stopping needs held-out photos: set held_out, for example to 0.1, or set patience to 0."
             )
         if self.lora_rank < 1 or self.lora_alpha <= 0:
-            raise RealRAGError(f"lora_rank is {self.lora_rank} and lora_alpha {self.lora_alpha}; both lie above 0.")
+            raise RealRAGError(f"lora_rank is {self.lora_rank} and lora_alpha {self.lora_alpha}; both are above 0.")
         if self.refresh and self.mode != "head":
             raise RealRAGError(
                 f"refresh mines again with the current head, and the mode {self.mode!r} has none. Set refresh to 0, or run "
                 "`imagine` and `mine` again with the tuned encoder."
             )
         if self.augment and self.mode not in ("lora", "full"):
-            raise RealRAGError(f"augment changes pictures, and the mode {self.mode!r} looks at none. Set it to false.")
+            raise RealRAGError(f"augment changes photos, and the mode {self.mode!r} opens none. Set it to false.")
 
     @property
     def highest_rate(self) -> float:

@@ -1,5 +1,5 @@
 """Self-reflective contrastive learning (paper, sec. 3.3, eq. 5-8): the photo that fits a prompt against the other
-photos of the batch and against the real photos most like what the generator drew for that prompt."""
+photos of the batch and against the real photos most like the generator's drawing of that prompt."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from torch import Tensor
 from realrag.errors import RealRAGError
 
 KINDS = ("normal", "hard", "reflective", "utility")
-NOTHING = -1e4  # a score whose exponential is zero in every float, with a gradient that is zero too and not a NaN
+MASKED = -1e4  # a score whose exponential is 0 in every float type, and whose gradient is 0 and not NaN
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """What eq. 8 leaves open, each default marked with where it comes from.
+    """What eq. 8 leaves open, each default marked with its source.
 
     `hard` is the same loss with other negatives (the nearest wrong photo to the prompt); `normal` has none. `utility`
     learns from measured utility alone; `lambda_utility` adds that term to any other kind.
@@ -43,7 +43,7 @@ class LossConfig:
         weights = self.lambda_ref, self.lambda_utility, self.beta
         if not (self.tau > 0 and min(weights) >= 0 and math.isfinite(self.tau + sum(weights))):
             given = f"tau is {self.tau}, lambda_ref {weights[0]}, lambda_utility {weights[1]}, beta {weights[2]}"
-            raise RealRAGError(f"{given}; tau lies above 0, the others at 0 or above.")
+            raise RealRAGError(f"{given}; tau is above 0, the others are 0 or more.")
 
     @property
     def uses_negatives(self) -> bool:
@@ -81,10 +81,10 @@ def contrastive_loss(
     reflected = None
     if config.uses_negatives and negatives is not None and negatives.shape[1]:
         # The temperature goes on the small side of the product: (B, D) and not (B, K, D).
-        asked = queries / tau if config.reflect_tau else queries
-        reflected = torch.einsum("bd,bkd->bk", asked, negatives) + math.log(config.lambda_ref)
+        scaled = queries / tau if config.reflect_tau else queries
+        reflected = torch.einsum("bd,bkd->bk", scaled, negatives) + math.log(config.lambda_ref)
         if present is not None:
-            reflected = reflected.masked_fill(~present, NOTHING)
+            reflected = reflected.masked_fill(~present, MASKED)
     loss = _one_way((queries / tau) @ everywhere.T, own, same, reflected, config)
     if config.symmetric:
         loss = (loss + _one_way((photos / tau) @ texts.T, own, same, None, config)) / 2
@@ -94,12 +94,12 @@ def contrastive_loss(
 def _one_way(scores: Tensor, own: Tensor, same: Tensor | None, reflected: Tensor | None, config: LossConfig) -> Tensor:
     """scores (R, C), own (R,) column of each row's partner, same (R, C) bools, reflected (R, K) -> mean over rows.
 
-    Each positive stands against the negatives alone, so that no two positives compete.
+    Each positive competes with the negatives only, never with another positive.
     """
     mine = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, own[:, None], True)
     positive = mine | same if config.multi_positive and same is not None else mine
     aside = positive | same if config.mask_same_class and same is not None else positive
-    negative = scores.masked_fill(aside, NOTHING).logsumexp(1, keepdim=True)  # log D_nor
+    negative = scores.masked_fill(aside, MASKED).logsumexp(1, keepdim=True)  # log D_nor
     if reflected is not None:
         negative = torch.logaddexp(negative, reflected.logsumexp(1, keepdim=True))  # log(D_nor + lambda D_ref)
     if positive is mine:
@@ -119,12 +119,12 @@ def utility_loss(
     C) bools. A prompt with fewer than two candidates adds nothing, yet counts in the mean, so that ranks add up to one
     process.
     """
-    scores = torch.einsum("bd,bcd->bc", queries / tau, candidates).masked_fill(~present, NOTHING)
+    scores = torch.einsum("bd,bcd->bc", queries / tau, candidates).masked_fill(~present, MASKED)
     wanted = utility.to(scores) / beta
     wanted = wanted - wanted.masked_fill(~present, -torch.inf).amax(1, keepdim=True).nan_to_num(
         neginf=0.0
     )  # the best is 0
-    p, q = scores.log_softmax(1), wanted.masked_fill(~present, NOTHING).log_softmax(1)
+    p, q = scores.log_softmax(1), wanted.masked_fill(~present, MASKED).log_softmax(1)
     return (p.exp() * (p - q) * present).sum(1).mean()
 
 

@@ -1,4 +1,4 @@
-"""Finds the reflective negatives of a bundle and keeps them in a file; stopped at any point, the same command goes on."""
+"""Mines the reflective negatives of a bundle into a file. When stopped, the same command resumes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
+from realrag import artifact
 from realrag.bundle.bundle import Bundle
+from realrag.encoders.base import Encoder
 from realrag.encoders.reflective_head import load_head
 from realrag.errors import EncoderError, RealRAGError
 from realrag.files import (
@@ -20,88 +22,82 @@ from realrag.files import (
     default_cache,
     sha256_bytes,
     sha256_file,
-    sorted_header,
     sweep_temporaries,
-    write_atomic,
 )
 from realrag.retriever import own_encoder
 
 from ..dataset import load_material, prompts_hash, read_prompts
 from .negatives import MineConfig, MiningState, Negatives, mine
 
-HELP = "find the reflective negatives: the real photos most like what the generator drew"
 FORMAT, VERSION = "realrag-negatives", "1"
 log = logging.getLogger(__name__)
 
 
 def write_negatives(negatives: Negatives, path: Path, about: dict) -> None:
-    from safetensors.numpy import save
-
     metadata = {"format": FORMAT, "version": VERSION}
     metadata |= {"facts": json.dumps(negatives.facts, sort_keys=True), "about": json.dumps(about, sort_keys=True)}
     metadata["known_share"] = str(negatives.facts["known_share"])
     tensors = {"rows": negatives.rows, "scores": negatives.scores, "raw": negatives.raw}
-    write_atomic(path, sorted_header(save(tensors, metadata)))
+    artifact.write(path, tensors, metadata)
 
 
 def read_negatives(path: Path) -> tuple[Negatives, dict]:
-    """The negatives and what is written about their making. RealRAGError when the file is none of ours."""
-    from safetensors import SafetensorError, safe_open
-
+    """The negatives and the metadata of their mining. RealRAGError when the file is damaged or of another format."""
+    cure = "Make it again with `mine`."
+    tensors, metadata = artifact.read(path, FORMAT, VERSION, "mined negatives", cure)
     try:
-        with safe_open(path, "np") as file:
-            metadata = file.metadata() or {}
-            if (metadata.get("format"), metadata.get("version")) != (FORMAT, VERSION):
-                raise ValueError(f"format {metadata.get('format')!r}, version {metadata.get('version')!r}")
-            rows, scores, raw = (file.get_tensor(name) for name in ("rows", "scores", "raw"))
+        rows, scores, raw = (tensors[name].numpy() for name in ("rows", "scores", "raw"))
         facts, about = json.loads(metadata["facts"]), json.loads(metadata["about"])
         if rows.ndim != 2 or rows.dtype != np.int64 or scores.shape != rows.shape or raw.shape != rows.shape[:1]:
             raise ValueError(f"rows of shape {rows.shape} and type {rows.dtype}")
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise RealRAGError(
-            f"{path} holds no negatives that can be read ({error}). Make it again with `mine`."
-        ) from None
+    except (ValueError, KeyError) as error:
+        raise RealRAGError(f"{path} holds no usable negatives ({error}). {cure}") from None
     return Negatives(rows, scores, raw, facts), about
 
 
 def read_drawn(path: Path, fingerprint: str) -> tuple[np.ndarray, dict]:
     """(P, S, D) vectors of the drawings, and their metadata. EncoderError when another encoder made them."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "np") as file:
-            metadata, drawn = file.metadata() or {}, file.get_tensor("embeddings")
-    except (OSError, SafetensorError) as error:
-        raise RealRAGError(
-            f"{path} holds no drawings that can be read ({error}). Make it again with `imagine`."
-        ) from None
+    what, cure = "vectors of drawings", "Make it again with `imagine`."
+    metadata = artifact.read_header(path, what, cure).metadata
+    drawn = artifact.read_tensors(path, what, cure).get("embeddings")
+    if drawn is None:
+        raise RealRAGError(f"{path} holds no {what}. {cure}")
     if metadata.get("encoder_fingerprint") != fingerprint:
         raise EncoderError(f"The drawings in {path} went through another encoder than the bundle. Run `imagine` again.")
-    return drawn, metadata
+    return drawn.numpy(), metadata
+
+
+@dataclass(frozen=True)
+class MineInputs:
+    """The files that mining reads. drawn: made by `imagine`, not needed for kind "hard". head: mine in its space."""
+
+    bundle: Path
+    prompts: Path
+    drawn: Path | None = None
+    head: Path | None = None
 
 
 def mine_file(
-    folder: Path,
-    prompts_file: Path,
+    inputs: MineInputs,
     out: Path,
     config: MineConfig = MineConfig(),
     *,
-    drawn_file: Path | None = None,
-    head_file: Path | None = None,
-    encoder=None,
+    encoder: Encoder | None = None,
     device: str = "cpu",
-    keep_seconds: float = 20.0,
+    save_seconds: float = 20.0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Negatives:
-    """`negatives.safetensors` from a bundle, prompts and drawings; what is there already and has the same inputs stays.
+    """Write `negatives.safetensors` from a bundle, prompts and drawings; a file with the same inputs stays as it is.
 
-    A run that was stopped goes on from what it kept at most `keep_seconds` before.
+    A stopped run resumes from its state, which is saved every `save_seconds`.
     """
-    bundle, prompts = Bundle(folder, default_cache()), read_prompts(prompts_file)
-    if config.kind == "reflective" and drawn_file is None:
-        raise RealRAGError("Reflective negatives need the drawings. Give --drawn FILE, or --kind hard to do without.")
+    bundle, prompts = Bundle(inputs.bundle, default_cache()), read_prompts(inputs.prompts)
     fingerprint = bundle.manifest.encoder["fingerprint"]
-    drawn, made = read_drawn(drawn_file, fingerprint) if config.kind == "reflective" else (None, {})
+    drawn, made = None, {}
+    if config.kind == "reflective":
+        if inputs.drawn is None:
+            raise RealRAGError("Reflective negatives need the drawings. Give --drawn FILE, or use --kind hard.")
+        drawn, made = read_drawn(inputs.drawn, fingerprint)
     about = {
         "config": asdict(config),
         "bundle_id": bundle.id,
@@ -109,30 +105,30 @@ def mine_file(
         "generator": made.get("generator", "none"),
         "prompts": prompts_hash(prompts),
         "drawn": sha256_bytes(drawn.tobytes()) if drawn is not None else "",
-        "head": sha256_file(head_file) if head_file else "",
+        "head": sha256_file(inputs.head) if inputs.head else "",
     }
     about["key"] = sha256_bytes(canonical_json(about))
     if Path(out).is_file():
         try:
-            kept, before = read_negatives(out)
+            existing, before = read_negatives(out)
             if before.get("key") == about["key"]:
-                return kept
+                return existing
         except RealRAGError:
-            log.info("%s cannot be read and is made again", out)
-    head = load_head(head_file, bundle.manifest.dim) if head_file else None
+            log.info("%s cannot be read and is mined again", out)
+    head = load_head(inputs.head, bundle.manifest.dim) if inputs.head else None
     material = load_material(bundle, encoder or own_encoder(bundle, device), prompts)
     part = Path(out).with_suffix(".part.safetensors")
     sweep_temporaries(part.parent)
-    kept_at = time.monotonic()
+    saved_at = time.monotonic()
 
-    def keep(state: MiningState) -> None:
-        nonlocal kept_at
-        if time.monotonic() - kept_at >= keep_seconds:
+    def save(state: MiningState) -> None:
+        nonlocal saved_at
+        if time.monotonic() - saved_at >= save_seconds:
             state.save(part, about["key"])
-            kept_at = time.monotonic()
+            saved_at = time.monotonic()
 
     state = MiningState.load(part, about["key"])
-    found = mine(material, drawn, config, head=head, device=device, state=state, keep=keep, progress=progress)
+    found = mine(material, drawn, config, head=head, device=device, state=state, save=save, progress=progress)
     write_negatives(found, out, about)
     part.unlink(missing_ok=True)
     return found
@@ -149,14 +145,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kind", choices=("reflective", "hard"), default=default.kind)
     parser.add_argument("--k", type=int, default=default.k, help="negatives a prompt (default %(default)s)")
     parser.add_argument(
-        "--seeds", choices=("mean", "union"), default=default.seeds, help="how drawings of a prompt join"
+        "--seeds",
+        choices=("mean", "union"),
+        default=default.seeds,
+        help="how several drawings of a prompt are combined",
     )
     parser.add_argument(
-        "--keep-same-class", action="store_true", help="eq. 4 as printed: the true class is not excluded"
+        "--keep-same-class", action="store_true", help="eq. 4 as printed: photos of the true class stay candidates"
     )
     parser.add_argument("--near-duplicate", type=float, default=default.near_duplicate, metavar="COSINE")
     parser.add_argument(
-        "--positive-aware", type=float, default=default.positive_aware, metavar="SHARE", help="0 is off"
+        "--positive-aware",
+        type=float,
+        default=default.positive_aware,
+        metavar="FRACTION",
+        help="drops photos nearer to the prompt than its own photos are, less this margin; 0 is off",
     )
 
 
@@ -165,17 +168,15 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
         arguments.kind, arguments.k, arguments.seeds, not arguments.keep_same_class, arguments.near_duplicate,
         positive_aware=arguments.positive_aware,
     )  # fmt: skip
-    found = mine_file(
-        arguments.bundle, arguments.prompts, arguments.out, config,
-        drawn_file=arguments.drawn, head_file=arguments.head, device=arguments.device,
-    )  # fmt: skip
+    inputs = MineInputs(arguments.bundle, arguments.prompts, arguments.drawn, arguments.head)
+    found = mine_file(inputs, arguments.out, config, device=arguments.device)
     facts = found.facts
     say(f"{facts['prompts']} prompts, {facts['drawn']} of them drawn, {facts['without_negative']} without a negative")
     if config.kind == "reflective":
         say(
-            f"the generator's first photo was of the true class for {facts['known_share']:.1%}: that much it knows already"
+            f"for {facts['known_share']:.1%} of the drawings the nearest photo was of the true class: the generator knows those"
         )
     say(
-        f"left out: {facts['dropped_near_duplicates']} near-duplicates, {facts['dropped_too_fitting']} that fit too well"
+        f"left out: {facts['dropped_near_duplicates']} near-duplicates, {facts['dropped_too_fitting']} that fit the prompt too well"
     )
     say(f"wrote {arguments.out}")

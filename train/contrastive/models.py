@@ -1,5 +1,8 @@
-"""What is trained on which side: a head on the photos' vectors, the text tower, or the vision tower. The other side is
-a table of vectors that stays. Towers stay in evaluation mode: no dropout, and batch norms keep their figures."""
+"""The trainable models: a head on the photos' vectors, the text tower, or the vision tower.
+
+The vectors of the other side are fixed. Towers stay in evaluation mode: no dropout, and batch norms keep their
+statistics.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from realrag.bundle.bundle import Bundle
@@ -19,34 +23,33 @@ from realrag.encoders.base import Encoder
 from realrag.encoders.reflective_head import ReflectiveHead
 from realrag.errors import EncoderError
 
+from ..lora import add_lora
 from .fit_config import FitConfig
-from .lora import add_lora
 
 DECODERS = min(16, os.cpu_count() or 4)  # threads that open pictures
-PLAIN = -1  # the epoch of a picture as it is
+PLAIN = -1  # the epoch of a photo that is not augmented
 
 
 class Model(Protocol):
-    """`side`: what it turns into vectors, "photos" or "prompts". `trained`: its weights by name. `watched`: pairs that
-    are cheap enough to look at after each epoch. `at_once`: inputs that go through it together where no gradient is
-    asked."""
+    """side: what it encodes, "photos" or "prompts". trained: its weights by name. watched: how many pairs are measured
+    after each epoch. chunk: inputs encoded at a time where no gradient is needed."""
 
     side: str
     trained: dict[str, nn.Parameter]
     watched: int
-    at_once: int
+    chunk: int
 
     def inputs(self, rows: Tensor, epoch: int) -> tuple[Tensor, Tensor | slice]:
-        """(n,) rows of photos or prompts -> what `encode` takes, (m, ...), and where in its answer each row lies."""
+        """(n,) rows of photos or prompts -> inputs of `encode`, (m, ...), and for each row its place in the output."""
 
     def encode(self, inputs: Tensor) -> Tensor:
         """(m, ...) -> (m, D) unit vectors, with gradients to `trained`."""
 
 
 class HeadModel:
-    """A reflective head on vectors (N, D) that are there already."""
+    """A reflective head on cached vectors (N, D)."""
 
-    side, watched, at_once = "photos", 4096, 1 << 16
+    side, watched, chunk = "photos", 4096, 1 << 16
 
     def __init__(self, photos: Tensor, head: ReflectiveHead):
         self.photos, self.module = photos, head
@@ -73,12 +76,12 @@ class _Tower:
             weight.requires_grad_(True)
         self.trained = weights
 
-    def _used(self, answer: Tensor) -> dict[str, nn.Parameter]:
-        """The weights that an answer of the encoder depends on."""
+    def _used(self, output: Tensor) -> dict[str, nn.Parameter]:
+        """The weights that an output of the encoder depends on."""
         named = {name: weight for name, weight in self.encoder.named_parameters() if weight.requires_grad}
-        if not answer.requires_grad:
+        if not output.requires_grad:
             return {}
-        gradients = torch.autograd.grad(answer.sum(), list(named.values()), allow_unused=True)
+        gradients = torch.autograd.grad(output.sum(), list(named.values()), allow_unused=True)
         return {
             name: weight for (name, weight), found in zip(named.items(), gradients, strict=True) if found is not None
         }
@@ -88,9 +91,9 @@ class _Tower:
 
 
 class TextModel(_Tower):
-    """The text tower, asked for the prompts `texts`. The photos' vectors, and every index of them, stay valid."""
+    """The text tower on the prompts `texts`. The photos' vectors, and every index of them, stay valid."""
 
-    side, at_once = "prompts", 256
+    side, chunk = "prompts", 256
 
     def __init__(self, encoder: Encoder, texts: Sequence[str], device: torch.device):
         super().__init__(encoder, device)
@@ -111,14 +114,14 @@ class TextModel(_Tower):
 
     def encode(self, inputs: Tensor) -> Tensor:
         with self._half():
-            said = self.encoder._texts([self.texts[row] for row in inputs.tolist()])
-        return F.normalize(said.float(), dim=1)
+            output = self.encoder._texts([self.texts[row] for row in inputs.tolist()])
+        return F.normalize(output.float(), dim=1)
 
 
 class VisionModel(_Tower):
-    """The vision tower, or LoRA beside its weights, on the pictures that a bundle holds."""
+    """The vision tower, or LoRA beside its weights, on the photos of a bundle."""
 
-    side, at_once = "photos", 64
+    side, chunk = "photos", 64
 
     def __init__(self, encoder: Encoder, bundle: Bundle, config: FitConfig, device: torch.device):
         super().__init__(encoder, device)
@@ -141,15 +144,14 @@ class VisionModel(_Tower):
         self._train_only(weights)
 
     def inputs(self, rows: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
-        """A photo that comes twice is opened and encoded once; those of the next step are opened while this one is
-        computed."""
+        """A photo that occurs twice is opened and encoded once. See `ahead` for the next step's."""
         rows, place = torch.unique(rows, return_inverse=True)
         opened = [self._opening(row, epoch) for row in rows.tolist()]
         self._waiting = {}
         return torch.stack([future.result() for future in opened]), place
 
     def ahead(self, rows: Tensor, epoch: int) -> None:
-        """Begin to open the pictures that `inputs` will be asked for next."""
+        """Start to open the photos of the next step, while this one is computed."""
         self._waiting = {(row, epoch): self._opening(row, epoch) for row in torch.unique(rows).tolist()}
 
     def _opening(self, row: int, epoch: int) -> Future[Tensor]:
@@ -159,21 +161,19 @@ class VisionModel(_Tower):
         record = self.bundle.records[row]
         image = self.bundle.image(record)
         if self.augment and epoch != PLAIN:
-            image = altered(image, random.Random(f"{self.seed}/{epoch}/{record.id}"))
+            image = augmented(image, random.Random(f"{self.seed}/{epoch}/{record.id}"))
         return self.encoder.prepare(image)
 
     def encode(self, inputs: Tensor) -> Tensor:
         pixels = self.encoder.preprocess.normalize(inputs.to(self.device, non_blocking=True), torch.float32)
         with self._half():
-            seen = self.encoder._images(pixels)
-        return F.normalize(seen.float(), dim=1)
+            output = self.encoder._images(pixels)
+        return F.normalize(output.float(), dim=1)
 
 
-def altered(image, dice: random.Random):
-    """A crop of at least 80 % of each side, half of them mirrored."""
-    from PIL import ImageOps
-
-    width, height = (max(1, round(side * dice.uniform(0.8, 1.0))) for side in image.size)
-    left, top = dice.randint(0, image.width - width), dice.randint(0, image.height - height)
+def augmented(image: Image.Image, rng: random.Random) -> Image.Image:
+    """A crop of at least 80 % of each side, mirrored half the time."""
+    width, height = (max(1, round(side * rng.uniform(0.8, 1.0))) for side in image.size)
+    left, top = rng.randint(0, image.width - width), rng.randint(0, image.height - height)
     image = image.crop((left, top, left + width, top + height))
-    return ImageOps.mirror(image) if dice.random() < 0.5 else image
+    return ImageOps.mirror(image) if rng.random() < 0.5 else image

@@ -1,5 +1,4 @@
-"""Reflective negatives (paper, sec. 3.3, eq. 3-4): for each prompt the real photo most like what the generator drew for
-it."""
+"""Reflective negatives (paper, sec. 3.3, eq. 3-4): for each prompt the real photo most like the generator's drawing."""
 
 from __future__ import annotations
 
@@ -11,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from realrag import artifact
 from realrag.encoders.reflective_head import ReflectiveHead
 from realrag.errors import RealRAGError
-from realrag.files import write_atomic
 
 from ..dataset import Material
 
-AT_ONCE = 1 << 25  # cosines held at a time
+COSINES = 1 << 25  # computed in one piece
 
 
 @dataclass(frozen=True)
@@ -26,22 +25,17 @@ class MineConfig:
 
     kind: str = "reflective"  # paper; "hard" asks with the prompt itself in place of the drawing
     k: int = 1  # paper: exactly one
-    seeds: str = "mean"  # our choice: of the cosines to a prompt's drawings; "union" takes the best of them
+    seeds: str = "mean"  # our choice: mean of the cosines to a prompt's drawings; "union" takes the best of them
     drop_same_class: bool = True  # our choice: else what the generator draws well becomes its own negative
-    near_duplicate: float = (
-        0.995  # our choice: as like a photo of the true class as this is the same shot; above 1 keeps all
-    )
-    same_picture: float = (
-        0.9999  # our choice: as like the drawing as this is the drawing itself, filed among the photos
-    )
-    positive_aware: float = (
-        0.0  # our choice: off; 0.95 drops what fits the prompt 0.95 times as well as its own photos do
-    )
+    near_duplicate: float = 0.995  # our choice: a photo this similar to one of the true class shows the same shot
+    same_picture: float = 0.9999  # our choice: a photo this similar to the drawing is the drawing itself
+    positive_aware: float = 0.0  # our choice: off; 0.95 drops photos that fit the prompt better than `margin` allows
 
     def __post_init__(self) -> None:
         if self.kind not in ("reflective", "hard") or self.seeds not in ("mean", "union") or self.k < 1:
             raise RealRAGError(
-                f"kind {self.kind!r}, seeds {self.seeds!r}, k {self.k}: kind is reflective or hard, seeds mean or union, k >= 1."
+                f"kind {self.kind!r}, seeds {self.seeds!r}, k {self.k}: kind is reflective or hard, seeds mean or union, "
+                "k at least 1."
             )
 
 
@@ -65,15 +59,15 @@ def mine(
     head: ReflectiveHead | None = None,
     device: str | torch.device = "cpu",
     state: MiningState | None = None,
-    keep: Callable[[MiningState], None] = lambda state: None,
+    save: Callable[[MiningState], None] = lambda state: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Negatives:
     """Eq. 4 for every prompt, in pieces that fit into memory. drawn (P, S, D): raw vectors of S drawings of each
     prompt; one that is zero or not finite was not drawn. Ignored for kind "hard".
 
     head: mine in its space and not in the encoder's (refreshing as in ANCE, arXiv 2007.00808); drawings go through it
-    as the photos do, prompts do not. Ties by row number. state: where an earlier run got to; `keep` is shown it after
-    each piece.
+    as the photos do, prompts do not. Ties by row number. state: that of an earlier run; `save` receives it after each
+    piece.
     """
     if config.kind == "hard":
         drawn = material.queries[:, None]
@@ -89,7 +83,7 @@ def mine(
         if through:
             photos = torch.cat([through(part) for part in photos.split(65536)])
         state = state or MiningState.fresh(prompts, config.k)
-        counts, step = state.counts, max(1, AT_ONCE // (seeds * len(photos)))
+        counts, step = state.counts, max(1, COSINES // (seeds * len(photos)))
         for start in range(state.done, prompts, step):
             asks = torch.from_numpy(np.asarray(drawn[start : start + step], np.float32)).to(device)
             norms = asks.norm(dim=2, keepdim=True)
@@ -114,15 +108,14 @@ def mine(
                 chosen = _choose(row_scores, prompt, material, photos, config, counts)
                 state.rows[prompt, : len(chosen)], state.scores[prompt, : len(chosen)] = chosen, row_scores[chosen]
             state.done = min(start + step, prompts)
-            keep(state)
+            save(state)
             progress(state.done, prompts)
     return Negatives(state.rows, state.scores, state.raw, _facts(state, material))
 
 
 @dataclass
 class MiningState:
-    """The first `done` prompts of a mining, so that a stopped one goes on: the arrays of `Negatives`, and what was
-    dropped."""
+    """The first `done` prompts of a mining, from which a stopped one resumes: the arrays of `Negatives` and counts."""
 
     done: int
     rows: np.ndarray
@@ -133,38 +126,28 @@ class MiningState:
     @classmethod
     def fresh(cls, prompts: int, k: int) -> MiningState:
         rows, scores = np.full((prompts, k), -1, np.int64), np.zeros((prompts, k), np.float32)
-        return cls(
-            0,
-            rows,
-            scores,
-            np.full(prompts, -1, np.int64),
-            dict.fromkeys(("near_duplicates", "too_fitting", "itself"), 0),
-        )
+        counts = dict.fromkeys(("near_duplicates", "too_fitting", "itself"), 0)
+        return cls(0, rows, scores, np.full(prompts, -1, np.int64), counts)
 
     def save(self, path: Path, key: str) -> None:
-        from safetensors.numpy import save
-
-        words = {"key": key, "done": str(self.done), "counts": json.dumps(self.counts)}
-        write_atomic(path, save({"rows": self.rows, "scores": self.scores, "raw": self.raw}, words))
+        metadata = {"key": key, "done": str(self.done), "counts": json.dumps(self.counts)}
+        artifact.write(path, {"rows": self.rows, "scores": self.scores, "raw": self.raw}, metadata)
 
     @classmethod
     def load(cls, path: Path, key: str) -> MiningState | None:
-        """None when there is none of the same inputs."""
-        from safetensors import SafetensorError, safe_open
-
+        """None when the file is missing, damaged, or of other inputs."""
         try:
-            with safe_open(path, "np") as file:
-                words = file.metadata() or {}
-                if words.get("key") != key:
-                    return None
-                arrays = [file.get_tensor(name) for name in ("rows", "scores", "raw")]
-        except (OSError, SafetensorError):
+            arrays, metadata = artifact.read_arrays(path)
+        except RealRAGError:
             return None
-        return cls(int(words["done"]), *arrays, json.loads(words["counts"]))
+        if metadata.get("key") != key:
+            return None
+        return cls(int(metadata["done"]), *(arrays[name] for name in ("rows", "scores", "raw")),
+                   json.loads(metadata["counts"]))  # fmt: skip
 
 
 def _choose(scores: np.ndarray, prompt: int, material: Material, photos, config: MineConfig, counts: dict) -> list[int]:
-    """The first k rows, by descending score, that are no photo of the prompt's class and pass the filters."""
+    """The first k rows by descending score that are not of the prompt's class and pass the filters."""
     own = np.flatnonzero(material.photo_classes == material.query_classes[prompt])
     scores = scores.copy()
     if config.drop_same_class:
@@ -172,13 +155,13 @@ def _choose(scores: np.ndarray, prompt: int, material: Material, photos, config:
     limit = np.inf
     if config.positive_aware and len(own):
         query = torch.from_numpy(material.queries[prompt]).to(photos.device)
-        limit = config.positive_aware * float((photos[own] @ query).mean())
+        limit = margin(float((photos[own] @ query).mean()), config.positive_aware)
     chosen: list[int] = []
     looked, wide = 0, 4 * config.k + 16
     while len(chosen) < config.k and looked < len(scores):
         ranked = _first(scores, wide)
         for row in ranked[looked:]:
-            # Sameness is asked of the plain vectors: a head is free to bring different photos together.
+            # Near-duplicates are found with the plain vectors: a head may bring different photos together.
             alike = (material.photos[own] @ material.photos[row]).max(initial=-1)
             if config.drop_same_class and alike >= config.near_duplicate:
                 counts["near_duplicates"] += 1
@@ -192,6 +175,13 @@ def _choose(scores: np.ndarray, prompt: int, material: Material, photos, config:
             break
         looked, wide = len(ranked), 4 * wide
     return chosen
+
+
+def margin(own_mean: float, fraction: float) -> float:
+    """The highest cosine to the prompt that a negative may have: `own_mean`, the mean cosine of the prompt's own photos,
+    lowered by 1 - `fraction` of its size. For a positive mean this is fraction * mean; a plain product would raise the
+    limit of a negative mean above the mean itself."""
+    return own_mean - (1 - fraction) * abs(own_mean)
 
 
 def _first(scores: np.ndarray, count: int) -> np.ndarray:
@@ -211,7 +201,7 @@ def _facts(state: MiningState, material: Material) -> dict:
     return {
         "prompts": len(raw),
         "drawn": int(drawn.sum()),
-        # The raw argmax was of the true class: how much the generator already knows.
+        # The raw argmax was of the true class: how much the generator already knows
         "known_share": float(known.sum() / max(1, drawn.sum())),
         "without_negative": int((state.rows[:, 0] < 0).sum()),
         "dropped_near_duplicates": counts["near_duplicates"],

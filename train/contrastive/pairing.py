@@ -1,4 +1,4 @@
-"""Which photo meets which prompt, in which order, and which photos are kept out to measure."""
+"""Pairs each photo with a prompt, orders them by epoch, and holds photos out for measuring."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SPLIT_SEED = 0  # of the held-out photos: the same for every seed and every arm
 
 
 class Pairing:
-    """`pairs`: rows of photos that have a prompt; `held_out`: rows of those kept aside, a share of each class."""
+    """pairs: rows of photos that have a prompt. held_out: rows held out for measuring, a fraction of each class."""
 
     def __init__(self, material: Material, held_out: float = 0.0):
         self._classes, asked = material.photo_classes, material.query_classes
@@ -23,23 +23,23 @@ class Pairing:
             raise RealRAGError(
                 "No prompt is about a class of the bundle's photos. Give prompts with the bundle's class names."
             )
-        aside = np.zeros(len(self._classes), bool)
+        held = np.zeros(len(self._classes), bool)
         mixed = np.random.default_rng(SPLIT_SEED).permutation(rows)
         for code in np.unique(self._classes[rows]) if held_out else ():
             own = mixed[self._classes[mixed] == code]
-            aside[own[: int(len(own) * held_out)]] = True
-        self.pairs, self.held_out = rows[~aside[rows]], np.flatnonzero(aside)
+            held[own[: int(len(own) * held_out)]] = True
+        self.pairs, self.held_out = rows[~held[rows]], np.flatnonzero(held)
         if held_out and not len(self.held_out):
-            raise RealRAGError(f"held_out {held_out} leaves no photo aside: the classes are too small for it.")
+            raise RealRAGError(f"held_out {held_out} holds out no photo: the classes are too small for it.")
 
     def order(self, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of all photos of an epoch in their order, and of a prompt of its class for each: drawn once, a step is a
+        """Rows of all photos of an epoch in random order, and for each of a random prompt of its class. A step is a
         slice."""
-        dice = np.random.default_rng((seed, epoch))
-        photos = dice.permutation(self.pairs)
+        rng = np.random.default_rng((seed, epoch))
+        photos = rng.permutation(self.pairs)
         codes = self._classes[photos]
         first, last = (np.searchsorted(self._sorted_classes, codes, side) for side in ("left", "right"))
-        return photos, self._by_class[first + (dice.random(len(photos)) * (last - first)).astype(np.int64)]
+        return photos, self._by_class[first + (rng.random(len(photos)) * (last - first)).astype(np.int64)]
 
     def first_prompts(self, photos: np.ndarray) -> np.ndarray:
         """For each photo the first prompt of its class."""

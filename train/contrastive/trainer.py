@@ -1,13 +1,13 @@
-"""The training (paper, sec. 3.3) of a reflective head on cached vectors, or of one tower. With a head both towers stay
-frozen, so a step is a few products of matrices. Every epoch draws its order from (seed, epoch), so a resumed run is the
-same run."""
+"""Contrastive training (paper, sec. 3.3) of a reflective head on cached vectors, or of one tower.
+
+With a head both towers stay frozen, so a step is a few matrix products. Every epoch draws its order from (seed, epoch),
+so a resumed run equals an uninterrupted one on the same machine and versions.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,32 +16,34 @@ from torch import Tensor
 
 from realrag.encoders.reflective_head import ReflectiveHead
 from realrag.errors import RealRAGError
-from realrag.files import write_atomic
 
 from ..dataset import Material
+from ..loop.checkpoint import optimizer_tensors, restore_optimizer, under
+from ..loop.schedule import warmup_cosine
+from ..loop.trainer import decay_groups
+from ..loop.training import StepAbandoned, Training
 from .fit_config import FitConfig
 from .loss import LossConfig, cached_backward
 from .models import PLAIN, HeadModel, Model, VisionModel
 from .negatives import MineConfig, mine
-from .objective import Objective, Seen
+from .objective import Objective, StepTensors
 from .pairing import Pairing
 from .utility import Utility
 
 MAX_SCALE = 100.0  # 1 / tau, as CLIP bounds it
+COLUMNS = ("step", "epoch", "loss", "normal", "negatives", "utility", "margin", "rate", "tau", "held_out_r1")
 
 
-class Abandoned(Exception):
-    """A step was asked to end before it had changed anything."""
+class ContrastiveTraining(Training):
+    """A model, its optimizer and the number of finished steps.
 
-
-class Fitting:
-    """A model, its optimiser and the number of the next step: what a checkpoint holds.
-
-    negatives: (P, K) rows of photos, -1 where none; None for a loss without. model: what is trained; None is a new
-    head.
-    utility: candidates tried and what they were worth, for a loss that uses it. drawn: (P, S, D), needed for `refresh`.
-    With torch.distributed running, each rank takes its part of every batch, and all ranks hold the same model.
+    negatives: (P, K) rows of photos, -1 where there is none; None for a loss without them. model: what is trained; None
+    creates a head. utility: tried candidates and their measured utility, for a loss that uses it. drawn: (P, S, D)
+    vectors of the drawings, needed for `refresh`. With torch.distributed running, each rank takes its part of every
+    batch, and all ranks hold the same model.
     """
+
+    columns = COLUMNS
 
     def __init__(
         self,
@@ -62,7 +64,7 @@ class Fitting:
             raise RealRAGError(f"The loss {loss.kind!r} needs negatives. Give --negatives FILE, or use --loss normal.")
         if loss.uses_utility and utility is None:
             raise RealRAGError(
-                "This loss needs what references were worth. Give --utility FILE, or set lambda_utility to 0."
+                "This loss needs the measured utility of references. Give --utility FILE, or set lambda_utility to 0."
             )
         if config.refresh and loss.kind == "reflective" and drawn is None:
             raise RealRAGError("Mining again needs the drawings. Give --drawn FILE, or set refresh to 0.")
@@ -84,30 +86,37 @@ class Fitting:
         self.model, self.head = model, model.module if isinstance(model, HeadModel) else None
         self.scale = torch.nn.Parameter(torch.tensor(math.log(1 / loss.tau), device=self.device))
         weights = list(model.trained.values())
-        heavy, light = [w for w in weights if w.ndim > 1], [w for w in weights if w.ndim < 2]
-        groups = [{"params": heavy, "pace": 1.0}, {"params": light, "pace": 1.0, "weight_decay": 0.0}]
+        groups = decay_groups(weights, lr_multiplier=1.0)
         if loss.learned_tau:
-            groups.append({"params": [self.scale], "pace": 0.1, "weight_decay": 0.0})
+            groups.append({"params": [self.scale], "lr_multiplier": 0.1, "weight_decay": 0.0})
         fused = {"fused": True} if self.device.type == "cuda" else {}
-        self.optimiser = torch.optim.AdamW(
+        self.optimizer = torch.optim.AdamW(
             [g for g in groups if g["params"]], weight_decay=config.weight_decay, **fused
         )
-        self.world, self.rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
-        self.batch = min(config.batch, len(self.pairs)) // self.world * self.world
+        self.world_size, self.rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
+        self.batch = min(config.batch, len(self.pairs)) // self.world_size * self.world_size
         if not self.batch:
-            raise RealRAGError(f"{len(self.pairs)} photos are too few for {self.world} processes.")
+            raise RealRAGError(f"{len(self.pairs)} photos are too few for {self.world_size} processes.")
         self.steps_each_epoch = len(self.pairs) // self.batch
         self.steps = config.epochs * self.steps_each_epoch
-        self.step, self.done = 0, False
+        self.step, self.ended = 0, False
         self.lost = torch.zeros((), dtype=torch.float64, device=self.device)
-        self.hurry: Callable[[], bool] = lambda: False  # whether to leave a step half-way
-        self._last: tuple[Tensor, Seen] | None = None  # of the last step, for the log
+        self._last: tuple[Tensor, StepTensors] | None = None  # of the last step, for the log
         self.history: list[dict] = []
         self.best: dict[str, Tensor] | None = None
         self._plan: tuple[int, Tensor, Tensor] | None = None
 
+    @property
+    def done(self) -> bool:
+        return self.ended
+
+    @property
+    def measured(self) -> bool:
+        """An epoch has just ended with a measurement on held-out photos."""
+        return bool(self.step) and self.step % self.steps_each_epoch == 0 and "held_out_r1" in self.history[-1]
+
     def _without_held_out(self, rows: np.ndarray, what: str) -> Tensor:
-        """What is kept out to measure must not teach, as a negative or a candidate either."""
+        """Held-out photos must not train, as a negative or a candidate either."""
         if rows.ndim != 2 or len(rows) != len(self.material.queries):
             raise RealRAGError(
                 f"The {what} have shape {rows.shape}, which does not fit {len(self.material.queries)} prompts."
@@ -142,9 +151,9 @@ class Fitting:
                 epoch,
                 *(torch.from_numpy(rows).to(self.device) for rows in self.pairing.order(self.config.seed, epoch)),
             )
-        share = self.batch // self.world
-        start = place * self.batch + self.rank * share
-        return self._plan[1][start : start + share], self._plan[2][start : start + share]
+        count = self.batch // self.world_size
+        start = place * self.batch + self.rank * count
+        return self._plan[1][start : start + count], self._plan[2][start : start + count]
 
     def advance(self) -> None:
         """One step. With a head, nothing is read back from the device."""
@@ -156,36 +165,37 @@ class Fitting:
             self.model.ahead(self._asked(soon, then, self._others(then)), epoch)
 
         def loss_of(out: Tensor) -> Tensor:
-            seen = self._seen(out[place], rows, prompts, *others)
-            loss = self.objective(seen)
-            self._last = loss.detach(), seen.detached()
+            tensors = self._tensors(out[place], rows, prompts, *others)
+            loss = self.objective(tensors)
+            self._last = loss.detach(), tensors.detached()
             return loss
 
-        done = self.step / self.steps
-        pace = min(1.0, (done + 1 / self.steps) / max(config.warm_up, 1e-9)) * (1 + math.cos(math.pi * done)) / 2
-        for group in self.optimiser.param_groups:
-            group["lr"] = config.highest_rate * group["pace"] * pace
-        self.optimiser.zero_grad(set_to_none=True)
+        lr = config.highest_rate * warmup_cosine(self.step, self.steps, config.warm_up * self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["lr_multiplier"]
+        self.optimizer.zero_grad(set_to_none=True)
         if config.grad_chunk:
             loss = cached_backward(self._encode, inputs, loss_of, config.grad_chunk)
         else:
             loss = loss_of(self._encode(inputs))
             loss.backward()
-        weights = [w for group in self.optimiser.param_groups for w in group["params"]]
+        weights = [w for group in self.optimizer.param_groups for w in group["params"]]
         self._average([w.grad for w in weights])
         torch.nn.utils.clip_grad_norm_(weights, config.clip)
-        self.optimiser.step()
+        self.optimizer.step()
         self.lost += loss.detach()
         self.step += 1
         if self.step % self.steps_each_epoch == 0:
             self._end_epoch()
 
     def _encode(self, inputs: Tensor) -> Tensor:
-        if self.world == 1 and self.hurry():
-            raise Abandoned  # a step of a tower may take longer than whoever ends the process will wait
+        if self.world_size == 1 and self.stop_asked():
+            raise StepAbandoned  # a step of a tower may last longer than the grace period after SIGTERM
         return self.model.encode(inputs)
 
-    def _seen(self, out: Tensor, rows: Tensor, prompts: Tensor, chosen: Tensor | None, tried: Tensor | None) -> Seen:
+    def _tensors(
+        self, out: Tensor, rows: Tensor, prompts: Tensor, chosen: Tensor | None, tried: Tensor | None
+    ) -> StepTensors:
         """out: the trained side's vectors, in the order in which `advance` asked for them."""
         sizes = [named.numel() if named is not None else 0 for named in (rows, chosen, tried)]
         if self.model.side == "photos":
@@ -201,21 +211,28 @@ class Fitting:
         present, measured = (None if named is None else named >= 0 for named in (chosen, tried))
         utility = None if tried is None else self.utility[prompts]
         tau = self.tau if self.loss.learned_tau else self.loss.tau
-        return Seen(queries, parts[0], self.classes[prompts], tau, stacked[0], present, stacked[1], utility, measured)
+        return StepTensors(
+            queries, parts[0], self.classes[prompts], tau, stacked[0], present, stacked[1], utility, measured
+        )
 
     def _average(self, gradients: list[Tensor]) -> None:
-        if self.world > 1:
+        if self.world_size > 1:
             flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
             dist.all_reduce(flat)
-            flat /= self.world
+            flat /= self.world_size
             for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
                 gradient.copy_(mean.view_as(gradient))
 
     def figures(self) -> dict[str, float]:
-        """The last step's loss, its parts and the margin (`Objective.figures`) over all ranks, which must all ask."""
+        """Of the last step: epoch, loss, its parts and the margin (`Objective.figures`) over all ranks, which must all
+        ask; learning rate, temperature, and R@1 on held-out photos where it was just measured."""
         figures = self.objective.figures(*self._last)
         self._average([values := torch.stack(list(figures.values()))])
-        return dict(zip(figures, values.tolist(), strict=True))
+        values = dict(zip(figures, values.tolist(), strict=True))
+        values |= {"rate": self.optimizer.param_groups[0]["lr"], "tau": self.tau.item()}
+        if self.measured:
+            values["held_out_r1"] = self.history[-1]["held_out_r1"]
+        return {"epoch": (self.step - 1) // self.steps_each_epoch + 1, **values}
 
     @torch.no_grad()
     def _end_epoch(self) -> None:
@@ -233,12 +250,12 @@ class Fitting:
         if config.held_out:
             entry["held_out_r1"] = self.held_out_r1()
         self.history.append(entry)
-        self.done = self.step >= self.steps
+        self.ended = self.step >= self.steps
         if config.patience:
             best = max(range(len(self.history)), key=lambda at: (self.history[at]["held_out_r1"], -at))
             if best == len(self.history) - 1:
                 self.best = {name: weight.detach().clone() for name, weight in self.model.trained.items()}
-            self.done |= len(self.history) - 1 - best >= config.patience
+            self.ended |= len(self.history) - 1 - best >= config.patience
             if self.done:
                 self._take(self.best)
         if config.refresh and self.negatives is not None and not self.done and epoch % config.refresh == 0:
@@ -253,18 +270,19 @@ class Fitting:
 
     @torch.no_grad()
     def vectors(self, side: str, rows: Tensor) -> Tensor:
-        """(...) rows of "photos" or "prompts" -> (..., D) unit vectors as they are now, a few at a time, unaltered."""
+        """(...) rows of "photos" or "prompts" -> (..., D) unit vectors of the present weights, in chunks, not augmented."""
         if self.model.side != side:
             return (self.photos if side == "photos" else self.queries)[rows]
         found = []
-        for part in rows.flatten().split(self.model.at_once):
+        for part in rows.flatten().split(self.model.chunk):
             inputs, place = self.model.inputs(part, PLAIN)
             found.append(self.model.encode(inputs)[place])
         return torch.cat(found).view(*rows.shape, -1)
 
     @torch.no_grad()
     def gap(self) -> float:
-        """Mean of s(prompt, its photo) - s(prompt, its negative) over some pairs: what the reflective term widens."""
+        """Mean of s(prompt, its photo) - s(prompt, its negative) over some pairs: what the reflective term
+        widens."""
         rows = torch.from_numpy(self.pairs[:: max(1, len(self.pairs) // self.model.watched)]).to(self.device)
         prompts = torch.from_numpy(self.pairing.first_prompts(rows.cpu().numpy())).to(self.device)
         queries, chosen = self.vectors("prompts", prompts), self.negatives[prompts]
@@ -275,62 +293,34 @@ class Fitting:
 
     @torch.no_grad()
     def held_out_r1(self) -> float:
-        """Share of prompts whose first photo, among those kept aside, is of their class."""
+        """Fraction of prompts whose top photo, among the held-out ones, is of their class."""
         gallery = torch.from_numpy(self.held_out).to(self.device)
         codes = torch.from_numpy(self.material.photo_classes[self.held_out]).to(self.device)
         asked = torch.isin(self.classes, codes).nonzero()[:, 0]
         first = (self.vectors("prompts", asked) @ self.vectors("photos", gallery).T).argmax(1)
         return (codes[first] == self.classes[asked]).float().mean().item()
 
-    def save(self, path: Path, key: str) -> None:
-        from safetensors.torch import save
-
-        state = {f"weight.{name}": value.detach() for name, value in self.model.trained.items()}
-        state |= {f"best.{name}": value for name, value in (self.best or {}).items()}
-        state |= {"scale": self.scale.detach(), "lost": self.lost}
+    def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        tensors = {f"weight.{name}": value for name, value in self.model.trained.items()}
+        tensors |= {f"best.{name}": value for name, value in (self.best or {}).items()}
+        tensors |= {"scale": self.scale, "lost": self.lost}
         if self.config.refresh and self.negatives is not None:
-            state["negatives"] = self.negatives
-        for row, values in self.optimiser.state_dict()["state"].items():
-            state |= {f"adam.{row}.{name}": value for name, value in values.items()}
-        words = {"key": key, "step": str(self.step), "done": str(int(self.done)), "history": json.dumps(self.history)}
-        write_atomic(path, save({name: value.cpu().contiguous() for name, value in state.items()}, words))
+            tensors["negatives"] = self.negatives
+        metadata = {"step": str(self.step), "done": str(int(self.ended)), "history": json.dumps(self.history)}
+        return tensors | optimizer_tensors(self.optimizer), metadata
 
-    def resume(self, path: Path, key: str) -> bool:
-        """Go on from a checkpoint of the same inputs; False, and nothing is changed, when it is none."""
-        from safetensors import SafetensorError, safe_open
+    def restore(self, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+        tensors = {name: tensor.to(self.device) for name, tensor in tensors.items()}
+        self._take(under("weight.", tensors))
+        self.best = under("best.", tensors) or None
+        self.scale.data.copy_(tensors["scale"])
+        self.lost = tensors["lost"]
+        self.negatives = tensors.get("negatives", self.negatives)
+        restore_optimizer(self.optimizer, tensors)
+        self.step, self.ended = int(metadata["step"]), metadata["done"] == "1"
+        self.history = json.loads(metadata["history"])
 
-        try:
-            with safe_open(path, "pt") as file:
-                words = file.metadata() or {}
-                if words.get("key") != key:
-                    return False
-                state = {name: file.get_tensor(name).to(self.device) for name in file.keys()}
-        except (OSError, SafetensorError):
-            return False
-
-        def pick(prefix):
-            return {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
-
-        self._take(pick("weight."))
-        self.best = pick("best.") or None
-        self.scale.data.copy_(state["scale"])
-        self.lost = state["lost"]
-        self.negatives = state.get("negatives", self.negatives)
-        adam: dict[int, dict[str, Tensor]] = {}
-        for name, value in pick("adam.").items():
-            row, part = name.split(".")
-            adam.setdefault(int(row), {})[part] = value
-        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": adam})
-        self.step, self.done, self.history = int(words["step"]), words["done"] == "1", json.loads(words["history"])
-        return True
-
-    def run(self, after_step: Callable[[Fitting], bool] = lambda fitting: True) -> bool:
-        """Train to the end; True when there. `after_step` is asked after each step and stops the run by False."""
+    def run(self) -> None:
+        """Train to the end, without a watch."""
         while not self.done:
-            try:
-                self.advance()
-            except Abandoned:
-                return False
-            if not after_step(self) and not self.done:
-                return False
-        return True
+            self.advance()

@@ -1,5 +1,5 @@
-"""A tuned encoder as a folder of its own, which `load_encoder`, `realrag index --encoder` and a bundle take like any
-other; and mixing it with the encoder it came from (WiSE-FT, arXiv 2109.01903)."""
+"""A tuned encoder as a folder that `load_encoder`, `realrag index --encoder` and bundles accept; and averaging it with
+the encoder it was trained from (WiSE-FT, arXiv 2109.01903)."""
 
 from __future__ import annotations
 
@@ -22,41 +22,39 @@ from realrag.errors import EncoderError, RealRAGError
 from realrag.files import fsync_folder
 from realrag.photos.scan import in_order
 
-from .lora import merge_lora
+from ..lora import merge_lora
 from .models import DECODERS, _Tower
 
-HELP = "mix a tuned encoder with the one it was trained from, which guards against forgetting"
 BATCH = 64
 
 
 @dataclass(frozen=True)
 class TunedVectors:
-    """The unit vectors (P, D) and (N, D) that a tuned encoder gives the prompts and photos of an evaluation."""
+    """The unit vectors of an evaluation's prompts (P, D) and photos (N, D) by a tuned encoder."""
 
     queries: np.ndarray
     photos: np.ndarray
 
 
-def words_of(base: Encoder, mode: str, facts: dict) -> dict:
-    """What a tuned encoder says of itself. `photos_of`: the encoders, by fingerprint, whose photo vectors it still
-    gives."""
-    words = {"mode": mode, "base": base.fingerprint, "base_name": base.name, "facts": facts, "photos_of": []}
+def tuned_metadata(base: Encoder, mode: str, facts: dict) -> dict:
+    """The metadata of a tuned encoder. photos_of: fingerprints of the encoders whose photo vectors stay valid."""
+    metadata = {"mode": mode, "base": base.fingerprint, "base_name": base.name, "facts": facts, "photos_of": []}
     if mode == "text":
         earlier = [
             fingerprint
             for fingerprint in base.tuned.get("photos_of", [])
             if base.accepts_vectors_of({"fingerprint": fingerprint})
         ]
-        words["photos_of"] = [*earlier, base.fingerprint]
-        words["image_fingerprint"] = base.image_fingerprint
-    return words
+        metadata["photos_of"] = [*earlier, base.fingerprint]
+        metadata["image_fingerprint"] = base.image_fingerprint
+    return metadata
 
 
 def write_tuned(encoder: Encoder, out: Path) -> Encoder:
-    """Write `encoder`, with what it says of itself (`words_of`) as its `tuned`, as the folder `out`, whole or not at
-    all, and give it back as `load_encoder` reads it from there."""
-    out, words = Path(out), encoder.tuned
-    refuse_to_replace(out, words["base"])
+    """Write `encoder`, whose `tuned` is its `tuned_metadata`, as the folder `out`, whole or not at all, and return it as
+    `load_encoder` reads it from there."""
+    out, metadata = Path(out), encoder.tuned
+    refuse_to_replace(out, metadata["base"])
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     for path in encoder.save_pretrained(part):
@@ -64,10 +62,10 @@ def write_tuned(encoder: Encoder, out: Path) -> Encoder:
             os.fsync(file.fileno())
     fsync_folder(part)
     written = load_encoder(str(part))
-    for fingerprint in words["photos_of"]:
+    for fingerprint in metadata["photos_of"]:
         if not written.accepts_vectors_of({"fingerprint": fingerprint}):
             raise EncoderError(
-                f"The image tower of {encoder.name} changed while it was written. Load it from its file, and again."
+                f"The image tower of {encoder.name} changed while it was written. Load the encoder from its file and try again."
             )
     shutil.rmtree(out, ignore_errors=True)
     os.replace(part, out)
@@ -76,7 +74,7 @@ def write_tuned(encoder: Encoder, out: Path) -> Encoder:
 
 
 def refuse_to_replace(out: Path, base: str) -> None:
-    """Only another tuned encoder is replaced, and never the one, by fingerprint, that training began from."""
+    """RealRAGError unless `out` is free, or holds a tuned encoder other than the one (by fingerprint) trained from."""
     if out.exists():
         there = load_encoder(str(out)) if is_encoder(out) else None
         if there is None or not there.tuned or there.fingerprint == base:
@@ -88,7 +86,7 @@ def is_encoder(folder: Path) -> bool:
 
 
 def finished(out: Path, key: str) -> Encoder | None:
-    """The tuned encoder in the folder `out`, if it was made from the inputs that `key` names."""
+    """The tuned encoder in the folder `out`, if it was made from the inputs of `key`."""
     try:
         encoder = load_encoder(str(out)) if is_encoder(out) else None
     except RealRAGError:
@@ -104,21 +102,21 @@ def whole_encoder(model: _Tower) -> Encoder:
 
 
 def tuned_vectors(encoder: Encoder, bundle: Bundle, texts: list[str]) -> TunedVectors:
-    """The bundle's own vectors where they are this encoder's; else its pictures are encoded."""
-    said = [encoder.encode_texts(texts[at : at + BATCH]) for at in range(0, len(texts), BATCH)]
+    """The bundle's own vectors where they are valid for this encoder; else its photos are encoded."""
+    encoded = [encoder.encode_texts(texts[at : at + BATCH]) for at in range(0, len(texts), BATCH)]
     photos = bundle.embeddings
     if not encoder.accepts_vectors_of(bundle.manifest.encoder):
         prepared = in_order(bundle.records, lambda record: encoder.prepare(bundle.image(record)), DECODERS, 2 * BATCH)
-        waiting, seen = [], []
+        waiting, found = [], []
         for pixels in prepared:
             waiting.append(pixels)
             if len(waiting) == BATCH:
-                seen.append(encoder.encode_images(torch.stack(waiting)))
+                found.append(encoder.encode_images(torch.stack(waiting)))
                 waiting = []
         if waiting:
-            seen.append(encoder.encode_images(torch.stack(waiting)))
-        photos = torch.cat(seen).numpy()
-    return TunedVectors(unit_rows(torch.cat(said).numpy()), unit_rows(photos))
+            found.append(encoder.encode_images(torch.stack(waiting)))
+        photos = torch.cat(found).numpy()
+    return TunedVectors(unit_rows(torch.cat(encoded).numpy()), unit_rows(photos))
 
 
 # Mixing
@@ -127,10 +125,10 @@ def tuned_vectors(encoder: Encoder, bundle: Bundle, texts: list[str]) -> TunedVe
 def mix(tuned: Encoder, base: Encoder, alpha: float, out: Path) -> Encoder:
     """Write (1 - alpha) base + alpha tuned, weight by weight, as the folder `out`."""
     if not 0 <= alpha <= 1:
-        raise RealRAGError(f"alpha is {alpha}; it goes from 0 (the encoder at the start) to 1 (the tuned one).")
+        raise RealRAGError(f"alpha is {alpha}; it lies from 0 (the first encoder) to 1 (the tuned one).")
     if tuned.tuned.get("base") != base.fingerprint:
         raise EncoderError(
-            f"{tuned.name} was trained from {tuned.tuned.get('base_name', 'no encoder that it names')}, not from {base.name}. "
+            f"{tuned.name} was trained from {tuned.tuned.get('base_name', 'an encoder that it does not name')}, not from {base.name}. "
             "Give that one with --base."
         )
     start = base.state_dict()
@@ -146,7 +144,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("tuned", type=Path, metavar="FOLDER", help="a tuned encoder, made by fit")
     parser.add_argument("--base", required=True, metavar="NAME", help="the encoder it was trained from")
     parser.add_argument(
-        "--alpha", type=float, default=0.5, help="share of the tuned weights, 0 to 1 (default %(default)s)"
+        "--alpha", type=float, default=0.5, help="weight of the tuned encoder, 0 to 1 (default %(default)s)"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the encoder to write")
 

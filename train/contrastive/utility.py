@@ -1,5 +1,7 @@
-"""Measured utility: how much each of a prompt's candidate photos helped the picture, as a generator found by trying
-them (after REPLUG, arXiv 2301.12652, where a language model's own loss teaches its retriever; for pictures our step).
+"""Measured utility: how much each candidate photo of a prompt helped the picture, measured by a generator.
+
+The idea is REPLUG's (arXiv 2301.12652), where a language model's own loss trains its retriever; using it for pictures is
+our step.
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ from typing import Protocol
 
 import numpy as np
 
+from realrag import artifact
 from realrag.bundle.bundle import Bundle
 from realrag.errors import RealRAGError
-from realrag.files import canonical_json, sha256_bytes, sorted_header, sweep_temporaries, write_atomic
+from realrag.files import canonical_json, sha256_bytes, sweep_temporaries
 from realrag.validation import is_hex
 
 from ..dataset import Material, Prompt, prompts_hash
@@ -24,22 +27,22 @@ FACTS = ("measured_by", "unit", "bundle_id", "encoder_fingerprint", "prompts", "
 
 
 class Meter(Protocol):
-    """What a generator has to offer: `name` says what is measured, with what; `unit` in which unit. More is better."""
+    """Measures with a generator. name: what is measured, and with what. Larger values are better."""
 
     name: str
     unit: str
 
     def __call__(self, prompt: str, photo, id: str) -> float:
-        """How much the PIL photo, whose id in the bundle this is, given as the only reference, helps the picture of
-        this prompt: for example how far the generator's loss on a real photo of the thing falls, or a judge's mark with
-        it less that without."""
+        """How much the PIL photo with this id in the bundle, as the only reference, helps the picture of this prompt.
+
+        For example the fall of the generator's loss on a real photo of the class, or of a judge's score with the
+        reference minus without it."""
 
 
 @dataclass(frozen=True)
 class Utility:
-    """rows (P, C) int64 bundle rows, -1 where there is none; utility (P, C) float32, more is better, 0 where there is
-    none.
-    facts: measured_by, unit, bundle_id, encoder_fingerprint, prompts (hash), key (of all inputs)."""
+    """rows (P, C) int64 bundle rows, -1 where there is none; utility (P, C) float32, larger is better, 0 where there is
+    no row. facts: measured_by, unit, bundle_id, encoder_fingerprint, prompts (hash), key (of all inputs)."""
 
     rows: np.ndarray
     utility: np.ndarray
@@ -47,15 +50,16 @@ class Utility:
 
     @property
     def spread(self) -> float:
-        """Standard deviation within prompts of what was measured; 1 where nothing differs."""
+        """Standard deviation of utility within prompts; 1 where nothing differs."""
         there = self.rows >= 0
         means = (self.utility * there).sum(1, keepdims=True) / np.maximum(1, there.sum(1, keepdims=True))
         return float(np.sqrt((((self.utility - means) * there) ** 2).sum() / max(1, there.sum()))) or 1.0
 
 
 def candidates(material: Material, count: int) -> np.ndarray:
-    """(P, count) int64: the photos nearest to each prompt, best first, ties by row; -1 where there are no more. What is
-    tried is what would be retrieved, and not only photos of the right class: the generator, not the label, is asked."""
+    """(P, count) int64: the photos nearest to each prompt, best first, ties by row; -1 where there are no more.
+
+    Candidates are what would be retrieved, whatever their class: the generator decides, not the label."""
     rows = np.full((len(material.queries), count), -1, np.int64)
     for at, query in enumerate(material.queries):
         best = np.argsort(-(material.photos @ query), kind="stable")[:count]
@@ -70,11 +74,12 @@ def measure_utility(
     meter: Meter,
     out: Path,
     *,
-    keep_seconds: float = 20.0,
+    save_seconds: float = 20.0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Utility:
-    """Ask `meter` for each candidate in `rows` (P, C) of each prompt and write `out`. A file that is there and has the
-    same inputs stays; a run that was stopped goes on from what it kept at most `keep_seconds` before."""
+    """Measure each candidate in `rows` (P, C) of each prompt with `meter` and write `out`.
+
+    An existing file with the same inputs stays; a stopped run resumes from its state, saved every `save_seconds`."""
     facts = {
         "measured_by": meter.name, "unit": meter.unit, "bundle_id": bundle.id,
         "encoder_fingerprint": bundle.manifest.encoder["fingerprint"], "prompts": prompts_hash(prompts),
@@ -84,11 +89,11 @@ def measure_utility(
     _check(rows, np.zeros(rows.shape, np.float32), len(prompts), len(bundle.records), "the candidates")
     out, part = Path(out), Path(out).with_suffix(".part.safetensors")
     sweep_temporaries(out.parent)
-    if (kept := _kept(out, facts["key"], len(prompts), len(bundle.records))) is not None:
-        return kept[0]
-    before = _kept(part, facts["key"], len(prompts), len(bundle.records))
+    if (existing := _existing(out, facts["key"], len(prompts), len(bundle.records))) is not None:
+        return existing[0]
+    before = _existing(part, facts["key"], len(prompts), len(bundle.records))
     values, done = (before[0].utility, before[1]) if before else (np.zeros(rows.shape, np.float32), 0)
-    kept_at = time.monotonic()
+    saved_at = time.monotonic()
     for number, (prompt, row) in enumerate(np.argwhere(rows >= 0).tolist()):
         if number < done:
             continue
@@ -100,16 +105,16 @@ def measure_utility(
             )
         values[prompt, row] = value
         progress(number + 1, int((rows >= 0).sum()))
-        if time.monotonic() - kept_at >= keep_seconds:
+        if time.monotonic() - saved_at >= save_seconds:
             write_utility(Utility(rows, values, facts), part, done=number + 1)
-            kept_at = time.monotonic()
+            saved_at = time.monotonic()
     found = Utility(rows, values, facts)
     write_utility(found, out)
     part.unlink(missing_ok=True)
     return found
 
 
-def _kept(path: Path, key: str, prompts: int, photos: int) -> tuple[Utility, int] | None:
+def _existing(path: Path, key: str, prompts: int, photos: int) -> tuple[Utility, int] | None:
     try:
         found, done = _read(path, prompts, photos)
     except RealRAGError:
@@ -118,40 +123,31 @@ def _kept(path: Path, key: str, prompts: int, photos: int) -> tuple[Utility, int
 
 
 def write_utility(found: Utility, path: Path, *, done: int = -1) -> None:
-    """done: how many candidates are measured so far; -1 says all."""
-    from safetensors.numpy import save
-
+    """done: how many candidates are measured so far; -1 for all."""
     metadata = {"format": FORMAT, "version": VERSION, "done": str(done), **{name: found.facts[name] for name in FACTS}}
-    write_atomic(path, sorted_header(save({"rows": found.rows, "utility": found.utility}, metadata)))
+    artifact.write(path, {"rows": found.rows, "utility": found.utility}, metadata)
 
 
 def read_utility(path: Path, prompts: int, photos: int) -> Utility:
     """A finished table for that many prompts and photos. RealRAGError names what is wrong with it."""
     found, done = _read(path, prompts, photos)
     if done != -1:
-        raise RealRAGError(
-            f"{path} is unfinished: {done} candidates were measured. Let the measuring go on to its end."
-        )
+        raise RealRAGError(f"{path} is unfinished: {done} candidates were measured. Run the measurement to its end.")
     return found
 
 
 def _read(path: Path, prompts: int, photos: int) -> tuple[Utility, int]:
-    from safetensors import SafetensorError, safe_open
-
+    tensors, metadata = artifact.read(path, FORMAT, VERSION, "measured utility", "Measure it again.")
     try:
-        with safe_open(path, "np") as file:
-            metadata = file.metadata() or {}
-            if (metadata.get("format"), metadata.get("version")) != (FORMAT, VERSION):
-                raise ValueError(f"format {metadata.get('format')!r}, version {metadata.get('version')!r}")
-            if set(file.keys()) != {"rows", "utility"}:
-                raise ValueError(f"tensors {sorted(file.keys())}")
-            rows, values = file.get_tensor("rows"), file.get_tensor("utility")
+        if set(tensors) != {"rows", "utility"}:
+            raise ValueError(f"tensors {sorted(tensors)}")
+        rows, values = tensors["rows"].numpy(), tensors["utility"].numpy()
         facts, done = {name: metadata[name] for name in FACTS}, int(metadata["done"])
         if not facts["measured_by"] or not all(is_hex(facts[name], 64) for name in FACTS[2:]):
-            raise ValueError("it does not say how, and for which bundle, encoder and prompts, it was measured")
+            raise ValueError("its metadata do not name the meter, bundle, encoder and prompts")
         _check(rows, values, prompts, photos, str(path))
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise RealRAGError(f"{path} holds no utility that can be used ({error}). Measure it again.") from None
+    except (ValueError, KeyError) as error:
+        raise RealRAGError(f"{path} holds no usable utility ({error}). Measure it again.") from None
     return Utility(rows, values, facts), done
 
 
@@ -162,7 +158,7 @@ def _check(rows: np.ndarray, values: np.ndarray, prompts: int, photos: int, what
         raise RealRAGError(f"{what}: {len(rows)} prompts with rows up to {rows.max(initial=-1)}; there are {prompts} prompts "
                            f"and {photos} photos.")  # fmt: skip
     if not np.isfinite(values).all() or values[rows < 0].any():
-        raise RealRAGError(f"{what}: a utility is not finite, or stands where there is no candidate.")
+        raise RealRAGError(f"{what}: a utility is not finite, or is set where there is no candidate.")
     ordered = np.sort(np.where(rows < 0, -1 - np.arange(rows.shape[1]), rows), axis=1)
     if (ordered[:, 1:] == ordered[:, :-1]).any():
         raise RealRAGError(f"{what}: a prompt has the same candidate twice.")

@@ -1,6 +1,8 @@
-"""Who draws: a running ComfyUI, a diffusers pipeline, a folder of pictures drawn elsewhere, or a stand-in for tests.
+"""Generators: a running ComfyUI, a diffusers pipeline, a folder of finished pictures, or a stand-in for tests.
 
-A generator is anything with `facts` (JSON: all that decides its pictures) and `draw(prompt, seed) -> PIL picture`."""
+A generator has `facts` (JSON: everything that decides its pictures) and `draw(prompt, seed) -> PIL picture`. What is
+done with the pictures does not enter.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ from typing import Any, Protocol
 
 
 class Generator(Protocol):
-    facts: dict[str, Any]  # holds "name"; equal facts, prompt and seed promise the same picture
+    facts: dict[str, Any]  # with "name"; equal facts, prompt and seed give the same picture
 
     def draw(self, prompt: str, seed: int) -> Any:
-        """The PIL picture of `prompt`. Raises GeneratorError, which says what to do."""
+        """The PIL picture of `prompt`. Raises GeneratorError, whose message has the cure."""
         ...

@@ -1,7 +1,7 @@
-"""A running ComfyUI as the generator, with the artist's own workflow: whatever ComfyUI can run draws, nothing to
-install.
+"""A running ComfyUI as the generator, with the artist's own workflow; nothing else needs to be installed.
 
-The workflow is the file of `Workflow > Export (API)`. Prompt and seed go into nodes found by their title."""
+The workflow is a file of `Workflow > Export (API)`. Prompt and seed go into nodes that are found by their title.
+"""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from realrag.files import sha256_bytes
 from .errors import GeneratorError
 
 MAX_ANSWER = 256 << 20
-# Inputs that hold the words in ComfyUI's own text nodes; those present are all filled.
+# Inputs for text in ComfyUI's own nodes; all of them that a node has are filled.
 TEXT_INPUTS = ("text", "clip_l", "clip_g", "t5xxl", "prompt", "value", "string")
 SEED_INPUTS = ("seed", "noise_seed", "value")
-PATIENCE = 0.25  # seconds between two looks at the history, doubled up to 2
+PATIENCE = 0.25  # seconds between two requests of the history, doubled up to 2
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_args):
-        return None  # a server on this machine must not send us to another one
+        return None  # a server on this machine must not redirect to another one
 
 
 class ComfyUI:
     """Draws through the HTTP API of a ComfyUI server.
 
-    workflow: JSON in API format. prompt_node, seed_node: titles of the nodes that get prompt and seed, each also as
-    "TITLE.input"; output_node: title of the node whose picture counts (None: the first saved one). timeout: seconds a
-    picture may take. remote: allow a server that is not on this machine.
+    workflow: JSON in API format. prompt_node, seed_node: titles of the nodes for prompt and seed, also as "TITLE.input".
+    output_node: title of the node whose picture is used (None: the first saved one). timeout: seconds per picture.
+    remote: allow a server on another machine.
     """
 
     def __init__(
@@ -75,7 +75,9 @@ class ComfyUI:
         try:
             return decode(data, str(picture["filename"]))
         except Exception as error:
-            raise GeneratorError(f"{self.url} gave {picture['filename']!r}, which is no picture: {error}") from None
+            raise GeneratorError(
+                f"{self.url} returned {picture['filename']!r}, which is not a picture: {error}"
+            ) from None
 
     def _queue(self, graph: dict) -> str:
         answer = self._json("/prompt", {"prompt": graph})
@@ -84,7 +86,7 @@ class ComfyUI:
         return identity
 
     def _wait(self, identity: str) -> dict:
-        """The history entry of a finished run. It appears a moment after the run has ended, so it is asked for again."""
+        """The history entry of a finished run. It appears a moment after the run has ended, so it is polled."""
         end, pause = time.monotonic() + self.timeout, PATIENCE
         while time.monotonic() < end:
             if entry := self._json(f"/history/{quote(identity)}").get(identity):
@@ -96,14 +98,14 @@ class ComfyUI:
             time.sleep(pause)
             pause = min(2.0, 2 * pause)
         raise GeneratorError(
-            f"{self.url} drew nothing in {self.timeout:g} seconds. Look at its window; if it is only slow, raise `timeout`."
+            f"{self.url} drew nothing in {self.timeout:g} seconds. Check its window; if it is only slow, raise `timeout`."
         )
 
     def _picture(self, entry: dict) -> dict:
         outputs = entry.get("outputs") or {}
         nodes = sorted(self._output or outputs, key=lambda node: (len(node), node))
         found = [image for node in nodes for image in (outputs.get(node) or {}).get("images") or ()]
-        found.sort(key=lambda image: image.get("type") != "output")  # previews only where nothing is saved
+        found.sort(key=lambda image: image.get("type") != "output")  # saved pictures before previews
         if not found:
             raise GeneratorError(
                 "The workflow ended without a picture. End it with a Save Image or Preview Image node"
@@ -118,7 +120,7 @@ class ComfyUI:
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            raise GeneratorError(f"{self.url}{path} does not answer as ComfyUI does. Is another program on that port?")
+            raise GeneratorError(f"{self.url}{path} does not answer like ComfyUI. Is another program on that port?")
         return answer
 
     def _request(self, path: str, data: bytes | None = None) -> bytes:
@@ -129,18 +131,18 @@ class ComfyUI:
         except urllib.error.HTTPError as error:
             text = error.read(1 << 20)
             try:
-                said = json.loads(text)
+                answer = json.loads(text)
             except ValueError:
-                said = None
-            if error.code == 400 and isinstance(said, dict):
-                raise GeneratorError(_refusal(self.url, said)) from None
+                answer = None
+            if error.code == 400 and isinstance(answer, dict):
+                raise GeneratorError(_refusal(self.url, answer)) from None
             raise GeneratorError(
-                f"{self.url}{path.split('?')[0]} answers with error {error.code}. Look at ComfyUI's window."
+                f"{self.url}{path.split('?')[0]} answers with error {error.code}. Check ComfyUI's window."
             ) from None
         except OSError as error:
             reason = getattr(error, "reason", error)
             raise GeneratorError(
-                f"No ComfyUI answers at {self.url} ({reason}). Start it, or give its address as `url`."
+                f"No ComfyUI answers at {self.url} ({reason}). Start it, or set its address as `url`."
             ) from None
         if len(body) > MAX_ANSWER:
             raise GeneratorError(
@@ -161,13 +163,13 @@ def read_workflow(path: Path) -> dict[str, dict]:
         raise GeneratorError(f"The workflow {path} is not JSON. Export it again from ComfyUI.") from None
     if isinstance(graph, dict) and isinstance(graph.get("nodes"), list):
         raise GeneratorError(
-            f"{path} is a saved workflow. The API form is needed: in ComfyUI, Workflow > Export (API)."
+            f"{path} is a saved workflow; the API format is needed. In ComfyUI: Workflow > Export (API)."
         )
     nodes = graph.values() if isinstance(graph, dict) else ()
     if not nodes or not all(
         isinstance(n, dict) and "class_type" in n and isinstance(n.get("inputs"), dict) for n in nodes
     ):
-        raise GeneratorError(f"{path} is no workflow in API format. In ComfyUI: Workflow > Export (API).")
+        raise GeneratorError(f"{path} is not a workflow in API format. In ComfyUI: Workflow > Export (API).")
     return graph
 
 
@@ -187,8 +189,8 @@ def _nodes_titled(graph: dict[str, dict], title: str) -> list[str]:
 
 
 def inputs_titled(graph: dict[str, dict], wanted: str, names: tuple[str, ...]) -> list[tuple[str, str]]:
-    """(node, input) pairs to fill: of the nodes titled `wanted` those of `names` that are typed in and not linked; or
-    the one input of "TITLE.input"."""
+    """(node, input) pairs to fill: those of `names` in the nodes titled `wanted` that are not linked; or the one input of
+    "TITLE.input"."""
     titles = {_title(node).casefold() for node in graph.values()}
     title, dot, own = wanted.rpartition(".")
     if dot and wanted.casefold() not in titles:
@@ -212,7 +214,7 @@ def _checked_url(url: str, remote: bool) -> str:
     parts = urlsplit(url)
     host = parts.hostname or ""
     if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
-        raise GeneratorError(f"{url!r} is no address of a ComfyUI server. It looks like http://127.0.0.1:8188.")
+        raise GeneratorError(f"{url!r} is not the address of a ComfyUI server, such as http://127.0.0.1:8188.")
     try:
         here = ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -227,10 +229,10 @@ def _checked_url(url: str, remote: bool) -> str:
 def _refusal(url: str, answer: dict) -> str:
     error = answer.get("error")
     parts = [str(error.get("message") if isinstance(error, dict) else error or "no reason given")]
-    for node, said in (answer.get("node_errors") or {}).items():
-        for one in (said.get("errors") or ())[:2] if isinstance(said, dict) else ():
+    for node, report in (answer.get("node_errors") or {}).items():
+        for one in (report.get("errors") or ())[:2] if isinstance(report, dict) else ():
             parts.append(
-                f"node {node} ({said.get('class_type')}): {one.get('message')} {one.get('details') or ''}".strip()
+                f"node {node} ({report.get('class_type')}): {one.get('message')} {one.get('details') or ''}".strip()
             )
     return f"{url} refuses the workflow: {'; '.join(parts)[:1500]}. Run it once in ComfyUI's own window, then export it again."
 
@@ -242,5 +244,5 @@ def _failure(url: str, status: dict[str, Any]) -> str:
             where = f"{facts.get('node_type')} (node {facts.get('node_id')})"
             return f"{url} stopped in {where}: {str(facts.get('exception_message')).strip()[:1000]}"
         if kind == "execution_interrupted":
-            return f"{url} was interrupted while drawing. Run the command again; pictures already drawn are kept."
-    return f"{url} reports an error without saying which. Look at ComfyUI's window."
+            return f"{url} was interrupted while drawing. Run the command again; finished pictures are kept."
+    return f"{url} reports an error without details. Check ComfyUI's window."

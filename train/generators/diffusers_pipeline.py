@@ -10,11 +10,10 @@ from .errors import GeneratorError
 
 
 class Diffusers:
-    """model: a pipeline's folder, or its name on the hub, which is fetched only with `download` and always at
-    `revision`.
+    """model: a pipeline's folder, or its name on the hub, fetched only with `download` and always at `revision`.
 
-    steps, guidance, size: as the pipeline takes them; None leaves its own default. The noise comes from a CPU
-    generator, so that a seed means the same noise on every machine.
+    steps, guidance, size: None leaves the pipeline's default. Noise is drawn on the CPU, so that a seed gives the same
+    noise on every machine.
     """
 
     def __init__(
@@ -38,7 +37,7 @@ class Diffusers:
         local = Path(model).is_dir()
         if not local and not download:
             raise GeneratorError(
-                f"{model} is no folder. Give a pipeline's folder, or set `download = true` to fetch it by name."
+                f"{model} is not a folder. Give a pipeline's folder, or set `download = true` to fetch it by name."
             )
         if not local and not revision:
             raise GeneratorError(
@@ -50,7 +49,7 @@ class Diffusers:
                 str(model), revision=revision, local_files_only=local, torch_dtype=kind, use_safetensors=True
             ).to(device)
         except (OSError, ValueError, ImportError) as error:
-            raise GeneratorError(f"{model} is no pipeline that diffusers can load: {str(error)[:600]}") from None
+            raise GeneratorError(f"{model} is not a pipeline that diffusers can load: {str(error)[:600]}") from None
         self._pipeline.set_progress_bar_config(disable=True)
         options: dict[str, Any] = {
             "num_inference_steps": steps,
@@ -61,7 +60,9 @@ class Diffusers:
         self._options = {name: value for name, value in options.items() if value is not None}
         takes = inspect.signature(self._pipeline.__call__).parameters
         if strange := [name for name in self._options if name not in takes]:
-            raise GeneratorError(f"{type(self._pipeline).__name__} takes no {' or '.join(strange)}. Leave them out.")
+            raise GeneratorError(
+                f"{type(self._pipeline).__name__} does not accept {' or '.join(strange)}. Leave them out."
+            )
         name = Path(model).name if local else str(model)
         self.facts = {
             "name": f"diffusers {type(self._pipeline).__name__} {name}", "revision": revision, "dtype": str(kind), **self._options
@@ -73,7 +74,5 @@ class Diffusers:
         noise = torch.Generator("cpu").manual_seed(seed)
         result = self._pipeline(prompt=prompt, generator=noise, output_type="pil", **self._options)
         if any(getattr(result, "nsfw_content_detected", None) or ()):
-            raise GeneratorError(
-                f"The pipeline's own filter blacked out {prompt!r}, seed {seed}. Take this prompt out."
-            )
+            raise GeneratorError(f"The pipeline's safety filter blocked {prompt!r}, seed {seed}. Remove this prompt.")
         return result.images[0]

@@ -1,7 +1,7 @@
-"""What goes wrong while a generator draws."""
+"""The error of every generator."""
 
 from realrag.errors import RealRAGError
 
 
 class GeneratorError(RealRAGError):
-    """A generator that cannot be reached, refuses the workflow, or gives no picture."""
+    """A generator cannot be reached, refuses the workflow, or returns no picture."""

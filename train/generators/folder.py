@@ -1,4 +1,4 @@
-"""Pictures drawn elsewhere: FOLDER/<prompt or class>/*.png, where the n-th picture by name is that of seed n."""
+"""Finished pictures as a generator: FOLDER/<prompt or class>/*.png, the n-th by name for seed n."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from .errors import GeneratorError
 
 
 class DrawnFolder:
-    """One sub-folder a prompt, called like the prompt or its class; '-', '_' and case do not matter.
+    """One sub-folder per prompt, named after the prompt or its class; '-', '_' and case do not matter.
 
-    classes: {prompt: class}. label: what drew the pictures, for the records.
+    classes: {prompt: class}. label: the name of what drew the pictures, for the metadata.
     """
 
     def __init__(self, folder: Path, classes: dict[str, str], label: str = ""):
         self._folder, self._classes = Path(folder), classes
         if not self._folder.is_dir():
-            raise GeneratorError(f"No folder {folder}. Give the folder that holds the drawn pictures.")
+            raise GeneratorError(f"No folder {folder}. Give the folder of the pictures.")
         self._pictures: dict[str, list[str]] = {}
         for file in photo_files(self._folder):
             self._pictures.setdefault(class_key(Path(file).parent.name), []).append(file)
-        seen = [(file, (self._folder / file).stat()) for files in self._pictures.values() for file in files]
-        digest = sha256_bytes(canonical_json([[file, stat.st_size, stat.st_mtime_ns] for file, stat in seen]))
+        found = [(file, (self._folder / file).stat()) for files in self._pictures.values() for file in files]
+        digest = sha256_bytes(canonical_json([[file, stat.st_size, stat.st_mtime_ns] for file, stat in found]))
         self.facts = {"name": label or f"pictures in {self._folder.name}", "pictures": digest}
 
     def draw(self, prompt: str, seed: int):

@@ -1,7 +1,7 @@
-"""A stand-in, and no generator at all: it "draws" by altering real photos, so that what it knows is controlled and
-stated.
+"""A stand-in for a generator: it "draws" by altering real photos, so that what it knows is controlled and stated.
 
-For a class it knows it returns an altered photo of that class; for one it does not, of the nearest class it knows."""
+For a known class it returns an altered photo of that class; for an unknown one, of the nearest known class.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .errors import GeneratorError
 
 
 class StandIn:
-    """pictures: class -> JPEG bytes of its photos. classes: {prompt: class}. drawn_as: {unknown class: class drawn for
-    it}."""
+    """pictures: class -> JPEG bytes of its photos. classes: {prompt: class}. drawn_as: {unknown class: class drawn
+    instead}."""
 
     def __init__(
         self,
@@ -33,23 +33,23 @@ class StandIn:
         wanted = self._classes[prompt]
         shown = self._drawn_as.get(wanted, wanted)
         if not (photos := self._pictures(shown)):
-            raise GeneratorError(f"The stand-in has no photo of {shown!r} to alter. Put some into the library.")
-        dice = random.Random(hashlib.sha256(f"{prompt}\n{seed}".encode()).hexdigest())
-        return altered(decode(dice.choice(photos), shown), dice)
+            raise GeneratorError(f"The stand-in has no photo of {shown!r} to alter. Add some to the library.")
+        rng = random.Random(hashlib.sha256(f"{prompt}\n{seed}".encode()).hexdigest())
+        return altered(decode(rng.choice(photos), shown), rng)
 
 
-def altered(image, dice: random.Random):
-    """The picture cropped to 70-95 % a side, perhaps mirrored, its light and colours changed, and slightly blurred."""
+def altered(image, rng: random.Random):
+    """The picture cropped to 70-95 % of each side, perhaps mirrored, with changed light and color, and slightly blurred."""
     from PIL import Image, ImageEnhance, ImageFilter
 
-    width, height = (max(1, round(side * dice.uniform(0.7, 0.95))) for side in image.size)
-    left, top = dice.randint(0, image.width - width), dice.randint(0, image.height - height)
+    width, height = (max(1, round(side * rng.uniform(0.7, 0.95))) for side in image.size)
+    left, top = rng.randint(0, image.width - width), rng.randint(0, image.height - height)
     image = image.crop((left, top, left + width, top + height))
-    if dice.random() < 0.5:
+    if rng.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-        image = enhance(image).enhance(dice.uniform(0.8, 1.2))
-    return image.filter(ImageFilter.GaussianBlur(dice.uniform(0, 0.7)))
+        image = enhance(image).enhance(rng.uniform(0.8, 1.2))
+    return image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.7)))
 
 
 def nearest_known(
@@ -75,7 +75,7 @@ def nearest_known(
 
 
 def choose_unknown(count: int, classes: int, groups: list[str] | None, seed: int) -> list[int]:
-    """`count` class numbers, drawn by seed; where groups are given, only classes that leave a known sibling in theirs."""
+    """`count` class numbers, drawn by seed; with groups, only classes that leave a known sibling in their group."""
     order = list(range(classes))
     random.Random(seed).shuffle(order)
     chosen: list[int] = []

@@ -19,14 +19,12 @@ from realrag.files import default_cache, write_json
 from realrag.miniature.classifier import COPY_QUANTILE
 
 from ..dataset import Prompt, photo_classes, read_prompts
-from ..loop.stages import STOPPED, OutOfTime
+from ..loop.stages import RESUME, OutOfTime
 from ..pictures.arms import Picture, read_arm, with_references
 from ..pictures.choose_references import read_choices
 from ..retriever.imagine import class_prompts
 from .inputs import Judged, aligned, judge, refuse_shared
 from .table import table
-
-HELP = "measure painted pictures, arm by arm: CLIP-I, CLIP-T, FID, KID, class, copying, variety"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -115,19 +113,15 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
 
     def progress(done: int, total: int) -> None:
         if time.monotonic() > until:
-            raise OutOfTime("Time is up; what was encoded is kept. Run the same command again to go on.")
+            raise OutOfTime(f"Time is up. {RESUME}")
         if done < total:
             say(f"{done} of {total} pictures, {time.monotonic() - began:.0f} s")
 
     reports: dict[str, dict] = {}
-    try:
-        for name in arguments.encoder or [DEFAULT_ENCODER]:
-            encoder = load_encoder(name, device=arguments.device)
-            reports[name] = judge(judged, encoder, arguments.out / "vectors", progress)
-            say(table(reports[name]) + "\n")
-    except OutOfTime as stopped:
-        say(str(stopped))
-        raise SystemExit(STOPPED) from None
+    for name in arguments.encoder or [DEFAULT_ENCODER]:
+        encoder = load_encoder(name, device=arguments.device)
+        reports[name] = judge(judged, encoder, arguments.out / "vectors", progress)
+        say(table(reports[name]) + "\n")
     facts = {"real": real.id, "library": library.id, "judge_photos": taught and taught.id, "seed": arguments.seed}
     write_json(arguments.out / "judge.json", {"facts": facts, "encoders": reports})
     write_page(arguments.out / "judge.html", reports, judged.arms, real)

@@ -1,1 +1,1 @@
-"""What every training shares: ranks, stages, progress, checkpoints and the end. Knows no model."""
+"""What every training shares: checkpoint, schedule, watch and stop, stages, ranks and progress. No model enters."""

@@ -1,5 +1,4 @@
-"""How far a long stage is, how fast it goes, and how long it will take: one line now and then, for screens and logs
-alike."""
+"""Progress of a long stage: one line every ten seconds with the count, the speed and the time left."""
 
 from __future__ import annotations
 
@@ -8,37 +7,37 @@ from collections import deque
 from collections.abc import Callable
 
 EVERY = 10.0  # seconds between two lines
-OVER = 60.0  # seconds that the rate is taken over: a slow folder or a busy machine shows, an old one is forgotten
+OVER = 60.0  # seconds over which the speed is averaged, so that it follows a slow folder or a busy machine
 
 
-class Pace:
-    """A progress(done, total) callback. The first call says what was done before, which tells nothing of the rate."""
+class Progress:
+    """A progress(done, total) callback. The first call sets the baseline and does not count towards the speed."""
 
-    def __init__(self, say: Callable[[str], None], what: str, clock: Callable[[], float] = time.monotonic):
-        self.say, self.what, self.clock = say, what, clock
-        self.seen: deque[tuple[float, int]] = deque()
-        self.said = clock()
+    def __init__(self, log: Callable[[str], None], what: str, clock: Callable[[], float] = time.monotonic):
+        self.log, self.what, self.clock = log, what, clock
+        self.counts: deque[tuple[float, int]] = deque()
+        self.logged = clock()
 
     def __call__(self, done: int, total: int) -> None:
         now = self.clock()
-        if self.seen and done < self.seen[-1][1]:  # another count begins, such as the test photos
-            self.seen.clear()
-        if not self.seen or done > self.seen[-1][1]:
-            self.seen.append((now, done))
-        while len(self.seen) > 2 and self.seen[1][0] < now - OVER:
-            self.seen.popleft()
-        if now - self.said < EVERY or done >= total:
+        if self.counts and done < self.counts[-1][1]:  # another count begins, such as the test photos
+            self.counts.clear()
+        if not self.counts or done > self.counts[-1][1]:
+            self.counts.append((now, done))
+        while len(self.counts) > 2 and self.counts[1][0] < now - OVER:
+            self.counts.popleft()
+        if now - self.logged < EVERY or done >= total:
             return
-        self.said = now
-        (since, before), line = self.seen[0], f"{self.what}: {done:,} of {total:,}"
+        self.logged = now
+        (since, before), line = self.counts[0], f"{self.what}: {done:,} of {total:,}"
         if now > since and done > before:
-            rate = (done - before) / (now - since)
-            line += f", {rate:.3g} a second, {spoken((total - done) / rate)} left"
-        self.say(line)
+            per_second = (done - before) / (now - since)
+            line += f", {per_second:.3g} a second, {duration((total - done) / per_second)} left"
+        self.log(line)
 
 
-def spoken(seconds: float) -> str:
-    """A length of time as one reads it: 50 s, 4 min, 2 h 05 min."""
+def duration(seconds: float) -> str:
+    """Seconds as text: 50 s, 4 min, 2 h 05 min."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -1,4 +1,4 @@
-"""Work in stages: each says how far it is and how long it took, and stops in time; the same command goes on from there."""
+"""Work in stages: each reports its progress and duration, and stops when time is up. The same command resumes."""
 
 from __future__ import annotations
 
@@ -8,38 +8,43 @@ from contextlib import contextmanager
 
 from realrag.errors import RealRAGError
 
-from .progress import Pace
+from .progress import Progress
 from .ranks import sigterm_as_ctrl_c
 
-STOPPED = 75  # exit status: unfinished, run the same command again
-Say = Callable[[str], None]
+STOPPED = 75  # exit status of `python -m train` when it is stopped: unfinished, run the same command again
+RESUME = "Everything finished is kept. Run the same command again to resume."
+Log = Callable[[str], None]
 
 
-class OutOfTime(RealRAGError):
-    """--max-minutes is over; everything that is finished is kept."""
+class Stopped(RealRAGError):
+    """Unfinished work was saved and ended: by Ctrl-C, SIGTERM or the time limit. `python -m train` exits with STOPPED."""
+
+
+class OutOfTime(Stopped):
+    """The time limit (--max-minutes) is over."""
 
 
 class Staged:
     """Its methods are its stages, run by name. max_minutes: 0 for no limit."""
 
-    def __init__(self, *, max_minutes: float, say: Say):
+    def __init__(self, *, max_minutes: float, say: Log):
         self.until = time.monotonic() + 60 * max_minutes if max_minutes else float("inf")
-        self.say, self.pace = say, Pace(say, "")
+        self.say, self.progress = say, Progress(say, "")
 
     @property
     def minutes_left(self) -> float:
-        """As `max_minutes` of what is begun now: 0 where there is no limit."""
+        """For the `max_minutes` of a part that starts now: 0 where there is no limit."""
         return 0 if self.until == float("inf") else max((self.until - time.monotonic()) / 60, 1e-6)
 
     def in_time(self, done: int = 0, total: int = 0) -> None:
         """A progress callback that raises OutOfTime."""
         if time.monotonic() > self.until:
-            raise OutOfTime("Time is up; what is finished is kept. Run the same command again to go on.")
+            raise OutOfTime(f"Time is up. {RESUME}")
         if total:
-            self.pace(done, total)
+            self.progress(done, total)
 
     def stage(self, name: str) -> None:
-        self.pace = Pace(self.say, name)
+        self.progress = Progress(self.say, name)
         self.in_time()
         began = time.monotonic()
         getattr(self, name)()
@@ -47,14 +52,10 @@ class Staged:
 
 
 @contextmanager
-def stopping(say: Say) -> Iterator[None]:
-    """Leaves with STOPPED and a sentence when time is up, at Ctrl-C and at SIGTERM."""
+def stopping() -> Iterator[None]:
+    """Ctrl-C and SIGTERM inside raise Stopped."""
     try:
         with sigterm_as_ctrl_c():
             yield
-    except OutOfTime as stopped:
-        say(str(stopped))
-        raise SystemExit(STOPPED) from None
     except KeyboardInterrupt:
-        say("Stopped; what is finished is kept. Run the same command again to go on.")
-        raise SystemExit(STOPPED) from None
+        raise Stopped(f"Stopped. {RESUME}") from None

@@ -1,121 +1,209 @@
-"""What goes on beside a fit: checkpoints, the log (CSV, and TensorBoard if asked), and the end when time is up or the
-system asks for it (SIGTERM)."""
+"""Runs a training: checkpoints, the log (CSV, and TensorBoard on request), the time limit, and a clean stop.
+
+SIGTERM and Ctrl-C both save and stop within a step. The same command then resumes.
+"""
 
 from __future__ import annotations
 
 import csv
-import io
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from realrag.errors import RealRAGError
-from realrag.files import write_atomic
+from realrag.files import sweep_temporaries
 
-COLUMNS = ("step", "epoch", "loss", "normal", "negatives", "utility", "margin", "rate", "tau", "held_out_r1")
+from ..tables import read_csv, write_csv
+from .training import StepAbandoned, Training
+
+AGREE_STEPS = 20  # steps between two questions among ranks whether to stop: all must stop at the same step
+SECOND_SIGNAL = 2.0  # seconds: a second Ctrl-C ends the step at once; sooner ones are torchrun's copies of the first
 
 
 @dataclass(frozen=True)
-class Keeping:
-    """How often a run is kept, in steps and at least in minutes, and told of, in steps; and after how many minutes it
-    stops of itself (0: never). tensorboard: write its event files beside the CSV log."""
+class WatchConfig:
+    """How often a run is saved and logged, and when it stops."""
 
-    every: int = 500
-    every_minutes: float = 5.0  # a step of a tower takes seconds, and 500 of them may be an hour
-    log_every: int = 50
-    max_minutes: float = 0.0
-    tensorboard: bool = False
+    save_steps: int = 500  # 0: not by steps
+    save_minutes: float = 5.0  # beside save_steps: 500 steps of a tower may take an hour
+    log_steps: int = 50
+    sheet_minutes: float = 20.0  # between two sheets of sample pictures, where the training draws some; 0: never
+    max_minutes: float = 0.0  # 0: no limit
+    tensorboard: bool = False  # write event files beside the CSV log
+
+
+def _nothing(*_given: Any) -> None:
+    return None
+
+
+@dataclass
+class RunFiles:
+    """The checkpoint and the log of a run."""
+
+    checkpoint: Path
+    log: Path
+
+    @classmethod
+    def beside(cls, out: Path, folder: Path | None = None) -> RunFiles:
+        """NAME.checkpoint.safetensors and NAME.csv, in the folder of `out` or in `folder`."""
+        folder = folder or out.parent
+        return cls(folder / f"{out.stem}.checkpoint.safetensors", folder / f"{out.stem}.csv")
+
+
+@dataclass
+class Hooks:
+    """What a run calls: `log` with lines to print, `progress` with (step, steps) at each log line, `saved` after each
+    checkpoint, `resumed` after one was loaded, `sheet` every `sheet_minutes`."""
+
+    log: Callable[[str], None] = _nothing
+    progress: Callable[[int, int], None] = _nothing
+    saved: Callable[[], None] = _nothing
+    resumed: Callable[[], None] = _nothing
+    sheet: Callable[[], None] = _nothing
 
 
 class Watch:
-    """Keeps checkpoints and the log while a run goes on, and ends it when time is up or the system asks."""
+    """Trains to the end, or until a signal or the time limit, and keeps checkpoint and log up to date."""
 
-    def __init__(self, keeping: Keeping, csv_path: Path, checkpoint: Path, key: str, fitting, progress):
-        self.keeping, self.csv_path, self.checkpoint, self.key = keeping, csv_path, checkpoint, key
-        self.fitting, self.progress, self.asked = fitting, progress, False
-        self.until = time.monotonic() + 60 * keeping.max_minutes if keeping.max_minutes else float("inf")
-        self.kept_at = time.monotonic()
-        self.lines = self._earlier()
+    def __init__(self, training: Training, key: str, files: RunFiles, config: WatchConfig, hooks: Hooks):
+        self.training, self.key, self.files, self.config, self.hooks = training, key, files, config, hooks
+        self.rows: list[dict[str, str]] = []
+        self.asked_at = float("inf")
         self.board = None
-        if keeping.tensorboard and fitting.rank == 0:
-            self.board = _writer(csv_path.with_suffix(".tensorboard"), fitting.step)
 
-    def _earlier(self) -> list[list[str]]:
-        """The log up to the checkpoint; what a killed run wrote after it comes again."""
-        if not self.fitting.step or not self.csv_path.is_file():
-            return []
-        with open(self.csv_path, newline="") as file:
-            rows = list(csv.reader(file))[1:]
-        return [
-            row for row in rows if len(row) == len(COLUMNS) and row[0].isdigit() and int(row[0]) <= self.fitting.step
-        ]
+    @property
+    def asked(self) -> bool:
+        return self.asked_at < float("inf")
 
-    def __enter__(self) -> Watch:
-        self._before = None
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "asked", True))
-        self.fitting.hurry = lambda: self.asked
-        return self
+    def run(self) -> bool:
+        """True when the training is done, False when it was stopped. Everything is saved either way."""
+        training, files = self.training, self.files
+        files.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        sweep_temporaries(files.checkpoint.parent)
+        if files.checkpoint.is_file():
+            training.resume(files.checkpoint, self.key)
+            self.hooks.log(f"resuming after step {training.step} of {training.steps}")
+            self.rows = self._earlier_rows()
+            self.hooks.resumed()
+        training.stop_asked = lambda: self.asked
+        with self._signals(), self._tensorboard():
+            began = training.step
+            try:
+                self._train()
+            except RealRAGError:  # raised between two steps, or before a step changed anything
+                if training.step > began:
+                    self.save()
+                raise
+        self.save()
+        return training.done
 
-    def __exit__(self, *_exc) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
-        if self.board:
-            self.board.close()
+    def save(self) -> None:
+        """Write checkpoint and log, on rank 0 alone."""
+        if self.training.rank:
+            return
+        self.training.save(self.files.checkpoint, self.key)
+        if self.rows:
+            names = dict.fromkeys(name for row in self.rows for name in row)
+            write_csv(self.files.log, self.rows, tuple(dict.fromkeys([*self.training.columns, *names])))
+        self.hooks.saved()
 
-    def after_step(self, fitting) -> bool:
-        epoch_ends = fitting.step % fitting.steps_each_epoch == 0
-        measured = epoch_ends and "held_out_r1" in fitting.history[-1]
-        if fitting.step % self.keeping.log_every == 0 or fitting.done or measured:
-            self._log(fitting, measured)
-        due = time.monotonic() - self.kept_at >= 60 * self.keeping.every_minutes
-        if (due or fitting.step % self.keeping.every == 0) and not fitting.done:
-            self.flush(save=True)
-            self.kept_at = time.monotonic()
-        return not self._stop()
+    def _train(self) -> None:
+        training, config = self.training, self.config
+        began = saved = drawn = time.monotonic()
+        until = began + 60 * config.max_minutes if config.max_minutes else float("inf")
+        while not training.done:
+            try:
+                training.advance()
+            except StepAbandoned:
+                return
+            if training.step % config.log_steps == 0 or training.measured or training.done:
+                self._log()
+            if training.done:
+                return
+            now = time.monotonic()
+            due = bool(config.save_steps) and training.step % config.save_steps == 0
+            if due or now - saved >= 60 * config.save_minutes:
+                self.save()
+                saved = time.monotonic()
+            if config.sheet_minutes and now - drawn > 60 * config.sheet_minutes:
+                self.hooks.sheet()
+                drawn = time.monotonic()
+            if self._stop(now > until):
+                return
 
-    def _log(self, fitting, measured: bool) -> None:
-        values = fitting.figures() | {"rate": fitting.optimiser.param_groups[0]["lr"], "tau": fitting.tau.item()}
-        if measured:
-            values["held_out_r1"] = fitting.history[-1]["held_out_r1"]
-        numbered = {"step": fitting.step, "epoch": (fitting.step - 1) // fitting.steps_each_epoch + 1} | values
-        self.lines.append([f"{numbered[name]:.9g}" if name in numbered else "" for name in COLUMNS])
-        if fitting.rank == 0:
-            self.progress(fitting.step, fitting.steps)
+    def _log(self) -> None:
+        training, values = self.training, self.training.figures()
+        row = {"step": training.step, **values}
+        self.rows.append({name: f"{value:.9g}" for name, value in row.items()})
+        if training.rank == 0:
+            self.hooks.log(", ".join(f"{name} {value:.6g}" for name, value in row.items()))
+            self.hooks.progress(training.step, training.steps)
         if self.board:
             for name, value in values.items():
-                self.board.add_scalar(name, value, fitting.step)
+                if name != "epoch":
+                    self.board.add_scalar(name, value, training.step)
 
-    def _stop(self) -> bool:
-        stop = self.asked or time.monotonic() > self.until
-        if self.fitting.world == 1:
+    def _stop(self, time_is_up: bool) -> bool:
+        stop = self.asked or time_is_up
+        if self.training.world_size == 1:
             return stop
-        if self.fitting.step % 20:
-            return False  # ranks must stop at the same step; they ask each other now and then
-        flag = torch.tensor(float(stop), device=self.fitting.device)
+        if self.training.step % AGREE_STEPS:
+            return False
+        flag = torch.tensor(float(stop), device=self.training.device)
         torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
         return bool(flag.item())
 
-    def flush(self, save: bool) -> None:
-        if self.fitting.rank:
+    def _earlier_rows(self) -> list[dict[str, str]]:
+        """The log up to the checkpoint: rows that a killed run wrote after it would appear twice."""
+        try:
+            rows = read_csv(self.files.log) if self.files.log.is_file() else []
+        except (OSError, UnicodeDecodeError, csv.Error):
+            return []
+        step = self.training.step
+        rows = [row for row in rows if None not in row and None not in row.values()]
+        return [row for row in rows if row.get("step", "").isdigit() and int(row["step"]) <= step]
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGTERM and Ctrl-C ask for a stop after the step; Ctrl-C again, seconds later, interrupts it."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
             return
-        if save:
-            self.fitting.save(self.checkpoint, self.key)
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([COLUMNS, *self.lines])
-        write_atomic(self.csv_path, text.getvalue().encode())
+        before = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
+    def _ask(self, number: int, _frame: Any) -> None:
+        now = time.monotonic()
+        if number == signal.SIGINT and now - self.asked_at > SECOND_SIGNAL:
+            raise KeyboardInterrupt
+        self.asked_at = min(self.asked_at, now)
 
-def _writer(folder: Path, step: int):
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise RealRAGError(
-            "The TensorBoard log needs the package tensorboard: `pip install realrag[train]`, or leave --tensorboard away "
-            "and read the CSV log."
-        ) from None
-    return SummaryWriter(str(folder), purge_step=step + 1)  # what a killed run wrote after its checkpoint is dropped
+    @contextmanager
+    def _tensorboard(self) -> Iterator[None]:
+        if not self.config.tensorboard or self.training.rank:
+            yield
+            return
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise RealRAGError(
+                "The TensorBoard log needs the package tensorboard: `pip install realrag[train]`. Or leave out "
+                "--tensorboard and read the CSV log."
+            ) from None
+        # purge_step drops what a killed run wrote after its checkpoint
+        self.board = SummaryWriter(str(self.files.log.with_suffix(".tensorboard")), purge_step=self.training.step + 1)
+        try:
+            yield
+        finally:
+            self.board.close()

@@ -1,1 +1,1 @@
-"""Trains the miniature models of realrag/miniature."""
+"""Trains and measures the miniature models of realrag/miniature. Adapters are trained in train/adapter."""

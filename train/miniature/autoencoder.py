@@ -1,13 +1,16 @@
-"""Trains the miniature autoencoder. The outer layers start as taef2's and the encoder's stay so; the inner ones learn,
-on cached answers of the outer ones, to say in 16 channels what taef2 says in 32. Then all that decodes learns on
-pixels, and on what taef2's first layers see in them, without which it would paint its doubts as a blur."""
+"""Trains the miniature autoencoder, starting from taef2.
+
+Its outer layers are taef2's, and the encoder's stay frozen. First the inner layers learn, on cached features of the
+frozen ones, to express in 16 channels what taef2 expresses in 32. Then the decoder is trained on pixels with a
+perceptual loss on taef2's first layers, without which uncertain regions come out blurred.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +23,20 @@ from realrag.files import sha256_file, sorted_header, write_atomic
 from realrag.miniature.autoencoder import FORMAT, VERSION, Autoencoder, load_autoencoder
 from realrag.native_bf16 import bf16_autocast
 
-from ..loop.stages import STOPPED
-from ..loop.trainer import Keeping, Training, Watch, chosen_rows, pace, training_key
-from .features import answers, to_images
+from ..flags import add_flags, chosen
+from ..loop.checkpoint import training_key
+from ..loop.schedule import warmup_cosine
+from ..loop.stages import RESUME, Stopped
+from ..loop.trainer import AveragedTraining, epoch_rows
+from ..loop.watch import Hooks, RunFiles, Watch, WatchConfig
+from .features import cached_outputs, to_images
 from .taef2 import BACK, FRONT, Teacher, read_taef2, squeeze
 from .world import World, add_world_arguments, read_world
-
-HELP = "train the autoencoder of the miniature models"
 
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """The knobs. Three parts: inner layers against the teacher, then with the decoder on pixels, then the decoder
+    """The settings. Three parts: inner layers against the teacher, then with the decoder on pixels, then the decoder
     alone."""
 
     seed: int = 0
@@ -39,12 +44,12 @@ class AutoencoderConfig:
     inner_steps: int = 800
     inner_batch: int = 32
     inner_rate: float = 1e-3
-    joint_steps: int = 200  # after them the latents are fixed, and a generator can be trained
+    joint_steps: int = 200  # afterwards the latents are fixed, so a generator can be trained
     last_steps: int = 1200
     batch: int = 4  # whole pictures
     rate: float = 4e-4  # on pixels
-    echo: float = 1.0  # weight of what taef2's first layers see, beside pixels
-    noise: float = 0.05  # on latents of unit variance, since no generator hits them exactly
+    echo: float = 1.0  # weight of the perceptual loss, beside pixels
+    noise: float = 0.05  # added to latents of unit variance, since a generator never hits them exactly
     spread: float = 0.05  # weight of the pull to zero mean and unit variance of each channel
 
     @property
@@ -63,10 +68,9 @@ def picture_loss(made: Tensor, wanted: Tensor) -> Tensor:
     return total / 3
 
 
-class Echo(nn.Module):
-    """How differently the frozen first layers of an encoder answer to two pictures: mean square over variance, averaged
-    over the ends of their three scales. The same idea as LPIPS (arXiv 1801.03924), with no weights but our own start's.
-    """
+class PerceptualLoss(nn.Module):
+    """Distance of two pictures in the features of an encoder's frozen first layers: mean square over variance, averaged
+    over their three scales. The idea is that of LPIPS (arXiv 1801.03924), without further weights."""
 
     def __init__(self, front: nn.Sequential):
         super().__init__()
@@ -89,8 +93,8 @@ def spread_loss(latents: Tensor) -> Tensor:
     return (mean.square() + (variance - 1).square()).mean()
 
 
-class AutoencoderTraining(Training):
-    """`fronts` and `pictures`: for each view the frozen layers' answers (N, 64, h, w) and pixels (N, 3, S, S)."""
+class AutoencoderTraining(AveragedTraining):
+    """fronts, pictures: for each view the frozen layers' outputs (N, 64, h, w) and the pixels (N, 3, S, S)."""
 
     def __init__(
         self,
@@ -100,20 +104,20 @@ class AutoencoderTraining(Training):
         fronts: list[np.ndarray],
         pictures: list[np.ndarray],
     ):
-        super().__init__(model, steps=config.steps, seed=config.seed, weight_decay=0.0, clip=1.0, averaging=0.98)
+        super().__init__(model, steps=config.steps, seed=config.seed, clip=1.0, averaging=0.98)
         self.teacher, self.config, self.fronts, self.pictures = teacher, config, fronts, pictures
         self.tail, self.decoder = model.taesd_encoder[FRONT:], model.taesd_decoder
-        self.echo = Echo(model.taesd_encoder[:FRONT])
+        self.echo = PerceptualLoss(model.taesd_encoder[:FRONT])
 
-    def rate(self) -> float:
+    def lr(self) -> float:
         config, step = self.config, self.step
         if step < config.inner_steps:
-            return config.inner_rate * pace(step, config.inner_steps, 50)
-        return config.rate * pace(step - config.inner_steps, config.joint_steps + config.last_steps, 50)
+            return config.inner_rate * warmup_cosine(step, config.inner_steps, 50)
+        return config.rate * warmup_cosine(step - config.inner_steps, config.joint_steps + config.last_steps, 50)
 
     def _pick(self, arrays: list[np.ndarray], batch: int) -> np.ndarray:
-        """Rows of the step, each epoch another view."""
-        rows, epochs = chosen_rows(self.seed, self.step, batch, len(arrays[0]))
+        """Rows of the step; each epoch uses another view."""
+        rows, epochs = epoch_rows(self.seed, self.step, batch, len(arrays[0]))
         return np.stack(
             [arrays[epoch % len(arrays)][row] for row, epoch in zip(rows.tolist(), epochs.tolist(), strict=True)]
         )
@@ -141,19 +145,19 @@ class AutoencoderTraining(Training):
 
 
 def save_autoencoder(path: Path, training: AutoencoderTraining, about: dict) -> None:
-    """fp16 weights: the decoder's averaged, the encoder's as they are, since latents may be cached already."""
+    """fp16 weights: the averaged decoder, and the encoder as it is, since latents may be cached already."""
     state = training.model.state_dict()
     state |= {name: value for name, value in training.average.items() if name.startswith("taesd_decoder.")}
     half = {name: value.half().contiguous() for name, value in state.items()}
-    words = {"format": FORMAT, "version": VERSION, "training": json.dumps(about, sort_keys=True)}
-    write_atomic(path, sorted_header(save(half, words)))
+    metadata = {"format": FORMAT, "version": VERSION, "training": json.dumps(about, sort_keys=True)}
+    write_atomic(path, sorted_header(save(half, metadata)))
 
 
-def front_answers(world: World, views: int, front: torch.nn.Module, say: Callable[[str], None]) -> list[np.ndarray]:
-    """The frozen layers' answers, a view at a time."""
+def front_outputs(world: World, views: int, front: torch.nn.Module, say: Callable[[str], None]) -> list[np.ndarray]:
+    """The outputs of the frozen layers for each view."""
     found = []
     for view in range(views):
-        found.append(answers("front", front, world, view, lambda: world.pixels(view)))
+        found.append(cached_outputs("front", front, world, view, lambda: world.pixels(view)))
         say(f"front layers: view {view + 1} of {views}")
     return found
 
@@ -164,27 +168,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--taef2", type=Path, required=True, metavar="DIR", help="taef2_encoder.pth and taef2_decoder.pth"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="safetensors to write")
-    parser.add_argument("--start", type=Path, metavar="FILE", help="begin with these weights: with --inner-steps 0 --joint-steps 0 "
-                        "only the decoder learns, and latents stay as they are")  # fmt: skip
+    parser.add_argument("--start", type=Path, metavar="FILE", help="start from these weights: with --inner-steps 0 --joint-steps 0 "
+                        "only the decoder is trained, and latents stay the same")  # fmt: skip
     parser.add_argument("--threads", type=int, default=2)
-    for owner in (AutoencoderConfig, Keeping):
-        for f in fields(owner):
-            parser.add_argument(
-                "--" + f.name.replace("_", "-"), type=type(f.default), default=f.default, help=f"default {f.default}"
-            )
+    add_flags(parser, AutoencoderConfig)
+    add_flags(parser, WatchConfig)
 
 
 def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
     torch.set_num_threads(arguments.threads)
-
-    def pick(owner):
-        return owner(**{f.name: getattr(arguments, f.name) for f in fields(owner)})
-
-    config, keeping, world = pick(AutoencoderConfig), pick(Keeping), read_world(arguments)
+    config, world = chosen(arguments, AutoencoderConfig()), read_world(arguments)
     teacher, model = read_taef2(arguments.taef2)
     model = model.to(memory_format=torch.channels_last)
     front = model.taesd_encoder[:FRONT].requires_grad_(False)
-    fronts = front_answers(world, config.views, front, say)
+    fronts = front_outputs(world, config.views, front, say)
     if arguments.start:
         model.load_state_dict(load_autoencoder(arguments.start).state_dict())
     else:
@@ -195,12 +192,10 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
     about = {"config": asdict(config), "world": world.key, "start": "taef2 (madebyollin/taesd, MIT)"}
     if arguments.start:
         about["start"] = sha256_file(arguments.start)
-    watch = Watch(arguments.out.parent, arguments.out.stem, training_key(about), keeping, say)
-    part = config.inner_steps + config.joint_steps
-    finished = watch.run(training)
-    if training.step >= part:
+    files = RunFiles.beside(arguments.out)
+    finished = Watch(training, training_key(about), files, chosen(arguments, WatchConfig()), Hooks(log=say)).run()
+    if training.step >= config.inner_steps + config.joint_steps:
         save_autoencoder(arguments.out, training, about | {"steps": training.step})
         say(f"wrote {arguments.out} after step {training.step} of {training.steps}")
     if not finished:
-        say("stopped and kept; the same command goes on from there")
-        raise SystemExit(STOPPED)
+        raise Stopped(f"Stopped after step {training.step}. {RESUME}")

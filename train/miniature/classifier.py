@@ -1,4 +1,4 @@
-"""Teaches the judge of pictures: from real photos alone, sharp and softened."""
+"""Trains the classifier that judges pictures, on real photos only, sharp and blurred."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ from realrag.files import sha256_file
 from realrag.miniature.classifier import SHARP, Features, Judge, save_judge, softened
 
 from ..judge.histograms import Histograms
-from ..small_encoder.convert_mobilenet import load_mobilenet
-from .features import answers, to_images
+from ..small_encoder.mobilenet import load_mobilenet
+from .features import cached_outputs, to_images
 from .world import World, add_world_arguments, read_photos
-
-HELP = "teach the judge of the miniatures' pictures"
 
 
 def mobilenet_features(mobilenet: Path, soft: bool = False) -> Features:
-    """Of a file made by convert-mobilenet."""
+    """From a file made by convert-mobilenet."""
     state, about = load_mobilenet(mobilenet)
     return Features(state, about["mean"], about["std"], soft)
 
@@ -31,35 +29,35 @@ def mobilenet_features(mobilenet: Path, soft: bool = False) -> Features:
 def learn(
     names: Sequence[str], features: Tensor, labels: Sequence[int], steps: int = 60, decay: float = 1e-4
 ) -> Judge:  # fmt: skip
-    """Multinomial logistic regression by L-BFGS, every class counting alike; features (N, D), labels (N,) rows of
-    names."""
+    """Multinomial logistic regression by L-BFGS, with equal weight for every class; features (N, D), labels (N,) rows
+    of names."""
     centre, target = features.mean(0), torch.as_tensor(labels)
     weight = 1 / torch.bincount(target, minlength=len(names)).clamp_min(1).float()
     linear = nn.Linear(features.shape[1], len(names))
     nn.init.zeros_(linear.weight), nn.init.zeros_(linear.bias)
-    optimiser = torch.optim.LBFGS(linear.parameters(), max_iter=steps, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(linear.parameters(), max_iter=steps, line_search_fn="strong_wolfe")
     x = (features - centre) * SHARP
 
     def loss() -> Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         value = F.cross_entropy(linear(x), target, weight) + decay * linear.weight.square().sum()
         value.backward()
         return value
 
-    optimiser.step(loss)
+    optimizer.step(loss)
     return Judge(tuple(names), centre, linear.weight.detach(), linear.bias.detach())
 
 
-VIEWS = 0, 2  # the plain view and a cropped one of every photo
+VIEWS = 0, 2  # the plain view and a crop of every photo
 
 
 def taught_judge(mobilenet: Path, world: World) -> Judge:
-    """On MobileNet's features of photos, sharp and softened, which are kept in files."""
+    """On MobileNet's features of photos, sharp and blurred, which are cached in files."""
     found = []
     for soft in (False, True):
         for view in VIEWS:
             name = "judge-soft" if soft else "judge"
-            made = answers(name, mobilenet_features(mobilenet, soft), world, view, lambda: world.pixels(view))
+            made = cached_outputs(name, mobilenet_features(mobilenet, soft), world, view, lambda: world.pixels(view))
             found.append(torch.from_numpy(np.array(made)).float())
     return _of_all(found, world)
 

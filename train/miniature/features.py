@@ -1,4 +1,4 @@
-"""Answers of frozen layers to every view of the world, computed once and mapped from files."""
+"""Outputs of frozen layers for every view of the world, computed once and memory-mapped from files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def to_images(pixels: np.ndarray) -> Tensor:
 
 
 @torch.no_grad()
-def answers(
+def cached_outputs(
     name: str,
     layers: torch.nn.Module,
     world: World,
@@ -34,7 +34,7 @@ def answers(
     inputs: Callable[[], np.ndarray],
     progress: Progress = lambda done, total: None,
 ) -> np.ndarray:
-    """(N, C, h, w) float16: `layers` of each row of `inputs()`; `name` tells the files apart."""  # fmt: skip
+    """(N, C, h, w) float16: `layers` applied to each row of `inputs()`. name: part of the file name."""
     path = world.scratch / f"{name}-{world.key}-{weights_key(layers)}-{view}.npy"
     if not path.exists():
         rows, made = inputs(), []

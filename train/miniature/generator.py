@@ -1,6 +1,4 @@
-"""Trains a miniature generator, SD3 or Flux, by flow matching (arXiv 2210.02747) on cached latents. Every step draws
-its random numbers from (seed, step), so that on a CPU a resumed run is the same run bit by bit: same machine, same
-versions, same number of threads."""
+"""Trains a miniature generator, SD3 or Flux, by flow matching (arXiv 2210.02747) on cached latents."""
 
 from __future__ import annotations
 
@@ -8,7 +6,7 @@ import argparse
 import copy
 import random
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -26,65 +24,68 @@ from realrag.miniature.sampling import FAMILIES, shifted
 from realrag.miniature.text import encode_prompts
 from realrag.native_bf16 import bf16_autocast
 
-from ..loop.stages import STOPPED
-from ..loop.trainer import Keeping, Training, Watch, chosen_rows, held, training_key
+from ..flags import add_flags, chosen
+from ..loop.checkpoint import training_key
+from ..loop.schedule import warmup_stable_decay
+from ..loop.stages import RESUME, Stopped
+from ..loop.trainer import AveragedTraining, epoch_rows
+from ..loop.watch import Hooks, RunFiles, Watch, WatchConfig
 from ..small_encoder.captioned_photos import Group, sample_text
-from .features import answers, weights_key
+from .features import cached_outputs, weights_key
 from .sheet import write_sheet
 from .taef2 import FRONT
 from .world import World, add_world_arguments, read_photos, read_world
 
-HELP = "train a miniature SD3 or Flux"
-KEPT_TEXTS = 20_000  # encoded prompts in memory, 7 KB each
+CACHED_TEXTS = 20_000  # encoded prompts in memory, 7 KB each
 
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """The knobs; `steps` may change between two runs of one training, everything else is fixed with its first step."""
+    """The settings. `steps` and `cool_down` may change when a run is resumed; everything else is fixed at its start."""
 
     seed: int = 0
     steps: int = 32_000  # a million samples
     batch: int = 32  # on a CPU small batches learn more in an hour
     views: int = 4  # of each photo, an epoch each in turn
-    rate: float = 7e-4  # held, then lowered over the last `cool_down` of the steps: so a run can be ended at any step
+    rate: float = 7e-4  # constant, then lowered over the last `cool_down` of the steps
     cool_down: float = 0.25
     warm_up: int = 200  # steps
     weight_decay: float = 0.01
     clip: float = 1.0
     averaging: float = 0.999
     text_drop: float = 0.1  # for classifier-free guidance
-    even: float = 0.1  # share of noise levels drawn evenly, where the logit-normal hardly reaches
+    even: float = 0.1  # fraction of noise levels drawn uniformly, to reach what the logit-normal hardly reaches
     coarse_rate: float = 0.1  # "pear" for a Conference pear
     description_rate: float = 0.1
     bf16: bool = True  # twice as fast on a CPU with AVX-512 BF16
 
 
-def noise_levels(count: int, shift: float, even: float, dice: torch.Generator) -> Tensor:
-    """(count,) of 0..1: logit-normal (arXiv 2403.03206, sec. 3.1), a share drawn evenly, then shifted as in sampling."""
-    normal, flat = torch.randn(count, generator=dice).sigmoid(), torch.rand(count, generator=dice)
-    return shifted(torch.where(torch.rand(count, generator=dice) < even, flat, normal), shift)
+def noise_levels(count: int, shift: float, even: float, rng: torch.Generator) -> Tensor:
+    """(count,) in 0..1: logit-normal (arXiv 2403.03206, sec. 3.1), a fraction uniform, then shifted as in sampling."""
+    normal, flat = torch.randn(count, generator=rng).sigmoid(), torch.rand(count, generator=rng)
+    return shifted(torch.where(torch.rand(count, generator=rng) < even, flat, normal), shift)
 
 
 def flow_loss(model: nn.Module, latents: Tensor, noise: Tensor, t: Tensor, texts: tuple[Tensor, Tensor]) -> Tensor:
-    """(B,) mean squares of what `model` misses of the velocity noise - latent, at (1 - t) latent + t noise."""
+    """(B,) mean squared error of the predicted velocity noise - latent, at (1 - t) latent + t noise."""
     level = t[:, None, None, None]
     velocity = model((1 - level) * latents + level * noise, t, *texts).float()
     return (velocity - (noise - latents)).square().mean((1, 2, 3))
 
 
 class Texts:
-    """Prompts as a generator reads them, each encoded once."""
+    """Encodes prompts for a generator, each once."""
 
     def __init__(self, tower: TextTower):
-        self.one = lru_cache(KEPT_TEXTS)(lambda prompt: encode_prompts(tower, [prompt]))
+        self.one = lru_cache(CACHED_TEXTS)(lambda prompt: encode_prompts(tower, [prompt]))
 
     def __call__(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
         states, pooled = zip(*map(self.one, prompts), strict=True)
         return torch.cat(states), torch.cat(pooled)
 
 
-class GeneratorTraining(Training):
-    """`latents`: for each view (N, 16, h, w); `groups`: what each of the N photos shows."""
+class GeneratorTraining(AveragedTraining):
+    """latents: for each view (N, 16, h, w). groups: the class of each of the N photos."""
 
     def __init__(
         self, model: nn.Module, config: GeneratorConfig, latents: list[np.ndarray], groups: list[Group], texts: Texts
@@ -95,14 +96,14 @@ class GeneratorTraining(Training):
         )  # fmt: skip
         self.config, self.latents, self.groups, self.texts = config, latents, groups, texts
 
-    def rate(self) -> float:
+    def lr(self) -> float:
         config = self.config
-        return config.rate * held(self.step, config.steps, config.warm_up, config.cool_down)
+        return config.rate * warmup_stable_decay(self.step, config.steps, config.warm_up, config.cool_down)
 
     def batch(self) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
         """latents, noise, noise levels and texts of this step."""
-        config, dice = self.config, torch.Generator().manual_seed((self.seed + 1) * 1_000_003 + self.step)
-        rows, epochs = chosen_rows(self.seed, self.step, config.batch, len(self.groups))
+        config, rng = self.config, torch.Generator().manual_seed((self.seed + 1) * 1_000_003 + self.step)
+        rows, epochs = epoch_rows(self.seed, self.step, config.batch, len(self.groups))
         picked = [
             self.latents[epoch % len(self.latents)][row]
             for row, epoch in zip(rows.tolist(), epochs.tolist(), strict=True)
@@ -112,8 +113,8 @@ class GeneratorTraining(Training):
         for row in rows.tolist():
             said, _ = sample_text(self.groups[row], words, config.coarse_rate, config.description_rate)
             prompts.append("" if words.random() < config.text_drop else said)
-        noise = torch.randn(latents.shape, generator=dice)
-        t = noise_levels(config.batch, FAMILIES[self.model.family].time_shift, config.even, dice)
+        noise = torch.randn(latents.shape, generator=rng)
+        t = noise_levels(config.batch, FAMILIES[self.model.family].time_shift, config.even, rng)
         return latents, noise, t, self.texts(prompts)
 
     def loss(self) -> tuple[Tensor, dict[str, float]]:
@@ -122,19 +123,19 @@ class GeneratorTraining(Training):
 
     def averaged(self) -> nn.Module:
         model = copy.deepcopy(self.model)
-        model.load_state_dict(self.average, strict=True)  # all but buffers
+        model.load_state_dict(self.average, strict=False)  # all but buffers, which do not change
         return model.eval().requires_grad_(False)
 
 
 @torch.no_grad()
 def held_out_loss(model: nn.Module, latents: np.ndarray, groups: list[Group], texts: Texts, bf16: bool) -> float:
-    """Loss over photos that were not trained on, with the same noise and levels every time: it tells when a model
-    begins to know its photos by heart."""
-    total, dice = 0.0, torch.Generator().manual_seed(1)
+    """Loss over photos that were not trained on, with the same noise and levels every time: it rises when a model
+    overfits."""
+    total, rng = 0.0, torch.Generator().manual_seed(1)
     for start in range(0, len(groups), 64):
         x = torch.from_numpy(np.array(latents[start : start + 64])).float()
-        noise = torch.randn(x.shape, generator=dice)
-        t = noise_levels(len(x), FAMILIES[model.family].time_shift, 0.1, dice)
+        noise = torch.randn(x.shape, generator=rng)
+        t = noise_levels(len(x), FAMILIES[model.family].time_shift, 0.1, rng)
         said = texts([f"a photo of {group.name}" for group in groups[start : start + 64]])
         with bf16_autocast("cpu", bf16):
             total += flow_loss(model, x, noise, t, said).sum().item()
@@ -142,15 +143,15 @@ def held_out_loss(model: nn.Module, latents: np.ndarray, groups: list[Group], te
 
 
 def cached_latents(world: World, views: int, autoencoder: nn.Module, say: Callable[[str], None]) -> list[np.ndarray]:
-    """(N, 16, h, w) of each view. The first layers' answers are those that the autoencoder's own training has cached."""
+    """(N, 16, h, w) of each view. The first layers' outputs were cached when the autoencoder was trained."""
     front, tail = autoencoder.taesd_encoder[:FRONT], autoencoder.taesd_encoder[FRONT:]
     found = []
     for view in range(views):
 
         def features():
-            return answers("front", front, world, view, lambda: world.pixels(view))
+            return cached_outputs("front", front, world, view, lambda: world.pixels(view))
 
-        found.append(np.array(answers("latents", tail, world, view, features)))
+        found.append(np.array(cached_outputs("latents", tail, world, view, features)))
         say(f"latents: view {view + 1} of {views}")
     return found
 
@@ -171,27 +172,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("family", choices=sorted(MODELS))
     add_world_arguments(parser)
     parser.add_argument("--autoencoder", type=Path, required=True, metavar="FILE", help="made by miniature-autoencoder")
-    parser.add_argument("--encoder", default="realrag-small", help="whose text tower reads the prompts")
+    parser.add_argument("--encoder", default="realrag-small", help="its text tower encodes the prompts")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="safetensors to write")
     parser.add_argument("--threads", type=int, default=2)
-    for owner in (GeneratorConfig, Keeping):
-        for f in fields(owner):
-            flag, told = "--" + f.name.replace("_", "-"), f"default {f.default}"
-            kind = {"action": argparse.BooleanOptionalAction} if f.type == "bool" else {"type": type(f.default)}
-            parser.add_argument(flag, default=f.default, help=told, **kind)
+    add_flags(parser, GeneratorConfig)
+    add_flags(parser, WatchConfig)
 
 
 def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
     torch.set_num_threads(arguments.threads)
-
-    def pick(owner):
-        return owner(**{f.name: getattr(arguments, f.name) for f in fields(owner)})
-
-    config, keeping, out = pick(GeneratorConfig), pick(Keeping), arguments.out
+    config, watch, out = chosen(arguments, GeneratorConfig()), chosen(arguments, WatchConfig()), arguments.out
     encoder, world, watched = load_encoder(arguments.encoder), read_world(arguments), read_photos(arguments, "val")
     if encoder.kind != "small":
         raise RealRAGError(
-            f"{arguments.encoder} has no text tower that a miniature can read. Give a small encoder's file."
+            f"{arguments.encoder} has no text tower that a miniature can use. Give the file of a small encoder."
         )
     autoencoder = load_autoencoder(arguments.autoencoder)
     latents = cached_latents(world, config.views, autoencoder, say)
@@ -212,19 +206,17 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
         model = training.averaged()
         held_out = held_out_loss(model, *unseen, texts, config.bf16)
         export(model, held_out_loss=round(held_out, 5))
-        if keeping.sheet_minutes:
+        if watch.sheet_minutes:
             write_sheet(
                 out.with_name(f"{out.stem}-{training.step:06d}.png"),
                 model,
                 load_autoencoder(arguments.autoencoder),
                 texts,
             )
-        say(f"step {training.step}: loss {held_out:.4f} on photos kept out; wrote {out}")
+        say(f"step {training.step}: loss {held_out:.4f} on held-out photos; wrote {out}")
 
-    watch = Watch(out.parent, out.stem, training_key(about), keeping, say, draw)
-    if not watch.run(training):
-        export(training.averaged())  # no measuring and no sheet: who stops a run wants it to end
-        say(f"stopped after step {training.step} and kept; the same command goes on from there")
-        raise SystemExit(STOPPED)
+    if not Watch(training, training_key(about), RunFiles.beside(out), watch, Hooks(log=say, sheet=draw)).run():
+        export(training.averaged())  # without measuring or a sheet, so that a stopped run ends at once
+        raise Stopped(f"Stopped after step {training.step}. {RESUME}")
     draw()
     say(f"{sum(w.numel() for w in training.model.parameters()) / 1e6:.1f} M parameters, sha256 {sha256_file(out)[:12]}")

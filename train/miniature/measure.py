@@ -1,6 +1,5 @@
-"""Measures the miniatures with two judges: photos, the autoencoder's copies of them, and what a generator draws of
-things it has seen and of things held out, without a reference, with a photo of the thing, and with a photo of another
-thing."""
+"""Measures the miniatures with two judges: photos, the autoencoder's copies of them, and drawings of seen and held-out
+classes, without a reference, with a photo of the class, and with a photo of another class."""
 
 from __future__ import annotations
 
@@ -35,13 +34,12 @@ from .features import to_images
 from .sheet import tile
 from .world import World, add_world_arguments, held_out, read_photos
 
-HELP = "judge the miniature autoencoder, generators and adapters"
-OPENED = 256  # pixels of a reference's short side at least
-WORDS = ("name", "kind")  # what prompts say: "a photo of lemon", "a photo of citrus"
+OPENED = 256  # references are opened with at least this many pixels on their short side
+WORDS = ("name", "kind")  # in a prompt: "a photo of lemon", "a photo of citrus"
 
 
 def copies(autoencoder: Autoencoder) -> Callable[[Tensor], Tensor]:
-    """What the autoencoder makes of pictures, to whole steps of 1/255 as a file would hold it."""
+    """The autoencoder's copies of pictures, rounded to steps of 1/255 as in a file."""
 
     @torch.no_grad()
     def through(x: Tensor) -> Tensor:
@@ -56,14 +54,14 @@ def labels_of(world: World) -> np.ndarray:
     return np.array(world.photos.group_rows())
 
 
-def share(right: np.ndarray, classes: np.ndarray) -> dict:
-    """Mean of the class means of 0 and 1 (N,), with its interval. Every class has as many rows here."""
+def accuracy(right: np.ndarray, classes: np.ndarray) -> dict:
+    """Mean of the class means of 0 and 1 (N,), with its interval. Every class has equally many rows here."""
     low, high = bootstrap_of(lambda rows: right[rows].mean(), classes)
     return {"mean": float(np.mean([right[classes == c].mean() for c in np.unique(classes)])), "low": low, "high": high}
 
 
 def times(more: np.ndarray, less: np.ndarray, classes: np.ndarray) -> dict:
-    """How many times the mean of `less` that of `more` is, of the same prompts and noise."""
+    """The ratio of the means of `more` and `less`, on the same prompts and noise, with its interval."""
 
     def ratio(rows: np.ndarray) -> float:
         return more[rows].mean() / less[rows].mean() if less[rows].any() else np.inf
@@ -74,8 +72,8 @@ def times(more: np.ndarray, less: np.ndarray, classes: np.ndarray) -> dict:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is drawn of some classes: `each` pictures of every one of `labels`, rows of `groups`, and test photos of it
-    as references, in turn; a wrong reference is the right one of another class."""
+    """The drawings of some classes: `each` pictures for every one of `labels` (rows of `groups`), with its test photos as
+    references in turn; a wrong reference is the right one of another class."""
 
     groups: tuple[Group, ...]
     labels: list[int]
@@ -92,7 +90,7 @@ class Plan:
         ]
 
     def references(self, wrong: bool) -> list[int]:
-        """Photos of `tested`."""
+        """Rows of photos of `tested`, one per drawing."""
         own = labels_of(self.tested)
         of = (
             dict(zip(self.labels, np.roll(self.labels, 1), strict=True))
@@ -169,14 +167,14 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
         }
     write_atomic(arguments.out, json.dumps(report, indent=1).encode())
     for name, value in report.items():
-        say(f"{name}: {told(value)}")
+        say(f"{name}: {text_of(value)}")
 
 
-def told(value) -> str:
-    """A line of the report in words."""
+def text_of(value) -> str:
+    """A value of the report as text."""
     if not isinstance(value, dict):
         return f"{value:.3f}" if isinstance(value, float) else str(value)
-    parts = [f"{name} {told(each)}" for name, each in value.items() if name not in ("mean", "low", "high")]
+    parts = [f"{name} {text_of(each)}" for name, each in value.items() if name not in ("mean", "low", "high")]
     if "mean" in value:
         bounds = f" [{value['low']:.3f}, {value['high']:.3f}]" if "low" in value else ""
         parts.insert(0, f"{value['mean']:.3f}{bounds}")
@@ -184,8 +182,8 @@ def told(value) -> str:
 
 
 def verdicts(judges: dict, pictures: Tensor, labels: np.ndarray) -> dict:
-    """Each judge's share of right answers."""
-    return {name: share(right(each, pictures, labels), labels) for name, each in judges.items()}
+    """The accuracy of each judge."""
+    return {name: accuracy(right(each, pictures, labels), labels) for name, each in judges.items()}
 
 
 def right(judge: tuple[Callable, Judge], pictures: Tensor, labels: np.ndarray) -> np.ndarray:
@@ -194,7 +192,7 @@ def right(judge: tuple[Callable, Judge], pictures: Tensor, labels: np.ndarray) -
 
 
 def drawn(arguments, judges: dict, autoencoder: Autoencoder, taught: World, tested: World, away: set[str], say) -> dict:
-    """Accuracy by part, words and reference; how many times as many are right with a reference as without."""
+    """Accuracy by part, words and reference, and its ratio with a reference to without."""
     encoder, base = load_encoder(arguments.encoder), Miniature(load_generator(arguments.generator))
     report, steered, arms = {"generator": sha256_file(arguments.generator)}, Steered(base), ("without",)
     if arguments.adapter:
@@ -213,12 +211,12 @@ def drawn(arguments, judges: dict, autoencoder: Autoencoder, taught: World, test
             for arm in arms:
                 made = paint(steered, autoencoder, encoder.towers.text, plan.prompts(words), noise, states[arm], **how)
                 found[arm] = {name: right(judge, made, plan.rows) for name, judge in judges.items()}
-                about = {name: share(each, plan.rows) for name, each in found[arm].items()}
+                about = {name: accuracy(each, plan.rows) for name, each in found[arm].items()}
                 report[line := f"{part}, {words}, {arm}"] = {
                     **about,
                     "near-copies": float(copied(features.of(made), library).float().mean()),
                 }
-                say(f"{line}: {told(report[line])}")
+                say(f"{line}: {text_of(report[line])}")
                 page = tile(made[::each], 8)
                 name = arguments.out.with_name(f"{arguments.out.stem}-{line.replace(', ', '-').replace(' ', '-')}.png")
                 write_atomic(name, lambda file: page.save(file, "PNG"))

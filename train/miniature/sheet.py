@@ -1,4 +1,4 @@
-"""A page of pictures that a generator makes in the midst of its training: fixed prompts, fixed noise."""
+"""A sheet of pictures that a generator draws during its training, from fixed prompts and noise."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ PROMPTS = (
     "a photo of pomegranate",
 )  # fmt: skip - the last two are held out
 COLUMNS = 6
-ROWS_EACH = 2  # pictures of a prompt, one above the other
+ROWS_EACH = 2  # pictures per prompt, one above the other
 
 
 def tile(pictures: Tensor, columns: int) -> Image.Image:
-    """(N, 3, S, S) in 0..1, row by row; what is missing in the last row is white."""
+    """(N, 3, S, S) in 0..1, row by row; empty places in the last row are white."""
     pixels = (pictures * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
     return tiled([Image.fromarray(each) for each in pixels], columns)
 
@@ -59,12 +59,12 @@ def write_sheet(
     texts: Callable[[list[str]], tuple[Tensor, Tensor]],
     seed: int = 0,
 ) -> None:
-    """Every prompt of PROMPTS twice; the noise is the same every time, so that two sheets can be compared."""
+    """Every prompt of PROMPTS twice, always from the same noise, so that two sheets can be compared."""
     lines = [PROMPTS[at : at + COLUMNS] for at in range(0, len(PROMPTS), COLUMNS)]
-    said = [prompt for line in lines for _ in range(ROWS_EACH) for prompt in line]
-    noise = torch.randn(len(said), 16, LATENT, LATENT, generator=torch.Generator().manual_seed(seed))
+    prompts = [prompt for line in lines for _ in range(ROWS_EACH) for prompt in line]
+    noise = torch.randn(len(prompts), 16, LATENT, LATENT, generator=torch.Generator().manual_seed(seed))
     with bf16_autocast("cpu"):
-        latents = sample(model, noise, texts(said), texts([""]))
+        latents = sample(model, noise, texts(prompts), texts([""]))
         pictures = torch.cat([autoencoder.decode(part).float() for part in latents.split(8)])
     image = tile(pictures, COLUMNS)
     write_atomic(path, lambda file: image.save(file, "PNG"))

@@ -1,5 +1,7 @@
-"""The start of our autoencoder: taef2 (madebyollin/taesd, MIT), which turns photos into 32 channels for FLUX.2. Its
-outer layers are ours unchanged; the inner ones, with attention-like pools and twice the channels, teach smaller ones.
+"""The start of our autoencoder: taef2 (madebyollin/taesd, MIT), which encodes photos in 32 channels for FLUX.2.
+
+Its outer layers are used unchanged; its inner ones, with attention-like pooling and twice the channels, teach smaller
+ones.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ TEACHER_CHANNELS = 32
 
 
 class PooledBlock(Block):
-    """A block of taef2's inner part."""
+    """A block of taef2's inner layers."""
 
     def __init__(self):
         super().__init__()
@@ -46,7 +48,7 @@ class Teacher(nn.Module):
 
 
 def _layers(state: dict[str, Tensor], first: int, last: int) -> dict[str, Tensor]:
-    """The entries of layers first..last-1, numbered from 0."""
+    """The entries of layers first..last-1, renumbered from 0."""
     parted = ((*name.split(".", 1), value) for name, value in state.items())
     return {f"{int(n) - first}.{rest}": value.float() for n, rest, value in parted if first <= int(n) < last}
 
@@ -64,18 +66,20 @@ def read_taef2(folder: Path) -> tuple[Teacher, Autoencoder]:
                 own | {n: v.float() for n, v in state.items() if n in own and own[n].shape == v.shape}
             )
     except (OSError, KeyError, RuntimeError) as error:
-        raise RealRAGError(f"{folder} holds no taef2_encoder.pth and taef2_decoder.pth ({error}).") from error
+        raise RealRAGError(
+            f"{folder} holds no usable taef2_encoder.pth and taef2_decoder.pth ({error}). Fetch both from madebyollin/taesd."
+        ) from error
     return teacher.eval().requires_grad_(False), ours
 
 
 @torch.no_grad()
 def squeeze(teacher: Teacher, ours: Autoencoder, latents: Tensor) -> None:
-    """Starts our inner convolutions from the teacher's over the 16 directions in which its latents (N, 32) vary most,
-    rotated so that all channels vary alike, in sum as much as a unit Gaussian."""
+    """Start our inner convolutions from the teacher's, projected to the 16 directions in which its latents (N, 32) vary
+    most, rotated to equal variance per channel and scaled to unit variance."""
     mean = latents.mean(0)
     _, _, directions = torch.linalg.svd(latents - mean, full_matrices=False)
-    dice = torch.Generator().manual_seed(0)
-    rotation = torch.linalg.qr(torch.randn(CHANNELS, CHANNELS, generator=dice))[0]
+    rng = torch.Generator().manual_seed(0)
+    rotation = torch.linalg.qr(torch.randn(CHANNELS, CHANNELS, generator=rng))[0]
     basis = rotation @ directions[:CHANNELS]  # (16, 32), orthonormal rows
     scale = 1 / ((latents - mean) @ basis.T).pow(2).mean().sqrt()
     last, theirs = ours.taesd_encoder[-1], teacher.tail[-1]

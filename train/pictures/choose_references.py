@@ -20,7 +20,6 @@ from realrag.retriever import NEAR_DUPLICATE, Retriever, own_encoder
 
 from ..dataset import Prompt, class_codes, read_prompts
 
-HELP = "write which references each arm shows the generator for each prompt, controls included"
 CHOICES = "choices.jsonl"
 CONTROLS = ("none", "random", "oracle")
 ROWS = 4096

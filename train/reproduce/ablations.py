@@ -19,11 +19,12 @@ from realrag.files import write_atomic, write_json
 from realrag.interval_text import with_interval
 
 from ..charts import NoCharts, chart, intervals
-from ..contrastive.fit import Keeping, fit_file
-from ..contrastive.mine import mine_file
+from ..contrastive.fit import FitInputs, fit_file
+from ..contrastive.mine import MineInputs, mine_file
 from ..dataset import photo_classes
 from ..judge.inputs import aligned
-from ..loop.stages import OutOfTime
+from ..loop.stages import RESUME, Stopped
+from ..loop.watch import WatchConfig
 from ..pictures.arms import read_arm
 from ..pictures.choose_references import choose
 from ..retriever.imagine import DRAWN
@@ -147,17 +148,17 @@ class Ablations(Reproduction):
         if each.mine:
             negatives = folder / "negatives.safetensors"
             mine_file(
-                run / "library", prompts, negatives, replace(recipe.mine, kind="reflective", **each.mine), drawn_file=drawn,
+                MineInputs(run / "library", prompts, drawn), negatives,
+                replace(recipe.mine, kind="reflective", **each.mine),
                 encoder=self.encoder, device=self.device, progress=self.in_time,
             )  # fmt: skip
         made = fit_file(
-            run / "library", folder / "head.safetensors", replace(recipe.fit, **each.fit),
-            replace(recipe.loss, kind="reflective", **each.loss), prompts_file=prompts, negatives_file=negatives,
-            drawn_file=drawn, encoder=self.encoder, device=self.device, keeping=Keeping(max_minutes=self.minutes_left),
-            progress=self.in_time,
+            FitInputs(run / "library", prompts, negatives, drawn=drawn), folder / "head.safetensors",
+            replace(recipe.fit, **each.fit), replace(recipe.loss, kind="reflective", **each.loss), encoder=self.encoder,
+            device=self.device, watch=WatchConfig(max_minutes=self.minutes_left), progress=self.in_time,
         )  # fmt: skip
         if made is None:
-            raise OutOfTime("Stopped while fitting; the checkpoint is kept. Run the same command again to go on.")
+            raise Stopped(f"Stopped while fitting. {RESUME}")
         return made
 
     def verdict(self, each: Ablation, base: Ablation) -> dict:

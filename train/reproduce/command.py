@@ -14,16 +14,14 @@ import torch
 from realrag.errors import RealRAGError
 from realrag.files import write_atomic
 
-from ..loop.progress import Pace
-from ..loop.ranks import own_device, share_of_work
+from ..loop.progress import Progress
+from ..loop.ranks import own_device, rank_and_world_size
 from ..loop.stages import stopping
 from . import own_photos
 from .ablations import Ablations
 from .config import Painting, find_world, read_plan, recipe_of
 from .experiment import STAGES, Reproduction
 from .procedural.world import write_world
-
-HELP = "the claim, measured: arms of retrievers, painted pictures, judges, endpoints and gates"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,14 +66,14 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
     path = find_world(arguments.world)
     named = {name: getattr(arguments, name, "") for name in Painting.paths}
     plan = read_plan(path, {**named, "kind": "miniature" if any(named.values()) else ""})
-    with stopping(say):
+    with stopping():
         if arguments.reproduce == "world":
-            facts = write_world(plan.world, arguments.out, Pace(say, "photos"))
+            facts = write_world(plan.world, arguments.out, Progress(say, "photos"))
             say(f"{arguments.out}: {len(facts['classes'])} classes, {facts['kind']}")
             return
         if arguments.threads:
             torch.set_num_threads(arguments.threads)
-        if (share := share_of_work())[1] > 1 and getattr(arguments, "stage", None) != "paint":
+        if (share := rank_and_world_size())[1] > 1 and getattr(arguments, "stage", None) != "paint":
             raise RealRAGError(
                 "torchrun shares the work of `--stage paint`. Run the other stages once, without torchrun."
             )

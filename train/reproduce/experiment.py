@@ -24,7 +24,7 @@ from ..judge.histograms import GradientEncoder
 from ..judge.inputs import Judged, aligned, judge, refuse_shared
 from ..judge.page import arms_sheet, prompts_of, spread, write_page
 from ..judge.table import table as judge_table
-from ..loop.stages import Say, Staged
+from ..loop.stages import Log, Staged
 from ..pictures.arms import Picture, class_key, read_arm
 from ..pictures.choose_references import CHOICES, choose, read_choices, summary, write_choices
 from ..retriever.imagine import class_prompts, write_prompts
@@ -80,7 +80,7 @@ class Reproduction(Staged):
     """One plan in one folder. Each stage reads files of the stages before it and writes its own."""
 
     def __init__(
-        self, plan: Plan, recipe: Recipe, folder: Path, *, device: str = "cpu", max_minutes: float = 0, say: Say,
+        self, plan: Plan, recipe: Recipe, folder: Path, *, device: str = "cpu", max_minutes: float = 0, say: Log,
         painter: Painter | None = None, rank: int = 0, world_size: int = 1,
     ):  # fmt: skip
         """painter: replaces the one that the plan names. rank, world_size: number of this process in the stage `paint`,

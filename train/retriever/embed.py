@@ -16,7 +16,7 @@ from realrag.indexing.build import Report, build
 from realrag.indexing.shards import Sizes
 
 from ..dataset import Prompt, photo_classes, read_prompts
-from ..loop.progress import Pace
+from ..loop.progress import Progress
 from .imagine import class_prompts, write_prompts
 from .recipe import Data
 
@@ -39,7 +39,7 @@ def embed(
     """
     if not data.photos:
         raise RealRAGError("Which photos? Give --photos FOLDER, or `photos` in the recipe's section [data].")
-    looking = Pace(say, "looking at the photos")
+    looking = Progress(say, "looking at the photos")
 
     def looked(done: int, total: int) -> None:
         looking(done, total)

@@ -25,15 +25,16 @@ from realrag.files import default_cache, sha256_file, write_atomic, write_json
 from realrag.indexing.build import build
 from realrag.indexing.shards import Sizes
 
-from ..contrastive.fit import Keeping, fit_file
+from ..contrastive.fit import FitInputs, fit_file
 from ..contrastive.loss import LossConfig
-from ..contrastive.mine import mine_file, read_drawn, read_negatives
+from ..contrastive.mine import MineInputs, mine_file, read_drawn, read_negatives
 from ..contrastive.tuned_encoder import TunedVectors, tuned_vectors
 from ..dataset import Material, load_material, read_prompts
 from ..generators import Generator
-from ..loop.progress import Pace
-from ..loop.ranks import own_device, share_of_work
-from ..loop.stages import OutOfTime, Say, Staged, stopping
+from ..loop.progress import Progress
+from ..loop.ranks import own_device, rank_and_world_size
+from ..loop.stages import RESUME, Log, Staged, Stopped, stopping
+from ..loop.watch import WatchConfig
 from ..sections import find_recipe
 from .choose_generator import drawn_instead, make_generator
 from .embed import embed
@@ -42,7 +43,6 @@ from .imagine import DRAWN, imagine
 from .recipe import Recipe, read_recipe
 from .starting_encoder import start, started
 
-HELP = "do all stages of a recipe: start, embed, imagine, mine, fit, index, evaluate"
 STAGES = ("start", "embed", "imagine", "mine", "fit", "index", "evaluate")
 GIVEN = ("photos", "captions", "test_photos", "groups", "encoder", "mobilenet", "validation")
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Run(Staged):
 
     def __init__(
         self, recipe: Recipe, folder: Path, *, device: str = "cpu", max_minutes: float = 0, tensorboard: bool = False,
-        say: Say = log.info, share: tuple[int, int] = (0, 1),
+        say: Log = log.info, share: tuple[int, int] = (0, 1),
     ):  # fmt: skip
         super().__init__(max_minutes=max_minutes, say=say)
         self.given, self.recipe = recipe, started(recipe, Path(folder))
@@ -97,7 +97,7 @@ class Run(Staged):
                 config = replace(self.recipe.mine, kind=arm)
                 drawn = self.drawn_file if arm == "reflective" else None
                 found = mine_file(
-                    self.library, self.prompts_file, self._negatives(arm), config, drawn_file=drawn, encoder=self.encoder,
+                    MineInputs(self.library, self.prompts_file, drawn), self._negatives(arm), config, encoder=self.encoder,
                     device=self.device, progress=self.in_time,
                 )  # fmt: skip
                 if arm == "reflective":
@@ -108,19 +108,20 @@ class Run(Staged):
         for arm in self.recipe.evaluate.arms:
             for seed in range(self.recipe.evaluate.seeds) if arm != "zero" else ():
                 self.in_time()
+                inputs = FitInputs(
+                    self.library, self.prompts_file,
+                    negatives=self._negatives(arm) if arm in ("reflective", "hard") else None,
+                    utility=Path(self.recipe.data.utility) if self.recipe.data.utility else None,
+                    drawn=self.drawn_file if arm == "reflective" else None,
+                )  # fmt: skip
                 made = fit_file(
-                    self.library, self._trained(arm, seed), replace(self.recipe.fit, seed=self.recipe.fit.seed + seed),
-                    self._loss(arm), prompts_file=self.prompts_file,
-                    negatives_file=self._negatives(arm) if arm in ("reflective", "hard") else None,
-                    utility_file=Path(self.recipe.data.utility) if self.recipe.data.utility else None,
-                    drawn_file=self.drawn_file if arm == "reflective" else None, encoder=self.encoder, device=self.device,
-                    keeping=Keeping(max_minutes=self.minutes_left, tensorboard=self.tensorboard),
-                    progress=Pace(self.say, f"fit {arm}, seed {seed}"),
+                    inputs, self._trained(arm, seed), replace(self.recipe.fit, seed=self.recipe.fit.seed + seed),
+                    self._loss(arm), encoder=self.encoder, device=self.device,
+                    watch=WatchConfig(max_minutes=self.minutes_left, tensorboard=self.tensorboard),
+                    progress=Progress(self.say, f"fit {arm}, seed {seed}"),
                 )  # fmt: skip
                 if made is None:
-                    raise OutOfTime(
-                        "Stopped while fitting; the checkpoint is kept. Run the same command again to go on."
-                    )
+                    raise Stopped(f"Stopped while fitting. {RESUME}")
 
     def index(self) -> None:
         """retriever/: the library with the shipped arm's head and those of other runs, or with its encoder; it is ready
@@ -278,10 +279,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tensorboard", action="store_true", help="write its event files beside the CSV logs of fit")
 
 
-def run(arguments: argparse.Namespace, say: Say = lambda line: print(line, flush=True), only: str = "") -> None:
+def run(arguments: argparse.Namespace, say: Log = lambda line: print(line, flush=True), only: str = "") -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    share = share_of_work()
+    share = rank_and_world_size()
     if share[1] > 1 and only != "embed":
         raise RealRAGError("torchrun shares the work of `embed` and `fit`. Run this command once, without torchrun.")
     given = {name: getattr(arguments, name) for name in GIVEN}
@@ -299,6 +300,6 @@ def run(arguments: argparse.Namespace, say: Say = lambda line: print(line, flush
         recipe, arguments.out, device=device, max_minutes=arguments.max_minutes, tensorboard=arguments.tensorboard,
         say=tell, share=share,
     )  # fmt: skip
-    with stopping(tell):
+    with stopping():
         for stage in (only,) if only else STAGES:
             work.stage(stage)

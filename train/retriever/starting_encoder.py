@@ -10,7 +10,7 @@ from pathlib import Path
 
 from realrag.errors import RealRAGError
 
-from ..small_encoder.captioned_photos import read_captioned, told
+from ..small_encoder.captioned_photos import photo_set_metadata, read_captioned
 from ..small_encoder.split import NAMES, split
 from .recipe import Recipe, Start
 
@@ -38,6 +38,7 @@ def started(recipe: Recipe, folder: Path) -> Recipe:
 def start(recipe: Recipe, folder: Path, say: Callable[[str], None], progress: Callable[[int, int], None]) -> None:
     """Makes what `started` names. A finished part or trial is not made again. RealRAGError without photos to tune on."""
     from ..small_encoder.headroom import find_headroom
+    from ..small_encoder.train import EncoderJob
     from ..small_encoder.trainer import EncoderConfig
 
     given, begin = recipe.data, recipe.start
@@ -57,10 +58,11 @@ def start(recipe: Recipe, folder: Path, say: Callable[[str], None], progress: Ca
         seed=begin.seed, noise_seed=begin.noise_seed, size=begin.size, cut=begin.cut, views=begin.views,
         epochs=begin.epochs, tower_rate=begin.tower_rate,
     )  # fmt: skip
-    find_headroom(
-        config, data, val, Path(begin.mobilenet), folder / ENCODER, (begin.least, begin.most), trials=begin.trials,
-        about={"data": told(data, library), "validated_on": told(val, validation)}, say=say, progress=progress,
+    job = EncoderJob(
+        data, val, Path(begin.mobilenet), log=say, progress=progress,
+        about={"data": photo_set_metadata(data, library), "validated_on": photo_set_metadata(val, validation)},
     )  # fmt: skip
+    find_headroom(config, job, folder / ENCODER, (begin.least, begin.most), trials=begin.trials)
     shutil.rmtree(
         (folder / ENCODER).parent / "front", ignore_errors=True
     )  # cached features: gigabytes, and no longer asked

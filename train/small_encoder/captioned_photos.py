@@ -1,5 +1,4 @@
-"""Captioned photos, or the three small photo sets -> photos with a group each, and the phrases that are true of a
-group."""
+"""Captioned photos, or the three small photo sets: photos by group, and the phrases that are true of a group."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ QUERY = "a photo of {}"  # the one template of every measurement
 
 @dataclass(frozen=True)
 class Group:
-    """Photos that one name describes. Names are lower-case words."""
+    """The photos that one name describes. Names are lower-case words."""
 
     key: str
     name: str
@@ -57,16 +56,16 @@ def plain_name(label: str) -> str:
 
 
 def read_captioned(folder: Path, captions: Path | None = None) -> PhotoSet:
-    """Any folder that `realrag index` takes, each content once; a group a class, or a caption where a photo has no
-    class.
+    """Any folder that `realrag index` accepts, each content once; one group per class, or per caption where a photo has
+    no class.
 
     RealRAGError when the folder holds no photo with words."""
     groups, photos = {}, []
     for photo in scan(folder, captions).candidates:
-        said = spoken(photo.credit.class_name or photo.credit.caption)
-        if said:
-            key = said.casefold()
-            groups.setdefault(key, Group(key, plain_name(said), plain_name(said)))
+        name = spoken(photo.credit.class_name or photo.credit.caption)
+        if name:
+            key = name.casefold()
+            groups.setdefault(key, Group(key, plain_name(name), plain_name(name)))
             photos.append(Photo(photo.path, key))
     if not photos:
         raise RealRAGError(
@@ -75,8 +74,8 @@ def read_captioned(folder: Path, captions: Path | None = None) -> PhotoSet:
     return PhotoSet(tuple(groups[key] for key in sorted(groups)), tuple(photos))
 
 
-def told(data: PhotoSet, folder: Path) -> dict[str, str | int]:
-    """What a trained file says of the photos it learnt from, or was measured on."""
+def photo_set_metadata(data: PhotoSet, folder: Path) -> dict[str, str | int]:
+    """The metadata of a trained file about the photos that it was trained or measured on."""
     listed = [[photo.path.relative_to(folder).as_posix(), photo.group] for photo in data.photos]
     return {
         "folder": folder.name, "photos": len(data.photos), "groups": len(data.groups),
@@ -84,19 +83,19 @@ def told(data: PhotoSet, folder: Path) -> dict[str, str | int]:
     }  # fmt: skip
 
 
-def with_noise(data: PhotoSet, share: float, seed: int) -> PhotoSet:
-    """Each photo's caption names another group, any of them alike, with probability `share`.
+def with_noise(data: PhotoSet, fraction: float, seed: int) -> PhotoSet:
+    """The data with the caption of each photo replaced by that of another group, with probability `fraction`.
 
-    The dice are the photo's own, so that of one seed the photos wrong at a smaller share stay wrong at a larger one."""
-    if not 0 <= share <= 1 or (share and len(data.groups) < 2):
+    Randomness depends on the photo, so that with one seed the photos wrong at a smaller fraction stay wrong at a larger."""
+    if not 0 <= fraction <= 1 or (fraction and len(data.groups) < 2):
         raise RealRAGError(
-            f"noise is {share} with {len(data.groups)} groups; it lies from 0 to 1 and needs two groups."
+            f"noise is {fraction} with {len(data.groups)} groups; it lies from 0 to 1 and needs two groups."
         )
     keys, photos = [group.key for group in data.groups], []
     for photo in data.photos:
-        dice = random.Random(f"{seed}/{photo.group}/{photo.path.name}")
-        wrong = dice.random() < share
-        other = dice.choice([key for key in keys if key != photo.group]) if share else ""
+        rng = random.Random(f"{seed}/{photo.group}/{photo.path.name}")
+        wrong = rng.random() < fraction
+        other = rng.choice([key for key in keys if key != photo.group]) if fraction else ""
         photos.append(replace(photo, group=other) if wrong else photo)
     return replace(data, photos=tuple(photos))
 
@@ -120,7 +119,7 @@ def read_grocery(folder: Path, split: str) -> PhotoSet:
 
 
 def read_folders(folder: Path, prefix: str, coarse: dict[str, str] | None = None) -> PhotoSet:
-    """One group for each sub-folder; "dog2" is one more "dog". `coarse` names the kind of a sub-folder."""
+    """One group per sub-folder; "dog2" is another "dog". coarse: the kind of each sub-folder."""
     groups, photos = [], []
     for child in sorted(path for path in folder.iterdir() if path.is_dir()):
         name = plain_name(child.name.rstrip("0123456789"))
@@ -137,7 +136,7 @@ def read_subjects(folder: Path) -> PhotoSet:
 
 
 def read_train(grocery: Path, clothing: Path, subjects: Path, left_out: tuple[str, ...] = ()) -> PhotoSet:
-    """All that may be learnt from; without the grocery groups named in `left_out`, their photos and descriptions."""
+    """The training photos, without those and the descriptions of the grocery groups named in `left_out`."""
     sets = read_grocery(grocery, "train"), read_folders(clothing, "clothing/"), read_subjects(subjects)
     groups = [group for each in sets for group in each.groups if group.name not in left_out]
     keys = {group.key for group in groups}
@@ -149,19 +148,19 @@ def choose_left_out(grocery: Path, count: int, seed: int) -> tuple[str, ...]:
     return tuple(sorted(random.Random(seed).sample(names, count)))
 
 
-def sample_text(group: Group, dice: random.Random, coarse_rate: float, description_rate: float) -> tuple[str, str]:
-    """One sentence about a group and the phrase its truth hangs on: its name, coarse name, or "" for a description."""
-    roll = dice.random()
+def sample_text(group: Group, rng: random.Random, coarse_rate: float, description_rate: float) -> tuple[str, str]:
+    """A sentence about a group, and the phrase that makes it true: its name, coarse name, or "" for a description."""
+    roll = rng.random()
     if group.description and roll < description_rate:
-        told = group.description.split()
-        start = dice.randrange(max(1, len(told) - DESCRIPTION_WORDS + 1))
-        return " ".join(told[start : start + DESCRIPTION_WORDS]), ""
+        words = group.description.split()
+        start = rng.randrange(max(1, len(words) - DESCRIPTION_WORDS + 1))
+        return " ".join(words[start : start + DESCRIPTION_WORDS]), ""
     phrase = group.coarse if roll > 1 - coarse_rate else group.name
-    return dice.choice(TEMPLATES).format(phrase), phrase
+    return rng.choice(TEMPLATES).format(phrase), phrase
 
 
 def every_text(groups: tuple[Group, ...]) -> list[str]:
-    """All that `sample_text` draws from."""
+    """Every text that `sample_text` draws from."""
     names = {name for group in groups for name in (group.name, group.coarse)}
     return sorted(
         {template.format(name) for template in TEMPLATES for name in names}
@@ -170,5 +169,5 @@ def every_text(groups: tuple[Group, ...]) -> list[str]:
 
 
 def is_true(phrase: str, own: Group, other: Group) -> bool:
-    """Whether a sentence sampled for `own` with this phrase describes `other` too: "apple" does, all kinds of apple."""
+    """Whether a sentence sampled for `own` with this phrase also describes `other`, as "apple" does all kinds of apple."""
     return own.key == other.key or phrase in (other.name, other.coarse)

@@ -1,6 +1,8 @@
-"""A starting encoder with headroom: noise in its captions is raised or lowered until its R@1 on validation photos lies
-between two bounds. Nothing else is tuned, and nothing but the validation photos is looked at: an encoder that finds
-everything already leaves no negative anything to teach."""
+"""A starting encoder with headroom: caption noise is tuned until its R@1 on validation photos lies between two bounds.
+
+An encoder that already finds everything leaves nothing for negatives to teach. Only the noise is tuned, and only on the
+validation photos.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,7 @@ from typing import Any
 from realrag.encoders.small_net import load_small_encoder, save_small_encoder
 from realrag.errors import RealRAGError
 
-from .captioned_photos import PhotoSet
-from .model_card import training_of
-from .train import Say, train_encoder
+from .train import EncoderJob, train_encoder, training_of
 from .trainer import EncoderConfig
 
 MEASURE = "R@1"
@@ -24,9 +24,9 @@ TRIALS = 6  # the last step is then 1/64 of noise
 def tune(
     measure: Callable[[float], float], least: float, most: float, trials: int = TRIALS
 ) -> list[tuple[float, float]]:
-    """[(noise, measure(noise))]: the middle of what is left of 0..1, until one lies from `least` to `most`.
+    """[(noise, measure(noise))]: bisects 0..1 until a measure lies from `least` to `most`.
 
-    Where all are too low, the last trial is without noise: the best that can be had."""
+    Where all are too low, the last trial has no noise, which is the best possible encoder."""
     low, high, tried = 0.0, 1.0, []
     while len(tried) < trials:
         hopeless = len(tried) == trials - 1 and low == 0.0
@@ -44,38 +44,25 @@ def chosen(tried: list[tuple[float, float]], least: float, most: float) -> tuple
 
 
 def find_headroom(
-    config: EncoderConfig,
-    data: PhotoSet,
-    val: PhotoSet,
-    mobilenet: Path,
-    out: Path,
-    bounds: tuple[float, float],
-    *,
-    trials: int = TRIALS,
-    about: dict[str, Any] | None = None,
-    scratch: Path | None = None,
-    say: Say = lambda line: None,
-    **options: Any,
+    config: EncoderConfig, job: EncoderJob, out: Path, bounds: tuple[float, float], *, trials: int = TRIALS
 ) -> dict[str, Any]:
-    """Trains encoders until one lies within `bounds`, writes that one (else the nearest) to `out`, and returns the
-    search.
+    """Train encoders until one lies within `bounds`, write that one (else the nearest) to `out`, and return the search.
 
-    Each trial is a file in `scratch`, and a finished one is not trained again. The search stands in the metadata of
-    `out`: {"tuned", "measure", "bounds", "trials": [[noise, R@1]], "within"}."""
+    Each trial is a file in the scratch folder, and a finished one is not trained again. The metadata of `out` hold the
+    search: {"tuned", "measure", "bounds", "trials": [[noise, R@1]], "within"}."""
     least, most = bounds
     if not 0 <= least < most <= 1:
         raise RealRAGError(f"headroom is {least} to {most}; it needs 0 <= LEAST < MOST <= 1, for example 0.45 0.7.")
-    scratch, about = scratch or out.parent, about or {}
+    scratch, say = job.scratch or out.parent, job.log
     scratch.mkdir(parents=True, exist_ok=True)
+    job = replace(job, scratch=scratch)
 
     def trial(noise: float) -> float:
         say(f"captions with noise {noise:.4f}")
         asked, path = replace(config, noise=noise), _trial(scratch, noise)
         facts = training_of(path) if path.is_file() else {}
-        if facts.get("config") != asdict(asked) or any(facts.get(name) != value for name, value in about.items()):
-            facts = {"validation": train_encoder(
-                asked, data, val, mobilenet, path, about=about, scratch=scratch, say=say, **options
-            )}  # fmt: skip
+        if facts.get("config") != asdict(asked) or any(facts.get(name) != value for name, value in job.about.items()):
+            facts = {"validation": train_encoder(asked, job, path)}
         path.with_suffix(".checkpoint.safetensors").unlink(missing_ok=True)
         return facts["validation"][MEASURE]
 

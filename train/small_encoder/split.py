@@ -1,4 +1,4 @@
-"""One folder of captioned photos -> three that share no photo: library, validation and gallery."""
+"""Splits a folder of captioned photos into three that share none: library, validation and gallery."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from realrag.files import canonical_json, sha256_bytes, write_atomic
 from realrag.photos.captions import COLUMNS
 from realrag.photos.scan import Candidate, scan
 
-HELP = "part captioned photos by class into library, validation and gallery"
+from ..tables import read_csv
+
 NAMES = ("library", "validation", "gallery")
 VALUES = {"train": "library", "val": "validation", "test": "gallery", **{name: name for name in NAMES}}  # of a column
 FACTS = "split.json"
 
 
 def part_photos(photos: Sequence[Candidate], shares: Sequence[float], seed: int) -> list[list[Candidate]]:
-    """Each class shuffled by (seed, its name) and cut at the shares, so that no class depends on another's photos.
-
-    Cuts are rounded: a class of one or two photos is not in every part."""
+    """Split each class at the fractions `shares`, shuffled by (seed, its name), so that no class depends on another's
+    photos. Cuts are rounded: a class of one or two photos is not in every part."""
     if len(shares) != len(NAMES) or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
         raise RealRAGError(
-            f"parts is {list(shares)}; it needs one share above 0 for each of {', '.join(NAMES)}, together 1."
+            f"parts is {list(shares)}; it needs one fraction above 0 for each of {', '.join(NAMES)}, together 1."
         )
     classes: dict[str, list[Candidate]] = {}
     for photo in sorted(photos, key=lambda photo: photo.sha256):
@@ -45,15 +45,13 @@ def part_photos(photos: Sequence[Candidate], shares: Sequence[float], seed: int)
 
 
 def part_by_column(photos: Sequence[Candidate], captions: Path, column: str, folder: Path) -> list[list[Candidate]]:
-    """As `column` of a CSV says: train, val and test, or the names of the parts. A photo of another value is in none."""
+    """Split by the `column` of a CSV: train, val and test, or the names of the parts. Photos of another value are left
+    out."""
     part_of: dict[str, str] = {}
-    with open(captions, encoding="utf-8-sig", newline="") as file:
-        for row in csv.DictReader(file):
-            name = next((row[key] for key in COLUMNS["file"] if row.get(key)), "")
-            for home in (captions.parent, folder):  # a table names photos from where it lies, or from their folder
-                part_of.setdefault(
-                    os.path.abspath(home / name), VALUES.get((row.get(column) or "").strip().lower(), "")
-                )
+    for row in read_csv(captions):
+        name = next((row[key] for key in COLUMNS["file"] if row.get(key)), "")
+        for home in (captions.parent, folder):  # a table names photos relative to itself, or to their folder
+            part_of.setdefault(os.path.abspath(home / name), VALUES.get((row.get(column) or "").strip().lower(), ""))
     parts = [[photo for photo in photos if part_of.get(os.path.abspath(photo.path)) == name] for name in NAMES]
     if not any(parts):
         raise RealRAGError(
@@ -63,11 +61,10 @@ def part_by_column(photos: Sequence[Candidate], captions: Path, column: str, fol
 
 
 def split(photos: Path, captions: Path | None, out: Path, shares: Sequence[float], seed: int, column: str = "") -> dict:
-    """Writes OUT/library, OUT/validation and OUT/gallery, each with a captions.csv, and OUT/split.json, which it
-    returns.
+    """Write OUT/library, OUT/validation and OUT/gallery, each with a captions.csv, and OUT/split.json, which is returned.
 
-    The photos are links to the same files where the disk allows it, else copies. What is there already is left as it
-    is; RealRAGError when it was made of other photos or with other settings."""
+    Photos are hard links where the disk allows it, else copies. An existing split stays as it is; RealRAGError when it
+    was made from other photos or settings."""
     candidates = scan(photos, captions).candidates
     listed = sorted([photo.sha256, photo.credit.class_name, photo.credit.caption] for photo in candidates)
     how = {"column": column} if column else {"seed": seed, "shares": list(shares)}
@@ -78,14 +75,14 @@ def split(photos: Path, captions: Path | None, out: Path, shares: Sequence[float
             raise RealRAGError(f"{out} holds another split ({facts}). Delete it, or name another folder.")
         return facts
     if column and not captions:
-        raise RealRAGError(f"The column {column!r} of which table? Give --captions FILE, a CSV.")
+        raise RealRAGError("--column needs a table: give --captions FILE, a CSV.")
     parts = part_by_column(candidates, captions, column, photos) if column else part_photos(candidates, shares, seed)
     made = out.with_name(out.name + ".part")
     shutil.rmtree(made, ignore_errors=True)
     for name, members in zip(NAMES, parts, strict=True):
         if not members:
             raise RealRAGError(
-                f"{len(candidates)} photos in {photos} leave none for {name}. Give more photos or other parts."
+                f"{len(candidates)} photos in {photos} leave none for {name}. Give more photos, or other --parts."
             )
         for photo in members:
             (made / name / photo.file).parent.mkdir(parents=True, exist_ok=True)
@@ -109,8 +106,8 @@ def _table(photos: Sequence[Candidate]) -> bytes:
     table = csv.writer(text)
     table.writerow(("file", "caption", "class", "author", "licence", "source"))
     for photo in sorted(photos, key=lambda photo: photo.file):
-        words = photo.credit
-        table.writerow((photo.file, words.caption, words.class_name, words.author, words.licence, words.source))
+        credit = photo.credit
+        table.writerow((photo.file, credit.caption, credit.class_name, credit.author, credit.licence, credit.source))
     return text.getvalue().encode()
 
 
@@ -119,11 +116,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--captions", type=Path, metavar="FILE", help="CSV or JSONL with file, class, caption")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help=f"gets {', '.join(NAMES)}")
     parser.add_argument(
-        "--parts", type=float, nargs=3, default=[0.6, 0.15, 0.25], metavar="SHARE", help="of each class"
+        "--parts", type=float, nargs=3, default=[0.6, 0.15, 0.25], metavar="FRACTION", help="of each class"
     )
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument(
-        "--column", default="", metavar="NAME", help="of the CSV: train, val or test; in place of shares and seed"
+        "--column", default="", metavar="NAME", help="of the CSV, with train, val or test; replaces --parts and --seed"
     )
 
 

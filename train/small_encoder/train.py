@@ -1,9 +1,10 @@
-"""One small encoder from photos to a file that `load_encoder` opens, with its figures on validation photos."""
+"""One small encoder, from photos to a file that `load_encoder` opens, with its figures on validation photos."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +12,41 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from realrag import artifact
 from realrag.encoders.small_net import SmallDualEncoder, save_small_encoder
 
+from ..loop.stages import RESUME, Log, Stopped
+from ..loop.watch import Hooks, RunFiles, Watch, WatchConfig
 from ..retrieval_metrics import SHORT, ranked_relevance, ranking_figures
-from .captioned_photos import (  # fmt: skip
-    QUERY,
-    PhotoSet,
-    with_noise,
-)
-from .convert_mobilenet import load_mobilenet
-from .trainer import EncoderConfig, Training
+from .captioned_photos import QUERY, PhotoSet, with_noise
+from .mobilenet import load_mobilenet
+from .trainer import EncoderConfig, EncoderTraining
 from .views import FrontCache, to_features
 
-Say = Callable[[str], None]
-Progress = Callable[[int, int], None]
+
+@dataclass(frozen=True)
+class EncoderJob:
+    """What an encoder is trained and measured on, and where its files go.
+
+    cached: the photos whose features are cached, where those are more than `data`. names: groups left out of training,
+    measured apart. about: joins the metadata of the file. scratch: folder of cached features and checkpoints (default:
+    that of the file). progress(done, total): after each cached view, and with steps at each log line.
+    """
+
+    data: PhotoSet
+    val: PhotoSet
+    mobilenet: Path
+    cached: PhotoSet | None = None
+    names: tuple[str, ...] = ()
+    about: dict[str, Any] = field(default_factory=dict)
+    scratch: Path | None = None
+    watch: WatchConfig = WatchConfig()
+    log: Log = lambda line: None
+    progress: Callable[[int, int], None] = lambda done, total: None
 
 
 class Rows:
-    """Some rows of a mapped array, indexed as if they were all."""
+    """Some rows of a memory-mapped array, indexed by their position among them."""
 
     def __init__(self, array: np.ndarray, rows: np.ndarray):
         self.array, self.rows = array, rows
@@ -53,58 +71,44 @@ def validate(
     return report | ({"mAP of names left out": float(parts["mAP"][unseen].mean())} if unseen.any() else {})
 
 
-def train_encoder(
-    config: EncoderConfig,
-    data: PhotoSet,
-    val: PhotoSet,
-    mobilenet: Path,
-    out: Path,
-    *,
-    cached: PhotoSet | None = None,
-    names: tuple[str, ...] = (),
-    about: dict[str, Any] | None = None,
-    scratch: Path | None = None,
-    say: Say = lambda line: None,
-    progress: Progress = lambda done, total: None,
-) -> dict[str, float]:
-    """Trains on `data`, writes `out`, and returns its figures on `val`; stopped, it goes on after the last whole epoch.
-
-    cached: the photos whose features are cached, when they are more than those of `data`. names: groups left out,
-    measured apart. about: joins what the file tells of its training. progress(done, total): after each cached view and
-    each epoch.
-    """
+def train_encoder(config: EncoderConfig, job: EncoderJob, out: Path) -> dict[str, float]:
+    """Train, write `out`, and return its figures on `job.val`. Stopped when a signal or the time limit ended it; the
+    same call then resumes."""
     torch.manual_seed(config.seed)
-    start, source = load_mobilenet(mobilenet)
+    start, source = load_mobilenet(job.mobilenet)
     model = SmallDualEncoder(config.model_config(source["mean"], source["std"])).to(memory_format=torch.channels_last)
     model.mobilenet.load_state_dict(start)
 
-    everything, scratch = cached or data, scratch or out.parent
+    data, everything, scratch = job.data, job.cached or job.data, job.scratch or out.parent
     settings = dict(size=config.size, seed=config.seed, mean=source["mean"], std=source["std"], bf16=config.bf16)
     caches = [
         FrontCache(scratch / "front", model.mobilenet, config.cut, photos, **settings)
-        for photos in (everything.photos, val.photos)
+        for photos in (everything.photos, job.val.photos)
     ]
-    views = caches[0].views(config.views + 1, progress)[1:]
+    views = caches[0].views(config.views + 1, job.progress)[1:]
     rows = np.flatnonzero(np.isin([str(p.path) for p in everything.photos], [str(p.path) for p in data.photos]))
     views = views if len(rows) == len(everything.photos) else [Rows(view, rows) for view in views]
     front = caches[1].view(0)
 
-    training = Training(model, config, with_noise(data, config.noise, config.noise_seed), views)
-    checkpoint = scratch / (out.stem + ".checkpoint.safetensors")
-    if checkpoint.exists():
-        training.resume(checkpoint)
-        say(f"resumed after step {training.step} of {training.steps}")
-    say(
-        f"{len(data.photos)} photos, {len(data.groups)} groups, {training.steps} steps; left out: {', '.join(names) or 'nothing'}"
-    )
-    for epoch, loss in training.run():
-        training.save(checkpoint)
-        report = validate(training.averaged(), config.cut, front, val, list(names)) if epoch % 3 == 0 else {}
-        say(f"epoch {epoch}: loss {loss:.3f}" + "".join(f", val {name} {value:.3f}" for name, value in report.items()))
-        progress(epoch, config.epochs)
+    def measure(averaged: SmallDualEncoder) -> dict[str, float]:
+        return validate(averaged, config.cut, front, job.val, list(job.names))
+
+    training = EncoderTraining(model, config, with_noise(data, config.noise, config.noise_seed), views, measure)
+    left_out = ", ".join(job.names) or "nothing"
+    job.log(f"{len(data.photos)} photos, {len(data.groups)} groups, {training.steps} steps; left out: {left_out}")
+    hooks = Hooks(log=job.log, progress=job.progress)
+    if not Watch(training, training.key, RunFiles.beside(out, scratch), job.watch, hooks).run():
+        raise Stopped(f"Stopped after step {training.step} of {training.steps}. {RESUME}")
     model = training.averaged()
-    report = validate(model, config.cut, front, val, list(names))
-    about = {"config": asdict(config), "start": source["source"], "validation": report, **(about or {})}
+    report = measure(model)
+    about = {"config": asdict(config), "start": source["source"], "validation": report, **job.about}
     save_small_encoder(model, out, about)
-    say(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)" + "".join(f", val {n} {v:.3f}" for n, v in report.items()))
+    figures_text = "".join(f", val {name} {value:.3f}" for name, value in report.items())
+    job.log(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB){figures_text}")
     return report
+
+
+def training_of(path: Path) -> dict[str, Any]:
+    """The training settings and figures in the metadata of a small encoder's file."""
+    metadata = artifact.read_header(path, "a small encoder", "Train it again.").metadata
+    return json.loads(metadata["training"])

@@ -1,4 +1,4 @@
-"""Photos -> pixels, plain or augmented, and the cached answers of the frozen front of the image tower to them."""
+"""Photos as pixels, plain or augmented, and the cached outputs of the image tower's frozen front."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from realrag.native_bf16 import bf16_autocast
 
 from .captioned_photos import Photo
 
-RELU6_STEP = 6 / 255  # the front ends in ReLU6, so a byte holds its answer nearly as finely as bf16 does
+RELU6_STEP = 6 / 255  # the front ends in ReLU6, so a byte resolves its output nearly as finely as bf16
 
 
 def open_photo(path: Path, size: int) -> Image.Image:
@@ -27,18 +27,18 @@ def open_photo(path: Path, size: int) -> Image.Image:
 
 
 def plain_view(image: Image.Image, size: int) -> Image.Image:
-    """What the shipped preprocessing does ("squash"): the whole photo, its sides scaled apart."""
+    """The shipped preprocessing ("squash"): the whole photo, each side scaled on its own."""
     return image.resize((size, size), Image.Resampling.BICUBIC)
 
 
-def augmented_view(image: Image.Image, size: int, dice: random.Random) -> Image.Image:
-    """A random crop of 30..100 % of the area, half of them mirrored, other brightness, contrast, colour, sharpness."""
-    area, stretch = dice.uniform(0.3, 1.0), dice.uniform(-0.3, 0.3)
+def augmented_view(image: Image.Image, size: int, rng: random.Random) -> Image.Image:
+    """A random crop of 30..100 % of the area, mirrored half the time, with other brightness, contrast, color, sharpness."""
+    area, stretch = rng.uniform(0.3, 1.0), rng.uniform(-0.3, 0.3)
     width = image.width * min(1.0, (area * 2.0**stretch) ** 0.5)
     height = image.height * min(1.0, (area * 2.0**-stretch) ** 0.5)
-    left, top = dice.uniform(0, image.width - width), dice.uniform(0, image.height - height)
+    left, top = rng.uniform(0, image.width - width), rng.uniform(0, image.height - height)
     image = image.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + width, top + height))
-    if dice.random() < 0.5:
+    if rng.random() < 0.5:
         image = ImageOps.mirror(image)
     for enhance, reach in (
         (ImageEnhance.Brightness, 0.4),
@@ -46,18 +46,18 @@ def augmented_view(image: Image.Image, size: int, dice: random.Random) -> Image.
         (ImageEnhance.Color, 0.4),
         (ImageEnhance.Sharpness, 0.8),
     ):
-        image = enhance(image).enhance(dice.uniform(1 - reach, 1 + reach))
+        image = enhance(image).enhance(rng.uniform(1 - reach, 1 + reach))
     return image
 
 
 def pixels(images: list[Image.Image], mean: float, std: float) -> Tensor:
-    """(B, 3, S, S) float, normalised."""
+    """(B, 3, S, S) float, normalized."""
     stacked = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2)
     return (stacked.float() / 255 - mean) / std
 
 
 def views_of(photos: list[Photo], view: int, size: int, seed: int) -> list[Image.Image]:
-    """View 0 is the plain one. Each photo and view has dice of its own, so that order and batches change nothing."""
+    """View 0 is the plain one. Randomness depends on photo and view only, so order and batches change nothing."""
     opened = [(photo, open_photo(photo.path, size)) for photo in photos]
     if view == 0:
         return [plain_view(image, size) for _, image in opened]
@@ -68,7 +68,7 @@ def views_of(photos: list[Photo], view: int, size: int, seed: int) -> list[Image
 
 
 @torch.no_grad()
-def front_answers(
+def front_outputs(
     tower: MobileNet,
     cut: int,
     photos: list[Photo],
@@ -84,8 +84,8 @@ def front_answers(
     for start in range(0, len(photos), 64):
         x = pixels(views_of(photos[start : start + 64], view, size, seed), mean, std)
         with bf16_autocast("cpu", bf16):
-            answer = tower.front(x, cut).float()
-        chunks.append((answer / RELU6_STEP).round().byte().permute(0, 2, 3, 1).numpy())
+            output = tower.front(x, cut).float()
+        chunks.append((output / RELU6_STEP).round().byte().permute(0, 2, 3, 1).numpy())
     return np.concatenate(chunks)
 
 
@@ -95,7 +95,7 @@ def to_features(stored: np.ndarray) -> Tensor:
 
 
 class FrontCache:
-    """One .npy a view in a folder named for everything it depends on; a finished view is never computed again."""
+    """One .npy file per view, in a folder whose name is a hash of all inputs; a finished view is never computed again."""
 
     def __init__(
         self,
@@ -114,11 +114,11 @@ class FrontCache:
         for weight in (*tower.stem.parameters(), *tower.blocks[:cut].parameters()):
             digest.update(weight.detach().numpy().tobytes())
         for photo in photos:
-            seen = photo.path.stat()  # another photo may come to have the name of an old one
-            digest.update(f"{photo.group}/{photo.path.name} {seen.st_size} {seen.st_mtime_ns}\n".encode())
+            stat = photo.path.stat()  # a new photo may have the name of an old one
+            digest.update(f"{photo.group}/{photo.path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
         self.folder = folder / digest.hexdigest()[:16]
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.compute = lambda view: front_answers(tower, cut, list(photos), view, size, seed, mean, std, bf16)
+        self.compute = lambda view: front_outputs(tower, cut, list(photos), view, size, seed, mean, std, bf16)
 
     def view(self, number: int) -> np.ndarray:
         """(N, h, w, C) uint8, mapped from the file."""
@@ -131,9 +131,9 @@ class FrontCache:
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
     def views(self, count: int, progress: Callable[[int, int], None] | None = None) -> list[np.ndarray]:
-        answers = []
+        found = []
         for number in range(count):
-            answers.append(self.view(number))
+            found.append(self.view(number))
             if progress:
                 progress(number + 1, count)
-        return answers
+        return found

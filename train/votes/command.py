@@ -14,7 +14,6 @@ from ..judge.command import prompts_of, read_arms
 from .make import make_pairs, write_votes_page
 from .read import read_key, read_page, table
 
-HELP = "make a blinded side-by-side page for people to vote on, and read their votes"
 QUESTION = "Which picture shows better what the words say?"
 
 

@@ -19,11 +19,11 @@ from realrag.miniature.painting import Miniature
 from realrag.miniature.sampling import shifted
 from realrag_train.adapter.bases import frozen
 from realrag_train.adapter.cache import cached
+from realrag_train.adapter.class_photos import HELD_OUT, TRAIN, ClassPhotos, read_class_photos
 from realrag_train.adapter.command import SHIFTS
 from realrag_train.adapter.inputs import MiniatureInputs
 from realrag_train.adapter.recipe import DataConfig, read_adapter_recipe
 from realrag_train.adapter.shuffle_gap import fixed_tuples, measure
-from realrag_train.adapter.things import HELD_OUT, TRAIN, Things, read_things
 
 ASSETS = Path(realrag.__file__).parent / "assets"
 FOLDER = Path(os.environ.get("REALRAG_MINIATURE") or ASSETS / "miniature")
@@ -37,11 +37,11 @@ KINDS = [
 EACH, COUNT = 64, 16  # tuples of a part, and things that they show
 
 
-def few(things: Things) -> Things:
-    """All photos of COUNT things, spread over the alphabet."""
+def few(things: ClassPhotos) -> ClassPhotos:
+    """All photos of COUNT classes, spread over the alphabet."""
     rows = sorted(set(things.rows))[:: max(1, len(set(things.rows)) // COUNT)][:COUNT]
     kept = [i for i, row in enumerate(things.rows) if row in rows]
-    return Things(
+    return ClassPhotos(
         things.part, things.groups, tuple(things.photos[i] for i in kept), tuple(things.rows[i] for i in kept)
     )
 
@@ -52,7 +52,10 @@ def parts(tmp_path_factory):
     held_out = read_adapter_recipe("miniature-sd3").data.held_out
     config = DataConfig(photos=str(ASSETS / "photos" / "grocery"), held_out=held_out, aside=0.0, sentences=2)
     encoder, scratch = load_encoder(), tmp_path_factory.mktemp("scratch")
-    inputs, found = MiniatureInputs(load_autoencoder(FOLDER / "autoencoder.safetensors"), encoder), read_things(config)
+    inputs, found = (
+        MiniatureInputs(load_autoencoder(FOLDER / "autoencoder.safetensors"), encoder),
+        read_class_photos(config),
+    )
     return encoder, {part: cached(few(found[part]), config, 1, inputs, encoder, scratch) for part in (TRAIN, HELD_OUT)}
 
 

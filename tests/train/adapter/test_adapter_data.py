@@ -1,4 +1,4 @@
-"""Looks, things, pairs and caches: what an adapter is trained on."""
+"""Augmentations, classes, pairs and caches: what an adapter is trained on."""
 
 import math
 from dataclasses import replace
@@ -10,41 +10,47 @@ from fake_encoder import ColourEncoder
 from PIL import Image
 
 from realrag.errors import RealRAGError
-from realrag_train.adapter import things as things_of
-from realrag_train.adapter.augmentations import PLAIN, Look, colour_matrix, look_of, with_look
+from realrag_train.adapter import class_photos as class_photos_file
+from realrag_train.adapter.augmentations import PLAIN, Augmentation, augment, augmentation_of, color_matrix
 from realrag_train.adapter.cache import cached
+from realrag_train.adapter.class_photos import HELD_OUT, SEEN, TRAIN, ClassPhotos, read_class_photos
 from realrag_train.adapter.pairs import Drawing
 from realrag_train.adapter.recipe import DataConfig, read_adapter_recipe
-from realrag_train.adapter.things import HELD_OUT, SEEN, TRAIN, Things, read_things
 from realrag_train.small_encoder.captioned_photos import Group
 
 
 def test_a_look_depends_on_thing_number_and_seed_alone_and_number_0_is_plain():
-    assert look_of("pear", 0, 1) == PLAIN and look_of("pear", 3, 1) == look_of("pear", 3, 1)
-    assert len({look_of(name, number, seed) for name in ("pear", "apple") for number in (1, 2) for seed in (0, 1)}) == 8
+    assert augmentation_of("pear", 0, 1) == PLAIN and augmentation_of("pear", 3, 1) == augmentation_of("pear", 3, 1)
+    assert (
+        len({augmentation_of(name, number, seed) for name in ("pear", "apple") for number in (1, 2) for seed in (0, 1)})
+        == 8
+    )
     image = Image.effect_noise((30, 20), 60).convert("RGB")
-    assert with_look(image, PLAIN) is image
+    assert augment(image, PLAIN) is image
 
 
 def test_colours_turn_round_the_greys_which_stay():
-    matrix = colour_matrix(Look(turn=2 * math.pi / 3))
+    matrix = color_matrix(Augmentation(turn=2 * math.pi / 3))
     assert matrix @ (0.3, 0.3, 0.3) == pytest.approx((0.3, 0.3, 0.3))
     turned = {tuple(np.round(matrix @ np.eye(3)[i], 6)) for i in range(3)}
     assert turned == {(1, 0, 0), (0, 1, 0), (0, 0, 1)} and matrix[0, 0] == pytest.approx(0)
-    grey = colour_matrix(Look(saturation=0.0)) @ (1.0, 0.5, 0.2)
+    grey = color_matrix(Augmentation(saturation=0.0)) @ (1.0, 0.5, 0.2)
     assert grey == pytest.approx([0.299 + 0.587 * 0.5 + 0.114 * 0.2] * 3)
 
 
 def test_a_look_shows_the_named_part_and_mirrors_it():
     image = Image.new("RGB", (40, 20))
     image.paste((200, 200, 200), (0, 0, 20, 20))
-    left = np.asarray(with_look(image, Look(corners=(0, 0, 0, 1, 0.5, 1, 0.5, 0)))).mean()
-    right = np.asarray(with_look(image, Look(corners=(0.5, 0, 0.5, 1, 1, 1, 1, 0)))).mean()
+    left = np.asarray(augment(image, Augmentation(corners=(0, 0, 0, 1, 0.5, 1, 0.5, 0)))).mean()
+    right = np.asarray(augment(image, Augmentation(corners=(0.5, 0, 0.5, 1, 1, 1, 1, 0)))).mean()
     assert left > 190 and right < 10
-    mirrored = np.asarray(with_look(image, Look(mirrored=True)))
+    mirrored = np.asarray(augment(image, Augmentation(mirrored=True)))
     assert mirrored[:, 21:].mean() > 190 and mirrored[:, :19].mean() < 10
     for number in range(1, 30):  # no border of black comes into view
-        assert np.asarray(with_look(Image.new("RGB", (40, 30), (255, 255, 255)), look_of("x", number, 0))).min() > 250
+        assert (
+            np.asarray(augment(Image.new("RGB", (40, 30), (255, 255, 255)), augmentation_of("x", number, 0))).min()
+            > 250
+        )
 
 
 @pytest.fixture
@@ -53,17 +59,17 @@ def config(photos):
 
 
 def test_things_are_parted_for_training_and_measuring(config, monkeypatch):
-    parts = read_things(config)
+    parts = read_class_photos(config)
     names = {part: sorted({things.groups[row].name for row in things.rows}) for part, things in parts.items()}
     assert names == {TRAIN: ["blue", "red"], SEEN: ["blue", "red"], HELD_OUT: ["green"]}
     assert [len(parts[part].photos) for part in (TRAIN, SEEN, HELD_OUT)] == [6, 4, 5]
-    monkeypatch.setattr(things_of, "MEASURED", 3)
-    assert [len(read_things(config)[part].photos) for part in (TRAIN, SEEN, HELD_OUT)] == [6, 4, 3]
+    monkeypatch.setattr(class_photos_file, "MEASURED", 3)
+    assert [len(read_class_photos(config)[part].photos) for part in (TRAIN, SEEN, HELD_OUT)] == [6, 4, 3]
     assert not {p.path for p in parts[TRAIN].photos} & {p.path for p in parts[SEEN].photos}
-    with pytest.raises(RealRAGError, match="Nothing is called 'violet'"):
-        read_things(DataConfig(photos=config.photos, held_out=("violet",)))
-    with pytest.raises(RealRAGError, match="at least two things"):
-        read_things(DataConfig(photos=config.photos, held_out=("green", "blue")))
+    with pytest.raises(RealRAGError, match="No class is called 'violet'"):
+        read_class_photos(DataConfig(photos=config.photos, held_out=("violet",)))
+    with pytest.raises(RealRAGError, match="at least two classes"):
+        read_class_photos(DataConfig(photos=config.photos, held_out=("green", "blue")))
 
 
 class Flat:
@@ -84,24 +90,26 @@ class Flat:
 
 
 def test_caches_hold_every_photo_in_every_look_and_are_made_once(config, tmp_path):
-    things, inputs, encoder = read_things(config)[TRAIN], Flat(), ColourEncoder()
+    things, inputs, encoder = read_class_photos(config)[TRAIN], Flat(), ColourEncoder()
     made = cached(things, config, 2, inputs, encoder, tmp_path / "scratch")
     assert inputs.pictures == 12
     photos = np.arange(6)
     for look in (0, 1):
         looks = np.full(6, look)
-        assert made.pictures(photos, looks).shape == (6, 3, 4, 4) and made.seen(photos, looks).shape == (6, 4, 3)
-    first = with_look(
-        Image.open(things.photos[2].path).convert("RGB"), look_of(things.groups[things.rows[2]].key, 1, 0)
+        assert made.target_latents(photos, looks).shape == (6, 3, 4, 4) and made.image_features(
+            photos, looks
+        ).shape == (6, 4, 3)
+    first = augment(
+        Image.open(things.photos[2].path).convert("RGB"), augmentation_of(things.groups[things.rows[2]].key, 1, 0)
     )
     expected = encoder.encode_features(encoder.prepare(first)[None]).penultimate[0]
-    torch.testing.assert_close(made.seen(np.array([2]), np.array([1]))[0], expected, rtol=1e-2, atol=2e-2)
+    torch.testing.assert_close(made.image_features(np.array([2]), np.array([1]))[0], expected, rtol=1e-2, atol=2e-2)
     colour = np.asarray(first, np.float32).mean((0, 1)) / 255
-    assert made.pictures(np.array([2]), np.array([1])).mean((0, 2, 3)).numpy() == pytest.approx(colour, abs=0.05)
+    assert made.target_latents(np.array([2]), np.array([1])).mean((0, 2, 3)).numpy() == pytest.approx(colour, abs=0.05)
 
     # one look of one thing moves all its photos alike
     def moved(place):
-        plain, turned = (made.pictures(np.array([place]), np.array([look])).mean((0, 2, 3)) for look in (0, 1))
+        plain, turned = (made.target_latents(np.array([place]), np.array([look])).mean((0, 2, 3)) for look in (0, 1))
         return (turned - plain).numpy()
 
     assert moved(0) == pytest.approx(moved(1), abs=0.12) and np.abs(moved(0)).max() > 0.2
@@ -114,7 +122,7 @@ def test_caches_hold_every_photo_in_every_look_and_are_made_once(config, tmp_pat
 
 def test_some_sentences_say_the_kind_alone():
     groups = (Group("g/a", "arla milk", "milk"), Group("g/b", "gala", "apple"))
-    things = Things(TRAIN, groups, (), ())
+    things = ClassPhotos(TRAIN, groups, (), ())
     assert all("arla milk" in s for s in things.sentences(50, 0.0, 0)[0])
     said = things.sentences(400, 0.25, 0)[1]
     kinds, names = (sum(word in s for s in said) for word in ("apple", "gala"))
@@ -123,12 +131,12 @@ def test_some_sentences_say_the_kind_alone():
 
 
 def test_a_photo_is_never_its_own_reference_and_the_wrong_one_shows_another_thing(config, tmp_path):
-    made = cached(read_things(config)[TRAIN], config, 2, Flat(), ColourEncoder(), tmp_path)
-    rows, drawing = np.array(made.things.rows), Drawing(made, (0.1, 0.2, 0.3), plain=0.7)
+    made = cached(read_class_photos(config)[TRAIN], config, 2, Flat(), ColourEncoder(), tmp_path)
+    rows, drawing = np.array(made.class_photos.rows), Drawing(made, (0.1, 0.2, 0.3), plain=0.7)
     pairs = drawing.draw(4000, np.random.default_rng(0))
     assert (pairs.targets != pairs.references).all() and (rows[pairs.targets] == rows[pairs.references]).all()
     assert (pairs.sentences // 3 == rows[pairs.targets]).all() and not pairs.looks[~pairs.image].any()
-    misnamed = Drawing(made, (0.1, 0.2, 0.3), cousins=0.4).draw(4000, np.random.default_rng(0))
+    misnamed = Drawing(made, (0.1, 0.2, 0.3), confusable=0.4).draw(4000, np.random.default_rng(0))
     own, wrong = rows[misnamed.targets], misnamed.sentences // 3 != rows[misnamed.targets]
     assert not wrong[~misnamed.image].any() and wrong[misnamed.image].mean() == pytest.approx(0.4, abs=0.03)
     assert set(np.unique(misnamed.sentences // 3)) <= set(own)
@@ -159,10 +167,10 @@ def test_the_recipes_that_come_along_are_read(name):
 @pytest.mark.parametrize(
     "text, words",
     [
-        ('[fit]\noptimiser = "sgd"', "No optimiser is called 'sgd'"),
+        ('[fit]\noptimiser = "sgd"', "No optimizer is called 'sgd'"),
         ("[fit]\ndrop_text = 0.9", "drops sum to less than 1"),
         ('[base]\nkind = "sdxl"', "kinds are miniature, diffusers-sd3"),
-        ('[base]\nprecision = "fp8"', "A miniature is trained on in fp32"),
+        ('[base]\nprecision = "fp8"', "A miniature is trained in fp32"),
         ("[fits]\n", r"section \[fits\]"),
         ('[data]\nlooks = "six"', "looks is 'six'"),
     ],

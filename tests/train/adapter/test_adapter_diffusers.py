@@ -20,14 +20,14 @@ from realrag_train.adapter.command import load_base, train_adapter
 from realrag_train.adapter.inputs import DiffusersInputs
 from realrag_train.adapter.new_adapter import AdapterConfig
 from realrag_train.adapter.recipe import (
+    AdapterFitConfig,
     AdapterRecipe,
     BaseConfig,
     DataConfig,
-    FitConfig,
     GuardConfig,
     read_adapter_recipe,
 )
-from realrag_train.loop.trainer import Keeping
+from realrag_train.loop.watch import WatchConfig
 
 MAKE = {"diffusers-sd3": tiny_sd3, "diffusers-flux": tiny_flux}
 
@@ -51,7 +51,7 @@ def pipeline(tmp_path, monkeypatch):
 def recipe(kind, photos, folder, **base):
     return AdapterRecipe(
         BaseConfig(kind, str(folder / "tiny"), **base), DataConfig(photos=str(photos), aside=0.4, looks=2, sentences=1, size=16),
-        AdapterConfig(hidden=64, tokens=4, depth=1, rank=2), FitConfig(steps=2, batch=2, autocast=True), GuardConfig(every=2, tuples=4),
+        AdapterConfig(hidden=64, tokens=4, depth=1, rank=2), AdapterFitConfig(steps=2, batch=2, autocast=True), GuardConfig(every=2, tuples=4),
     )  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def test_an_adapter_is_trained_on_a_saved_pipeline_in_8_bits_with_checkpointing(
     out = tmp_path / "out" / "a.safetensors"
     out.parent.mkdir()
     chosen = recipe(kind, photos, tmp_path, precision="fp8", checkpointing=True, name="a tiny one")
-    assert train_adapter(chosen, out, tmp_path / "scratch", Keeping(log_steps=1))
+    assert train_adapter(chosen, out, tmp_path / "scratch", WatchConfig(log_steps=1))
     adapter, base = load_adapter(out), load_base(chosen.base, "cpu")
     adapter.spec.check_base(base.family, base.name, base.width, base.blocks)
     assert adapter.spec.base == "a tiny one" and adapter.spec.encoder_dim == 3
@@ -88,7 +88,7 @@ def test_latents_and_sentences_are_those_of_the_pipeline(kind, pipeline, tmp_pat
 def test_what_is_not_there_is_named(pipeline, photos, tmp_path, monkeypatch):
     pipeline("diffusers-sd3")
     chosen = recipe("diffusers-sd3", photos, tmp_path)
-    with pytest.raises(RealRAGError, match="is no saved pipeline"):
+    with pytest.raises(RealRAGError, match="is not a saved pipeline"):
         load_base(replace(chosen.base, path=str(photos)), "cpu")
     (tmp_path / "out").mkdir()
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)

@@ -20,15 +20,16 @@ from realrag.miniature.painting import Miniature
 from realrag_train.adapter import command as adapter_run
 from realrag_train.adapter.bases import frozen
 from realrag_train.adapter.cache import Cached
+from realrag_train.adapter.class_photos import ClassPhotos
 from realrag_train.adapter.command import train_adapter
 from realrag_train.adapter.new_adapter import AdapterConfig, new_adapter
 from realrag_train.adapter.pairs import Drawing
-from realrag_train.adapter.recipe import AdapterRecipe, BaseConfig, DataConfig, FitConfig, GuardConfig
+from realrag_train.adapter.recipe import AdapterFitConfig, AdapterRecipe, BaseConfig, DataConfig, GuardConfig
 from realrag_train.adapter.sheet import sheets_of
 from realrag_train.adapter.shuffle_gap import NoGap
-from realrag_train.adapter.things import Things
-from realrag_train.adapter.trainer import AdapterTraining, Material
-from realrag_train.loop.trainer import Keeping
+from realrag_train.adapter.trainer import AdapterData, AdapterTraining
+from realrag_train.loop.stages import STOPPED
+from realrag_train.loop.watch import WatchConfig
 from realrag_train.small_encoder.captioned_photos import Group, Photo
 
 KINDS = ["sd3", "flux"]
@@ -44,14 +45,14 @@ def one_thread():
 
 
 def made_up(count, part, each=4, places=3, sentences=1):
-    """Things whose latents have a colour of their own, which only their features tell."""
-    dice = torch.Generator().manual_seed(len(part))
-    colours = torch.randn(count, 16, generator=dice)
+    """Classes whose latents have a color of their own, which only their features show."""
+    rng = torch.Generator().manual_seed(len(part))
+    colours = torch.randn(count, 16, generator=rng)
     rows = tuple(i // each for i in range(count * each))
     photos = tuple(Photo(None, str(row)) for row in rows)
-    latents = colours[list(rows)][:, :, None, None] + 0.1 * torch.randn(len(rows), 16, 4, 4, generator=dice)
-    features = colours[list(rows)][:, None] + 0.1 * torch.randn(len(rows), places, 16, generator=dice)
-    things = Things(part, tuple(Group(str(i), str(i), "thing") for i in range(count)), photos, rows)
+    latents = colours[list(rows)][:, :, None, None] + 0.1 * torch.randn(len(rows), 16, 4, 4, generator=rng)
+    features = colours[list(rows)][:, None] + 0.1 * torch.randn(len(rows), places, 16, generator=rng)
+    things = ClassPhotos(part, tuple(Group(str(i), str(i), "thing") for i in range(count)), photos, rows)
     states, pooled = np.zeros((count * sentences + 1, 2, 96)), np.zeros((count * sentences + 1, 256))
     return Cached(things, [latents.half().numpy()], [features.half().numpy()], states, pooled, sentences)
 
@@ -61,45 +62,47 @@ def training(
 ):
     net = load_generator(tiny_miniature.write(folder, kind)["path"])
     base = frozen(Miniature(net), "fp32", False)
-    material = Material(made_up(24, "train"), made_up(24, "train"), made_up(8, "held out"))
+    material = AdapterData(made_up(24, "train"), made_up(24, "train"), made_up(8, "held out"))
     return AdapterTraining(Steered(base, new_adapter(base, 16, 3, config, 0)), material, fit, guard)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_references_are_learnt_from_and_zeroed_values_forget_it(kind, tmp_path):
-    """On things never trained on, whose colours nothing but the reference tells."""
+    """On classes never trained on, whose colors only the reference shows."""
     run = training(
-        kind, tmp_path, FitConfig(steps=60, batch=16, rate=3e-3, warm_up=10, averaging=0.9, drop_text=0, drop_both=0)
+        kind,
+        tmp_path,
+        AdapterFitConfig(steps=60, batch=16, rate=3e-3, warm_up=10, averaging=0.9, drop_text=0, drop_both=0),
     )
-    before = run.watch()
+    before = run.measure_gap()
     for gap in before.values():  # zeros are added: two computations of one loss, of about 1, differ by their rounding
         assert gap.mean == pytest.approx(0, abs=1e-6)
         assert gap.saved == pytest.approx(0, abs=1e-6)
     frozen_before = [weight.clone() for weight in run.steered.base.net.parameters()]
     while run.step < run.steps:
         run.advance()
-    gap = run.watch()["held out"]
-    assert gap.low > 0 and gap.share > 0.8 and gap.saved > 0
+    gap = run.measure_gap()["held out"]
+    assert gap.low > 0 and gap.right_wins > 0.8 and gap.saved > 0
     assert all(torch.equal(a, b) for a, b in zip(frozen_before, run.steered.base.net.parameters(), strict=True))
     for block in run.steered.adapter.blocks:
         for name in ("v", "to_v_ip"):
             for weight in block[name].parameters() if name in block else ():
                 weight.data.zero_()
     run.average = {name: weight.detach().clone() for name, weight in run.model.named_parameters()}
-    assert run.watch()["held out"].mean == pytest.approx(0, abs=1e-6)
+    assert run.measure_gap()["held out"].mean == pytest.approx(0, abs=1e-6)
 
 
 def test_each_row_has_a_noise_level_of_its_own(tmp_path, monkeypatch):
-    run, seen = training("sd3", tmp_path, FitConfig(steps=5, batch=6, drop_text=0.3)), {}
+    run, seen = training("sd3", tmp_path, AdapterFitConfig(steps=5, batch=6, drop_text=0.3)), {}
     monkeypatch.setattr(
         run.steered,
         "velocity",
         lambda x, sigma, states, pooled, features, shown, alone: seen.update(x=x, sigma=sigma) or x * 0,
     )
     pairs = Drawing(run.cached, (0.1, 0.3, 0.1)).draw(6, np.random.default_rng((0, 0, 0)))
-    monkeypatch.setattr(run.drawing, "draw", lambda count, dice: pairs)
+    monkeypatch.setattr(run.drawing, "draw", lambda count, rng: pairs)
     loss, _ = run.loss()
-    target = run.cached.pictures(pairs.targets, pairs.looks)
+    target = run.cached.target_latents(pairs.targets, pairs.looks)
     assert seen["sigma"].shape == (6,) and len(set(seen["sigma"].tolist())) == 6
     noise = torch.stack([(seen["x"][i] - (1 - seen["sigma"][i]) * target[i]) / seen["sigma"][i] for i in range(6)])
     assert noise.std() == pytest.approx(1, abs=0.1) and noise.mean() == pytest.approx(0, abs=0.1)
@@ -107,11 +110,11 @@ def test_each_row_has_a_noise_level_of_its_own(tmp_path, monkeypatch):
 
 
 def test_accumulated_batches_have_the_gradient_of_their_mean(tmp_path):
-    whole = training("sd3", tmp_path, FitConfig(steps=5, batch=4, accumulate=3))
+    whole = training("sd3", tmp_path, AdapterFitConfig(steps=5, batch=4, accumulate=3))
     loss, _ = whole.loss()
     loss.backward()
     grads = [p.grad.clone() for p in whole.model.parameters() if p.grad is not None]
-    parts = training("sd3", tmp_path, FitConfig(steps=5, batch=4))
+    parts = training("sd3", tmp_path, AdapterFitConfig(steps=5, batch=4))
     losses = []
     for part in range(3):
 
@@ -132,7 +135,7 @@ def test_accumulated_batches_have_the_gradient_of_their_mean(tmp_path):
 def test_a_generator_that_learns_along_moves_and_half_of_its_rows_without_a_reference_know_no_adapter(
     kind, tmp_path, monkeypatch
 ):
-    run = training(kind, tmp_path, FitConfig(steps=4, batch=64, drop_image=0.5, drop_both=0.2, together=True))
+    run = training(kind, tmp_path, AdapterFitConfig(steps=4, batch=64, drop_image=0.5, drop_both=0.2, together=True))
     told, velocity = {}, run.steered.velocity
     monkeypatch.setattr(
         run.steered, "velocity", lambda *parts: told.update(shown=parts[5], alone=parts[6]) or velocity(*parts)
@@ -148,7 +151,7 @@ def test_a_generator_that_learns_along_moves_and_half_of_its_rows_without_a_refe
         if not torch.equal(before[name], weight)
     }
     assert len(moved) > 0.8 * len(before)
-    kept = {name: weight.clone() for name, weight in run.kept("net").items()}
+    kept = {name: weight.clone() for name, weight in run.averaged_weights("net").items()}
     with run.averaged():
         assert all(torch.equal(weight, kept[name]) for name, weight in net.named_parameters())
     assert all(torch.equal(weight, net.get_parameter(name)) for name, weight in moved.items())
@@ -156,11 +159,11 @@ def test_a_generator_that_learns_along_moves_and_half_of_its_rows_without_a_refe
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_alone_is_without_an_adapter(kind, tmp_path):
-    run = training(kind, tmp_path, FitConfig(steps=3, batch=4, rate=1e-2, warm_up=1))
+    run = training(kind, tmp_path, AdapterFitConfig(steps=3, batch=4, rate=1e-2, warm_up=1))
     for _ in range(3):
         run.advance()
     x, sigma, alone = torch.randn(4, 16, 4, 4), torch.rand(4), torch.tensor([True, False, True, False])
-    said = run.cached.said(np.zeros(4, int))
+    said = run.cached.text_states(np.zeros(4, int))
     said, features = [part.float() for part in said], torch.randn(4, 3, 16)
     mixed, plain, steered = (
         run.steered.velocity(x, sigma, *said, *rest) for rest in ((features, None, alone), (), (features,))
@@ -175,13 +178,13 @@ def test_alone_is_without_an_adapter(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_several_references_stand_side_by_side(kind, tmp_path):
-    run = training(kind, tmp_path, FitConfig(steps=3, batch=4, rate=1e-2, warm_up=1))
+    run = training(kind, tmp_path, AdapterFitConfig(steps=3, batch=4, rate=1e-2, warm_up=1))
     for _ in range(3):
         run.advance()
     x, sigma, said = (
         torch.randn(4, 16, 4, 4),
         torch.rand(4),
-        [part.float() for part in run.cached.said(np.zeros(4, int))],
+        [part.float() for part in run.cached.text_states(np.zeros(4, int))],
     )
     two = torch.randn(4, 2, 3, 16)
 
@@ -199,7 +202,7 @@ def test_several_references_stand_side_by_side(kind, tmp_path):
 
 def test_a_training_whose_references_teach_nothing_stops_itself(tmp_path, monkeypatch):
     run = training(
-        "sd3", tmp_path, FitConfig(steps=50, batch=2, rate=1e-12), GuardConfig(every=2, tuples=8, patience=6)
+        "sd3", tmp_path, AdapterFitConfig(steps=50, batch=2, rate=1e-12), GuardConfig(every=2, tuples=8, patience=6)
     )
     monkeypatch.setattr(run.steered, "_ready", lambda *parts: lambda *seen: None)  # a branch that adds nothing
     monkeypatch.setattr(run, "loss", lambda: (sum(w.sum() for w in run.model.parameters()) * 0, {}))
@@ -223,7 +226,7 @@ def recipe(photos, tmp_path, monkeypatch):
         BaseConfig(**tiny_miniature.write(tmp_path / "models", kind)),
         DataConfig(photos=str(photos), held_out=("green", "yellow"), aside=0.4, looks=2, sentences=2, size=32),
         AdapterConfig(hidden=64, tokens=4, depth=1),
-        FitConfig(steps=8, batch=3, warm_up=2),
+        AdapterFitConfig(steps=8, batch=3, warm_up=2),
         GuardConfig(every=4, tuples=6, patience=0),
     )
 
@@ -241,10 +244,10 @@ def tensors_of(folder):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stopped_run_goes_on_to_the_very_same_adapter(kind, recipe, tmp_path):
-    scratch, keeping = tmp_path / "scratch", Keeping(log_steps=1)
+    scratch, watch = tmp_path / "scratch", WatchConfig(log_steps=1)
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()
-    assert train_adapter(recipe(kind), tmp_path / "whole" / "a.safetensors", scratch, keeping)
+    assert train_adapter(recipe(kind), tmp_path / "whole" / "a.safetensors", scratch, watch)
     stops = []
 
     def stop(line):
@@ -254,7 +257,7 @@ def test_a_stopped_run_goes_on_to_the_very_same_adapter(kind, recipe, tmp_path):
                 os.kill(os.getpid(), signal.SIGTERM)
 
     done = [
-        train_adapter(recipe(kind), tmp_path / "parts" / "a.safetensors", scratch, keeping, say=stop) for _ in range(3)
+        train_adapter(recipe(kind), tmp_path / "parts" / "a.safetensors", scratch, watch, say=stop) for _ in range(3)
     ]
     assert done == [False, False, True] and len(stops) == 8
     whole, parts = tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "parts")
@@ -277,7 +280,7 @@ def test_what_learnt_along_is_written_whole_and_the_steps_may_change_on_the_way(
     first, out = recipe(kind), tmp_path / "out" / "a.safetensors"
     first = replace(first, fit=replace(first.fit, together=True, steps=8))
     out.parent.mkdir()
-    assert not train_adapter(first, out, tmp_path / "scratch", Keeping(max_minutes=1e-6))
+    assert not train_adapter(first, out, tmp_path / "scratch", WatchConfig(max_minutes=1e-6))
     first = replace(first, fit=replace(first.fit, steps=3))
     assert train_adapter(first, out, tmp_path / "scratch")
     before, after = (load_generator(p) for p in (first.base.path, out.with_name("a.generator.safetensors")))
@@ -290,9 +293,9 @@ def test_what_learnt_along_is_written_whole_and_the_steps_may_change_on_the_way(
 def test_a_run_stops_when_its_minutes_are_over_and_draws_sheets(recipe, tmp_path):
     out, said = tmp_path / "out" / "a.safetensors", []
     out.parent.mkdir()
-    keeping = Keeping(log_steps=1, max_minutes=1e-6, sheet_minutes=1e-9)
+    watch = WatchConfig(log_steps=1, max_minutes=1e-6, sheet_minutes=1e-9)
     assert not train_adapter(
-        recipe("sd3"), out, tmp_path / "scratch", keeping, say=said.append, sheet=sheets_of(out, said.append)
+        recipe("sd3"), out, tmp_path / "scratch", watch, say=said.append, sheet=sheets_of(out, said.append)
     )
     assert out.is_file() and "drew sheets beside" in "".join(said)
     from PIL import Image
@@ -342,9 +345,8 @@ def test_the_command_stops_in_time_goes_on_and_says_what_it_ran(recipe, photos, 
         "4",
     ]
     line += ["--base", models["path"], "--autoencoder", models["autoencoder"], "--photos", str(photos)]
-    with pytest.raises(SystemExit, match="75"):
-        main([*line, "--max-minutes", "1e-6"])
-    assert main(line) == 0 and "going on after step 1 of 4" in capsys.readouterr().out
+    assert main([*line, "--max-minutes", "1e-6"]) == STOPPED
+    assert main(line) == 0 and "resuming after step 1 of 4" in capsys.readouterr().out
     assert (
         '"steps": 4' in out.with_name("a.recipe.json").read_text()
         and str(tmp_path) not in out.with_name("a.recipe.json").read_text()

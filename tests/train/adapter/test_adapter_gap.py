@@ -8,10 +8,10 @@ from realrag_train.adapter.shuffle_gap import NoGap, Tuples, check, losses, meas
 
 
 def tuples(count=12, places=3):
-    dice = torch.Generator().manual_seed(1)
+    rng = torch.Generator().manual_seed(1)
 
     def draw(*shape):
-        return torch.randn(*shape, generator=dice)
+        return torch.randn(*shape, generator=rng)
 
     targets = draw(count, 2, 4, 4)
     right = targets.flatten(1)[:, : places * 2].unflatten(1, (places, 2))
@@ -51,9 +51,9 @@ def test_a_generator_that_knows_the_target_has_a_gap_and_one_that_looks_away_has
         return (x - (1 - level) * known) / level - known
 
     gap = measure(knows, fixed)
-    assert gap.mean > 0 and gap.low > 0 and gap.share == 1 and gap.saved > 0 and gap.low <= gap.mean <= gap.high
+    assert gap.mean > 0 and gap.low > 0 and gap.right_wins == 1 and gap.saved > 0 and gap.low <= gap.mean <= gap.high
     blind = measure(lambda x, *rest: x, fixed)
-    assert (blind.mean, blind.low, blind.high, blind.share, blind.saved) == (0, 0, 0, 0, 0)
+    assert (blind.mean, blind.low, blind.high, blind.right_wins, blind.saved) == (0, 0, 0, 0, 0)
 
 
 def test_a_training_ends_when_the_gap_stays_away_and_not_before():

@@ -25,10 +25,10 @@ def error(ours, reference):
 
 def stirred(adapter, seed=5):
     """Some random weights in the place of the zeros."""
-    dice = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in adapter.parameters():
-            weight += 0.2 * torch.randn(weight.shape, generator=dice)
+            weight += 0.2 * torch.randn(weight.shape, generator=rng)
     return adapter
 
 

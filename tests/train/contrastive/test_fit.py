@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from fake_encoder import ColourEncoder
-from fit_in_a_process import KEEPING, fit_here, start
+from fit_in_a_process import fit_here, start
 from head_toy import head_of_one_rank, learned, made, small, weights_of
 from safetensors.numpy import save_file
 from sibling_toy import Toy
@@ -23,12 +23,13 @@ from realrag.errors import RealRAGError
 from realrag.indexing.build import build
 from realrag.retriever import Retriever
 from realrag_train.__main__ import main
-from realrag_train.contrastive.fit import STOPPED, Keeping
 from realrag_train.contrastive.loss import LossConfig
-from realrag_train.contrastive.mine import mine_file, read_negatives, write_negatives
+from realrag_train.contrastive.mine import MineInputs, mine_file, read_negatives, write_negatives
 from realrag_train.contrastive.negatives import MineConfig
-from realrag_train.contrastive.trainer import FitConfig, Fitting
+from realrag_train.contrastive.trainer import ContrastiveTraining, FitConfig
 from realrag_train.dataset import Material
+from realrag_train.loop.stages import STOPPED
+from realrag_train.loop.watch import WatchConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SEEDS = range(10)
@@ -77,7 +78,7 @@ def test_these_intervals_are_narrow_enough_to_tell_a_generator_that_lacks_someth
 def test_at_step_0_the_ranking_is_the_plain_one_exactly():
     material, _, rows = made(photos=500)
     head, queries, photos = (
-        Fitting(material, rows, small()).head,
+        ContrastiveTraining(material, rows, small()).head,
         *map(torch.from_numpy, (material.queries, material.photos)),
     )
     with torch.inference_mode():
@@ -90,7 +91,10 @@ def test_at_step_0_the_ranking_is_the_plain_one_exactly():
 
 def test_a_weight_of_zero_gives_the_normal_head():
     material, _, rows = made()
-    fittings = [Fitting(material, rows, small(), loss) for loss in (LossConfig(lambda_ref=0.0), LossConfig("normal"))]
+    fittings = [
+        ContrastiveTraining(material, rows, small(), loss)
+        for loss in (LossConfig(lambda_ref=0.0), LossConfig("normal"))
+    ]
     for fitting in fittings:
         fitting.run()
     for one, other in zip(*map(weights_of, fittings), strict=True):  # the negatives' zeros pass through other products
@@ -100,15 +104,18 @@ def test_a_weight_of_zero_gives_the_normal_head():
 
 def test_arms_of_one_seed_see_the_same_batches_and_seeds_differ():
     material, _, rows = made()
-    normal, reflective = Fitting(material, None, small(), LossConfig("normal")), Fitting(material, rows, small())
-    other = Fitting(material, rows, small(seed=1))
+    normal, reflective = (
+        ContrastiveTraining(material, None, small(), LossConfig("normal")),
+        ContrastiveTraining(material, rows, small()),
+    )
+    other = ContrastiveTraining(material, rows, small(seed=1))
     assert all(torch.equal(one, two) for one, two in zip(normal._rows(), reflective._rows(), strict=True))
     assert not torch.equal(other._rows()[0], normal._rows()[0])
 
 
 def test_every_photo_meets_a_prompt_of_its_class_once_an_epoch():
     material, _, rows = made()
-    fitting = Fitting(material, rows, small())
+    fitting = ContrastiveTraining(material, rows, small())
     seen, asked = [], set()
     for step in range(fitting.steps_each_epoch):
         fitting.step = step
@@ -121,7 +128,10 @@ def test_every_photo_meets_a_prompt_of_its_class_once_an_epoch():
 
 def test_gradient_caching_trains_the_same_head():
     material, _, rows = made()
-    plain, cached = Fitting(material, rows, small()), Fitting(material, rows, small(grad_chunk=5))
+    plain, cached = (
+        ContrastiveTraining(material, rows, small()),
+        ContrastiveTraining(material, rows, small(grad_chunk=5)),
+    )
     plain.run(), cached.run()
     assert all(
         torch.allclose(one, other, atol=1e-5) for one, other in zip(weights_of(plain), weights_of(cached), strict=True)
@@ -130,7 +140,9 @@ def test_gradient_caching_trains_the_same_head():
 
 def test_mining_again_changes_the_negatives_and_keeps_the_held_out_photos_out():
     material, drawn, rows = made()
-    fitting = Fitting(material, rows, small(refresh=1, held_out=0.3, rate=0.05), drawn=drawn, mining=MineConfig(k=2))
+    fitting = ContrastiveTraining(
+        material, rows, small(refresh=1, held_out=0.3, rate=0.05), drawn=drawn, mining=MineConfig(k=2)
+    )
     first = fitting.negatives.clone()
     fitting.run()
     assert not torch.equal(first, fitting.negatives) and "known_share" in fitting.history[0]
@@ -140,7 +152,7 @@ def test_mining_again_changes_the_negatives_and_keeps_the_held_out_photos_out():
 
 def test_an_early_stop_keeps_the_best_epoch():
     material, _, rows = made(photos=200)
-    fitting = Fitting(material, rows, small(epochs=40, held_out=0.3, patience=3, rate=0.05))
+    fitting = ContrastiveTraining(material, rows, small(epochs=40, held_out=0.3, patience=3, rate=0.05))
     fitting.run()
     figures = [entry["held_out_r1"] for entry in fitting.history]
     assert len(figures) < 40 and len(figures) - 1 - int(np.argmax(figures)) == 3
@@ -157,7 +169,7 @@ def test_an_early_stop_keeps_the_best_epoch():
 def test_settings_that_cannot_be_fitted_are_refused(changes, loss, cure):
     material, _, rows = made()
     with pytest.raises(RealRAGError, match=cure):
-        Fitting(material, rows, small(**changes), LossConfig(**loss))
+        ContrastiveTraining(material, rows, small(**changes), LossConfig(**loss))
 
 
 def test_prompts_or_negatives_that_do_not_fit_the_photos_are_refused():
@@ -165,7 +177,7 @@ def test_prompts_or_negatives_that_do_not_fit_the_photos_are_refused():
     strangers = Material(material.photos, material.photo_classes, material.queries, material.query_classes + 100)
     for wrong in ((strangers, rows), (material, None), (material, rows[:3]), (material, rows + 64)):
         with pytest.raises(RealRAGError):
-            Fitting(*wrong, small())
+            ContrastiveTraining(*wrong, small())
 
 
 @needs_gloo
@@ -173,7 +185,7 @@ def test_two_processes_train_the_head_of_one(tmp_path):
     config, loss = small(), LossConfig(symmetric=True, learned_tau=True)
     ranks = in_two_ranks(head_of_one_rank, tmp_path, config, loss)
     material, _, rows = made()
-    alone = Fitting(material, rows, config, loss)
+    alone = ContrastiveTraining(material, rows, config, loss)
     alone.run()
     expected = learned(alone)
     for mine_, first, second in zip(expected, *ranks, strict=True):
@@ -191,8 +203,8 @@ def run_folder(photos, tmp_path):
     drawn = np.stack([encoder.encode_texts(["green"]).numpy()] * 3).astype(np.float16)
     words = {"generator": "green only", "encoder_fingerprint": encoder.fingerprint}
     save_file({"embeddings": drawn}, folder / "drawn.safetensors", words)
-    mine_file(folder / "bundle", folder / "prompts.jsonl", folder / "negatives.safetensors",
-              drawn_file=folder / "drawn.safetensors", encoder=encoder)  # fmt: skip
+    inputs = MineInputs(folder / "bundle", folder / "prompts.jsonl", folder / "drawn.safetensors")
+    mine_file(inputs, folder / "negatives.safetensors", encoder=encoder)
     return folder
 
 
@@ -258,29 +270,35 @@ def test_sigterm_saves_and_the_same_command_goes_on(run_folder, tmp_path):
 
 def test_time_that_is_up_saves_and_many_short_runs_are_one_long_one(run_folder, tmp_path):
     folder, runs = shutil.copytree(run_folder, tmp_path / "short"), 1
-    while fit_here(folder, keeping=Keeping(log_every=1, max_minutes=1e-9)) is None:
+    while fit_here(folder, watch=WatchConfig(log_steps=1, max_minutes=1e-9)) is None:
         runs += 1
     fit_here(run_folder)
     assert runs > 5 and products(folder) == products(run_folder)
 
 
-def test_the_same_inputs_touch_nothing_and_other_inputs_begin_anew(run_folder):
+def test_the_same_inputs_touch_nothing_and_other_inputs_train_again(run_folder):
     fit_here(run_folder)
     before = os.stat(run_folder / "head.safetensors").st_mtime_ns
     fit_here(run_folder)
     assert os.stat(run_folder / "head.safetensors").st_mtime_ns == before
     assert fit_here(run_folder, config=FitConfig(epochs=1, batch=4)).facts["epochs"] == 1
-    fit_here(run_folder, out="other.safetensors", keeping=Keeping(every=1, log_every=1, max_minutes=1e-9))
+    fit_here(run_folder, out="other.safetensors", watch=WatchConfig(save_steps=1, log_steps=1, max_minutes=1e-9))
     assert (run_folder / "other.fit.checkpoint.safetensors").exists()
-    head = fit_here(run_folder, out="other.safetensors", loss=LossConfig("normal"), keeping=KEEPING)
+    with pytest.raises(RealRAGError, match=r"other data or settings.*Delete the file"):
+        fit_here(run_folder, out="other.safetensors", loss=LossConfig("normal"))
+    (run_folder / "other.fit.checkpoint.safetensors").unlink()
+    head = fit_here(run_folder, out="other.safetensors", loss=LossConfig("normal"))
     assert head.facts["loss"] == "normal" and (run_folder / "other.fit.json").exists()
 
 
-def test_a_damaged_checkpoint_is_not_believed(run_folder, tmp_path):
+def test_a_damaged_checkpoint_is_refused_with_the_cure(run_folder, tmp_path):
     folder = shutil.copytree(run_folder, tmp_path / "damaged")
-    fit_here(folder, keeping=Keeping(log_every=1, max_minutes=1e-9))
+    fit_here(folder, watch=WatchConfig(log_steps=1, max_minutes=1e-9))
     path = folder / "fit.checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(RealRAGError, match=r"is damaged.*Delete the file"):
+        fit_here(folder)
+    path.unlink()
     fit_here(folder)
     fit_here(run_folder)
     assert products(folder) == products(run_folder)
@@ -304,10 +322,9 @@ def test_the_command_fits_stops_in_time_and_goes_on(run_folder, monkeypatch, cap
     monkeypatch.setattr(fitting_files, "own_encoder", lambda bundle, device: ColourEncoder())
     command = ["fit", str(run_folder / "bundle"), "--negatives", str(run_folder / "negatives.safetensors"),
                "--out", str(run_folder / "head.safetensors"), "--batch", "4", "--symmetric", "--no-reflect-tau"]  # fmt: skip
-    with pytest.raises(SystemExit) as stopped:
-        main([*command, "--max-minutes", "1e-9"])
-    assert stopped.value.code == STOPPED and "goes on" in capsys.readouterr().out
-    main(command)
+    assert main([*command, "--max-minutes", "1e-9"]) == STOPPED
+    assert "Run the same command again" in capsys.readouterr().out
+    assert main(command) == 0
     facts = load_head(run_folder / "head.safetensors", 13).facts
     assert facts["config"]["loss"]["symmetric"] and not facts["config"]["loss"]["reflect_tau"]
     assert "wrote" in capsys.readouterr().out

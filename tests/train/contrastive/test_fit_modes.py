@@ -29,14 +29,15 @@ from realrag.indexing.shards import Sizes
 from realrag.retriever import Retriever
 from realrag_train.__main__ import main
 from realrag_train.contrastive import tuned_encoder as tuned_files
-from realrag_train.contrastive.fit import Keeping, fit_file
+from realrag_train.contrastive.fit import FitInputs, fit_file
 from realrag_train.contrastive.fit_config import RATES, FitConfig
-from realrag_train.contrastive.lora import LowRank, add_lora, merge_lora
 from realrag_train.contrastive.loss import LossConfig
-from realrag_train.contrastive.mine import mine_file
+from realrag_train.contrastive.mine import MineInputs, mine_file
 from realrag_train.contrastive.models import PLAIN, TextModel, VisionModel
 from realrag_train.contrastive.negatives import MineConfig
-from realrag_train.contrastive.tuned_encoder import mix, tuned_vectors, words_of, write_tuned
+from realrag_train.contrastive.tuned_encoder import mix, tuned_metadata, tuned_vectors, write_tuned
+from realrag_train.loop.watch import WatchConfig
+from realrag_train.lora import LowRankUpdate, add_lora, merge_lora
 
 TOWERS = ("text", "lora", "full")
 CASES = [(mode, kind) for mode in TOWERS for kind in ("clip", "small")]
@@ -65,18 +66,16 @@ def worlds(tmp_path_factory):
             folder / "drawn.safetensors",
             {"encoder_fingerprint": encoder.fingerprint, "generator": "x"},
         )
-        mine_file(folder / "bundle", folder / "prompts.jsonl", folder / "negatives.safetensors", MineConfig(near_duplicate=2.0),
-                  drawn_file=folder / "drawn.safetensors", encoder=encoder)  # fmt: skip
+        inputs = MineInputs(folder / "bundle", folder / "prompts.jsonl", folder / "drawn.safetensors")
+        mine_file(inputs, folder / "negatives.safetensors", MineConfig(near_duplicate=2.0), encoder=encoder)
     return found
 
 
-def fit_in(folder, mode, out, loss=LossConfig(), keeping=Keeping(every=2, log_every=1), encoder=None, **changes):
+def fit_in(folder, mode, out, loss=LossConfig(), watch=WatchConfig(save_steps=2, log_steps=1), encoder=None, **changes):
     progress = changes.pop("progress", lambda done, total: None)
-    return fit_file(
-        folder / "bundle", out, small(mode, **changes), loss, prompts_file=folder / "prompts.jsonl",
-        negatives_file=folder / "negatives.safetensors" if loss.uses_negatives else None, keeping=keeping, encoder=encoder,
-        progress=progress,
-    )  # fmt: skip
+    negatives = folder / "negatives.safetensors" if loss.uses_negatives else None
+    inputs = FitInputs(folder / "bundle", folder / "prompts.jsonl", negatives)
+    return fit_file(inputs, out, small(mode, **changes), loss, encoder=encoder, watch=watch, progress=progress)
 
 
 def moved(one, other):
@@ -137,7 +136,7 @@ def test_many_stopped_runs_end_in_the_bits_of_one(worlds, mode, kind, tmp_path):
         options["augment"] = True
     fit_in(worlds[kind], mode, whole, **options)
     runs = 1
-    while fit_in(worlds[kind], mode, parts, keeping=Keeping(log_every=1, max_minutes=1e-9), **options) is None:
+    while fit_in(worlds[kind], mode, parts, watch=WatchConfig(log_steps=1, max_minutes=1e-9), **options) is None:
         assert not parts.exists()
         runs += 1
     assert runs > 2 and products(whole) == products(parts)
@@ -199,8 +198,8 @@ def test_an_encoder_that_was_being_written_is_written_again_from_the_checkpoint(
 def test_a_run_of_slow_steps_is_kept_by_the_clock_too(worlds, tmp_path):
     seen, checkpoint = [], tmp_path / "tuned.fit.checkpoint.safetensors"
     for minutes in (0.0, 60.0):
-        keeping = Keeping(every=10**6, every_minutes=minutes, log_every=1)
-        fit_in(worlds["small"], "text", tmp_path / "tuned", keeping=keeping, seed=int(minutes),
+        watch = WatchConfig(save_steps=10**6, save_minutes=minutes, log_steps=1)
+        fit_in(worlds["small"], "text", tmp_path / "tuned", watch=watch, seed=int(minutes),
                progress=lambda done, total: seen.append(checkpoint.exists()))  # fmt: skip
     assert seen == [False, True, True, True, True, True] + [False] * 6
 
@@ -248,9 +247,9 @@ def test_two_processes_train_the_tower_of_one(worlds, tmp_path):
     alone.run()
     for mine, first, second in zip(alone.model.trained.values(), *(rank[:-1] for rank in ranks), strict=True):
         assert torch.equal(first, second) and torch.allclose(mine, first, atol=1e-5)
-    assert torch.equal(ranks[0][-1], ranks[1][-1]) and ranks[0][-1][0].item() == pytest.approx(
-        alone.figures()["loss"], abs=1e-5
-    )
+    figures = list(alone.figures())
+    assert torch.equal(ranks[0][-1], ranks[1][-1])
+    assert ranks[0][-1][figures.index("loss")].item() == pytest.approx(alone.figures()["loss"], abs=1e-5)
 
 
 def test_pictures_are_plain_unless_asked_and_altered_ones_depend_on_seed_and_epoch_alone(worlds):
@@ -308,7 +307,7 @@ def test_a_pointwise_convolution_is_adapted_and_a_depthwise_one_is_not():
 
 
 def test_a_product_begins_as_nothing_and_learns():
-    part = LowRank(torch.randn(5, 3), 2, 2.0)
+    part = LowRankUpdate(torch.randn(5, 3), 2, 2.0)
     weight = torch.randn(5, 3)
     assert torch.equal(part(weight), weight)
     part(weight).sum().backward()
@@ -357,7 +356,7 @@ def test_every_default_says_whether_it_is_the_papers_or_ours(config):
 
 
 def test_another_encoder_than_the_bundles_is_refused(worlds, tmp_path):
-    with pytest.raises(EncoderError, match="made with another encoder"):
+    with pytest.raises(EncoderError, match="indexed with another encoder"):
         fit_in(worlds["small"], "text", tmp_path / "tuned", encoder=load_encoder(str(worlds["clip"] / "tiny")))
 
 
@@ -440,7 +439,7 @@ def test_a_claim_on_photo_vectors_is_believed_only_with_the_image_tower_it_was_m
     with pytest.raises(EncoderError, match="changed while it was written"):
         write_tuned(forged, tmp_path / "again")
     assert not (tmp_path / "again").exists()
-    assert words_of(forged, "text", {})["photos_of"] == [forged.fingerprint]  # a false claim is not handed on
+    assert tuned_metadata(forged, "text", {})["photos_of"] == [forged.fingerprint]  # a false claim is not handed on
 
 
 def test_text_towers_tuned_one_after_the_other_leave_the_first_bundle_valid(worlds, tuned_text, tmp_path):
@@ -515,10 +514,10 @@ def test_the_rate_warms_up_and_falls_as_a_cosine_from_the_modes_own_height(world
     rates = []
     while not fitting.done:
         fitting.advance()
-        rates.append(fitting.optimiser.param_groups[0]["lr"])
+        rates.append(fitting.optimizer.param_groups[0]["lr"])
     done = np.arange(len(rates)) / len(rates)
     expected = np.minimum(1, (done + 1 / len(rates)) / 0.2) * (1 + np.cos(np.pi * done)) / 2
-    assert np.allclose(rates, RATES["text"] * expected) and isinstance(fitting.optimiser, torch.optim.AdamW)
+    assert np.allclose(rates, RATES["text"] * expected) and isinstance(fitting.optimizer, torch.optim.AdamW)
 
 
 def test_the_log_holds_the_parts_of_the_loss_the_margin_and_the_held_out_figure(worlds, tmp_path):
@@ -553,12 +552,12 @@ def test_the_margin_is_that_of_the_vectors_the_step_saw(worlds):
 def test_tensorboard_is_written_when_asked_and_its_absence_is_named(worlds, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
     with pytest.raises(RealRAGError, match=r"pip install realrag\[train\]"):
-        fit_in(worlds["small"], "text", tmp_path / "none", keeping=Keeping(tensorboard=True))
+        fit_in(worlds["small"], "text", tmp_path / "none", watch=WatchConfig(tensorboard=True))
     monkeypatch.undo()
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    fit_in(worlds["small"], "text", tmp_path / "tuned", keeping=Keeping(log_every=1, tensorboard=True))
+    fit_in(worlds["small"], "text", tmp_path / "tuned", watch=WatchConfig(log_steps=1, tensorboard=True))
     events = EventAccumulator(str(tmp_path / "tuned.fit.tensorboard")).Reload()
     with open(tmp_path / "tuned.fit.csv", newline="") as file:
         expected = [float(row["loss"]) for row in csv.DictReader(file)]

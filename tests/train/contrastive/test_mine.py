@@ -59,7 +59,11 @@ def slow_mine(material, drawn, config, through=lambda v: v):
             same_shot = any(float(material.photos[n] @ material.photos[o]) >= config.near_duplicate for o in own)
             if config.drop_same_class and (n in own or same_shot):
                 continue
-            if config.positive_aware and own and photos[n] @ query > config.positive_aware * fitting:
+            if (
+                config.positive_aware
+                and own
+                and photos[n] @ query > fitting - (1 - config.positive_aware) * abs(fitting)
+            ):
                 continue
             kept.append(n)
         rows.append((kept + [-1] * config.k)[: config.k])
@@ -79,9 +83,9 @@ CONFIGS = [
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
-@pytest.mark.parametrize("at_once", [1, 400, 1 << 25])
-def test_the_negatives_are_those_of_the_slow_twin(config, at_once, monkeypatch):
-    monkeypatch.setattr(mining, "AT_ONCE", at_once)
+@pytest.mark.parametrize("cosines", [1, 400, 1 << 25])
+def test_the_negatives_are_those_of_the_slow_twin(config, cosines, monkeypatch):
+    monkeypatch.setattr(mining, "COSINES", cosines)
     material, drawn = made()
     found = mine(material, drawn, config)
     rows, raw = slow_mine(material, drawn, config)
@@ -226,7 +230,7 @@ def test_mining_killed_at_four_points_does_no_more_than_one_piece_again(run_fold
         assert [process.wait(120) for process in [start(folders[point], point) for point in pair]] == [
             -signal.SIGKILL
         ] * 2
-    monkeypatch.setattr(mining, "AT_ONCE", 1)
+    monkeypatch.setattr(mining, "COSINES", 1)
     whole = mine_here(run_folder)
     for point, folder in folders.items():
         assert (folder / "negatives.part.safetensors").exists() and not (folder / "negatives.safetensors").exists()

@@ -13,10 +13,10 @@ from realrag.bundle.bundle import Bundle
 from realrag.errors import RealRAGError
 from realrag.indexing.build import build
 from realrag.retriever import Retriever
-from realrag_train.contrastive.fit import Keeping, fit_file
+from realrag_train.contrastive.fit import FitInputs, fit_file
 from realrag_train.contrastive.fit_config import FitConfig
 from realrag_train.contrastive.loss import LossConfig
-from realrag_train.contrastive.trainer import Fitting
+from realrag_train.contrastive.trainer import ContrastiveTraining
 from realrag_train.contrastive.utility import FACTS, Utility, candidates, measure_utility, read_utility, write_utility
 from realrag_train.dataset import Material, load_material, read_prompts
 
@@ -53,7 +53,7 @@ class UsefulToy:
     def gain(self, loss, seed):
         """(what the first photo is worth, share of first photos of the right class) over photos not trained on."""
         config = FitConfig(epochs=20, batch=48, hidden=24, rate=3e-3, seed=seed)
-        fitting = Fitting(self.material, None, config, loss, utility=self.utility)
+        fitting = ContrastiveTraining(self.material, None, config, loss, utility=self.utility)
         fitting.run()
         with torch.inference_mode():
             first = (self.material.queries @ fitting.head(torch.from_numpy(self.photos)).numpy().T).argmax(1)
@@ -80,7 +80,7 @@ def test_measured_utility_finds_what_helps_where_labels_cannot_say_it():
 def test_a_weight_of_zero_is_the_contrastive_loss():
     toy, heads = UsefulToy(0), []
     for loss in (LossConfig("normal"), LossConfig("normal", lambda_utility=0.0, beta=3.0)):
-        fitting = Fitting(toy.material, None, FitConfig(epochs=2, batch=48), loss, utility=toy.utility)
+        fitting = ContrastiveTraining(toy.material, None, FitConfig(epochs=2, batch=48), loss, utility=toy.utility)
         fitting.run()
         heads.append(fitting.head.state_dict())
     for name in heads[0]:
@@ -90,7 +90,7 @@ def test_a_weight_of_zero_is_the_contrastive_loss():
 def test_the_log_tells_the_utility_term_apart():
     toy = UsefulToy(0)
     for loss, normal in ((LossConfig("normal", lambda_utility=2.0), True), (LossConfig("utility"), False)):
-        fitting = Fitting(toy.material, None, FitConfig(epochs=1, batch=48), loss, utility=toy.utility)
+        fitting = ContrastiveTraining(toy.material, None, FitConfig(epochs=1, batch=48), loss, utility=toy.utility)
         fitting.advance()
         parts = fitting.figures()
         assert parts["utility"] > 0 and (parts["normal"] > 0) == normal and parts["negatives"] == 0
@@ -99,13 +99,15 @@ def test_the_log_tells_the_utility_term_apart():
 
 def test_held_out_photos_are_no_candidates_and_beta_follows_the_measurements():
     toy = UsefulToy(0)
-    fitting = Fitting(toy.material, None, FitConfig(batch=48, held_out=0.3), LossConfig("utility"), utility=toy.utility)
+    fitting = ContrastiveTraining(
+        toy.material, None, FitConfig(batch=48, held_out=0.3), LossConfig("utility"), utility=toy.utility
+    )
     assert not np.isin(fitting.tried.numpy(), fitting.held_out).any() and (fitting.tried == -1).any()
     there = toy.utility.utility - toy.utility.utility.mean(1, keepdims=True)
     assert fitting.objective.beta == pytest.approx(there.std(), rel=1e-4)
     assert Utility(toy.tried, np.zeros(toy.tried.shape, np.float32), {}).spread == 1.0
     with pytest.raises(RealRAGError, match="--utility"):
-        Fitting(toy.material, None, FitConfig(), LossConfig("utility"))
+        ContrastiveTraining(toy.material, None, FitConfig(), LossConfig("utility"))
 
 
 def test_candidates_are_what_would_be_retrieved():
@@ -148,7 +150,7 @@ def test_measuring_goes_on_where_it_was_and_asks_nothing_twice(world, tmp_path):
     rows[0, 4:] = -1
     first, second, third = Brightness(stop_after=7), Brightness(), Brightness()
     with pytest.raises(KeyboardInterrupt):
-        measure_utility(bundle, prompts, rows, first, tmp_path / "utility.safetensors", keep_seconds=0)
+        measure_utility(bundle, prompts, rows, first, tmp_path / "utility.safetensors", save_seconds=0)
     assert not (tmp_path / "utility.safetensors").exists()
     with pytest.raises(RealRAGError, match="unfinished: 7"):
         read_utility(tmp_path / "utility.part.safetensors", 3, 15)
@@ -173,11 +175,9 @@ def test_a_head_learns_from_a_measured_file_and_refuses_one_of_other_prompts(wor
     found = measure_utility(bundle, prompts, rows, Brightness(), tmp_path / "utility.safetensors")
 
     def fit(loss):
-        return fit_file(
-            tmp_path / "bundle", tmp_path / "head.safetensors", FitConfig(epochs=30, batch=15, rate=3e-3), loss,
-            prompts_file=tmp_path / "prompts.jsonl", utility_file=tmp_path / "utility.safetensors", encoder=ColourEncoder(),
-            keeping=Keeping(),
-        )  # fmt: skip
+        inputs = FitInputs(tmp_path / "bundle", tmp_path / "prompts.jsonl", utility=tmp_path / "utility.safetensors")
+        config = FitConfig(epochs=30, batch=15, rate=3e-3)
+        return fit_file(inputs, tmp_path / "head.safetensors", config, loss, encoder=ColourEncoder())
 
     head = fit(LossConfig("utility"))
     assert head.facts["utility"]["measured_by"] == Brightness.name and head.facts["loss"] == "utility"
@@ -222,7 +222,7 @@ def test_a_table_comes_back_as_it_was_written(tmp_path):
     ({"utility": np.array([[0.5, np.nan], [2, 0]], np.float32)}, "not finite"),
     ({"utility": np.array([[0.5, 1], [2, 7]], np.float32)}, "no candidate"),
     ({"utility": np.array([[0.5, 1], [2, 0]])}, "float64"),
-    ({"facts": {"measured_by": ""}}, "how"), ({"facts": {"prompts": "these"}}, "how"),
+    ({"facts": {"measured_by": ""}}, "do not name"), ({"facts": {"prompts": "these"}}, "do not name"),
 ])  # fmt: skip
 def test_a_table_that_is_not_whole_or_not_right_is_refused(tmp_path, changes, told):
     write_utility(table(**changes), tmp_path / "u.safetensors")

@@ -39,5 +39,5 @@ def test_what_cannot_be_loaded_is_refused_before_anything_is_fetched(tmp_path):
     with pytest.raises(GeneratorError, match="Name the revision"):
         Diffusers("someone/some-model", download=True)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(GeneratorError, match="no pipeline"):
+    with pytest.raises(GeneratorError, match="not a pipeline"):
         Diffusers(tmp_path / "empty")

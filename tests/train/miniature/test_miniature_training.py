@@ -1,7 +1,6 @@
 """The training of the miniatures: its world, its dice, a run that goes on bit by bit, and the commands end to end."""
 
 import csv
-import itertools
 import math
 import os
 import random
@@ -21,11 +20,13 @@ from realrag.miniature.generator import load_generator
 from realrag.miniature.sd3 import SD3, SD3Config
 from realrag_train.__main__ import main
 from realrag_train.judge.histograms import Histograms
-from realrag_train.loop.trainer import Keeping, Watch, chosen_rows, pace
+from realrag_train.loop.stages import STOPPED
+from realrag_train.loop.trainer import epoch_rows
+from realrag_train.loop.watch import Hooks, RunFiles, Watch, WatchConfig
 from realrag_train.miniature import world as world_module
 from realrag_train.miniature.classifier import learn
 from realrag_train.miniature.generator import GeneratorConfig, GeneratorTraining, flow_loss, noise_levels
-from realrag_train.miniature.measure import share, times
+from realrag_train.miniature.measure import accuracy, times
 from realrag_train.miniature.sheet import tile
 from realrag_train.miniature.taef2 import FRONT, Teacher, squeeze
 from realrag_train.miniature.world import World, held_out, view_of
@@ -91,12 +92,12 @@ def test_a_crop_stays_inside_the_photo():
 
 
 def test_every_epoch_goes_through_all_rows_even_where_a_batch_spans_two():
-    rows, epochs = zip(*(chosen_rows(3, step, 4, 10) for step in range(10)), strict=True)
+    rows, epochs = zip(*(epoch_rows(3, step, 4, 10) for step in range(10)), strict=True)
     rows, epochs = torch.cat(rows), torch.cat(epochs)
     for epoch in range(4):
         assert rows[epochs == epoch].sort().values.tolist() == list(range(10))
     assert rows[:10].tolist() != rows[10:20].tolist()
-    assert len(chosen_rows(3, 1, 25, 10)[0]) == 25  # a batch greater than an epoch
+    assert len(epoch_rows(3, 1, 25, 10)[0]) == 25  # a batch greater than an epoch
 
 
 def test_noise_levels_are_logit_normal_shifted_with_an_even_share():
@@ -125,12 +126,6 @@ def test_the_flow_loss_is_zero_for_the_true_velocity_and_its_slow_twin_otherwise
         assert torch.isclose(found[row], wanted)
 
 
-def test_the_pace_warms_up_and_ends_at_nothing():
-    paces = [pace(step, 100, 10) for step in range(101)]
-    assert paces[0] < 0.11 and max(paces) == max(paces[9:15]) and paces[100] == 0
-    assert all(a >= b for a, b in itertools.pairwise(paces))
-
-
 # A run
 
 
@@ -148,8 +143,9 @@ def training(steps=6, **more):
     return GeneratorTraining(SD3(SD3Config(depth=1, context=8, pooled=6, grid=4)), config, latents, groups, texts)
 
 
-def watch(folder, key="k", sheet=lambda: None, **keeping):
-    return Watch(folder, "run", key, Keeping(log_steps=2, **keeping), lambda line: None, sheet)
+def watched(run, folder, key="k"):
+    """Runs the training with its files in `folder`; True when it came to its end."""
+    return Watch(run, key, RunFiles.beside(folder / "run.safetensors"), WatchConfig(log_steps=2), Hooks()).run()
 
 
 class Interrupted(GeneratorTraining):
@@ -162,14 +158,14 @@ class Interrupted(GeneratorTraining):
 @pytest.mark.parametrize("bf16", (False, True))
 def test_a_run_that_is_told_to_stop_goes_on_to_the_same_bits(tmp_path, bf16):
     whole = training(bf16=bf16)
-    assert watch(tmp_path / "whole").run(whole)
+    assert watched(whole, tmp_path / "whole")
     parted = training(bf16=bf16)
     parted.__class__ = Interrupted
     before = signal.getsignal(signal.SIGTERM)
-    assert not watch(tmp_path / "parted").run(parted) and parted.step == 4
+    assert not watched(parted, tmp_path / "parted") and parted.step == 4
     assert signal.getsignal(signal.SIGTERM) is before
     again = training(bf16=bf16)
-    assert watch(tmp_path / "parted").run(again) and again.step == 6
+    assert watched(again, tmp_path / "parted") and again.step == 6
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, again.model.state_dict()[name]), name
     for name, value in whole.average.items():
@@ -180,20 +176,20 @@ def test_a_run_that_is_told_to_stop_goes_on_to_the_same_bits(tmp_path, bf16):
 
 
 def test_a_checkpoint_of_other_settings_is_refused_and_a_damaged_one_too(tmp_path):
-    watch(tmp_path).run(training(steps=1))
+    watched(training(steps=1), tmp_path)
     with pytest.raises(RealRAGError, match="other data or settings"):
-        watch(tmp_path, key="other").run(training())
+        watched(training(), tmp_path, key="other")
     file = tmp_path / "run.checkpoint.safetensors"
     file.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(RealRAGError, match=r"cannot be read|is damaged"):
-        watch(tmp_path).run(training())
+        watched(training(), tmp_path)
 
 
 def test_the_rate_holds_and_comes_down_over_the_last_quarter():
     run = training(steps=100)
     rates = []
     for run.step in range(101):
-        rates.append(run.rate() / run.config.rate)
+        rates.append(run.lr() / run.config.rate)
     assert rates[0] == 0.5 and all(rate == 1 for rate in rates[1:76]) and rates[100] == 0
     assert rates[88] == pytest.approx(12 / 25)
 
@@ -245,7 +241,7 @@ def test_squeezing_starts_from_the_teachers_widest_directions_at_unit_variance()
 
 def test_the_share_of_right_answers_counts_every_class_alike():
     named, labels = np.array([0, 0, 0, 1, 2]), np.array([0, 0, 0, 0, 2])
-    assert share((named == labels).astype(float), labels)["mean"] == pytest.approx((0.75 + 1) / 2)
+    assert accuracy((named == labels).astype(float), labels)["mean"] == pytest.approx((0.75 + 1) / 2)
 
 
 def test_the_commands_go_from_photos_to_a_generator_and_its_measure(tmp_path, monkeypatch, capsys):
@@ -292,10 +288,10 @@ def test_the_commands_go_from_photos_to_a_generator_and_its_measure(tmp_path, mo
         == 0
     )
     assert load_generator(made).final_layer.linear.weight.any()
-    with pytest.raises(SystemExit) as stopped:  # three more steps are asked for, and time for one
-        main(["miniature-generator", "sd3", *common, "--autoencoder", str(coder), "--out", str(made),
-              *f"{short} --max-minutes 1e-6".replace("--steps 2", "--steps 5").split()])  # fmt: skip
-    assert stopped.value.code == 75 and "stopped after step 3" in capsys.readouterr().out
+    # Three more steps, and time for one
+    stopped = main(["miniature-generator", "sd3", *common, "--autoencoder", str(coder), "--out", str(made),
+                    *f"{short} --max-minutes 1e-6".replace("--steps 2", "--steps 5").split()])  # fmt: skip
+    assert stopped == STOPPED and "Stopped after step 3" in capsys.readouterr().out
     short = (
         f"--mobilenet {tmp_path / 'net.safetensors'} --out {tmp_path / 'out' / 'm.json'} --each 1 --most 1 --steps 1"
     )
@@ -351,7 +347,7 @@ def test_histograms_count_colours_and_gradients():
 def test_intervals_draw_classes_and_a_ratio_is_of_the_same_rows():
     classes = np.repeat(np.arange(16), 8)
     right = np.repeat(np.arange(16) % 2, 8).astype(float)
-    found = share(right, classes)
+    found = accuracy(right, classes)
     assert found["mean"] == 0.5 and 0.2 < found["low"] < 0.3 and 0.7 < found["high"] < 0.8  # of 16 coins, not of 128
     assert times(right, right, classes) == {"mean": 1.0, "low": 1.0, "high": 1.0}
     assert times(right, right * 0, classes)["mean"] == np.inf
@@ -365,7 +361,7 @@ def test_the_judge_learns_classes_that_a_line_parts_and_is_not_led_by_their_size
     judge = learn("abc", drawn, labels.tolist())
     fresh = torch.nn.functional.normalize(middles[labels] + 0.1 * torch.randn(72, 16, generator=dice), dim=1)
     margins = judge.margins(fresh, labels)
-    assert share((margins > 0).numpy().astype(float), labels.numpy())["mean"] > 0.95
+    assert accuracy((margins > 0).numpy().astype(float), labels.numpy())["mean"] > 0.95
     assert torch.equal(margins > 0, judge(fresh).argmax(1) == labels)
     assert margins[0] == pytest.approx(float(judge(fresh)[0, 0] - judge(fresh)[0, 1:].max()), abs=1e-5)
 

@@ -21,6 +21,7 @@ from realrag_train.contrastive.fit_config import FitConfig
 from realrag_train.contrastive.utility import read_utility
 from realrag_train.dataset import read_prompts
 from realrag_train.judge.histograms import GradientEncoder
+from realrag_train.loop.stages import Stopped
 from realrag_train.pictures.arms import Picture, class_key
 from realrag_train.reproduce import endpoints, experiment
 from realrag_train.reproduce.ablations import REGISTERED, Ablation, Ablations
@@ -31,7 +32,6 @@ from realrag_train.reproduce.procedural.scene import picture
 from realrag_train.reproduce.procedural.world import World, read_splits, split_classes
 from realrag_train.retriever import run as stages
 from realrag_train.retriever.recipe import Data, Evaluate, Imagine, Recipe
-from realrag_train.retriever.run import OutOfTime
 from realrag_train.stats import bootstrap
 
 WORLD = World(families=4, siblings=5, unseen=1, novel=1, size=48, library=6, judge=10, evaluation=6, validation=1)
@@ -87,7 +87,7 @@ def done(tmp_path_factory, encoder):
                 try:
                     work(out, limit if stage in ("paint", "world", "retriever") else math.inf, said).stage(stage)
                     break
-                except OutOfTime:
+                except Stopped:
                     stopped += 1
         yield out, stopped, said
 
@@ -100,7 +100,7 @@ def work(out, looks=math.inf, said=None):
         def in_time(self, done=0, total=0):
             left[0] -= 1
             if left[0] < 0:
-                raise OutOfTime("Time is up.")
+                raise Stopped("Time is up.")
 
     return Hurried(PLAN, RECIPE, out, say=(said if said is not None else []).append)
 

@@ -20,8 +20,8 @@ from realrag.indexing.build import WORK, build
 from realrag.indexing.shards import Sizes, encode_all, shard_parts, suited
 from realrag.photos.scan import scan
 from realrag_train.__main__ import main
-from realrag_train.loop.progress import Pace, spoken
-from realrag_train.loop.ranks import own_device, share_of_work
+from realrag_train.loop.progress import Progress, duration
+from realrag_train.loop.ranks import own_device, rank_and_world_size
 from realrag_train.retriever import run as stages
 
 
@@ -132,10 +132,10 @@ def test_ranks_that_cannot_share_are_refused(photos, tmp_path, command, monkeypa
     assert "without torchrun" in capsys.readouterr().err
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with pytest.raises(RealRAGError, match="processes of one machine"):
-        share_of_work()
+        rank_and_world_size()
     monkeypatch.setenv("RANK", "4")
     with pytest.raises(RealRAGError, match="RANK is 4"):
-        share_of_work()
+        rank_and_world_size()
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert own_device("cuda") == "cuda:3" and own_device("cpu") == "cpu" and own_device("cuda:0") == "cuda:0"
 
@@ -266,7 +266,7 @@ def test_killed_while_drawing_at_most_the_picture_in_work_is_drawn_again(tmp_pat
 
 def test_rate_and_time_left_count_only_what_is_done_now():
     now, said = [0.0], []
-    pace = Pace(said.append, "embed", clock=lambda: now[0])
+    pace = Progress(said.append, "embed", clock=lambda: now[0])
     for second, done in ((0, 500_000), (5, 500_256), (10, 501_000), (12, 501_500), (20, 502_000), (21, 600_000)):
         now[0] = float(second)
         pace(done, 600_000)
@@ -279,4 +279,4 @@ def test_rate_and_time_left_count_only_what_is_done_now():
     now[0] = 55.0
     pace(5, 20)
     assert said[2:] == ["embed: 0 of 20", "embed: 5 of 20, 0.333 a second, 45 s left"]
-    assert (spoken(59.4), spoken(61), spoken(7500)) == ("59 s", "1 min", "2 h 05 min")
+    assert (duration(59.4), duration(61), duration(7500)) == ("59 s", "1 min", "2 h 05 min")

@@ -19,9 +19,10 @@ from realrag.retriever import Retriever
 from realrag_train.__main__ import main
 from realrag_train.contrastive.utility import candidates, measure_utility
 from realrag_train.generators.errors import GeneratorError
+from realrag_train.loop.stages import Stopped
 from realrag_train.retriever import run as stages
 from realrag_train.retriever.recipe import read_recipe
-from realrag_train.retriever.run import STAGES, OutOfTime, Run
+from realrag_train.retriever.run import STAGES, Run
 from realrag_train.sections import CONFIGS, find_recipe
 from realrag_train.small_encoder import command as encoder_command
 from realrag_train.small_encoder.trainer import EncoderConfig
@@ -132,7 +133,7 @@ def test_a_run_that_ran_out_of_time_goes_on_to_the_same_end(world, tmp_path, mon
         nonlocal looks
         looks += 1
         if looks % 11 == 0:
-            raise OutOfTime("Time is up.")
+            raise Stopped("Time is up.")
 
     monkeypatch.setattr(Run, "in_time", in_time)
     stopped = 0
@@ -141,7 +142,7 @@ def test_a_run_that_ran_out_of_time_goes_on_to_the_same_end(world, tmp_path, mon
             try:
                 work(world, tmp_path / "parts").stage(stage)
                 break
-            except OutOfTime:
+            except Stopped:
                 stopped += 1
         else:
             raise AssertionError(f"{stage} never ended")

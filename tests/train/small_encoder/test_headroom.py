@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import signal
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,8 @@ from realrag.encoders.small_net import MobileNet
 from realrag.errors import RealRAGError
 from realrag.photos.scan import scan
 from realrag_train.__main__ import main
+from realrag_train.loop.stages import STOPPED, OutOfTime, Stopped
+from realrag_train.loop.watch import WatchConfig
 from realrag_train.retriever.choose_generator import _groups
 from realrag_train.retriever.recipe import read_recipe
 from realrag_train.retriever.run import Run
@@ -24,10 +28,11 @@ from realrag_train.sections import find_recipe
 from realrag_train.small_encoder import headroom as search
 from realrag_train.small_encoder.captioned_photos import Group, Photo, PhotoSet, read_captioned, with_noise
 from realrag_train.small_encoder.headroom import chosen, find_headroom, tune
-from realrag_train.small_encoder.model_card import training_of
 from realrag_train.small_encoder.split import NAMES, part_photos, split
-from realrag_train.small_encoder.train import train_encoder
+from realrag_train.small_encoder.train import EncoderJob, train_encoder, training_of
 from realrag_train.small_encoder.trainer import EncoderConfig
+
+ONE_STEP = WatchConfig(log_steps=1, max_minutes=1e-9)
 
 # Parting photos
 
@@ -198,9 +203,8 @@ def test_photos_are_grouped_by_class_and_without_one_by_their_caption(tmp_path):
 
 
 def test_the_encoder_found_opens_as_any_other_and_says_how_it_was_found(sets, mobilenet, tmp_path):
-    found = find_headroom(
-        CONFIG, *sets, mobilenet, tmp_path / "e" / "found.safetensors", (0.0, 1.0), about={"data": "made"}
-    )
+    job = EncoderJob(*sets, mobilenet, about={"data": "made"})
+    found = find_headroom(CONFIG, job, tmp_path / "e" / "found.safetensors", (0.0, 1.0))
     assert found["within"] and [noise for noise, _ in found["trials"]] == [0.5]
     encoder = load_encoder(str(tmp_path / "e" / "found.safetensors"))
     assert encoder.encode_texts(["a red thing"]).shape == (1, 16)
@@ -215,15 +219,8 @@ def test_a_finished_trial_is_not_trained_again_and_other_photos_are(sets, mobile
         config, *rest, **kw))  # fmt: skip
 
     def go(about):
-        return find_headroom(
-            replace(CONFIG, epochs=1),
-            *sets,
-            mobilenet,
-            tmp_path / "found.safetensors",
-            (0.99, 1.0),
-            trials=2,
-            about=about,
-        )
+        job = EncoderJob(*sets, mobilenet, about=about)
+        return find_headroom(replace(CONFIG, epochs=1), job, tmp_path / "found.safetensors", (0.99, 1.0), trials=2)
 
     first = go({"data": "these"})
     made = (tmp_path / "found.safetensors").read_bytes()
@@ -233,20 +230,31 @@ def test_a_finished_trial_is_not_trained_again_and_other_photos_are(sets, mobile
     assert len(trained) == 4
 
 
-def test_training_stopped_between_epochs_ends_as_if_it_had_not_been(sets, mobilenet, tmp_path):
-    def stop(done, total):
-        if (done, total) == (1, CONFIG.epochs) and (tmp_path / "b" / "e.checkpoint.safetensors").exists():
-            raise KeyboardInterrupt
-
+def test_training_stopped_after_any_step_ends_as_if_it_had_not_been(sets, mobilenet, tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
-    noisy = replace(CONFIG, noise=0.4, views=3)
-    whole = train_encoder(noisy, *sets, mobilenet, tmp_path / "a" / "e.safetensors")
-    with pytest.raises(KeyboardInterrupt):
-        train_encoder(noisy, *sets, mobilenet, tmp_path / "b" / "e.safetensors", progress=stop)
+    noisy, job = replace(CONFIG, noise=0.4, views=3), EncoderJob(*sets, mobilenet)
+    whole = train_encoder(noisy, job, tmp_path / "a" / "e.safetensors")
+    with pytest.raises(Stopped, match="Run the same command again"):
+        train_encoder(noisy, replace(job, watch=ONE_STEP), tmp_path / "b" / "e.safetensors")
     assert not (tmp_path / "b" / "e.safetensors").exists()
-    assert train_encoder(noisy, *sets, mobilenet, tmp_path / "b" / "e.safetensors") == whole
+    assert (tmp_path / "b" / "e.checkpoint.safetensors").exists()
+    assert train_encoder(noisy, job, tmp_path / "b" / "e.safetensors") == whole
     assert (tmp_path / "a" / "e.safetensors").read_bytes() == (tmp_path / "b" / "e.safetensors").read_bytes()
+
+
+def test_a_time_limit_of_the_caller_stops_and_saves_too(sets, mobilenet, tmp_path):
+    """A recipe's stage passes its limit as a progress callback that raises."""
+
+    def out_of_time(done, total):
+        if (tmp_path / "front").exists() and total > CONFIG.views + 1:
+            raise OutOfTime("Time is up.")
+
+    job = EncoderJob(*sets, mobilenet, watch=WatchConfig(log_steps=1), progress=out_of_time)
+    config = replace(CONFIG, epochs=CONFIG.views + 2)
+    with pytest.raises(OutOfTime):
+        train_encoder(config, job, tmp_path / "e.safetensors")
+    assert (tmp_path / "e.checkpoint.safetensors").exists() and not (tmp_path / "e.safetensors").exists()
 
 
 def test_the_command_takes_any_folder_and_refuses_half_of_what_it_needs(sets, mobilenet, tmp_path, capsys):
@@ -260,21 +268,38 @@ def test_the_command_takes_any_folder_and_refuses_half_of_what_it_needs(sets, mo
     assert says["config"]["noise"] == 0.25 and says["data"]["photos"] == 12 and says["data"]["folder"] == "learn"
 
 
-def test_a_checkpoint_and_features_of_other_photos_are_not_taken_for_these(sets, mobilenet, tmp_path):
-    def stop(done, total):
-        if (done, total) == (1, 3):
-            raise KeyboardInterrupt
+def test_the_command_that_is_stopped_leaves_with_the_status_of_every_stopped_trainer(
+    sets, mobilenet, tmp_path, monkeypatch, capsys
+):
+    """Ctrl-C after one step: `encoder` left with 0 once."""
+    from realrag_train.small_encoder.trainer import EncoderTraining
 
-    out = tmp_path / "e.safetensors"
-    three = replace(CONFIG, epochs=3)
-    with pytest.raises(KeyboardInterrupt):
-        train_encoder(three, *sets, mobilenet, out, progress=stop)
+    advance = EncoderTraining.advance
+
+    def advance_and_ask(self):
+        figures = advance(self)
+        os.kill(os.getpid(), signal.SIGINT)
+        return figures
+
+    monkeypatch.setattr(EncoderTraining, "advance", advance_and_ask)
+    small = [f"--{name}={getattr(CONFIG, name)}" for name in ("size", "cut", "views", "epochs", "batch", "dim")]
+    command = ["encoder", "--mobilenet", str(mobilenet), "--out", str(tmp_path / "e.safetensors"), "--threads", "1",
+               "--photos", str(tmp_path / "learn"), "--validation", str(tmp_path / "measure"), *small]  # fmt: skip
+    assert main(command) == STOPPED and "Stopped after step 1" in capsys.readouterr().out
+    monkeypatch.undo()
+    assert main(command) == 0 and "resuming after step 1" in capsys.readouterr().out
+
+
+def test_a_checkpoint_and_features_of_other_photos_are_not_taken_for_these(sets, mobilenet, tmp_path):
+    out, job = tmp_path / "e.safetensors", EncoderJob(*sets, mobilenet)
+    with pytest.raises(Stopped):
+        train_encoder(CONFIG, replace(job, watch=ONE_STEP), out)
     learn, measure = sets
-    with pytest.raises(SystemExit, match="other photos or captions"):
-        train_encoder(three, PhotoSet(learn.groups, learn.photos[1:]), measure, mobilenet, out)
+    with pytest.raises(RealRAGError, match="photos or captions was"):
+        train_encoder(CONFIG, EncoderJob(PhotoSet(learn.groups, learn.photos[1:]), measure, mobilenet), out)
     caches = set((tmp_path / "front").iterdir())
     learn.photos[0].path.write_bytes(photo_bytes((200, 0, 200), 9, size=(32, 24)))
-    train_encoder(three, *sets, mobilenet, out)
+    train_encoder(CONFIG, job, out)
     assert len(set((tmp_path / "front").iterdir()) - caches) == 1
 
 

@@ -1,11 +1,9 @@
-"""Training of the small encoder: the TFLite reader, the pairs, the loss and its formula, a tiny run that resumes."""
+"""Training of the small encoder: the pairs, the loss and its formula, a tiny run that resumes."""
 
 import csv
-import json
 import math
 import random
 import re
-import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
-from realrag.encoders.load import load_encoder
-from realrag.encoders.small_net import BLOCKS, MobileNet, SmallDualEncoder
+from realrag.encoders.small_net import MobileNet, SmallDualEncoder
+from realrag.errors import RealRAGError
 from realrag_train.small_encoder.captioned_photos import (
     Group,
     Photo,
@@ -26,122 +25,8 @@ from realrag_train.small_encoder.captioned_photos import (
     read_train,
     sample_text,
 )
-from realrag_train.small_encoder.convert_mobilenet import convert, load_mobilenet
-from realrag_train.small_encoder.model_card import (
-    card,
-    names_to_photos,
-    photos_to_photos,
-    random_scores,
-    random_vectors_to_photos,
-    shuffled_names_to_photos,
-)
-from realrag_train.small_encoder.tflite import read_convolutions
-from realrag_train.small_encoder.trainer import EncoderConfig, Training, info_nce, pair_loss
+from realrag_train.small_encoder.trainer import EncoderConfig, EncoderTraining, info_nce, pair_loss
 from realrag_train.small_encoder.views import RELU6_STEP, FrontCache, augmented_view, to_features, views_of
-
-# A FlatBuffer writer for the few things a TFLite file needs. A field is (kind, value): a struct letter and a number,
-# "array" and a numpy array, "table" and a dict of fields, or "tables" and a list of such dicts.
-
-
-def write_table(data: bytearray, fields: dict) -> int:
-    slots = max(fields, default=-1) + 1
-    vtable = len(data)
-    data += struct.pack("<HH", 4 + 2 * slots, 4 + 8 * len(fields))
-    places = {field: 4 + 8 * i for i, field in enumerate(sorted(fields))}
-    data += b"".join(struct.pack("<H", places.get(slot, 0)) for slot in range(slots))
-    start = len(data)
-    data += struct.pack("<i", start - vtable) + bytes(8 * len(fields))
-    for field, (kind, value) in fields.items():
-        at = start + places[field]
-        if kind in ("array", "table", "tables"):
-            struct.pack_into("<I", data, at, len(data) - at) if kind != "table" else None
-            if kind == "array":
-                data += struct.pack("<I", len(value)) + value.tobytes()
-            elif kind == "table":
-                struct.pack_into("<I", data, at, write_table(data, value) - at)
-            else:
-                vector = len(data)
-                data += struct.pack("<I", len(value)) + bytes(4 * len(value))
-                for i, child in enumerate(value):
-                    slot = vector + 4 + 4 * i
-                    struct.pack_into("<I", data, slot, write_table(data, child) - slot)
-        else:
-            struct.pack_into("<" + kind, data, at, value)
-    return start
-
-
-def tflite_bytes(layers: list[dict]) -> bytes:
-    """`layers`: depthwise, kernel (uint8 in TFLite's layout), bias (int32), scale, zero, stride, padding."""
-
-    def quantised(scale, zero):
-        return ("table", {2: ("array", np.float32([scale])), 3: ("array", np.int64([zero]))})
-
-    tensors = [{0: ("array", np.int32([1, 8, 8, 3])), 1: ("b", 3), 4: quantised(0.0078125, 128)}]
-    buffers, operators = [{}], []
-    for layer in layers:
-        for values, kind, zero in ((layer["kernel"], 3, layer["zero"]), (layer["bias"], 2, 0)):
-            buffers.append({0: ("array", np.frombuffer(values.tobytes(), np.uint8))})
-            fields = {0: ("array", np.int32(values.shape)), 1: ("b", kind), 2: ("I", len(buffers) - 1)}
-            tensors.append(fields | {4: quantised(layer["scale"], zero)})
-        options = {0: ("b", layer.get("padding", 0)), 1: ("i", layer["stride"]), 2: ("i", layer["stride"])}
-        options[4 if layer["depthwise"] else 3] = ("b", 3)
-        inputs = np.int32([0, len(tensors) - 2, len(tensors) - 1])
-        operators.append({0: ("I", int(layer["depthwise"])), 1: ("array", inputs), 4: ("table", options)})
-    graph = {0: ("tables", tensors), 1: ("array", np.int32([0])), 3: ("tables", operators)}
-    codes = [{0: ("b", 3)}, {0: ("b", 4), 3: ("i", 4)}]  # as old files say it, and as new ones do
-    data = bytearray(b"\0\0\0\0TFL3")
-    root = write_table(data, {1: ("tables", codes), 2: ("tables", [graph]), 4: ("tables", buffers)})
-    struct.pack_into("<I", data, 0, root)
-    return bytes(data)
-
-
-def random_layer(depthwise: bool, shape: tuple[int, ...], stride: int, seed: int) -> dict:
-    dice = np.random.default_rng(seed)
-    out = shape[3] if depthwise else shape[0]
-    bias = dice.integers(-99, 99, out, dtype=np.int32)
-    return dict(
-        depthwise=depthwise,
-        kernel=dice.integers(0, 256, shape, dtype=np.uint8),
-        bias=bias,
-        scale=0.02,
-        zero=120,
-        stride=stride,
-    )
-
-
-def test_the_reader_gives_back_what_a_tflite_file_holds():
-    wide, deep = random_layer(False, (4, 3, 3, 2), 2, 0), random_layer(True, (1, 3, 3, 4), 1, 1)
-    (first, second), (scale, zero) = read_convolutions(tflite_bytes([wide, deep]))
-    assert (scale, zero) == (0.0078125, 128)
-    assert (first.depthwise, first.stride, second.depthwise, second.stride) == (False, 2, True, 1)
-    assert first.weight.shape == (4, 2, 3, 3) and second.weight.shape == (4, 1, 3, 3)
-    assert first.weight[3, 1, 2, 0] == pytest.approx(0.02 * (int(wide["kernel"][3, 2, 0, 1]) - 120))
-    assert second.weight[3, 0, 2, 0] == pytest.approx(0.02 * (int(deep["kernel"][0, 2, 0, 3]) - 120))
-    np.testing.assert_allclose(second.bias, 0.02 * deep["bias"], rtol=1e-6)
-
-
-def test_the_reader_refuses_other_files_and_other_networks():
-    with pytest.raises(ValueError, match="TFL3"):
-        read_convolutions(b"PK\x03\x04 this is a zip")
-    with pytest.raises(ValueError, match="layer 0"):
-        read_convolutions(tflite_bytes([random_layer(False, (4, 3, 3, 2), 2, 0) | {"padding": 1}]))
-
-
-def test_a_converted_mobilenet_loads_into_the_tower(tmp_path):
-    channels = MobileNet(0.25).channels
-    layers = [random_layer(False, (channels[0], 3, 3, 3), 2, 0)]
-    for i, (_, stride) in enumerate(BLOCKS):
-        layers.append(random_layer(True, (1, 3, 3, channels[i]), stride, 2 * i + 1))
-        layers.append(random_layer(False, (channels[i + 1], 1, 1, channels[i]), 1, 2 * i + 2))
-    (tmp_path / "m.tflite").write_bytes(tflite_bytes(layers))
-    convert(tmp_path / "m.tflite", tmp_path / "m.safetensors", width=0.25)
-    state, about = load_mobilenet(tmp_path / "m.safetensors")
-    MobileNet(0.25).load_state_dict(state)
-    assert about["mean"] * 255 == pytest.approx(128) and about["std"] * 255 == pytest.approx(128)
-    np.testing.assert_allclose(
-        state["blocks.12.pointwise.weight"][:, :, 0, 0], 0.02 * (layers[-1]["kernel"][:, 0, 0] - 120.0), rtol=1e-5
-    )
-
 
 # Pairs
 
@@ -270,7 +155,14 @@ TINY = EncoderConfig(
 )
 
 
-def tiny_training(root: Path, config: EncoderConfig = TINY) -> Training:
+def run_to_the_end(training: EncoderTraining) -> list[float]:
+    """The mean loss of each epoch."""
+    losses = [training.advance()["loss"] for _ in range(training.steps - training.step)]
+    each = training.steps_each_epoch
+    return [sum(losses[at : at + each]) / each for at in range(0, len(losses), each)]
+
+
+def tiny_training(root: Path, config: EncoderConfig = TINY) -> EncoderTraining:
     data = read_train(*(root / name for name in ("grocery", "clothing", "subjects")))
     torch.manual_seed(config.seed)
     model = SmallDualEncoder(config.model_config(0.5, 0.5) | {"width": 0.25})
@@ -283,7 +175,7 @@ def tiny_training(root: Path, config: EncoderConfig = TINY) -> Training:
     cache = FrontCache(
         root / "front", model.mobilenet, config.cut, data.photos, size=config.size, seed=config.seed, mean=0.5, std=0.5
     )
-    return Training(model, config, data, cache.views(config.views + 1)[1:])
+    return EncoderTraining(model, config, data, cache.views(config.views + 1)[1:])
 
 
 @pytest.fixture(scope="module")
@@ -296,7 +188,7 @@ def squares(tmp_path_factory) -> Path:
 def test_training_lowers_the_loss_and_leaves_the_front_alone(squares):
     training = tiny_training(squares)
     before = {name: value.clone() for name, value in training.model.state_dict().items()}
-    losses = [loss for _, loss in training.run()]
+    losses = run_to_the_end(training)
     assert losses[-1] < 0.8 * losses[0]
     after = training.averaged().state_dict()
     same = {name for name in before if torch.equal(before[name], after[name])}
@@ -312,24 +204,36 @@ def test_words_of_the_training_are_heard_and_no_others(squares):
 def test_a_stopped_training_goes_on_to_the_very_same_weights(squares, tmp_path):
     config = replace(TINY, epochs=2)
     straight = tiny_training(squares, config)
-    list(straight.run())
+    run_to_the_end(straight)
     halves = tiny_training(squares, config)
     for _ in range(3):
         halves.advance()
-    halves.save(tmp_path / "c.safetensors")
+    halves.save(tmp_path / "c.safetensors", halves.key)
     rest = tiny_training(squares, config)
-    rest.resume(tmp_path / "c.safetensors")
+    rest.resume(tmp_path / "c.safetensors", rest.key)
     assert rest.step == 3
-    list(rest.run())
+    run_to_the_end(rest)
     for one, other in ((straight.model, rest.model), (straight.averaged(), rest.averaged())):
         for name, value in one.state_dict().items():
             assert torch.equal(value, other.state_dict()[name]), name
 
 
 def test_a_checkpoint_of_other_settings_is_refused(squares, tmp_path):
-    tiny_training(squares).save(tmp_path / "c.safetensors")
-    with pytest.raises(SystemExit, match="other settings"):
-        tiny_training(squares, replace(TINY, seed=1)).resume(tmp_path / "c.safetensors")
+    first, other = tiny_training(squares), tiny_training(squares, replace(TINY, seed=1))
+    first.save(tmp_path / "c.safetensors", first.key)
+    with pytest.raises(RealRAGError, match=r"config.seed was 0, now 1.*Delete the file"):
+        other.resume(tmp_path / "c.safetensors", other.key)
+
+
+def test_a_checkpoint_of_the_format_before_the_key_resumes(squares, tmp_path):
+    """Its metadata held step, config and photos, and no key."""
+    first = tiny_training(squares)
+    first.advance()
+    tensors, metadata = first.state()
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "c.safetensors", metadata)
+    second = tiny_training(squares)
+    second.resume(tmp_path / "c.safetensors", second.key)
+    assert "key" not in metadata and second.step == 1
 
 
 def test_views_depend_on_the_seed_and_photo_alone(squares):
@@ -353,38 +257,3 @@ def test_augmentation_keeps_to_the_photo():
     for seed in range(20):
         view = np.asarray(augmented_view(image, 16, random.Random(seed)))
         assert view.shape == (16, 16, 3) and view[..., 0].min() > view[..., 1].max()
-
-
-# The card
-
-
-def test_every_figure_of_the_card_is_the_one_in_its_json():
-    docs = Path(__file__).parents[3] / "docs"
-    report = json.loads((docs / "model-card.json").read_text(encoding="utf-8"))
-    assert card(report) == (docs / "model-card.md").read_text(encoding="utf-8")
-    assert report["weights_sha256"] == load_encoder().weights_sha256, (
-        "the card speaks of other weights than those that ship"
-    )
-
-
-def separate_classes(count: int = 12, each: int = 8) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Texts (C, C), photos (N, C) near their text, labels (N,)."""
-    torch.manual_seed(0)
-    labels = torch.arange(count).repeat_interleave(each)
-    return (
-        torch.eye(count),
-        torch.nn.functional.normalize(torch.eye(count)[labels] + 0.1 * torch.randn(count * each, count), dim=1),
-        labels,
-    )
-
-
-def test_classes_that_lie_apart_are_found_by_name_and_by_photo_and_never_by_another_name():
-    texts, photos, labels = separate_classes()
-    assert names_to_photos(texts, photos, labels)["mAP"].min() == 1
-    by_photo = photos_to_photos(photos, labels)
-    assert (
-        by_photo["mAP"].min() == 1 and by_photo["R@1"].min() == 1 and by_photo["P@10"].max() == pytest.approx(0.7)
-    )  # 7 others
-    assert shuffled_names_to_photos(texts, photos, labels)["R@1"].max() == 0
-    for by_chance in (random_scores(labels, 12), random_vectors_to_photos(texts, photos, labels)):
-        assert by_chance["P@10"].mean() == pytest.approx(1 / 12, abs=0.03)

@@ -6,18 +6,20 @@ import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
 from realrag_train.__main__ import main
-from realrag_train.contrastive.bench_fit import _made, bench_fit, format_report, work
-from realrag_train.contrastive.trainer import FitConfig, Fitting
+from realrag_train.contrastive.trainer import ContrastiveTraining, FitConfig
+from realrag_train.maintainer_tools import tool
+
+bench = tool("bench_fit")
 
 
 def test_the_products_counted_are_those_of_a_step():
-    material, rows = _made(64, 12, 8, 2, 0)
-    fitting = Fitting(material, rows, FitConfig(batch=32, hidden=20))
+    material, rows = bench._made(64, bench.BenchSize(dim=12, classes=8, negatives=2), 0)
+    fitting = ContrastiveTraining(material, rows, FitConfig(batch=32, hidden=20))
     with FlopCounterMode(display=False) as counted:
         fitting.advance()
     # The products of each prompt with its own negatives, forward and back, are left out: they do not grow with the
     # batch's square.
-    assert counted.get_total_flops() - 2 * (2 * 32 * 2 * 12) == work(32, 12, 20, 2)[0]
+    assert counted.get_total_flops() - 2 * (2 * 32 * 2 * 12) == bench.work(32, 12, 20, 2)[0]
 
 
 @pytest.fixture
@@ -25,8 +27,8 @@ def small():
     return {"pairs": 500, "epochs": 2, "dim": 12, "hidden": 10, "batch": 64, "classes": 9, "steps": 3}
 
 
-def test_the_whole_run_is_reckoned_from_the_step(small):
-    result = bench_fit(**small, device="cpu")
+def test_the_whole_run_is_estimated_from_the_step(small):
+    result = bench.bench_fit(bench.BenchSize(**small), device="cpu")
     assert result["steps"] == 14 and result["whole_run_s"] >= 14 * result["step_s"]
     assert set(result["bounds_s"]) == {"products", "memory", "launches"} and min(result["bounds_s"].values()) > 0
 
@@ -36,4 +38,4 @@ def test_a_machine_without_a_gpu_says_that_the_aim_is_unmeasured(small, tmp_path
     main(["bench-fit", *flags, "--device", "cpu", "--json", str(tmp_path / "figures.json")])
     result = json.loads((tmp_path / "figures.json").read_text())
     assert result["gpu"] == "unmeasured on a GPU here" and "unmeasured on a GPU here" in capsys.readouterr().out
-    assert format_report(result).startswith(result["machine"])
+    assert bench.format_report(result).startswith(result["machine"])

@@ -1,4 +1,4 @@
-"""Photos by the thing they show, and what each is for: to train on, or to measure on (things seen, things held out)."""
+"""Photos by class, and the part of each: training, or measuring on seen and on held-out classes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ..small_encoder.captioned_photos import Group, Photo, read_folders, read_gr
 from .recipe import DataConfig
 
 TRAIN, SEEN, HELD_OUT = "train", "seen", "held out"
-MEASURED = 12  # photos of a thing that are measured on, at most
+MEASURED = 12  # photos per class to measure on, at most
 
 
 @dataclass(frozen=True)
-class Things:
-    """groups: the things. photos: of `part` alone, each with its row in `groups`; things with one photo are left out,
-    since a photo is never the reference for itself."""
+class ClassPhotos:
+    """groups: the classes. photos: of `part` only, each with its row in `groups`; classes with one photo are left out,
+    since a photo is never its own reference."""
 
     part: str
     groups: tuple[Group, ...]
@@ -33,16 +33,16 @@ class Things:
         return found
 
     def sentences(self, count: int, kinds: float, seed: int) -> list[list[str]]:
-        """For each group, `count` sentences about it by its name, a share of `kinds` by its kind."""
-        dice = [random.Random(f"{seed}/{group.key}") for group in self.groups]
+        """For each group, `count` sentences with its name, or for a fraction `kinds` with its kind."""
+        rng = [random.Random(f"{seed}/{group.key}") for group in self.groups]
         return [
             [sample_text(group, d, kinds, 0.0)[0] for _ in range(count)]
-            for group, d in zip(self.groups, dice, strict=True)
+            for group, d in zip(self.groups, rng, strict=True)
         ]
 
 
-def read_things(config: DataConfig) -> dict[str, Things]:
-    """Part -> its things. RealRAGError where there is nothing to train on, or a held-out name is nobody's."""
+def read_class_photos(config: DataConfig) -> dict[str, ClassPhotos]:
+    """Part -> its photos. RealRAGError where there is nothing to train on, or a held-out name has no class."""
     groups: dict[str, Group] = {}
     parts: dict[str, list[Photo]] = {TRAIN: [], SEEN: [], HELD_OUT: []}
     for group, photos in _sources(config):
@@ -53,7 +53,7 @@ def read_things(config: DataConfig) -> dict[str, Things]:
             parts[TRAIN] += photos[TRAIN]
             parts[SEEN] += _some(photos[SEEN])
     if strange := sorted(set(config.held_out) - {group.name for group in groups.values()}):
-        raise RealRAGError(f"Nothing is called {strange[0]!r}, which shall be held out. Names are lower-case words.")
+        raise RealRAGError(f"No class is called {strange[0]!r}, which `held_out` names. Names are lower-case words.")
     order = tuple(groups.values())
     place = {key: i for i, key in enumerate(groups)}
     found = {}
@@ -62,21 +62,19 @@ def read_things(config: DataConfig) -> dict[str, Things]:
         for photo in photos:
             counts[photo.group] = counts.get(photo.group, 0) + 1
         kept = tuple(photo for photo in photos if counts[photo.group] > 1)
-        found[part] = Things(part, order, kept, tuple(place[photo.group] for photo in kept))
+        found[part] = ClassPhotos(part, order, kept, tuple(place[photo.group] for photo in kept))
     if len(set(found[TRAIN].rows)) < 2:
-        raise RealRAGError(
-            "An adapter is trained on at least two things with two photos each. Give `photos` in [data]."
-        )
+        raise RealRAGError("An adapter needs at least two classes with two photos each. Give `photos` in [data].")
     return found
 
 
 def _some(photos: list[Photo]) -> list[Photo]:
-    """MEASURED of them at most, evenly spread: neighbours are often shots of the same shelf."""
+    """At most MEASURED of them, evenly spread: neighbors are often shots of the same shelf."""
     return photos[:: -(-len(photos) // MEASURED) or 1]
 
 
 def _sources(config: DataConfig):
-    """(group, {TRAIN: photos, SEEN: photos}) of every folder that is given."""
+    """(group, {TRAIN: photos, SEEN: photos}) of every given folder."""
     if config.grocery:
         splits = [read_grocery(Path(config.grocery), split) for split in ("train", "val", "test")]
         for group in splits[0].groups:

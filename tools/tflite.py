@@ -70,9 +70,9 @@ class Convolution:
 
 
 def read_convolutions(data: bytes) -> tuple[list[Convolution], tuple[float, int]]:
-    """All convolutions of the first graph in running order, dequantised, and (scale, zero point) of its input.
+    """All convolutions of the first graph in running order, dequantized, and (scale, zero point) of its input.
 
-    Raises ValueError where a layer is not what MobileNet V1 is made of (SAME padding, ReLU6, square strides)."""
+    Raises ValueError where a layer is not of MobileNet V1's kind (SAME padding, ReLU6, square strides)."""
     if data[4:8] != b"TFL3":
         raise ValueError(f"not a TFLite file: its identifier is {data[4:8]!r}, not b'TFL3'")
     model = Table.root(data)
@@ -81,7 +81,7 @@ def read_convolutions(data: bytes) -> tuple[list[Convolution], tuple[float, int]
     buffers, graph = model.tables(4), model.tables(2)[0]
     tensors = graph.tables(0)
 
-    def quantisation(tensor: Table) -> tuple[np.ndarray, np.ndarray]:
+    def quantization(tensor: Table) -> tuple[np.ndarray, np.ndarray]:
         table = tensor.table(4)
         scale, zero = (table.array(2, np.float32), table.array(3, np.int64)) if table else (np.empty(0), np.empty(0))
         return (scale, zero) if scale.size else (np.ones(1), np.zeros(1))
@@ -93,7 +93,7 @@ def read_convolutions(data: bytes) -> tuple[list[Convolution], tuple[float, int]
             np.frombuffer(raw, NUMPY_TYPES[tensor.scalar(1, "b")]).reshape(tensor.array(0, np.int32)).astype(np.float64)
         )
         along = [-1 if i == axis else 1 for i in range(array.ndim)]  # one scale for all, or one for each output channel
-        scale, zero = quantisation(tensor)
+        scale, zero = quantization(tensor)
         return (scale.reshape(along) * (array - zero.reshape(along))).astype(np.float32)
 
     layers = []
@@ -109,5 +109,5 @@ def read_convolutions(data: bytes) -> tuple[list[Convolution], tuple[float, int]
         kernel = values(weight, 3 if depthwise else 0)  # (1, kH, kW, out) or (out, kH, kW, in)
         order = (3, 0, 1, 2) if depthwise else (0, 3, 1, 2)
         layers.append(Convolution(depthwise, np.ascontiguousarray(kernel.transpose(order)), values(bias, 0), stride))
-    scale, zero = quantisation(tensors[graph.array(1, np.int32)[0]])
+    scale, zero = quantization(tensors[graph.array(1, np.int32)[0]])
     return layers, (float(scale[0]), int(zero[0]))

@@ -1,18 +1,19 @@
-"""Low-rank adaptation (LoRA, arXiv 2106.09685): a weight stays as it is and a product of two thin matrices is added to
-it."""
+"""Low-rank weights: LoRA updates of frozen weights (arXiv 2106.09685), and linear layers factorized from the start."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 
-class LowRank(nn.Module):
-    """W (out, in, ...) -> W + alpha / rank * B A, with A (rank, in) drawn and B (out, rank) zero: at first nothing is
-    added."""
+class LowRankUpdate(nn.Module):
+    """W (out, in, ...) -> W + alpha / rank * B A, with A (rank, in) random and B (out, rank) zero, so that W is unchanged
+    at first."""
 
     def __init__(self, weight: Tensor, rank: int, alpha: float):
         super().__init__()
@@ -43,14 +44,42 @@ def add_lora(module: nn.Module, inside: tuple[str, ...], rank: int, alpha: float
             weight = "weight"
         else:
             continue
-        parametrize.register_parametrization(part, weight, LowRank(getattr(part, weight), rank, alpha))
+        parametrize.register_parametrization(part, weight, LowRankUpdate(getattr(part, weight), rank, alpha))
     return {name: weight for name, weight in module.named_parameters() if name.endswith((".0.a", ".0.b"))}
 
 
 def merge_lora(module: nn.Module) -> None:
-    """Put the products into the weights for good, so that the module is what it was before `add_lora`, with other
-    values."""
+    """Add the products to the weights for good: the module has its old structure again, with new values."""
     for part in module.modules():
         if parametrize.is_parametrized(part):
             for weight in list(part.parametrizations):
                 parametrize.remove_parametrizations(part, weight, leave_parametrized=True)
+
+
+class LowRankLinear(nn.Module):
+    """Replaces a linear layer while it is trained: W = up down, so that fewer weights and moments are stored.
+
+    zero: start with W = 0; else both factors are random, scaled as a layer's own start."""
+
+    def __init__(self, layer: nn.Linear, rank: int, zero: bool, rng: torch.Generator):
+        super().__init__()
+        out, into = layer.weight.shape
+        rank = min(rank, out, into)
+        self.down = nn.Parameter(torch.randn(rank, into, generator=rng) * into**-0.5)
+        self.up = nn.Parameter(torch.zeros(out, rank) if zero else torch.randn(out, rank, generator=rng) * rank**-0.5)
+        self.bias = layer.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.linear(F.linear(x, self.down.to(x)), self.up.to(x))
+        return out if self.bias is None else out + self.bias.to(x)
+
+
+def merge_low_rank(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict in which each NAME.up and NAME.down of a LowRankLinear is one NAME.weight."""
+    whole = {}
+    for name, tensor in state.items():
+        if name.endswith(".up"):
+            whole[name.removesuffix(".up") + ".weight"] = tensor @ state[name.removesuffix(".up") + ".down"]
+        elif not name.endswith(".down"):
+            whole[name] = tensor
+    return whole

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 from torch import Tensor
 
 from realrag.encoders.base import Encoder
@@ -21,13 +20,13 @@ from realrag.encoders.small_net import MobileNet
 from realrag.interval_text import with_interval
 
 from ..retrieval_metrics import SHORT, ranked_relevance, ranking_figures
+from ..small_encoder.captioned_photos import QUERY, Photo, PhotoSet, read_grocery
+from ..small_encoder.mobilenet import load_mobilenet
+from ..small_encoder.train import training_of
+from ..small_encoder.views import open_photo, pixels, plain_view
 from ..stats import bootstrap
-from .captioned_photos import QUERY, Photo, PhotoSet, read_grocery
 from .card_text import TEXT
-from .convert_mobilenet import load_mobilenet
-from .views import open_photo, pixels, plain_view
 
-HELP = "measure the small encoder on the test photos and write its model card"
 DRAWS = 20
 
 
@@ -56,7 +55,7 @@ def mobilenet_vectors(file: Path, photos: tuple[Photo, ...], size: int = 224) ->
     return F.normalize(torch.cat(chunks), dim=1)
 
 
-# Figures: each a dict of measure -> one value a class
+# Figures: each a dict of measure -> one value per class
 
 
 def names_to_photos(texts: Tensor, photos: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
@@ -70,9 +69,9 @@ def mean_of(runs: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 def shuffled_names_to_photos(texts: Tensor, photos: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
     """The same with every name asking for another class's photos: a mean over DRAWS shuffles."""
-    dice, runs = np.random.default_rng(0), []
+    rng, runs = np.random.default_rng(0), []
     for _ in range(DRAWS):
-        circle, other = dice.permutation(len(texts)), np.empty(len(texts), int)
+        circle, other = rng.permutation(len(texts)), np.empty(len(texts), int)
         other[circle] = np.roll(circle, 1)
         runs.append(names_to_photos(texts[torch.from_numpy(other)], photos, labels))
     return mean_of(runs)
@@ -80,15 +79,15 @@ def shuffled_names_to_photos(texts: Tensor, photos: Tensor, labels: Tensor) -> d
 
 def random_vectors_to_photos(texts: Tensor, photos: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
     """Chance among these photos: random vectors in place of the names. Classes stay together, which lifts mAP."""
-    dice = torch.Generator().manual_seed(0)
-    return mean_of([names_to_photos(torch.randn(texts.shape, generator=dice), photos, labels) for _ in range(DRAWS)])
+    rng = torch.Generator().manual_seed(0)
+    return mean_of([names_to_photos(torch.randn(texts.shape, generator=rng), photos, labels) for _ in range(DRAWS)])
 
 
 def random_scores(labels: Tensor, classes: int) -> dict[str, np.ndarray]:
     """Chance among photos in any order."""
-    dice = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     relevant = labels == torch.arange(classes)[:, None]
-    draws = [torch.rand(relevant.shape, generator=dice) for _ in range(DRAWS)]
+    draws = [torch.rand(relevant.shape, generator=rng) for _ in range(DRAWS)]
     return mean_of([ranking_figures(ranked_relevance(scores, relevant), SHORT) for scores in draws])
 
 
@@ -132,12 +131,6 @@ def measure(test: PhotoSet, encoder: Encoder, partial: Encoder, left_out: list[s
 
 
 # The card
-
-
-def training_of(path: Path) -> dict[str, Any]:
-    """How a file says it was trained."""
-    with safe_open(path, "pt") as file:
-        return json.loads(file.metadata()["training"])
 
 
 def table(rows: dict[str, dict[str, list[float]]]) -> str:

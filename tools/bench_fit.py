@@ -1,5 +1,5 @@
-"""How fast a head is fitted at a given size, beside what the machine's matrix products, memory and launches would
-allow."""
+"""Measures how fast a head is trained at a given size, beside the bounds of this machine: matrix products, memory and
+kernel launches."""
 
 from __future__ import annotations
 
@@ -9,35 +9,39 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..contrastive.fit_config import FitConfig
+from ..contrastive.loss import LossConfig
+from ..contrastive.trainer import ContrastiveTraining
 from ..dataset import Material
-from .loss import LossConfig
-from .trainer import FitConfig, Fitting
+from ..flags import add_flags, chosen
 
-HELP = "measure how fast `fit` trains on this machine"
 TARGET_SECONDS = 30.0  # for 1.3M pairs, 10 epochs, on one H200-class GPU
-ON_CPU = 65_536  # photos held where there is no GPU: a step does not depend on how many there are
+ON_CPU = 65_536  # photos in memory without a GPU: the time of a step does not depend on their number
 
 
-def bench_fit(
-    *,
-    pairs: int = 1_300_000,
-    epochs: int = 10,
-    dim: int = 768,
-    hidden: int = 768,
-    batch: int = 4096,
-    negatives: int = 1,
-    classes: int = 1000,
-    steps: int = 20,
-    device: str | None = None,
-    seed: int = 0,
-) -> dict:
-    """Seconds a step, the whole run reckoned from it, and three bounds. The masks of same-class photos are on.
+@dataclass(frozen=True)
+class BenchSize:
+    """The size that is timed: by default that of ImageNet with CLIP ViT-L/14."""
+
+    pairs: int = 1_300_000
+    epochs: int = 10
+    dim: int = 768
+    hidden: int = 768
+    batch: int = 4096
+    negatives: int = 1  # per prompt
+    classes: int = 1000
+    steps: int = 20  # timed
+
+
+def bench_fit(size: BenchSize = BenchSize(), device: str | None = None, seed: int = 0) -> dict:
+    """Seconds a step, the whole run estimated from it, and three bounds. The masks of same-class photos are on.
 
     bounds, in seconds a step: `products` from the rate of one (batch, dim) x (dim, batch) product measured here,
     `memory` from the rate of a copy measured here with every value of the step written and read once, `launches` from a
@@ -45,44 +49,39 @@ def bench_fit(
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_float32_matmul_precision("high")
-    held = pairs if device != "cpu" else max(batch, min(pairs, ON_CPU))
-    material, rows = _made(held, dim, classes, negatives, seed)
-    config = FitConfig(epochs=epochs, batch=batch, hidden=hidden, seed=seed)
-    fitting = Fitting(material, rows, config, LossConfig(), device=device)
+    held = size.pairs if device != "cpu" else max(size.batch, min(size.pairs, ON_CPU))
+    material, rows = _made(held, size, seed)
+    config = FitConfig(epochs=size.epochs, batch=size.batch, hidden=size.hidden, seed=seed)
+    training = ContrastiveTraining(material, rows, config, LossConfig(), device=device)
     begin = time.perf_counter()
-    fitting._rows()
-    plan = (time.perf_counter() - begin) * pairs / held
-    step = _seconds(_stepping(fitting), steps, device)
-    alone = Fitting(material, rows, FitConfig(epochs=10**6, batch=2, hidden=hidden), LossConfig(), device=device)
-    launches = _seconds(_stepping(alone), steps, device)
-    one, other = torch.randn(batch, dim, device=device), torch.randn(dim, batch, device=device)
-    product = _seconds(lambda: one @ other, steps, device)
+    training._rows()
+    plan = (time.perf_counter() - begin) * size.pairs / held
+    step = _seconds(_stepping(training), size.steps, device)
+    alone = ContrastiveTraining(
+        material, rows, FitConfig(epochs=10**6, batch=2, hidden=size.hidden), LossConfig(), device=device
+    )
+    launches = _seconds(_stepping(alone), size.steps, device)
+    one, other = torch.randn(size.batch, size.dim, device=device), torch.randn(size.dim, size.batch, device=device)
+    product = _seconds(lambda: one @ other, size.steps, device)
     source = torch.randn(1 << 26, device=device)
     target = torch.empty_like(source)
-    copy = _seconds(lambda: target.copy_(source), steps, device)
-    flop, moved = work(batch, dim, hidden, negatives)
-    rate, bandwidth = 2 * batch * batch * dim / product, 2 * source.nbytes / copy
-    all_steps = epochs * (pairs // batch)
+    copy = _seconds(lambda: target.copy_(source), size.steps, device)
+    flop, moved = work(size.batch, size.dim, size.hidden, size.negatives)
+    flops, bandwidth = 2 * size.batch * size.batch * size.dim / product, 2 * source.nbytes / copy
+    all_steps = size.epochs * (size.pairs // size.batch)
     return {
         "machine": torch.cuda.get_device_name() if device != "cpu" else f"{_cpu()}, {torch.get_num_threads()} threads",
         "device": device,
         "gpu": "measured" if device != "cpu" else "unmeasured on a GPU here",
-        "size": {
-            "pairs": pairs,
-            "epochs": epochs,
-            "dim": dim,
-            "hidden": hidden,
-            "batch": batch,
-            "negatives": negatives,
-        },
+        "size": {name: value for name, value in asdict(size).items() if name not in ("classes", "steps")},
         "photos_held": held,
         "step_s": step,
         "steps_per_s": 1 / step,
         "epoch_plan_s": plan,
         "steps": all_steps,
-        "whole_run_s": all_steps * step + epochs * plan,
-        "bounds_s": {"products": flop / rate, "memory": moved / bandwidth, "launches": launches},
-        "tflops_of_a_product": rate / 1e12,
+        "whole_run_s": all_steps * step + size.epochs * plan,
+        "bounds_s": {"products": flop / flops, "memory": moved / bandwidth, "launches": launches},
+        "tflops_of_a_product": flops / 1e12,
         "gb_per_s_of_a_copy": bandwidth / 1e9,
     }
 
@@ -101,21 +100,21 @@ def work(batch: int, dim: int, hidden: int, negatives: int) -> tuple[int, int]:
     return layers + scores, 2 * 4 * values
 
 
-def _made(held: int, dim: int, classes: int, negatives: int, seed: int) -> tuple[Material, np.ndarray]:
+def _made(held: int, size: BenchSize, seed: int) -> tuple[Material, np.ndarray]:
     generator = torch.Generator().manual_seed(seed)
-    photos = F.normalize(torch.randn(held, dim, generator=generator), dim=1).numpy()
-    queries = F.normalize(torch.randn(classes, dim, generator=generator), dim=1).numpy()
-    rows = torch.randint(0, held, (classes, negatives), generator=generator).numpy()
-    return Material(photos, np.arange(held) % classes, queries, np.arange(classes)), rows
+    photos = F.normalize(torch.randn(held, size.dim, generator=generator), dim=1).numpy()
+    queries = F.normalize(torch.randn(size.classes, size.dim, generator=generator), dim=1).numpy()
+    rows = torch.randint(0, held, (size.classes, size.negatives), generator=generator).numpy()
+    return Material(photos, np.arange(held) % size.classes, queries, np.arange(size.classes)), rows
 
 
-def _stepping(fitting: Fitting) -> Callable[[], None]:
-    """A step of the first epoch, over and over: what ends an epoch is no part of it."""
+def _stepping(training: ContrastiveTraining) -> Callable[[], None]:
+    """A step of the first epoch, again and again: the end of an epoch is not timed."""
 
     def step() -> None:
-        if fitting.step >= fitting.steps_each_epoch - 1:
-            fitting.step = 0
-        fitting.advance()
+        if training.step >= training.steps_each_epoch - 1:
+            training.step = 0
+        training.advance()
 
     return step
 
@@ -151,7 +150,7 @@ def format_report(result: dict) -> str:
         f"step {1e3 * result['step_s']:.2f} ms, {result['steps_per_s']:.2f} steps/s; at least, from what was measured here:",
         *(f"  {name:>9} {1e3 * seconds:9.3f} ms" for name, seconds in bounds.items()),
         f"  (a product alone {result['tflops_of_a_product']:.2f} TFLOP/s, a copy {result['gb_per_s_of_a_copy']:.1f} GB/s)",
-        f"the whole run: {result['steps']:,} steps, {result['whole_run_s']:.0f} s, reckoned from the step "
+        f"the whole run: {result['steps']:,} steps, {result['whole_run_s']:.0f} s, estimated from the step "
         f"and {result['epoch_plan_s']:.2f} s to order an epoch",
     ]
     if result["photos_held"] < size["pairs"]:
@@ -162,18 +161,13 @@ def format_report(result: dict) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    for name, default in (
-        ("pairs", 1_300_000), ("epochs", 10), ("dim", 768), ("hidden", 768), ("batch", 4096), ("negatives", 1),
-        ("classes", 1000), ("steps", 20),
-    ):  # fmt: skip
-        parser.add_argument(f"--{name}", type=int, default=default, help="default %(default)s")
+    add_flags(parser, BenchSize)
     parser.add_argument("--device", help="default: a GPU where there is one")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
 
 
 def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
-    sizes = ("pairs", "epochs", "dim", "hidden", "batch", "negatives", "classes", "steps")
-    result = bench_fit(**{name: getattr(arguments, name) for name in sizes}, device=arguments.device)
+    result = bench_fit(chosen(arguments, BenchSize()), device=arguments.device)
     say(format_report(result))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1))
