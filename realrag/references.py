@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .injection.reference_settings import ReferenceSettings
 
-GREY = 128
+GRAY = 128
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,12 @@ class References:
         return [torch.from_numpy(np.array(item.image, dtype=np.uint8)).float() / 255 for item in self.items]
 
     def batch(self, size: int | None = None) -> Tensor:
-        """(N, S, S', 3) float32 in 0..1: every picture whole, centred on grey; one grey picture when there are none.
+        """(N, S, S', 3) float32 in 0..1: every picture whole, centered on gray; one gray picture when there are none.
 
         The frame is the largest width by the largest height, or `size` x `size` with pictures scaled to fit.
         """
         if not self.items:
-            return torch.full((1, size or 256, size or 256, 3), GREY / 255)
+            return torch.full((1, size or 256, size or 256, 3), GRAY / 255)
         if size:
             frame = (size, size)
         else:
@@ -117,10 +117,10 @@ class References:
 
 
 def letterbox(image, frame: tuple[int, int]):
-    """PIL image scaled to fit `frame` (width, height) whole, centred on grey. Never cropped."""
+    """PIL image scaled to fit `frame` (width, height) whole, centered on gray. Never cropped."""
     scale = min(frame[0] / image.width, frame[1] / image.height)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    canvas = Image.new("RGB", frame, (GREY, GREY, GREY))
+    canvas = Image.new("RGB", frame, (GRAY, GRAY, GRAY))
     resized = image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
     canvas.paste(resized, ((frame[0] - size[0]) // 2, (frame[1] - size[1]) // 2))
     return canvas

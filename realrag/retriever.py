@@ -75,7 +75,7 @@ class Retriever:
 
     def __init__(
         self, bundle: Bundle, encoder: Encoder, head: ReflectiveHead | None = None, head_name: str = "", kind: str = "auto",
-        device: str | torch.device = "cpu", progress: Progress | None = None,
+        progress: Progress | None = None,
     ):  # fmt: skip
         if head is not None and not encoder.is_encoder_of(bundle.manifest.encoder):
             raise EncoderError(
@@ -84,17 +84,15 @@ class Retriever:
                 "this encoder."
             )
         self.bundle, self.encoder, self.head, self.head_name = bundle, encoder, head, head_name
-        self.bundle_id, self._kind, self._device, self._progress = bundle.id, kind, device, progress
+        self.bundle_id, self._kind, self._progress = bundle.id, kind, progress
         self._vectors = unit_vectors(bundle, head)
-        self.index = open_index(
-            self._vectors, bundle.cache, vectors_key(head), kind=kind, device=device, progress=progress
-        )
+        self.index = open_index(self._vectors, bundle.cache, vectors_key(head), kind=kind, progress=progress)
 
     def with_head(self, name: str | None, progress: Progress | None = None) -> Retriever:
         """The same library and encoder, asked through another of its heads. Raises BundleError, EncoderError."""
         chosen = self.bundle.manifest.head(name)
         head, head_name = self.bundle.head(name), chosen.name if chosen else ""
-        return Retriever(self.bundle, self.encoder, head, head_name, self._kind, self._device, progress)
+        return Retriever(self.bundle, self.encoder, head, head_name, self._kind, progress)
 
     @classmethod
     def open(
@@ -111,7 +109,7 @@ class Retriever:
         """Open a bundle for questions. `encoder` must be the one the bundle was made with; None loads it, never from
         the network. head: the name of one of its reflective heads; "auto" for its first, or the plain encoder where it
         has none; None or "none" for the plain encoder. cache: folder for derived files, None keeps none. kind: "auto",
-        "exact" or "ivf" search. device: where the encoder is loaded and a large library's index is built; search is on
+        "exact" or "ivf" search. device: where the encoder is loaded; search is on
         the CPU. Raises BundleError, EncoderError.
         """
         bundle = Bundle(path, cache, progress)
@@ -125,7 +123,7 @@ class Retriever:
                 f"{encoder.name} ({encoder.fingerprint[:12]}): the answers would be noise. "
                 f"{encoder.difference(made_with)}"
             )
-        return cls(bundle, encoder, bundle.head(head), head_name, kind, device, progress)
+        return cls(bundle, encoder, bundle.head(head), head_name, kind, progress)
 
     def query(self, texts: list[str], image=None, image_weight: float = 0.5) -> np.ndarray:
         """(B, D) float32 unit query vectors: of the text, of the picture (through the head, like the photos), or of

@@ -17,7 +17,6 @@ from ..errors import BusyError, QueryError
 
 if TYPE_CHECKING:
     import faiss
-    import torch
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +63,7 @@ class ExactIndex:
 
 
 class IVFIndex:
-    """Looks into the lists whose centres are nearest (faiss `IVF,SQ8`), then ranks what it finds by the embeddings.
+    """Looks into the lists whose centers are nearest (faiss `IVF,SQ8`), then ranks what it finds by the embeddings.
 
     embeddings: (N, D) unit rows, fp16 and mapped for a large library. index: a faiss index of the same rows; it is only
     ever read, since adding to a mapped one ends the process. probes: lists looked into per query; more of them take
@@ -115,15 +114,13 @@ def open_index(
     key: str,
     *,
     kind: str = "auto",
-    device: str | torch.device = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> Index:
     """The index of `embeddings` (N, D), unit rows: "exact", "ivf", or "auto", which is exact up to EXACT_LIMIT rows.
 
     An IVF index is built once and kept in `cache`/`key`, from where it is mapped; `key` names what the embeddings came
-    from. device: a GPU finds the lists faster; search is on the CPU in any case. Without faiss, or without a cache for
-    "auto", search is exact, with a line in the log. progress(done, total) is called while building and may raise to
-    stop.
+    from. Without faiss, or without a cache for "auto", search is exact, with a line in the log. progress(done, total) is
+    called while building and may raise to stop.
     """
     if kind not in ("auto", "exact", "ivf"):
         raise QueryError(f"There is no search of the kind {kind!r}. Choose auto, exact or ivf.")
@@ -137,8 +134,8 @@ def open_index(
         log.info("No cache folder to keep an index in: searching all %d rows exactly.", len(embeddings))
         return ExactIndex(embeddings)
     try:
-        folder, builder = None if cache is None else Path(cache) / key, None if str(device) == "cpu" else str(device)
-        return IVFIndex(embeddings, ivf.open_lists(embeddings, folder, progress, builder))
+        folder = None if cache is None else Path(cache) / key
+        return IVFIndex(embeddings, ivf.open_lists(embeddings, folder, progress))
     except BusyError as error:
         log.warning("Searching exactly meanwhile: %s", error)
         return ExactIndex(embeddings)

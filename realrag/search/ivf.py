@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..encoders.adaptive_batch import out_of_memory
 from ..files import Verdicts, canonical_json, sweep_temporaries, write_atomic
 from ..locks import FolderLock
 
@@ -35,7 +34,6 @@ MAX_LISTS = 16_384
 ITERATIONS = 8  # of k-means
 SAMPLE = 32  # rows per list that k-means sees
 SEED = 0
-CODED = 65_536  # rows that the bounds of the codes are taken from, where torch does the rest
 BLOCK = 16_384  # rows made float32 at once
 # Fixed, so that the bytes do not depend on how many threads the program uses. On macOS two OpenMP runtimes, torch's and
 # faiss's, crash each other with more than one thread (faiss-wheels #73).
@@ -66,15 +64,13 @@ def open_lists(
     embeddings: np.ndarray,
     folder: Path | None,
     progress: Callable[[int, int], None] | None = None,
-    device: str | None = None,
 ) -> faiss.IndexIVF:
     """The lists of `embeddings` (N, D): mapped from `folder` where they are there and right, else built and kept there.
 
-    device: as `build_lists` takes it; a kept file is good whichever it was built on. Raises BusyError while another
-    process builds them. A folder that cannot be written costs a new build next time.
+    Raises BusyError while another process builds them. A folder that cannot be written costs a new build next time.
     """
     if folder is None:
-        return build_lists(embeddings, progress, device)
+        return build_lists(embeddings, progress)
     recipe = _recipe(embeddings)
     lists = _read(folder, recipe)
     if lists is not None:
@@ -83,39 +79,24 @@ def open_lists(
         folder.mkdir(parents=True, exist_ok=True)
         with FolderLock(folder / "ivf.lock"):
             sweep_temporaries(folder)
-            lists = build_lists(embeddings, progress, device)
+            lists = build_lists(embeddings, progress)
             _write(folder, recipe, lists)
         return _read(folder, recipe) or lists  # mapped: the memory of the build is given back
     except OSError as error:
         log.warning("The index cannot be kept: %s", error)
-    return build_lists(embeddings, progress, device) if lists is None else lists
+    return build_lists(embeddings, progress) if lists is None else lists
 
 
 def list_count(rows: int) -> int:
-    """4 sqrt(N): comparing a query with the centres then costs about as much as with the codes in the lists."""
+    """4 sqrt(N): comparing a query with the centers then costs about as much as with the codes in the lists."""
     return max(1, min(round(4 * math.sqrt(rows)), rows // 8, MAX_LISTS))
 
 
-def build_lists(
-    embeddings: np.ndarray, progress: Callable[[int, int], None] | None = None, device: str | None = None
-) -> faiss.IndexIVF:
-    """Lists of 8-bit codes round spherical k-means centres; on a CPU the same embeddings give the same bytes
-    on the same machine with the same versions.
+def build_lists(embeddings: np.ndarray, progress: Callable[[int, int], None] | None = None) -> faiss.IndexIVF:
+    """Lists of 8-bit codes round spherical k-means centers; the same embeddings, faiss and processor give the same bytes.
 
-    device: where torch finds the centres and each row's list; None leaves both to faiss, which on a CPU took two thirds
-    of torch's time (31,360 rows of 512, 980 lists, one thread). Memory: the codes, the k-means sample and one block.
+    Memory: the codes, the k-means sample and one block.
     """
-    if device is not None:
-        try:
-            return _build(embeddings, progress, device)
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-            log.warning("The index does not fit into the memory of %s: building it on the CPU.", device)
-    return _build(embeddings, progress, None)
-
-
-def _build(embeddings: np.ndarray, progress: Callable[[int, int], None] | None, device: str | None) -> faiss.IndexIVF:
     import faiss
 
     count, dim = embeddings.shape
@@ -131,57 +112,28 @@ def _build(embeddings: np.ndarray, progress: Callable[[int, int], None] | None, 
 
     with _threads(faiss):
         sample = np.ascontiguousarray(embeddings[np.sort(chosen)], np.float32)
-        centres = faiss.IndexFlatIP(dim)
+        centers = faiss.IndexFlatIP(dim)
         index = faiss.IndexIVFScalarQuantizer(
-            centres, dim, lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT, True
+            centers, dim, lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT, True
         )
-        if device is None:
-            _train(faiss, sample, centres, lists, lambda: step(len(sample)))
-            index.train(sample)
-            add = index.add
-        else:
-            add = _train_by_torch(faiss, sample, index, centres, device, lambda: step(len(sample)))
+        _train(faiss, sample, centers, lists, lambda: step(len(sample)))
+        index.train(sample)
         for start in range(0, count, BLOCK):
             block = np.ascontiguousarray(embeddings[start : start + BLOCK], np.float32)
             step(len(block))
-            add(block)
+            index.add(block)
     progress(total, total)
     return index
 
 
-def _train(faiss, sample: np.ndarray, centres: faiss.IndexFlatIP, lists: int, step: Callable[[], None]) -> None:
-    """Put the k-means centres of `sample` (N, D) into `centres`."""
+def _train(faiss, sample: np.ndarray, centers: faiss.IndexFlatIP, lists: int, step: Callable[[], None]) -> None:
+    """Put the k-means centers of `sample` (N, D) into `centers`."""
     means = faiss.Clustering(sample.shape[1], lists)
     means.spherical, means.seed, means.niter = True, SEED, 1
     means.min_points_per_centroid, means.max_points_per_centroid = 1, SAMPLE
-    for _ in range(ITERATIONS):  # each call goes on from the centres of the last
+    for _ in range(ITERATIONS):  # each call goes on from the centers of the last
         step()
-        means.train(sample, centres)
-
-
-def _train_by_torch(faiss, sample: np.ndarray, index, centres, device: str, step) -> Callable[[np.ndarray], None]:
-    """The same, and the codes' bounds into `index`; returns what adds rows to it, each put into its list by torch."""
-    import torch
-
-    from .kmeans import nearest, spherical_kmeans
-
-    found = spherical_kmeans(sample, index.nlist, ITERATIONS, SEED, device, step)
-    centres.add(found.cpu().numpy())
-
-    def owners(rows: np.ndarray) -> np.ndarray:
-        return nearest(torch.from_numpy(rows), found)[1].cpu().numpy()
-
-    some = np.ascontiguousarray(sample[:: -(-len(sample) // CODED)])
-    own = owners(some)
-    residuals = np.ascontiguousarray(some - centres.reconstruct_n(0, index.nlist)[own])
-    index.train_encoder(len(some), faiss.swig_ptr(residuals), faiss.swig_ptr(own))
-    index.is_trained = True
-
-    def add(rows: np.ndarray) -> None:
-        own = owners(rows)
-        index.add_core(len(rows), faiss.swig_ptr(rows), None, faiss.swig_ptr(own))
-
-    return add
+        means.train(sample, centers)
 
 
 def _recipe(embeddings: np.ndarray) -> dict:
