@@ -14,7 +14,7 @@ import numpy as np
 from ..doubt import Level
 from ..errors import BundleError
 from ..files import Verdicts, canonical_json, file_key, open_regular, read_bounded, safe_join, sha256_bytes, sha256_file
-from ..photos.captions import clean, spoken
+from ..photos.credit import clean, spoken
 from ..photos.decode import decode
 from ..photos.other_names import MAX_NAME, OtherName
 from ..validation import is_count, is_hex, strict_json
@@ -62,6 +62,7 @@ class Manifest:
     dim: int
     picture_longest: int
     thumbnail_longest: int
+    picture_bound: str  # what picture_longest bounds: "longest" side, or "area" as the side of a square
     licences: dict[str, int]
     files: tuple[BundleFile, ...]
     names: tuple[OtherName, ...]  # what classes are also called, in any language
@@ -166,6 +167,8 @@ def _check(content: dict, id: str) -> Manifest:
         all(is_count(content[key], 1 << 14) and content[key] for key in ("picture_longest", "thumbnail_longest")),
         "sizes",
     )
+    bound = content.get("picture_bound", "longest")
+    need(bound in ("longest", "area"), "picture_bound")
     licences = content["licences"]
     need(isinstance(licences, dict) and len(licences) <= 10_000 and all(map(is_count, licences.values())), "licences")
     need(isinstance(listed, list) and 0 < len(listed) <= MAX_FILES, "files")
@@ -193,7 +196,7 @@ def _check(content: dict, id: str) -> Manifest:
         found = sum(file.role == role for file in files)
         need(found <= most and bool(found or role in ("thumbnails", "head", "encoder")), f"{found} files for {role!r}")
     heads = read_heads(content, [file for file in files if file.role == "head"])
-    sizes = content["picture_longest"], content["thumbnail_longest"]
+    sizes = content["picture_longest"], content["thumbnail_longest"], bound
     return Manifest(
         id,
         encoder,
@@ -343,7 +346,7 @@ class Bundle:
         }
 
     def jpeg(self, record: Record, role: str = "pictures") -> bytes:
-        """The stored JPEG bytes of a record; role "pictures" or "thumbnails"."""
+        """The stored JPEG or WebP bytes of a record; role "pictures" or "thumbnails"."""
         if role == "pictures" or record.thumbnail is None:
             role, (part, offset, size) = "pictures", record.picture
         else:
@@ -362,7 +365,7 @@ class Bundle:
             raise self._lost(paths[part], error) from None
 
     def image(self, record: Record, role: str = "pictures"):
-        """The stored picture as PIL RGB, longest side at most the manifest's bound. BundleError if it is no picture."""
+        """The stored picture as PIL RGB, within the manifest's bound. BundleError if it is no picture."""
         longest = self.manifest.picture_longest
         try:
             return decode(self.jpeg(record, role), record.id, max_pixels=min(longest * longest, MAX_PIXELS))

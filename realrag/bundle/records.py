@@ -16,7 +16,7 @@ import numpy as np
 from .. import artifact
 from ..errors import BundleError, RealRAGError
 from ..files import canonical_json, open_regular
-from ..photos.captions import MAX_FIELD, clean, spoken
+from ..photos.credit import MAX_FIELD, clean, spoken
 from ..validation import is_count, is_hex, strict_json
 
 MAX_LINE = 1 << 16

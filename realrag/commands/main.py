@@ -11,7 +11,7 @@ from pathlib import Path
 from .. import DEFAULT_ENCODER, __version__
 from ..bundle.head_entries import AUTO
 from ..errors import BusyError, RealRAGError, TooManyError
-from ..photos.captions import Credit
+from ..photos.credit import Credit
 from ..search.hybrid import BOTH, LOOK, NAME
 from . import bundles
 from .bundles import bar
@@ -54,7 +54,7 @@ def index(args) -> int:
         captions=args.captions,
         names=args.names,
         default=Credit(author=args.author, licence=args.licence, source=args.source),
-        sizes=Sizes(picture=args.picture_size) if args.picture_size else None,
+        sizes=Sizes(args.keep, bound="area") if args.keep else Sizes(args.picture_size) if args.picture_size else None,
         head=Path(args.head[0]) if nameless else heads_by_name(args.head, encoder.dim),
         reuse=args.reuse,
         with_encoder=args.with_encoder,
@@ -108,6 +108,8 @@ def _print_report(args, report) -> None:
         return
     for item in report.rejected:
         print(f"left out ({item.reason}): {item.message}")
+    for note in report.notes:
+        print(note)
     print(
         f"{report.found} photos found = {report.indexed} indexed + {len(report.duplicates)} duplicates "
         f"+ {len(report.rejected)} rejected; {report.encoded} encoded in this run, {report.removed} removed."
@@ -249,11 +251,13 @@ def parser() -> argparse.ArgumentParser:
         "index", index, "Make a bundle from a folder of photos, or bring it up to date.",
         "realrag index my-photos --out ComfyUI/models/realrag/my-photos --encoder ViT-L-14:openai",
     )  # fmt: skip
-    one.add_argument("photos", type=Path, help="folder of JPEG, PNG and WebP files; sub-folders are classes")
+    one.add_argument("photos", type=Path, help="folder of photos; sub-folders are classes")
     one.add_argument("--out", type=Path, required=True, help="the bundle's folder")
     common(one, DEFAULT_ENCODER)
     one.add_argument(
-        "--captions", type=Path, help="CSV or JSONL with a column `file`, and caption, class, author, licence, source"
+        "--captions",
+        type=Path,
+        help="CSV, TSV, JSON Lines, JSON or Parquet with a column `file`, and caption, class, author, licence, source",
     )
     one.add_argument(
         "--names", type=Path, help="CSV with the columns class, language, name: what classes are also called"
@@ -272,7 +276,15 @@ def parser() -> argparse.ArgumentParser:
         "--reuse", type=Path, metavar="BUNDLE", help="take over its vectors, where --encoder differs in its words alone"
     )
     one.add_argument("--with-encoder", action="store_true", help="put the encoder's weights into the bundle")
-    one.add_argument("--picture-size", type=int, help="longest side of the kept pictures in pixels (default 768)")
+    group = one.add_mutually_exclusive_group()
+    group.add_argument(
+        "--keep", type=int, choices=(768, 1024, 1536),
+        help="pixels of the kept pictures: as many as a square of this side has (default 768); 1024 suits reference latents "
+        "at 1024 px. Of a bundle that is there already it stays as it is",
+    )  # fmt: skip
+    group.add_argument(
+        "--picture-size", type=int, help="bound the longest side of the kept pictures instead, in pixels"
+    )
     one.add_argument(
         "--batch", type=int, default=0, help="photos a step of the encoder (0: 32 on a CPU, what fits on a GPU)"
     )

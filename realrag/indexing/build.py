@@ -24,12 +24,12 @@ from ..encoders.base import Encoder
 from ..errors import BundleError, EncoderError, RealRAGError, TooManyError
 from ..files import fsync_folder, sha256_file, sweep_temporaries, write_atomic
 from ..photos.other_names import find_names, read_names
-from ..photos.scan import Candidate, Library, Progress, Rejected, scan
+from ..photos.scan import KEPT_BYTES, Candidate, Library, Progress, Rejected, scan
 from ..retriever import captions_to_ask
 from .bundle_files import write_rows
 from .levels import measure_levels
 from .options import IndexOptions, Report
-from .shards import Item, Sizes, encode_all, read_shard, shard_parts, shard_words, suited
+from .shards import DEFAULT_SIZES, Item, Sizes, encode_all, read_shard, shard_parts, shard_words, suited
 from .workers import check_rank, rank_lock, sweep_locks, wait_for_others
 
 
@@ -71,13 +71,19 @@ def _build_locked(
         sweep_temporaries(folder)
     old = None if rank else _open(out, encoder, sizes)  # before the long look at the photos, so as to refuse at once
     source = old or _source(options.reuse, encoder, sizes)
-    library = scan(photos, options.captions, options.default, workers=workers, progress=on_scan)
+    there = {record.sha256 for record in source.records} if source else set()
+    library = scan(
+        photos, options.captions, options.default, archives=True, known=there, keep_bytes=KEPT_BYTES, workers=workers,
+        progress=on_scan,
+    )  # fmt: skip
     old = _open(out, encoder, sizes) if rank else old  # after it: rank 0 may have finished meanwhile
     source = old or source
     if source:
-        sizes = Sizes(source.manifest.picture_longest, source.manifest.thumbnail_longest)
-    sizes = sizes or Sizes()
+        manifest = source.manifest
+        sizes = Sizes(manifest.picture_longest, manifest.thumbnail_longest, bound=manifest.picture_bound)
+    sizes = sizes or DEFAULT_SIZES
     report = Report(library.found, duplicates=library.duplicates, rejected=list(library.rejected))
+    report.notes, report.generated = library.notes, library.generated
     known = {record.sha256: (row, record) for row, record in enumerate(source.records)} if source else {}
     new = [] if mode == "remove" else [item for item in library.candidates if item.sha256 not in known]
     parts = shard_parts(new, encoder, out / WORK, sizes, batch)
@@ -95,7 +101,7 @@ def _build_locked(
     wanted = _wanted(library, known, mode, refused, kept)
     if not wanted:
         reasons = "; ".join(item.message for item in report.rejected[:3])
-        raise RealRAGError(f"No photo is left to index in {photos}. {reasons or 'It holds no JPEG, PNG or WebP file.'}")
+        raise RealRAGError(f"No photo is left to index in {photos}. {reasons or 'It holds no photo.'}")
     _refuse_many_rejected(report, options.max_rejected)
     if mode == "remove":
         report.removed = len(known) - len(wanted)
@@ -138,10 +144,11 @@ def _refuse_mixing(old: Bundle, out: Path, encoder: Encoder, sizes: Sizes | None
 
 
 def _refuse_other_sizes(old: Bundle, out: Path, sizes: Sizes | None) -> None:
-    kept = old.manifest.picture_longest, old.manifest.thumbnail_longest
-    if sizes and (sizes.picture, sizes.thumbnail) != kept:
+    kept = old.manifest.picture_longest, old.manifest.thumbnail_longest, old.manifest.picture_bound
+    if sizes and (sizes.picture, sizes.thumbnail, sizes.bound) != kept:
+        what = f"{kept[0]} x {kept[0]} pixels" if kept[2] == "area" else f"{kept[0]} px on the longest side"
         raise BundleError(
-            f"{out} keeps pictures of {kept[0]} px and thumbnails of {kept[1]} px. Build a new bundle for other sizes."
+            f"{out} keeps pictures of at most {what} and thumbnails of {kept[1]} px. Build a new bundle for other sizes."
         )
 
 
@@ -310,6 +317,7 @@ def _finish(
         "dim": encoder.dim,
         "picture_longest": sizes.picture,
         "thumbnail_longest": sizes.thumbnail,
+        **({} if sizes.bound == "longest" else {"picture_bound": sizes.bound}),
         "licences": licences,
         "files": sorted(files, key=lambda file: file["path"]),
     }

@@ -14,6 +14,7 @@ from typing import BinaryIO
 from ..bundle.bundle import matrix_header
 from ..bundle.edit_heads import WORK
 from ..bundle.records import Record
+from ..photos.keep import suffix_of
 from .shards import Item
 
 PART_BYTES = 1 << 30  # pack files stay under 2 GiB, which every file system and hub takes
@@ -46,7 +47,7 @@ class HashedFile:
 
 
 class Pack:
-    """JPEGs one after the other in plain tar files, so that any tool can open them and we can read by offset."""
+    """Pictures one after the other in plain tar files, so that any tool can open them and we can read by offset."""
 
     def __init__(self, folder: Path, role: str):
         self._folder, self._role = folder, role
@@ -85,8 +86,8 @@ def write_rows(
     licences: Counter[str] = Counter()
     for record, item in rows:
         embeddings.write(item.embedding.tobytes())
-        name = f"{record.id}.jpg"
-        small = thumbnails.add(name, item.thumbnail) if item.thumbnail else None
+        small = thumbnails.add(f"{record.id}.jpg", item.thumbnail) if item.thumbnail else None
+        name = record.id + suffix_of(item.picture)
         placed = replace(record, picture=pictures.add(name, item.picture), thumbnail=small)
         records.write(placed.line())
         licences[record.licence or "not stated"] += 1

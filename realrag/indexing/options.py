@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..doubt import Level
-from ..photos.captions import Credit
+from ..photos.credit import Credit
 from ..photos.scan import Rejected
 from .shards import Sizes
 
@@ -29,7 +29,7 @@ class IndexOptions:
     captions: Path | None = None  # a table in the photo folder is found by its name
     default: Credit = Credit()
     names: Path | None = None  # a table of other names of classes; names.csv in the photo folder is found by its name
-    sizes: Sizes | None = None  # those of the bundle that is there, else the defaults of Sizes
+    sizes: Sizes | None = None  # those of the bundle that is there, else DEFAULT_SIZES
     head: Path | Mapping[str, Path] | None = None
     reuse: Path | None = None
     with_encoder: bool = False  # weights are large, and an encoder that a name identifies need not travel
@@ -60,4 +60,6 @@ class Report:
     names: int = 0  # other names of classes
     unmatched_names: int = 0  # rows of the table that name no class of the bundle
     level: Level | None = None  # of the plain encoder
+    notes: list[str] = field(default_factory=list)  # what was passed over, recognized, or left without words
+    generated: int = 0  # photos of the folder that carry a generator's mark
     bundle_id: str = ""  # empty where another process writes the bundle

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -18,7 +17,8 @@ from ..encoders.adaptive_batch import AdaptiveBatch
 from ..encoders.base import Encoder
 from ..errors import PhotoError
 from ..files import canonical_json, sha256_bytes, write_atomic
-from ..photos.decode import decode, encode_jpeg, read_bytes, shrink
+from ..photos.decode import decode
+from ..photos.keep import encode_jpeg, encode_kept, shrink, shrink_to_area
 from ..photos.scan import Candidate, Progress, in_order
 
 # Small enough that a killed run repeats seconds of work, large enough that the shard files do not matter.
@@ -27,16 +27,24 @@ SHARD = 256
 
 @dataclass(frozen=True)
 class Sizes:
-    """Longest sides in pixels of the kept pictures and thumbnails, and their JPEG quality."""
+    """Bounds in pixels on the kept pictures and thumbnails, and their JPEG quality.
+
+    bound: what `picture` bounds: "longest" the longest side, "area" the pixels in all, as many as a square of that side
+    has, so that a panorama keeps its height. thumbnail: always the longest side."""
 
     picture: int = 768
     thumbnail: int = 256
     quality: int = 92
+    bound: str = "longest"
+
+
+# Of new bundles where nobody asks for another size.
+DEFAULT_SIZES = Sizes(bound="area")
 
 
 @dataclass(frozen=True)
 class Item:
-    """What is kept of one photo: raw embedding (D,) fp16, JPEG bytes; `thumbnail` is None where the picture is as
+    """What is kept of one photo: raw embedding (D,) fp16, the bytes of its pictures; `thumbnail` is None where the picture is as
     small."""
 
     sha256: str
@@ -47,15 +55,15 @@ class Item:
 
 def prepare(candidate: Candidate, encoder: Encoder, sizes: Sizes):
     """Read and decode one photo: (pixels, picture, thumbnail). PhotoError when it cannot be used."""
-    data = read_bytes(candidate.path)
-    if hashlib.sha256(data).hexdigest() != candidate.sha256:
-        raise PhotoError("changed", f"{candidate.file}: changed while it was being indexed. Run the command again.")
-    image = decode(data, candidate.file, longest=max(sizes.picture, 2 * encoder.preprocess.size))
-    picture = shrink(image, sizes.picture)
+    data, side = candidate.source.read(), max(sizes.picture, 2 * encoder.preprocess.size)
+    if sizes.bound == "area":
+        picture = shrink_to_area(decode(data, candidate.file, area=side * side), sizes.picture * sizes.picture)
+    else:
+        picture = shrink(decode(data, candidate.file, longest=side), sizes.picture)
     thumbnail = None
     if max(picture.size) > sizes.thumbnail:
         thumbnail = encode_jpeg(shrink(picture, sizes.thumbnail), sizes.quality)
-    return encoder.prepare(picture), encode_jpeg(picture, sizes.quality), thumbnail
+    return encoder.prepare(picture), encode_kept(picture, sizes.quality), thumbnail
 
 
 def suited(encoder: Encoder, batch: int, workers: int, processes: int = 1) -> tuple[int, int]:

@@ -1,152 +1,246 @@
-"""What is said about a photo: caption, class and credit, from a table, a sidecar file, or the name of its folder."""
+"""What is said about each photo of a folder: by tables, files beside it, the photo's own file, and its folder's name."""
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-import unicodedata
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 
 from ..errors import PhotoError, RealRAGError
+from .credit import COLUMNS, Credit, clean, credit_of, file_of, lowered, spoken
+from .match import EXACT, Matcher, folded
+from .metadata import xmp_credit
+from .tables import SUFFIXES, Table, read_text
+from .tables import read_table as read_any_table
+from .walk import Entry, Listing, walk
 
-# The names people and data sets give to the same six things.
-COLUMNS = {
-    "file": ("file", "path", "file_name", "filename", "image"),
-    "caption": ("caption", "text", "description", "prompt"),
-    "class_name": ("class", "class_name", "label", "category"),
-    "author": ("author", "credit", "artist", "attribution", "photographer", "creator"),
-    "licence": ("licence", "license", "rights"),
-    "source": ("source", "source_url", "url", "origin"),
-}
-TABLE_NAMES = ("captions.csv", "captions.jsonl", "metadata.csv", "metadata.jsonl", "credits.csv", "credits.jsonl")
-MAX_FIELD = 2000
-MAX_LINE = 1 << 16
-
-
-@dataclass(frozen=True)
-class Credit:
-    """Words that travel with a photo; an empty string means "not said"."""
-
-    caption: str = ""
-    class_name: str = ""
-    author: str = ""
-    licence: str = ""
-    source: str = ""
-
-    def or_else(self, other: Credit) -> Credit:
-        """Each empty field filled from `other`."""
-        return replace(self, **{name: value for name, value in asdict(other).items() if not getattr(self, name)})
-
-
-def clean(value: object) -> str:
-    """One line of text without control characters, at most 2,000 characters."""
-    if value is None or isinstance(value, (dict, list)):
-        return ""
-    text = "".join(" " if unicodedata.category(char) in ("Cc", "Zl", "Zp", "Cs") else char for char in str(value))
-    return " ".join(text.split())[:MAX_FIELD]
-
-
-def spoken(name: str) -> str:
-    """A folder or file name as words: `Granny-Smith` -> `Granny Smith`."""
-    return clean(name.replace("_", " ").replace("-", " "))
-
-
-def _credit(row: dict) -> Credit:
-    lower = {str(key).strip().lower(): value for key, value in row.items() if key is not None}
-    found = {}
-    for field, names in COLUMNS.items():
-        if field != "file":
-            found[field] = next((text for name in names if (text := clean(lower.get(name)))), "")
-    return Credit(**found)
-
-
-def _file_of(row: dict) -> str:
-    lower = {str(key).strip().lower(): value for key, value in row.items() if key is not None}
-    return next((str(lower[name]).strip() for name in COLUMNS["file"] if lower.get(name)), "")
+# Tables that are read wherever they lie; another has to be given with --captions. Of two the first counts.
+TABLE_STEMS = ("captions", "metadata", "meta_cap", "meta_clean", "results", "flickr8k.token", "credits")
+MAX_SIDECAR = 1 << 20
+KNOWN = frozenset(name for names in COLUMNS.values() for name in names)
+# A JSON file with one of these is an export of a phone or a photo service: of it only the caption is taken.
+PRIVATE = frozenset(
+    (
+        "geodata", "geodataexif", "phototakentime", "creationtime", "photolastmodifiedtime", "people", "imageviews",
+        "googlephotosorigin", "gps", "latitude", "longitude", "location", "faces", "exif", "exifdata", "media_metadata",
+        "creation_timestamp", "devicetype", "albumdata",
+    )
+)  # fmt: skip
+_IMG2DATASET = frozenset(("key", "status", "url"))
 
 
 def read_table(path: Path) -> list[tuple[str, Credit]]:
-    """(file, credit) per row of a CSV or JSONL table. RealRAGError names the line that cannot be read."""
+    """(file, credit) per row of a table. RealRAGError names the line that cannot be read."""
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise RealRAGError(f"No caption table {path}. Give the path of a .csv or .jsonl file.") from None
-    except UnicodeDecodeError:
-        raise RealRAGError(f"{path} is not UTF-8 text. Save it again as UTF-8.") from None
-    rows: list[tuple[str, Credit]] = []
-    if path.suffix.lower() in (".jsonl", ".ndjson"):
-        for number, line in enumerate(text.split("\n"), 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line) if len(line) <= MAX_LINE else None
-            except (ValueError, RecursionError):
-                row = None
-            if not isinstance(row, dict):
-                raise RealRAGError(
-                    f'{path}, line {number}: not one JSON object of at most 64 KiB, like {{"file": "a.jpg"}}.'
-                )
-            rows.append((_file_of(row), _credit(row)))
-    else:
-        try:
-            rows = [(_file_of(row), _credit(row)) for row in csv.DictReader(text.splitlines())]
-        except csv.Error as error:
-            raise RealRAGError(f"{path}: not a readable CSV table ({error}). Save it again as CSV, UTF-8.") from None
-    if rows and not any(file for file, _ in rows):
-        raise RealRAGError(f"{path} has no column that names the photo. Call it one of: {', '.join(COLUMNS['file'])}.")
-    return [row for row in rows if row[0]]
+    return [(file, credit) for _, file, credit in _rows(read_any_table(path, known=KNOWN))]
+
+
+def _rows(table: Table) -> list[tuple[int, str, Credit]]:
+    rows = [(number, file_of(row), credit_of(row)) for number, row in table.rows]
+    if rows and not any(file for _, file, _ in rows):
+        seen = ", ".join(repr(name[:40]) for name in table.header[:8]) or "none"
+        raise RealRAGError(
+            f"{table.name} has no column that names the photo; its columns are {seen}. Call it one of: "
+            f"{', '.join(COLUMNS['file'][:8])}."
+        )
+    return [row for row in rows if row[1]]
 
 
 class Captions:
-    """Looks up the Credit of each photo in a folder. First said wins: table, sidecar .json, sidecar .txt, folder name."""
+    """Looks up the Credit of each photo in a folder. First said wins: the given table, tables in the folder, a JSON
+    file beside the photo, a text file, an XMP file, the photo's own file, the folder's name."""
 
-    def __init__(self, folder: Path, table: Path | None = None, default: Credit = Credit()):
-        self._folder = Path(folder)
-        self._default = default
-        if table is None:
-            table = next((self._folder / name for name in TABLE_NAMES if (self._folder / name).is_file()), None)
+    def __init__(
+        self, folder: Path, table: Path | None = None, default: Credit = Credit(), listing: Listing | None = None
+    ):
+        self._folder, self._default = Path(folder), default
+        self._listing = listing or walk(self._folder)
+        self._words = {folded(file): entry for file, entry in self._listing.words.items()}
+        self._used: set[str] = set()
         self._table: dict[str, Credit] = {}
         self.table_rows = 0
-        if table is not None:
-            rows = read_table(table)
-            self.table_rows = len(rows)
-            # A table names photos from where it lies, or from the photo folder; the first that exists is meant.
-            home, base = os.path.abspath(Path(table).parent), os.path.abspath(self._folder)
-            for file, credit in rows:
-                beside = os.path.relpath(os.path.join(home, file), base).replace("\\", "/")
-                self._table.setdefault(beside, credit)
-            for file, credit in rows:
-                self._table.setdefault(os.path.normpath(file).replace("\\", "/"), credit)
+        self.notes: list[str] = []
+        matcher = Matcher((entry.file for entry in self._listing.photos), self._folder)
+        for path, entry in self._tables(table):
+            self._take(path, entry, matcher, required=entry is None)
 
-    def of(self, file: str) -> Credit:
-        """`file`: path relative to the photo folder, with '/'. PhotoError `bad_sidecar` when its words cannot be read."""
-        path = self._folder / file
-        credit = self._table.get(os.path.normpath(file).replace("\\", "/"), Credit())
-        credit = credit.or_else(self._sidecar(path))
-        parent = Path(file).parent.name
-        if not credit.class_name and parent:
+    def _tables(self, given: Path | None) -> list[tuple[Path, Entry | None]]:
+        """The given table, then those of the folder: by the order of TABLE_STEMS, upper folders first."""
+        found: list[tuple[int, int, str]] = []
+        others: list[str] = []
+        photos = {folded(str(PurePosixPath(entry.file).with_suffix(""))) for entry in self._listing.photos}
+        above = os.path.abspath(given) if given else None
+        for file, entry in self._listing.words.items():
+            pure = PurePosixPath(folded(file))
+            if pure.suffix not in SUFFIXES or (above and os.path.abspath(entry.path) == above):
+                continue
+            stem = pure.stem if pure.suffix != ".token" else pure.name
+            if stem in TABLE_STEMS and str(pure.with_suffix("")) not in photos and not _is_plain_text(pure, stem):
+                found.append((TABLE_STEMS.index(stem), file.count("/"), file))
+            elif pure.suffix in (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet") and stem != "names":
+                others.append(file)
+        for _, _, file in found:
+            self._used.add(folded(file))
+        if others and not given:
+            self.notes.append(
+                f"{_counted(len(others), 'table was', 'tables were')} not read, as only {', '.join(TABLE_STEMS[:2])} and "
+                f"credits are (first: {others[0]}). Give one with --captions."
+            )
+        self._used.update(map(folded, others))
+        tables: list[tuple[Path, Entry | None]] = [(Path(given), None)] if given else []
+        return tables + [(self._listing.words[file].path, self._listing.words[file]) for _, _, file in sorted(found)]
+
+    def _take(self, path: Path, entry: Entry | None, matcher: Matcher, required: bool) -> None:
+        """Merge a table's rows into what is known; a table that lies in the folder and cannot be read is an error too,
+        unless only a package is missing."""
+        name = entry.file if entry else str(path)
+        if entry is None:
+            table = read_any_table(path, known=KNOWN)
+        else:
+            try:
+                table = read_any_table(entry.read(), name, KNOWN)
+            except PhotoError as error:
+                raise RealRAGError(f"The table {error}") from None
+            except RealRAGError as error:
+                if "pip install" not in str(error):
+                    raise
+                self.notes.append(str(error))
+                return
+        rows = _rows(table)
+        self.notes += table.notes
+        self.table_rows += len(rows)
+        beside = os.path.relpath(os.path.dirname(os.path.abspath(path)), os.path.abspath(self._folder))
+        if entry is not None and entry.member:
+            beside = os.path.dirname(entry.file)
+        # Of rows that fit a photo by a part of its path, the ones that fit best count, if they agree on a path.
+        claims: dict[str, list[tuple[int, str, Credit]]] = {}
+        unmatched = []
+        for number, file, credit in rows:
+            if found := matcher.find(file, "" if beside == "." else beside):
+                claims.setdefault(found[0], []).append((found[1], file, credit))
+            else:
+                unmatched.append((number, file))
+        further = 0
+        for photo, claimed in claims.items():
+            best = max(score for score, _, _ in claimed)
+            named = {folded(file) for score, file, _ in claimed if score == best}
+            if best < EXACT and len(named) > 1:
+                unmatched += [(0, file) for _, file, _ in claimed]
+                continue
+            same = [credit for score, file, credit in claimed if score == best]
+            unmatched += [(0, file) for score, file, _ in claimed if score < best]
+            further += sum(bool(credit.caption) for credit in same[1:])
+            for credit in same:
+                self._table[photo] = self._table.get(photo, Credit()).or_else(credit)
+        if unmatched:
+            self.notes.append(
+                f"{name}: {len(rows) - len(unmatched)} of {len(rows)} rows name a photo here; without one: {len(unmatched)} "
+                f"(first: {clean(unmatched[0][1])[:200]})."
+            )
+        if further:
+            self.notes.append(
+                f"{name}: {_counted(further, 'row repeats', 'rows repeat')} a photo; its first caption is kept."
+            )
+
+    def of(self, file: str, inside: Credit = Credit()) -> Credit:
+        """`file`: path relative to the photo folder, with '/'. inside: what the photo's own file says. PhotoError
+        `bad_sidecar` when the words beside it cannot be read."""
+        return self.named(self.own(file).or_else(inside), file)
+
+    def own(self, file: str) -> Credit:
+        """What tables and files beside it say of a photo. PhotoError `bad_sidecar`."""
+        file = os.path.normpath(file).replace("\\", "/")
+        return self._table.get(file, Credit()).or_else(self._sidecar(file))
+
+    def named(self, credit: Credit, file: str) -> Credit:
+        """A photo's own words, filled up from the name of its folder or file, and from what holds for all photos."""
+        parent = PurePosixPath(file).parent.name
+        if not credit.class_name and parent and not parent.lower().endswith(".tar"):
             credit = replace(credit, class_name=clean(parent))
         if not credit.caption:
-            credit = replace(credit, caption=spoken(credit.class_name) or spoken(Path(file).stem))
+            credit = replace(credit, caption=spoken(credit.class_name) or spoken(PurePosixPath(file).stem))
         return credit.or_else(self._default)
 
-    @staticmethod
-    def _sidecar(path: Path) -> Credit:
+    def unused(self) -> list[str]:
+        """Sentences on files of words that belong to no photo; after all photos have been asked for."""
+        left: Counter[str] = Counter()
+        first: dict[str, str] = {}
+        for file in sorted(self._listing.words):
+            suffix = PurePosixPath(folded(file)).suffix
+            if folded(file) not in self._used and PurePosixPath(folded(file)).name != "names.csv":
+                left[suffix] += 1
+                first.setdefault(suffix, file)
+        return [
+            f"{_counted(count, f'{suffix} file belongs', f'{suffix} files belong')} to no photo (first: {clean(first[suffix])})."
+            for suffix, count in sorted(left.items())
+        ]
+
+    def _sidecar(self, file: str) -> Credit:
         credit = Credit()
-        for sidecar in (path.with_suffix(".json"), path.with_name(path.name + ".json")):
-            if sidecar.is_file() and sidecar.stat().st_size <= MAX_LINE:
+        stem = str(PurePosixPath(file).with_suffix(""))
+        for kind, read in (
+            (".json", _json), (".caption", _text), (".txt", _text), (".cls", _class), (".xmp", _xmp)
+        ):  # fmt: skip
+            for name in (
+                stem + kind,
+                file + kind,
+                *([f"{file}.supplemental-metadata.json"] if kind == ".json" else ()),
+            ):
+                if (entry := self._words.get(folded(name))) is None:
+                    continue
+                self._used.add(folded(name))
                 try:
-                    row = json.loads(sidecar.read_text(encoding="utf-8-sig"))
-                except (ValueError, RecursionError, OSError):
+                    credit = credit.or_else(read(entry.read(MAX_SIDECAR)))
+                except PhotoError as error:
+                    if error.reason != "empty":
+                        raise PhotoError("bad_sidecar", f"{PurePosixPath(file).name}: its words in {error}") from None
+                except (ValueError, RecursionError):
+                    what = "JSON" if kind == ".json" else "text in UTF-8, UTF-16 or Windows-1252"
                     raise PhotoError(
-                        "bad_sidecar", f"{path.name}: {sidecar.name} is not JSON. Mend it or remove it."
+                        "bad_sidecar",
+                        f"{PurePosixPath(file).name}: {PurePosixPath(entry.file).name} is not {what}. Mend it or remove it.",
                     ) from None
-                if isinstance(row, dict):
-                    credit = credit.or_else(_credit(row))
-        text = path.with_suffix(".txt")
-        if text.is_file() and text.stat().st_size <= MAX_LINE:
-            credit = credit.or_else(Credit(caption=clean(text.read_text(encoding="utf-8-sig", errors="replace"))))
         return credit
+
+
+def _is_plain_text(path: PurePosixPath, stem: str) -> bool:
+    """A .txt is a table only where a known data set calls it so."""
+    return path.suffix == ".txt" and stem not in ("captions", "flickr8k.token")
+
+
+def _text(data: bytes) -> Credit:
+    return Credit(caption=clean(read_text(data)[0]))
+
+
+def _class(data: bytes) -> Credit:
+    return Credit(class_name=clean(read_text(data)[0]))
+
+
+def _xmp(data: bytes) -> Credit:
+    return xmp_credit(data)
+
+
+def _json(data: bytes) -> Credit:
+    """A JSON object beside a photo. Of a stranger's export only the caption is taken: its links are private."""
+    row = json.loads(read_text(data)[0])
+    if isinstance(row, str):
+        return Credit(caption=clean(row))
+    if isinstance(row, list):
+        row = {"caption": row}
+    if not isinstance(row, dict):
+        return Credit()
+    keys = set(lowered(row))
+    if keys & PRIVATE and not keys >= _IMG2DATASET:
+        titled = dict(row)
+        titled.pop("title", None)  # the file's name in Google's export
+        return credit_of(titled, ("caption",))
+    credit = credit_of(row)
+    if not (keys >= _IMG2DATASET or keys & {"source", "source_url", "origin"} or keys <= KNOWN):
+        credit = replace(credit, source="")
+    return credit
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"

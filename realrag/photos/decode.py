@@ -1,158 +1,205 @@
-"""One photo file -> an upright RGB picture without private metadata, or a reason why not."""
+"""One photo's bytes -> an upright sRGB picture without metadata, in bounded memory, or a reason why not."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import warnings
+import os
+import stat
+import threading
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import PhotoError
+from . import jpeg
+from .color import exif_of, to_srgb
+from .contents import Contents, contents_of, opened
 
-FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
-# Files an artist would call photos but which we do not read: named in the report instead of passed over in silence.
-FOREIGN = {".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".svg", ".raw", ".cr2", ".nef", ".dng", ".jxl"}
-MAX_PIXELS = 50_000_000
+# Of pictures that have to be decoded whole. A JPEG is decoded smaller, so its bound lies on what comes out.
+MAX_PIXELS = 100_000_000
+MAX_JPEG_PIXELS = 600_000_000
+# A progressive JPEG keeps all its coefficients, about 3 bytes a pixel, however small it is decoded.
+MAX_PROGRESSIVE_PIXELS = 256_000_000
+MAX_DECODED = 50_000_000  # of a JPEG where nobody asks for less
 MAX_BYTES = 256 << 20
+# Larger pictures are decoded one at a time, whatever the number of threads.
+LARGE = 25_000_000
+_one_large = threading.Semaphore(1)
+_TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # EXIF orientation -> PIL.Image.Transpose
 
 
 @dataclass(frozen=True)
 class PhotoFile:
-    """A file that looks like a photo: its bytes hash to `sha256`; width and height are those of the upright picture."""
+    """A file that holds a photo: its bytes hash to `sha256`; width and height are those of the upright picture.
+    several: the file holds an animation or several pages, of which the first picture is used."""
 
     path: Path
     sha256: str
     width: int
     height: int
+    kind: str = "JPEG"
+    several: bool = False
 
 
-def _open(data: bytes, name: str, expected: str | None, max_pixels: int):
-    from PIL import Image
-
-    with warnings.catch_warnings():
-        # Our own bound on pixels, below, is tighter than Pillow's warning.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP"))
-        except Image.DecompressionBombError:
-            raise PhotoError("too_many_pixels", _bomb_text(name, None, max_pixels)) from None
-        except Exception:
-            raise PhotoError(
-                "not_a_photo", f"{name}: not a JPEG, PNG or WebP picture. Export it again or remove it."
-            ) from None
-    if expected and image.format not in (expected, "MPO" if expected == "JPEG" else expected):
-        raise PhotoError("wrong_suffix", f"{name}: the file is {image.format}, its name says {expected}. Rename it.")
-    if image.width * image.height > max_pixels:
-        raise PhotoError("too_many_pixels", _bomb_text(name, image.size, max_pixels))
-    return image
-
-
-def _bomb_text(name: str, size: tuple[int, int] | None, max_pixels: int) -> str:
-    found = f"{size[0]} x {size[1]} pixels" if size else "far too many pixels"
-    return f"{name}: {found}, more than {max_pixels / 1e6:.0f} million. Save a smaller copy."
-
-
-def read_bytes(path: Path) -> bytes:
-    """The file's bytes, bounded; PhotoError `unreadable`, `empty` or `too_large`."""
+def read_bytes(path: Path, most: int = MAX_BYTES) -> bytes:
+    """The file's bytes, at most `most`; PhotoError `unreadable`, `empty` or `too_large`."""
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise PhotoError(
-                "too_large", f"{path.name}: {size >> 20} MiB, more than {MAX_BYTES >> 20}. Save a smaller copy."
-            )
-        data = path.read_bytes()
+        with open(path, "rb", opener=_without_waiting) as file:
+            state = os.fstat(file.fileno())
+            if not stat.S_ISREG(state.st_mode):
+                raise PhotoError("unreadable", f"{path.name}: not a regular file. Remove it.")
+            data = file.read(most + 1)
     except OSError as error:
         raise PhotoError(
             "unreadable", f"{path.name}: cannot be read ({error.strerror}). Check its permissions."
         ) from None
+    if len(data) > most:
+        raise PhotoError("too_large", f"{path.name}: more than {most / (1 << 20):.3g} MiB. Save a smaller copy.")
     if not data:
         raise PhotoError("empty", f"{path.name}: the file is empty. Copy it again from its source.")
     return data
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens a pipe or a device without waiting for its other end."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 def inspect(path: Path) -> PhotoFile:
-    """Hash a photo and read its header only. Raises PhotoError for what can be refused without decoding."""
+    """Hash a photo and read its header only. PhotoError for what can be refused without decoding."""
     data = read_bytes(path)
-    expected = FORMATS.get(path.suffix.lower())
-    if expected is None:
-        raise PhotoError(
-            "unsupported_format",
-            f"{path.name}: {path.suffix or 'no suffix'} is not read. Save it as JPEG, PNG or WebP.",
-        )
-    image = _open(data, path.name, expected, MAX_PIXELS)
+    return header(data, path.name, path)[0]
+
+
+def header(data: bytes, name: str, path: Path | None = None) -> tuple[PhotoFile, Contents]:
+    """The facts of a photo that its header gives, and its parted contents. PhotoError."""
+    contents = contents_of(data, name)
+    image, contents = opened(contents, name)
+    _bounded(image, contents, name, None)
     width, height = image.size
-    try:
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    except Exception:
-        turned = False  # a broken EXIF block says nothing about the picture
-    return PhotoFile(path, hashlib.sha256(data).hexdigest(), *((height, width) if turned else (width, height)))
+    if orientation(contents) in (5, 6, 7, 8):
+        width, height = height, width
+    animated = contents.png is not None and contents.png.animated
+    several = contents.kind != "JPEG" and (animated or bool(getattr(image, "is_animated", False)))
+    digest = hashlib.sha256(data).hexdigest()
+    return PhotoFile(path or Path(name), digest, width, height, contents.kind, several), contents
 
 
-def decode(data: bytes, name: str = "photo", *, longest: int | None = None, max_pixels: int = MAX_PIXELS):
-    """Bytes -> PIL RGB image: EXIF orientation applied, colours in sRGB, transparency on white, metadata gone.
+def orientation(contents: Contents) -> int:
+    """EXIF orientation, 1 to 8; 1 where none is stated, and for TIFF and HEIF, whose decoders turn the picture."""
+    if not contents.exif or contents.kind in ("TIFF", "HEIF"):
+        return 1
+    turn = exif_of(contents.exif).get(0x0112, 1)
+    return turn if turn in range(1, 9) else 1
 
-    With `longest`, JPEGs are decoded at the smallest DCT scale whose longest side is still >= `longest` (three times
-    faster for large photos); the caller does the final resize. Raises PhotoError.
-    """
-    from PIL import Image, ImageOps
 
-    image = _open(data, name, None, max_pixels)
-    try:
-        if longest:
-            scale = longest / max(image.size)
-            image.draft("RGB", (max(1, int(image.width * scale)), max(1, int(image.height * scale))))
-        profile = image.info.get("icc_profile")
-        image.load()
-        try:
-            image = ImageOps.exif_transpose(image)
-        except Exception:
-            pass  # broken EXIF: take the picture as it lies
-        return _to_rgb(image, profile, Image)
-    except PhotoError:
-        raise
-    except Exception as error:
+def _bounded(image, contents: Contents, name: str, most: int | None) -> None:
+    pixels = image.width * image.height
+    if contents.kind == "JPEG":
+        bound = MAX_PROGRESSIVE_PIXELS if contents.progressive else MAX_JPEG_PIXELS
+    else:
+        bound = MAX_PIXELS
+    bound = min(bound, most) if most else bound
+    if pixels > bound:
         raise PhotoError(
-            "damaged", f"{name}: cannot be decoded ({type(error).__name__}). Copy it again from its source."
-        ) from None
+            "too_many_pixels",
+            f"{name}: {image.width} x {image.height} pixels, more than {bound / 1e6:.0f} million. Save a smaller copy.",
+        )
+    if not pixels:
+        raise PhotoError("damaged", f"{name}: a picture without pixels.")
 
 
-def _to_rgb(image, profile: bytes | None, Image):
-    if profile and image.mode in ("RGB", "CMYK"):
+def decode(
+    data: bytes,
+    name: str = "photo",
+    *,
+    longest: int | None = None,
+    area: int | None = None,
+    max_pixels: int | None = None,
+):
+    """Bytes -> PIL RGB image: upright, colors in sRGB, transparency on white, metadata gone.
+
+    With `longest` or `area`, a large photo may come out smaller, never below that many pixels on the longest side or in
+    all; the caller does the final resize. max_pixels: refuse more. Raises PhotoError.
+    """
+    image, contents = opened(contents_of(data, name), name)
+    _bounded(image, contents, name, max_pixels)
+    large = image.width * image.height > LARGE
+    with _one_large if large else nullcontext():
         try:
-            from PIL import ImageCms
+            wanted = _wanted(image.size, longest, area)
+            width = image.width
+            smaller = _draft(image, contents, wanted)
+            image.load()
+            _check_end(image, contents, smaller, name)
+            transparency = image.info.get("transparency")
+            image = _reduced(image, wanted * width / image.width, transparency)
+            if contents.kind == "JPEG" and image.mode == "CMYK" and not contents.adobe:
+                from PIL import ImageChops
 
-            srgb = ImageCms.createProfile("sRGB")
-            image = ImageCms.profileToProfile(
-                image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), srgb, outputMode="RGB"
-            )
-        except Exception:
-            pass  # an unreadable profile: plain conversion below
-    if image.mode in ("I;16", "I;16B", "I;16L", "I"):
-        image = image.point(lambda value: value / 256).convert("L")  # 16-bit grey, which convert() would clip to white
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    image = image.convert("RGB")
-    clean = Image.new("RGB", image.size)  # a new image has no info dict for metadata to hide in
-    clean.paste(image)
-    return clean
+                image = ImageChops.invert(image)  # Pillow takes every CMYK JPEG for one of Adobe's, which are inverted
+            image = to_srgb(image, contents, transparency)
+            if (turn := _TURNS.get(orientation(contents))) is not None:
+                image = image.transpose(turn)
+            return image
+        except PhotoError:
+            raise
+        except MemoryError:
+            raise PhotoError("too_many_pixels", f"{name}: not enough memory to decode it.") from None
+        except Exception as error:
+            what = " ".join(str(error).split())[:80] or type(error).__name__
+            raise PhotoError("damaged", f"{name}: cannot be decoded ({what}). Copy it again from its source.") from None
 
 
-def shrink(image, longest: int):
-    """The picture with its longest side at most `longest` pixels, aspect kept; never enlarged."""
-    if max(image.size) <= longest:
+def _wanted(size: tuple[int, int], longest: int | None, area: int | None) -> float:
+    """The factor, at most 1, by which the picture may shrink."""
+    width, height = size
+    factor = 1.0
+    if longest:
+        factor = min(factor, longest / max(width, height))
+    if area:
+        factor = min(factor, (area / (width * height)) ** 0.5)
+    return factor
+
+
+def _draft(image, contents: Contents, wanted: float) -> tuple[int, int]:
+    """Let libjpeg decode at 1/2, 1/4 or 1/8, never below what is wanted; returns the size asked for."""
+    if contents.kind != "JPEG":
+        return image.size
+    width, height = image.size
+    scale = next(scale for scale in (1, 2, 4, 8) if width * height <= MAX_DECODED * scale * scale or scale == 8)
+    smaller = max(1, int(width * min(wanted, 1 / scale))), max(1, int(height * min(wanted, 1 / scale)))
+    if smaller != image.size:
+        image.draft(image.mode, smaller)
+    return smaller
+
+
+def _check_end(image, contents: Contents, smaller: tuple[int, int], name: str) -> None:
+    """PhotoError `damaged` where rows of a JPEG are missing, which libjpeg fills with gray and Pillow does not report.
+
+    Further bits before the end change the picture only where the decoder still asks for some."""
+    if contents.kind != "JPEG" or (contents.whole and not _ends_gray(image)):
+        return
+    from PIL import JpegImagePlugin
+
+    other = JpegImagePlugin.JpegImageFile(io.BytesIO(jpeg.with_noise(contents.pixels)))
+    other.draft(other.mode, smaller)
+    other.load()
+    if image.tobytes() != other.tobytes():
+        raise PhotoError("damaged", f"{name}: the file ends before its last row. Copy it again from its source.")
+
+
+def _ends_gray(image) -> bool:
+    last = image.getpixel((image.width - 1, image.height - 1))
+    values = last if isinstance(last, tuple) else (last,)
+    return image.mode == "CMYK" or all(126 <= value <= 130 for value in values)
+
+
+def _reduced(image, wanted: float, transparency):
+    """A picture many times too large, made smaller in its own mode, so that its colors cost little time and memory."""
+    factor = int(1 / (3 * wanted))
+    if factor < 2 or transparency is not None or image.mode not in ("L", "RGB", "CMYK", "RGBA", "LA"):
         return image
-    scale = longest / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    from PIL import Image
-
-    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-
-
-def encode_jpeg(image, quality: int = 92) -> bytes:
-    """JPEG bytes of the pixels alone."""
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()
+    before = {"RGBA": "RGBa", "LA": "La"}.get(image.mode)
+    return image.convert(before).reduce(factor).convert(image.mode) if before else image.reduce(factor)

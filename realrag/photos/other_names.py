@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import RealRAGError
-from .captions import clean
+from .credit import clean
 from .tables import read_table
 
 FILE = "names.csv"  # what the table is called in a folder of photos

@@ -3,22 +3,62 @@ why."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Container, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 
 from ..errors import PhotoError, RealRAGError
-from .captions import MAX_FIELD, Captions, Credit
-from .decode import FOREIGN, FORMATS, inspect
+from .captions import Captions
+from .credit import MAX_FIELD, Credit
+from .decode import header
+from .kinds import PHOTO_SUFFIXES
+from .metadata import words_inside
+from .walk import Entry, Rejected, walk
 
 Progress = Callable[[int, int], None]
+# Photos that were read for their hash stay in memory up to this many bytes, so that small ones are read once.
+KEPT_BYTES = 256 << 20
+
+
+class Source:
+    """Where a photo's bytes come from: memory, once, if they were kept; else the file, if it is the same as before."""
+
+    def __init__(self, entry: Entry, sha256: str, data: bytes):
+        self._entry, self._sha256, self._data = entry, sha256, data
+        self._stamp = _stamp(entry.path)
+
+    def forget(self) -> None:
+        self._data = b""
+
+    def read(self) -> bytes:
+        """PhotoError `changed` where the file is no longer the one that was hashed."""
+        data, self._data = self._data, b""
+        if data:
+            return data
+        data = self._entry.read()
+        if _stamp(self._entry.path) != self._stamp and hashlib.sha256(data).hexdigest() != self._sha256:
+            raise PhotoError(
+                "changed", f"{self._entry.file}: changed while it was being indexed. Run the command again."
+            )
+        return data
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    try:
+        state = os.stat(path)
+    except OSError:
+        return 0, 0, 0
+    return state.st_size, state.st_mtime_ns, state.st_ino
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A photo to index. `file`: path relative to the photo folder, with '/'; width and height of the upright picture."""
+    """A photo to index. `file`: path relative to the photo folder, with '/'; width and height of the upright picture.
+    path: its file, or the archive that holds it. source: its bytes."""
 
     file: str
     path: Path
@@ -26,23 +66,20 @@ class Candidate:
     width: int
     height: int
     credit: Credit
-
-
-@dataclass(frozen=True)
-class Rejected:
-    file: str
-    reason: str
-    message: str
+    source: Source = field(repr=False, compare=False)
 
 
 @dataclass
 class Library:
-    """What a folder holds. Every photo file is in exactly one of the three lists."""
+    """What a folder holds. Every photo file is in exactly one of the three lists. notes: sentences on what was passed
+    over and on words without photos or photos without words. generated: photos that carry a generator's mark."""
 
     folder: Path
     candidates: list[Candidate] = field(default_factory=list)
     duplicates: list[tuple[str, str]] = field(default_factory=list)  # (file, the file it repeats)
     rejected: list[Rejected] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    generated: int = 0
 
     @property
     def found(self) -> int:
@@ -50,26 +87,14 @@ class Library:
 
 
 def photo_files(folder: Path) -> list[str]:
-    """Sorted relative paths of all files with a picture's suffix; hidden files and folders are passed over. RealRAGError
-    where a folder cannot be read: its photos would count as removed."""
-
-    def refuse(error: OSError) -> None:
-        raise RealRAGError(
-            f"{error.filename}: this folder cannot be read ({error.strerror}). Check its permissions, or move it away."
-        )
-
-    files = []
-    for here, folders, names in os.walk(folder, followlinks=False, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in names:
-            if not name.startswith(".") and Path(name).suffix.lower() in FORMATS.keys() | FOREIGN:
-                files.append(Path(here, name).relative_to(folder).as_posix())
-    return sorted(files)
+    """Sorted relative paths of all photos; hidden files and system folders are passed over."""
+    return [entry.file for entry in walk(folder).photos]
 
 
 def printable(name: str) -> str:
-    """A file name that can be written as UTF-8: old disks hold names in other encodings."""
-    return name.encode("utf-8", "replace").decode()[:MAX_FIELD]
+    """A file name that can be written as UTF-8 on one line: old disks hold names in other encodings."""
+    name = "".join(char if char.isprintable() else "?" for char in name.encode("utf-8", "replace").decode())
+    return name[:MAX_FIELD]
 
 
 def in_order(items: Iterable, work: Callable, workers: int, ahead: int):
@@ -89,48 +114,123 @@ def in_order(items: Iterable, work: Callable, workers: int, ahead: int):
                 future.cancel()
 
 
+@dataclass(frozen=True)
+class _Looked:
+    """A photo that can be used: its facts, its own words, and the generator that marked it."""
+
+    source: Source
+    size: int
+    sha256: str
+    width: int
+    height: int
+    kind: str
+    several: bool
+    own: Credit
+    generator: str
+
+
 def scan(
     folder: Path,
     captions: Path | None = None,
     default: Credit = Credit(),
     *,
+    archives: bool = False,
+    known: Container[str] = (),
+    keep_bytes: int = 0,
     workers: int = 4,
     progress: Progress = lambda done, total: None,
 ) -> Library:
     """Walk `folder` and its sub-folders; hash every photo and read its header. Nothing is decoded yet.
 
-    Raises RealRAGError when the folder is missing or a caption table cannot be read; a photo that cannot be used never
-    raises, it is listed in `rejected`.
+    archives: list the photos inside plain .tar files too. keep_bytes: how many bytes of photos, whose hash is not in
+    `known`, may stay in memory for `Candidate.source`. Raises RealRAGError when a folder or a table cannot be read; a
+    photo that cannot be used never raises, it is listed in `rejected`.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise RealRAGError(f"No folder {folder}. Give the folder that holds your photos.")
-    words = Captions(folder, captions, default)
-    files = photo_files(folder)
-    library = Library(folder)
+    listing = walk(folder, archives=archives)
+    words = Captions(folder, captions, default, listing)
+    library = Library(folder, notes=[*listing.notes, *words.notes])
+    library.rejected = [
+        replace(item, file=printable(item.file), message=printable(item.message)) for item in listing.rejected
+    ]
     first: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    examples: dict[str, str] = {}
 
-    def look(file: str):
+    def count(what: str, file: str) -> None:
+        counts[what] += 1
+        examples.setdefault(what, file)
+
+    def look(entry: Entry):
         try:
-            if os.path.islink(folder / file) and not (folder / file).exists():
-                raise PhotoError("unreadable", f"{file}: a link that leads nowhere. Remove it.")
-            seen = inspect(folder / file)
-            return seen, words.of(file)
+            if entry.path.is_symlink() and not entry.path.exists():
+                raise PhotoError("unreadable", f"{entry.file}: a link that leads nowhere. Remove it.")
+            data = entry.read()
+            seen, contents = header(data, PurePosixPath(entry.file).name, entry.path)
+            inside, generator = words_inside(contents)
+            own = words.own(entry.file).or_else(inside)
+            if generator:
+                own = own.or_else(Credit(source=f"generated by {generator}, says the file"))
+            source = Source(entry, seen.sha256, data if keep_bytes else b"")
+            return _Looked(
+                source, len(data), seen.sha256, seen.width, seen.height, seen.kind, seen.several, own, generator
+            )
         except PhotoError as error:
             return error
+        except OSError as error:
+            return PhotoError("unreadable", f"{entry.file}: cannot be read ({error.strerror}). Check its name.")
 
-    for number, (file, result) in enumerate(zip(files, in_order(files, look, workers, 4 * workers), strict=True), 1):
-        file = printable(file)
+    total = len(listing.photos)
+    looked = in_order(listing.photos, look, workers, 4 * workers)
+    for number, (entry, result) in enumerate(zip(listing.photos, looked, strict=True), 1):
+        file = printable(entry.file)
         if isinstance(result, PhotoError):
             library.rejected.append(Rejected(file, result.reason, printable(str(result))))
-            progress(number, len(files))
-            continue
-        seen, credit = result
-        if seen.sha256 in first:
-            library.duplicates.append((file, first[seen.sha256]))
+        elif result.sha256 in first:
+            library.duplicates.append((file, first[result.sha256]))
         else:
-            first[seen.sha256] = file
-            candidate = Candidate(file, seen.path, seen.sha256, seen.width, seen.height, credit)
-            library.candidates.append(candidate)
-        progress(number, len(files))
+            first[result.sha256] = file
+            if result.sha256 in known or result.size > keep_bytes:
+                result.source.forget()
+            else:
+                keep_bytes -= result.size
+            credit = words.named(result.own, entry.file)
+            library.candidates.append(
+                Candidate(file, entry.path, result.sha256, result.width, result.height, credit, result.source)
+            )
+            library.generated += bool(result.generator)
+            if not result.own.caption:
+                count("without words", file)
+            if result.several:
+                count("several", file)
+            if result.generator:
+                count("generated", file)
+            expected = PHOTO_SUFFIXES.get(PurePosixPath(entry.file).suffix.lower())
+            if expected and expected != result.kind:
+                count("other name", f"{file} is {result.kind}")
+        progress(number, total)
+    library.rejected.sort(key=lambda item: item.file)
+    library.notes += words.unused() + _sentences(counts, examples)
+    if listing.passed_over:
+        rows = ", ".join(f"{number} x {what}" for what, number in sorted(listing.passed_over.items()))
+        library.notes.append(f"Passed over: {rows}.")
+    library.notes = [printable(note) for note in library.notes]
     return library
+
+
+_SENTENCES = {
+    "without words": ("photo has no words of its own", "photos have no words of their own"),
+    "several": ("file holds several pictures, of which the first is used", "files hold several pictures, of which the first is used"),
+    "generated": ("photo carries a generator's mark and may not be real", "photos carry a generator's mark and may not be real"),
+    "other name": ("file is of another format than its name says, and was read", "files are of another format than their names say, and were read"),
+}  # fmt: skip
+
+
+def _sentences(counts: Counter[str], examples: dict[str, str]) -> list[str]:
+    return [
+        f"{counts[what]} {one if counts[what] == 1 else many} (first: {examples[what]})."
+        for what, (one, many) in _SENTENCES.items()
+        if counts[what]
+    ]

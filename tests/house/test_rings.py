@@ -18,7 +18,7 @@ def imports(path: Path):
             yield node.module or "", node.level
 
 
-URLLIB = {"urlsplit", "getproxies", "proxy_bypass"}  # what opens no connection
+URLLIB = {"unquote", "urlsplit", "getproxies", "proxy_bypass"}  # what opens no connection
 
 
 def imported_names(path: Path):

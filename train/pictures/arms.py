@@ -17,7 +17,8 @@ from realrag.bundle.bundle import Bundle, unit_rows
 from realrag.encoders.base import Encoder
 from realrag.errors import RealRAGError
 from realrag.files import canonical_json, sha256_bytes, sweep_temporaries, write_atomic
-from realrag.photos.decode import decode, encode_jpeg, read_bytes, shrink
+from realrag.photos.decode import decode, read_bytes
+from realrag.photos.keep import encode_jpeg, shrink
 from realrag.photos.scan import photo_files
 
 from ..dataset import Prompt, class_key

@@ -15,7 +15,7 @@ from realrag.errors import RealRAGError
 from realrag.files import default_cache, write_atomic, write_json
 from realrag.indexing.build import build
 from realrag.indexing.shards import Sizes
-from realrag.photos.decode import encode_jpeg
+from realrag.photos.keep import encode_jpeg
 
 from ..contrastive.loss import LossConfig
 from ..contrastive.utility import candidates, measure_utility

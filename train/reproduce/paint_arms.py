@@ -15,7 +15,8 @@ from PIL import Image
 from realrag.bundle.bundle import Bundle
 from realrag.errors import RealRAGError
 from realrag.files import canonical_json, sha256_bytes, sweep_temporaries, write_atomic
-from realrag.photos.decode import encode_jpeg, read_bytes
+from realrag.photos.decode import read_bytes
+from realrag.photos.keep import encode_jpeg
 
 from ..dataset import Prompt
 from ..generators.stand_in import StandIn

@@ -17,7 +17,8 @@ from realrag.encoders.base import Encoder
 from realrag.errors import RealRAGError
 from realrag.files import canonical_json, sha256_bytes, sweep_temporaries, write_atomic, write_json
 from realrag.indexing.shards import Sizes
-from realrag.photos.decode import decode, encode_jpeg, shrink
+from realrag.photos.decode import decode
+from realrag.photos.keep import encode_jpeg, shrink
 
 from ..dataset import Prompt
 from ..generators import Generator

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from realrag.errors import RealRAGError
 from realrag.files import canonical_json, sha256_bytes
-from realrag.photos.captions import spoken
+from realrag.photos.credit import spoken
 from realrag.photos.scan import scan
 
 TEMPLATES = (

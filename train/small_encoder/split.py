@@ -15,7 +15,7 @@ from pathlib import Path
 
 from realrag.errors import RealRAGError
 from realrag.files import canonical_json, sha256_bytes, write_atomic
-from realrag.photos.captions import COLUMNS
+from realrag.photos.credit import COLUMNS
 from realrag.photos.scan import Candidate, scan
 
 from ..tables import read_csv

@@ -8,7 +8,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from realrag.photos.decode import decode, encode_jpeg, read_bytes, shrink
+from realrag.photos.decode import decode, read_bytes
+from realrag.photos.keep import encode_jpeg, shrink
 
 from ..pages.render import TEMPLATES, render
 

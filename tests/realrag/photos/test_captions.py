@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realrag.errors import PhotoError, RealRAGError
-from realrag.photos.captions import MAX_FIELD, Captions, Credit, clean, read_table
+from realrag.photos.captions import Captions, read_table
+from realrag.photos.credit import MAX_FIELD, Credit, clean
 
 
 @pytest.fixture

@@ -7,14 +7,14 @@ from made_photos import photo_bytes
 from realrag.bundle.bundle import Bundle
 from realrag.errors import RealRAGError
 from realrag.indexing.build import build
-from realrag.photos.captions import Credit
+from realrag.photos.credit import Credit
 from realrag.photos.scan import in_order, scan
 
 
 def test_every_photo_is_counted_once(photos):
     shutil.copy(photos / "red" / "0.jpg", photos / "red" / "copy of 0.jpg")
     (photos / "red" / "broken.png").write_bytes(b"no")
-    (photos / "red" / "phone.heic").write_bytes(b"no")
+    (photos / "red" / "layers.psd").write_bytes(b"no")
     (photos / "red" / "notes.md").write_text("not a photo")
     (photos / ".hidden").mkdir()
     (photos / ".hidden" / "x.jpg").write_bytes(photo_bytes((0, 0, 0)))

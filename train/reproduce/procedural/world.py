@@ -17,7 +17,7 @@ from pathlib import Path
 
 from realrag.errors import RealRAGError
 from realrag.files import sha256_bytes, write_atomic, write_json
-from realrag.photos.decode import encode_jpeg
+from realrag.photos.keep import encode_jpeg
 
 from .classes import FAMILIES, ClassOf, classes_of
 from .scene import picture

@@ -1,0 +1,54 @@
+"""The picture that a bundle keeps: made smaller, and written so that letters and thin lines stay what they are."""
+
+from __future__ import annotations
+
+import io
+
+# A picture of fewer colors is drawn, not photographed: it may be smaller and exact without loss.
+FLAT_COLORS = 1 << 14
+
+
+def shrink(image, longest: int):
+    """The picture with its longest side at most `longest` pixels, aspect kept; never enlarged."""
+    if max(image.size) <= longest:
+        return image
+    scale = longest / max(image.size)
+    return _resized(image, (max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+
+
+def shrink_to_area(image, pixels: int):
+    """The picture with at most `pixels` pixels in all, aspect kept; never enlarged. A panorama keeps its height."""
+    width, height = image.size
+    if width * height <= pixels:
+        return image
+    scale = (pixels / (width * height)) ** 0.5
+    width, height = max(1, int(width * scale)), max(1, int(height * scale))
+    return _resized(image, (min(width, pixels), min(height, pixels)))
+
+
+def _resized(image, size: tuple[int, int]):
+    from PIL import Image
+
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+
+
+def encode_jpeg(image, quality: int = 92, subsampling: int = 2) -> bytes:
+    """JPEG bytes of the pixels alone. subsampling: 0 keeps a color for each pixel (4:4:4), 2 one for four (4:2:0)."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality, subsampling=subsampling)
+    return buffer.getvalue()
+
+
+def encode_kept(image, quality: int = 92) -> bytes:
+    """JPEG, or lossless WebP where the picture is flat (a logo, a sign, letters) and that is smaller."""
+    data = encode_jpeg(image, quality, subsampling=0)
+    if image.getcolors(FLAT_COLORS) is None:
+        return data
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", lossless=True, method=4)
+    return min(data, buffer.getvalue(), key=len)
+
+
+def suffix_of(data: bytes) -> str:
+    """The suffix of a kept picture's format."""
+    return ".webp" if data.startswith(b"RIFF") else ".jpg"

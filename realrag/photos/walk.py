@@ -1,0 +1,188 @@
+"""A folder -> every file in it: photos, files of words, and what is passed over, each counted under its kind."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tarfile
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from ..errors import PhotoError, RealRAGError
+from .decode import MAX_BYTES, read_bytes
+from .kinds import COMPANION_SUFFIXES, FOREIGN_SUFFIXES, PHOTO_SUFFIXES, RAW_SUFFIXES, READ, kind_of
+
+# Folders in which disks, servers and photo programs keep deleted files, previews and copies of their own.
+SYSTEM_FOLDERS = frozenset(
+    (
+        "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@tmp", "$recycle.bin", "recycler",
+        "__macosx", "lost+found", "system volume information",
+    )
+)  # fmt: skip
+SYSTEM_SUFFIXES = (".lrdata", ".lrcat-data", ".cocatalog", ".cosessiondb")
+MAX_MEMBERS = 2_000_000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of a folder. file: its path below the folder, with '/'; inside an archive, the archive's path and the
+    member's. member: (offset, bytes) inside the plain tar file `path`."""
+
+    file: str
+    path: Path
+    member: tuple[int, int] | None = None
+
+    def read(self, most: int = MAX_BYTES) -> bytes:
+        """The bytes. PhotoError `unreadable`, `empty` or `too_large` (more than `most`)."""
+        if self.member is None:
+            return read_bytes(self.path, most)
+        offset, size = self.member
+        name = PurePosixPath(self.file).name
+        if size > most:
+            raise PhotoError("too_large", f"{name}: more than {most / (1 << 20):.3g} MiB. Save a smaller copy.")
+        if not size:
+            raise PhotoError("empty", f"{name}: the file is empty. Copy it again from its source.")
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(offset)
+                data = file.read(size)
+        except OSError as error:
+            raise PhotoError("unreadable", f"{self.path.name}: cannot be read ({error.strerror}).") from None
+        if len(data) != size:
+            raise PhotoError("damaged", f"{self.path.name}: the archive ends inside {name}. Copy it again.")
+        return data
+
+
+@dataclass(frozen=True)
+class Rejected:
+    file: str
+    reason: str
+    message: str
+
+
+@dataclass
+class Listing:
+    """photos: sorted by file. words: text, JSON, XMP and tables by file. passed_over: how many files of each kind."""
+
+    photos: list[Entry] = field(default_factory=list)
+    words: dict[str, Entry] = field(default_factory=dict)
+    passed_over: Counter[str] = field(default_factory=Counter)
+    rejected: list[Rejected] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def walk(folder: Path, *, archives: bool = False) -> Listing:
+    """List `folder` and its sub-folders. archives: list what is inside plain .tar files too; nothing is unpacked.
+
+    RealRAGError where a folder cannot be read: its photos would count as removed."""
+    found, links = Listing(), []
+    base = os.fspath(folder)
+
+    def refuse(error: OSError) -> None:
+        raise RealRAGError(
+            f"{error.filename}: this folder cannot be read ({error.strerror}). Check its permissions, or move it away."
+        )
+
+    for here, folders, names in os.walk(base, followlinks=False, onerror=refuse):
+        inside = os.path.relpath(here, base).replace(os.sep, "/")
+        prefix = "" if inside == "." else inside + "/"
+        kept = []
+        for name in sorted(folders):
+            if os.path.islink(os.path.join(here, name)):
+                links.append(prefix + name)
+            elif name.startswith("."):
+                found.passed_over["hidden folder"] += 1
+            elif name.lower() in SYSTEM_FOLDERS or name.lower().endswith(SYSTEM_SUFFIXES):
+                found.passed_over[f"system folder {name}"] += 1
+            elif _is_bundle(os.path.join(here, name)):
+                found.passed_over["folder that is a bundle"] += 1
+            else:
+                kept.append(name)
+        folders[:] = kept
+        stems = {_stem(name) for name in names if PurePosixPath(name).suffix.lower() in PHOTO_SUFFIXES}
+        for name in sorted(names):
+            _sort_in(Entry(prefix + name, Path(here, name)), name, stems, found, archives)
+    if links:
+        found.notes.append(
+            _with_example(len(links), "linked folder is", "linked folders are", "not followed", links[0])
+        )
+    found.photos.sort(key=lambda entry: entry.file)
+    return found
+
+
+def _sort_in(entry: Entry, name: str, stems: set[str], found: Listing, archives: bool) -> None:
+    suffix = PurePosixPath(name).suffix.lower()
+    if name.startswith("."):
+        found.passed_over["hidden file"] += 1
+    elif suffix in PHOTO_SUFFIXES:
+        found.photos.append(entry)
+    elif suffix in RAW_SUFFIXES and _stem(name) in stems:
+        found.passed_over["raw file beside its photo"] += 1
+    elif suffix in FOREIGN_SUFFIXES:
+        found.rejected.append(_foreign(entry.file, FOREIGN_SUFFIXES[suffix]))
+    elif suffix in COMPANION_SUFFIXES:
+        found.words[entry.file] = entry
+    elif suffix == ".tar" and archives:
+        _open_archive(entry, found)
+    else:
+        _by_content(entry, suffix, found)
+
+
+def _by_content(entry: Entry, suffix: str, found: Listing) -> None:
+    """A file whose suffix says nothing: a photo without one is a photo."""
+    kind = ""
+    try:
+        if entry.member:
+            kind = kind_of(entry.read()[:64])
+        elif stat.S_ISREG(os.stat(entry.path).st_mode):
+            with open(entry.path, "rb") as file:
+                kind = kind_of(file.read(64))
+    except (OSError, PhotoError):
+        pass
+    if kind in READ:
+        found.photos.append(entry)
+    elif kind in FOREIGN_SUFFIXES.values():
+        found.rejected.append(_foreign(entry.file, kind))
+    else:
+        found.passed_over[f"{suffix} file" if suffix else "file without a suffix"] += 1
+
+
+def _foreign(file: str, kind: str) -> Rejected:
+    return Rejected(file, "unsupported_format", f"{file}: {kind} is not read. Export it as JPEG, PNG or WebP.")
+
+
+def _open_archive(archive: Entry, found: Listing) -> None:
+    """The members of a plain tar, as webdataset and img2dataset write them: photos and words by the same stem."""
+    try:
+        with tarfile.open(archive.path, "r:") as tar:
+            for number, member in enumerate(tar):
+                if number >= MAX_MEMBERS:
+                    raise tarfile.TarError(f"more than {MAX_MEMBERS} members")
+                inner = os.path.normpath("/" + member.name.replace("\\", "/")).replace(os.sep, "/").lstrip("/")
+                name = PurePosixPath(inner).name
+                if member.isreg() and not member.issparse() and name:
+                    entry = Entry(f"{archive.file}/{inner}", archive.path, (member.offset_data, member.size))
+                    _sort_in(entry, name, set(), found, False)
+                elif not member.isdir():
+                    found.passed_over["member of an archive that is no file"] += 1
+    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
+        found.rejected.append(
+            Rejected(archive.file, "damaged", f"{archive.file}: not a readable tar file ({str(error)[:80]}).")
+        )
+
+
+def _is_bundle(folder: str) -> bool:
+    try:
+        with open(os.path.join(folder, "manifest.json"), "rb") as file:
+            return b'"realrag-bundle"' in file.read(1 << 20)
+    except OSError:
+        return False
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name).stem.lower()
+
+
+def _with_example(count: int, one: str, many: str, what: str, first: str) -> str:
+    return f"{count} {one if count == 1 else many} {what} (first: {first})."
