@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from realrag import artifact
 from realrag.bundle.records import MAX_LINE, Filters, Record, RecordTable, parse_record, record_id
 from realrag.errors import BundleError
-from realrag.photos.captions import clean
+from realrag.photos.credit import clean
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=50)
 
