@@ -6,11 +6,11 @@ import json
 import math
 
 MAX_DEPTH = 64  # brackets inside brackets; our own files need 6
-MAX_DIGITS = 20  # of a whole number; 2**64 has as many
+MAX_DIGITS = 40  # of a whole number: far below what overflows a float, and tokenizers say 10**30 for "no limit"
 
 
 def strict_json(data: bytes, depth: int = MAX_DEPTH):
-    """UTF-8 JSON without NaN, infinity, doubled keys, deep nesting or numbers beyond 64 bits. ValueError otherwise."""
+    """UTF-8 JSON without NaN, infinity, doubled keys, deep nesting or numbers of more than 40 digits. ValueError otherwise."""
     try:
         value = _DECODER.decode(data.decode("utf-8-sig"))
     except RecursionError:

@@ -47,6 +47,14 @@ ROLES = {
 }
 ENCODER = "encoder"  # the folder that other libraries read as a whole, so nothing unlisted may lie in it
 _TRIES = 3  # openings of a bundle that is replaced meanwhile
+# All that this folder may hold: weights, configuration, and a tokenizer's data.
+ENCODER_FILES = {
+    f"{ENCODER}/{name}" for name in (
+        "small_encoder.safetensors", "open_clip_model.safetensors", "open_clip_config.json", "tokenizer.json",
+        "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",
+        "spiece.model", "tokenizer.model", "sentencepiece.bpe.model",
+    )
+}  # fmt: skip
 UPDATED = "was brought up to date while it was in use. Run again to use it as it is now."
 AGAIN = "Get the bundle again from its author, or build it again with `realrag index`."
 
@@ -182,8 +190,8 @@ def _check(content: dict, id: str) -> Manifest:
         need(entry["role"] in ROLES, f"the role {str(entry['role'])[:40]!r}")
         suffixes = ROLES[entry["role"]][1]
         need(
-            entry["role"] != "encoder" or entry["path"].startswith(ENCODER + "/"),
-            f"{entry['path'][:80]!r} outside {ENCODER}/",
+            entry["role"] != "encoder" or entry["path"] in ENCODER_FILES,
+            f"{entry['path'][:80]!r} is no file that an encoder has in {ENCODER}/",
         )
         need(
             entry["path"].endswith(suffixes),
@@ -403,7 +411,8 @@ class Bundle:
         return load_head(path, self.manifest.dim, self.manifest.encoder["fingerprint"])
 
     def verify(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
-        """Read everything: every record, vector and picture. Raises BundleError at the first fault."""
+        """Read everything: every record, vector, picture and head, and the encoder. Raises RealRAGError at the first
+        fault."""
         for start in range(0, self.manifest.count, 4096):
             unit_rows(self.embeddings[start : start + 4096], first=start)
         for number, record in enumerate(self.records, 1):
@@ -412,6 +421,19 @@ class Bundle:
             progress(number, self.manifest.count)
         for head in self.manifest.heads:
             self.head(head.name)
+        if self.encoder_folder is not None:
+            self._verify_encoder(self.encoder_folder)
+
+    def _verify_encoder(self, folder: Path) -> None:
+        """Open the carried encoder under the rules under which it will be used, and see that it is the manifest's."""
+        from ..encoders.load import load_encoder
+
+        made_with = self.manifest.encoder
+        encoder = load_encoder(made_with["name"], folder=folder, offline=True, made_with=made_with)
+        if not encoder.is_encoder_of(made_with):
+            raise BundleError(
+                f"The encoder in {folder} is not the one that the manifest says made the vectors. {AGAIN}"
+            )
 
 
 def _stamp(folder: Path) -> str | None:

@@ -14,6 +14,7 @@ from ..errors import EncoderError, brief
 from . import open_clip_settings as settings
 from . import transformers_files
 from .base import Coverage, Encoder
+from .carried import WEIGHTS, check_open_clip_weights, read_open_clip_config, read_tokenizer
 from .open_clip_settings import ACTIVATIONS, Settings
 from .weights import in_hub_cache, weights_of_tag
 
@@ -29,7 +30,7 @@ class OpenClipEncoder(Encoder):
 
     kind = "open_clip"
     image_prefixes = ("towers.visual.",)
-    CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+    CONFIG, WEIGHTS = "open_clip_config.json", WEIGHTS
 
     def __init__(
         self,
@@ -55,7 +56,8 @@ class OpenClipEncoder(Encoder):
         if folder is not None:
             source = f"local-dir:{folder}"
             self.portable = False
-            self._config, self.tuned = _read_config(folder / self.CONFIG)
+            self._config, self.tuned = read_open_clip_config(folder / self.CONFIG)
+            check_open_clip_weights(folder, self._config)
         else:
             config = open_clip.get_model_config(arch)
             if config is None:
@@ -97,7 +99,12 @@ class OpenClipEncoder(Encoder):
                 "the weights belong to this model."
             ) from error
         try:
-            self._tokenizer = _tokenizer(open_clip, source, self._config, offline and folder is None, tokenizer_files)
+            if folder is not None:
+                self._tokenizer = read_tokenizer(folder, self._config["text_cfg"])
+            else:
+                self._tokenizer = _tokenizer(open_clip, source, self._config, offline, tokenizer_files)
+        except EncoderError:
+            raise
         except Exception as error:
             wanted = self._config.get("text_cfg", {}).get("hf_tokenizer_name") or arch
             raise EncoderError(
@@ -106,8 +113,15 @@ class OpenClipEncoder(Encoder):
             ) from error
         self.preprocess = settings.preprocess_of(self.towers.visual.preprocess_cfg)
         self.configuration = settings.identity(open_clip, self._config)
-        with torch.inference_mode():
-            self.dim = self._images(torch.zeros(1, 3, self.preprocess.size, self.preprocess.size)).shape[1]
+        side = self.preprocess.size
+        try:
+            with torch.inference_mode():
+                self.dim = self._images(torch.zeros(1, 3, side, side)).shape[1]
+        except Exception as error:  # settings that are right one by one and do not fit together
+            raise EncoderError(
+                f"Encoder {name!r} makes no vector of a picture of {side} x {side} pixels ({brief(error)}). Check that its "
+                "configuration belongs to its weights."
+            ) from error
 
     def is_encoder_of(self, made_with: Mapping[str, Any]) -> bool:
         if not self._same_before(made_with):
@@ -229,12 +243,3 @@ def _tokenizer(open_clip, source: str, config: dict, offline: bool, folder: Path
     copy = folder or in_hub_cache(text["hf_tokenizer_name"], "tokenizer_config.json").parent
     options = {"context_length": text.get("context_length", 77), "tokenizer_mode": text.get("tokenizer_mode")}
     return open_clip.tokenizer.HFTokenizer(copy, **options, **text.get("tokenizer_kwargs", {}))
-
-
-def _read_config(path: Path) -> tuple[dict, dict]:
-    """An open_clip config's `model_cfg`, and its metadata about the encoder that this one was trained from."""
-    try:
-        content = json.loads(path.read_bytes())
-        return content["model_cfg"], dict(content.get("realrag_tuned", {}))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise EncoderError(f"{path} is not an open_clip config with a 'model_cfg'. Save the model again.") from None

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .. import artifact
 from ..errors import EncoderError
 from ..validation import strict_json
+from .carried import check_shapes, check_small_config
 
 FORMAT, VERSION = "realrag-small-encoder", "1"
 CURE = "Download it again, or train it again."
@@ -184,7 +185,12 @@ def load_small_encoder(path: Path) -> SmallDualEncoder:
     """Load in fp32 and eval mode. Raises EncoderError when the file is not a small encoder of this version."""
     state, metadata = artifact.read(path, FORMAT, VERSION, "a small encoder", CURE, error=EncoderError)
     try:
-        model = SmallDualEncoder(strict_json(metadata["config"].encode()))
+        config = strict_json(metadata["config"].encode())
+        check_small_config(path, config)
+        check_shapes(
+            path, lambda: SmallDualEncoder(config), {name: tuple(value.shape) for name, value in state.items()}
+        )
+        model = SmallDualEncoder(config)
         model.load_state_dict({name: value.float() for name, value in state.items()})
         model.tuned = dict(strict_json(metadata.get("tuned", "{}").encode()))
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:

@@ -139,7 +139,7 @@ def test_weights_of_another_model_are_refused(tiny_clip, tmp_path):
     config = json.loads((folder / "open_clip_config.json").read_text())
     config["model_cfg"]["embed_dim"] = 25
     (folder / "open_clip_config.json").write_text(json.dumps(config))
-    with pytest.raises(EncoderError, match="weights belong to this model"):
+    with pytest.raises(EncoderError, match="text_projection"):
         load_encoder(str(folder))
 
 
@@ -164,5 +164,5 @@ def test_a_text_model_from_the_network_is_refused_offline(tiny_clip, tmp_path):
     config = json.loads((folder / "open_clip_config.json").read_text())
     config["model_cfg"]["text_cfg"]["hf_model_name"] = "stranger/model"
     (folder / "open_clip_config.json").write_text(json.dumps(config))
-    with pytest.raises(EncoderError, match=r"stranger/model.*not opened"):
+    with pytest.raises(EncoderError, match="hf_model_name"):
         load_encoder("x:y", folder=folder, offline=True)
