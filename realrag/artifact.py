@@ -13,14 +13,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from .errors import RealRAGError
 from .files import open_regular, sorted_header, write_atomic
 from .validation import is_count, strict_json
+
+if TYPE_CHECKING:  # the commands' help comes without loading torch
+    from torch import Tensor
 
 MAX_HEADER = 8 << 20  # bytes; the largest file of ours, an adapter, needs 60 kB
 MAX_TENSORS = 10_000
@@ -56,6 +58,8 @@ def read(
             f"{path} is not {what} that this RealRAG reads: its format is {str(found[0])[:60]!r}, version "
             f"{str(found[1])[:20]!r}; expected {format!r}, version {version!r}. Update RealRAG, or: {cure}"
         )
+    import torch
+
     tensors = read_tensors(path, what, cure, error=error)
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
@@ -123,7 +127,7 @@ def to_bytes(
     from safetensors.torch import save as save_tensors
 
     for name, value in tensors.items():
-        if not (value.is_contiguous() if isinstance(value, Tensor) else value.flags.c_contiguous):
+        if not (value.flags.c_contiguous if isinstance(value, np.ndarray) else value.is_contiguous()):
             raise ValueError(f"{name!r} is not contiguous, so it cannot be written. Call contiguous() on it first.")
     named: dict = dict(tensors)
     arrays = any(isinstance(value, np.ndarray) for value in named.values())
