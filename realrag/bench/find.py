@@ -13,15 +13,18 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..doubt import Level, measure_level
 from ..errors import QueryError
 from ..prompts.words import read_list, words
-from ..references import References
-from ..retriever import Retriever, captions_to_ask
 from ..search.hybrid import BOTH, LOOK, rank
+
+if TYPE_CHECKING:  # the commands' help comes without loading torch
+    from ..references import References
+    from ..retriever import Retriever
 
 TAGS = "masterpiece, best quality, (highly detailed:1.2), 8k, sharp focus, {}, cinematic lighting, trending on artstation, raw photo"
 SENTENCES = (
@@ -51,7 +54,7 @@ def run(args) -> dict:
     if args.rows:
         return measure_time(args.rows, args.dim, args.queries, args.seed, args.scratch)
     from ..files import default_cache
-    from ..retriever import shipped_bundle
+    from ..retriever import Retriever, shipped_bundle
 
     return measure_answers(Retriever.open(args.bundle or shipped_bundle(), cache=default_cache()), args.seed)
 
@@ -170,6 +173,7 @@ def _level_of(retriever: Retriever, codes: list[int], phrases: list[str]) -> Lev
     records = retriever.bundle.records
     classes = [name if code in set(codes) else "" for code, name in enumerate(records.classes)]
     from ..bundle.bundle import unit_rows
+    from ..retriever import captions_to_ask
 
     return measure_level(
         lambda texts: unit_rows(retriever.encoder.encode_texts(texts).numpy()), retriever._vectors, classes,
