@@ -23,6 +23,7 @@ from ..prompts.words import forms, function_words, grams, unspaced, words
 log = logging.getLogger(__name__)
 
 VERSION = 1  # of the layout below
+_DTYPES = {"U64": np.uint64, "I64": np.int64, "U32": np.uint32}
 FILE, FACTS = "words.safetensors", "words.json"
 COMMON = 0.2  # share of the photos above which a word is dropped, in a library of up to COMMON_ROWS / COMMON photos
 COMMON_ROWS = 20_000  # in a larger one, so many photos; in a very large one COMMON_LARGE of all
@@ -238,14 +239,23 @@ def _write(folder: Path, recipe: dict, made: Postings) -> None:
 
 
 def _read(folder: Path, recipe: dict) -> Postings | None:
-    from safetensors import SafetensorError, safe_open
-
+    """The kept lists, mapped. Their hash was written down when they were made, so the header is ours."""
     try:
         facts = json.loads((folder / FACTS).read_bytes())
-        if facts["recipe"] != recipe or Verdicts(folder).sha256(folder / FILE) != facts["sha256"]:
+        path = folder / FILE
+        if facts["recipe"] != recipe or Verdicts(folder).sha256(path) != facts["sha256"]:
             return None
-        with safe_open(folder / FILE, "np") as file:
-            arrays = {name: file.get_tensor(name) for name in ("hashes", "starts", "rows", "dropped")}
-    except (OSError, ValueError, LookupError, TypeError, SafetensorError):
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+        arrays = {name: _mapped(path, 8 + length, header[name]) for name in ("hashes", "starts", "rows", "dropped")}
+    except (OSError, ValueError, LookupError, TypeError):
         return None
     return Postings(**arrays, count=recipe["count"])
+
+
+def _mapped(path: Path, begin: int, entry: dict) -> np.ndarray:
+    dtype, shape, (first, last) = _DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
+    if first == last:  # nothing can be mapped of no bytes
+        return np.empty(shape, dtype)
+    return np.memmap(path, dtype, "r", offset=begin + first, shape=shape)
