@@ -93,6 +93,22 @@ def test_front_and_back_together_are_the_tower_at_every_cut():
         torch.testing.assert_close(tower.back(tower.front(x, cut), cut), tower(x))
 
 
+@pytest.mark.parametrize(("size", "number"), [(64, 1), (64, 9), (57, 5)])
+def test_encoding_and_training_compute_the_same(size, number):
+    torch.manual_seed(0)
+    tower = MobileNet(0.25).eval().to(memory_format=torch.channels_last)
+    for weight in tower.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    x = torch.randn(number, 3, size, size)
+    given = x.clone()
+    with torch.inference_mode():
+        found = tower(x)
+    expected = tower(x.requires_grad_())
+    assert torch.equal(x.detach(), given), "the caller's pictures are left as they are"
+    assert expected.requires_grad and 0 < expected.mean() < 6
+    torch.testing.assert_close(found, expected.detach())
+
+
 # The file
 
 
