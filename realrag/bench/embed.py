@@ -50,8 +50,9 @@ def make_photos(folder: Path, number: int, side: int, seed: int = 0) -> None:
 
 
 def run(args: argparse.Namespace) -> dict:
-    """Time three loops in one run: encoder on ready pixels, photos end to end (to the shards of a bundle, as `realrag
-    index` writes them), and decoding alone. Photos a second.
+    """Time loops in one run, in photos a second: the encoder on ready pixels, onnxruntime on the same weights where onnx
+    and onnxruntime are installed, photos end to end (to the shards of a bundle, as `realrag index` writes them), and
+    decoding alone.
 
     `ratio` compares clock times; `cpu_ratio` the CPU time that the process used, which other work on the machine
     disturbs less.
@@ -61,7 +62,9 @@ def run(args: argparse.Namespace) -> dict:
     from ..encoders.adaptive_batch import AdaptiveBatch
     from ..encoders.load import load_encoder, on_device
     from ..encoders.open_clip import OpenClipEncoder
+    from ..encoders.small import SmallEncoder
     from ..indexing.shards import Sizes, encode_all, prepare, shard_parts, suited
+    from .onnx_twin import image_tower
 
     if args.untrained:
         encoder = on_device(OpenClipEncoder(args.untrained, untrained=True), args.device)
@@ -96,11 +99,22 @@ def run(args: argparse.Namespace) -> dict:
                 prepare(photo, encoder, Sizes())
 
         loops = [("synthetic", synthetic), ("end_to_end", end_to_end), ("decode_one_thread", decode_only)]
+        twin = None
+        if isinstance(encoder, SmallEncoder) and encoder.place[0].type == "cpu":
+            twin = image_tower(encoder, torch.get_num_threads())
+        if twin is not None:
+
+            def onnxruntime() -> None:
+                for start in range(0, len(photos), batch):
+                    twin(pixels[: min(batch, len(photos) - start)])
+
+            onnxruntime()  # warms up
+            loops.append(("onnxruntime", onnxruntime))
         times: dict[str, list[float]] = {name: [] for name, _ in loops}
         work: dict[str, list[float]] = {name: [] for name, _ in loops}
         for turn in range(args.rounds):
             # Another one goes first each round: what runs after what makes a difference on a busy or throttled machine.
-            for name, loop in loops[turn % 3 :] + loops[: turn % 3]:
+            for name, loop in loops[turn % len(loops) :] + loops[: turn % len(loops)]:
                 start, spent = time.perf_counter(), time.process_time()
                 loop()
                 times[name].append(time.perf_counter() - start)
@@ -123,12 +137,14 @@ def run(args: argparse.Namespace) -> dict:
 
 def format_report(result: dict) -> str:
     rate = result["photos_per_second"]
+    twin = [f"  encode alone, onnxruntime    {rate['onnxruntime']:9.2f} photos/s"] if "onnxruntime" in rate else []
     return "\n".join(
         (
             f"{result['encoder']} ({result['weights']} weights) on {result['device']}, {result['threads']} threads, "
             f"batch {result['batch']}, {result['workers']} decoding threads, {result['photos']} photos of up to "
             f"{result['longest_side']} px",
             f"  encode alone, pixels ready   {rate['synthetic']:9.2f} photos/s",
+            *twin,
             f"  decode alone, one thread     {rate['decode_one_thread']:9.2f} photos/s",
             f"  photos end to end            {rate['end_to_end']:9.2f} photos/s",
             f"  end to end / encode alone    {result['ratio']:9.3f} by the clock, {result['cpu_ratio']:.3f} by CPU time",

@@ -80,4 +80,4 @@ class Preprocess:
         """(B, 3, S, S) uint8 -> (B, 3, S, S) of `dtype`: (x / 255 - mean) / std."""
         mean = torch.tensor(self.mean, device=pixels.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=pixels.device).view(1, 3, 1, 1)
-        return ((pixels.float() / 255 - mean) / std).to(dtype)
+        return (pixels.float() / 255).sub_(mean).div_(std).to(dtype)
