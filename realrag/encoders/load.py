@@ -27,7 +27,8 @@ def load_encoder(
     """Load an encoder by name.
 
     name: "realrag-small"; "ARCH:TAG", "ARCH:FILE" or "ARCH:TAG=FILE" of open_clip; a folder in open_clip's layout; a
-        CLIP or SigLIP of transformers, file or folder; or a small-encoder file. folder: a folder that holds the weights (a bundle's `encoder` folder).
+        CLIP or SigLIP of transformers, file or folder; or a small-encoder file.
+    folder: a folder that holds the weights (a bundle's `encoder` folder).
     device: see `on_device`. offline: never open a connection. made_with: the `encoder` entry of the bundle that the
         encoder is loaded for; a bundle of an earlier version is then asked as it was made, with a warning where that
         was wrong.

@@ -24,8 +24,8 @@ class OpenClipEncoder(Encoder):
 
     name: ARCH:TAG; ARCH:FILE with weights whose training all tags of ARCH share; ARCH:TAG=FILE with weights trained as
     TAG's. folder: a folder in open_clip's own layout instead (open_clip_config.json + open_clip_model.safetensors).
-    untrained: random weights, for timing only. made_with: the `encoder` entry of a bundle that shall be asked as it was
-    made, even by a version that left out what the tag says.
+    untrained: random weights, for timing only. made_with: the `encoder` entry of a bundle to search as it was made,
+    even by a version that ignored the settings of the tag.
     """
 
     kind = "open_clip"
@@ -66,21 +66,21 @@ class OpenClipEncoder(Encoder):
                     "`python -c 'import open_clip; print(open_clip.list_pretrained())'` lists them."
                 )
             source = arch
-            told: Settings = Settings()
+            chosen = Settings()
             path: Path | None = None
             own = False
             if not untrained:
-                told, path, own = _settings_and_weights(open_clip, arch, pretrained, tagged)
+                chosen, path, own = _settings_and_weights(open_clip, arch, pretrained, tagged)
             if own and path:  # the path of a user's own file is private and stays out of the bundle
                 self.name, self.portable = f"{arch}:{path.stem}", False
                 tokenizer_files = _tokenizer_beside(path)
             if made_with is not None and "configuration" not in made_with:
-                told = Settings(preprocess=told.preprocess)
-            self._config = told.apply(config)
-            options = {} if path is None else {"pretrained": str(path), "force_preprocess_cfg": dict(told.preprocess)}
+                chosen = Settings(preprocess=chosen.preprocess)
+            self._config = chosen.apply(config)
+            options = {} if path is None else {"pretrained": str(path), "force_preprocess_cfg": dict(chosen.preprocess)}
             options |= {"quick_gelu": bool(self._config.get("quick_gelu"))}
             options |= {
-                f"force_{key}": told.model[key] for key in ("context_length", "image_size") if key in told.model
+                f"force_{key}": chosen.model[key] for key in ("context_length", "image_size") if key in chosen.model
             }
         if offline and "hf_model_name" in self._config.get("text_cfg", {}):
             raise EncoderError(
@@ -89,7 +89,7 @@ class OpenClipEncoder(Encoder):
             )
         if options.get("pretrained") and transformers_files.is_file(Path(options["pretrained"])):
             raise EncoderError(
-                f"The file of {name!r} is in transformers' format and says itself what it is. Give it alone: --encoder FILE."
+                f"The file of {name!r} is in transformers' format, which needs no ARCH and TAG. Give it alone: --encoder FILE."
             )
         try:
             self.towers = open_clip.create_model(source, require_pretrained=not untrained, **options).eval()
@@ -140,10 +140,10 @@ class OpenClipEncoder(Encoder):
 
         arch, _, tag = self.name.partition(":")
         config = open_clip.get_model_config(arch) if tag else None
-        told = open_clip.get_pretrained_cfg(arch, tag) if config else None
-        if not told or config is None:
+        entry = open_clip.get_pretrained_cfg(arch, tag) if config else None
+        if not entry or config is None:
             return ""
-        trained = settings.activation(settings.tag_settings(told).apply(config))
+        trained = settings.activation(settings.tag_settings(entry).apply(config))
         if (used := settings.activation(self._config)) == trained:
             return ""
         return (
@@ -152,15 +152,15 @@ class OpenClipEncoder(Encoder):
         )
 
     def _same_before(self, made_with: Mapping[str, Any]) -> bool:
-        """Whether an entry that tells no configuration, as earlier versions wrote it, has these weights and this
+        """Whether an entry without configuration, as earlier versions wrote it, has these weights and this
         preprocessing."""
         return "configuration" not in made_with and made_with["fingerprint"] == self.plain_fingerprint
 
     def _activation_of(self, made_with: Mapping[str, Any]) -> str:
-        """The activation with which a bundle was made: as its entry tells, or as an earlier version built its encoder."""
+        """The activation with which a bundle was made: from its entry, or as an earlier version built its encoder."""
         if "configuration" in made_with:
-            told = made_with["configuration"]
-            return str(told.get("activation", "gelu")) if isinstance(told, Mapping) else ""
+            entry = made_with["configuration"]
+            return str(entry.get("activation", "gelu")) if isinstance(entry, Mapping) else ""
         return settings.activation_before(str(made_with.get("name", ""))) or settings.activation(self._config)
 
     def _images(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What open_clip's pretrained tags say of a model besides its weights: activation, preprocessing, context length.
+"""The settings in open_clip's pretrained tags besides the weights: activation, preprocessing, context length.
 
 `open_clip.create_model` applies none of it when the weights come as a file, and only warns about the activation when they
 come by tag (3.3.0), so that ViT-L-14:openai was built with GELU around weights trained with QuickGELU.
@@ -28,7 +28,7 @@ NAMED = 3  # tags listed per group in an error
 
 @dataclass(frozen=True)
 class Settings:
-    """What a tag says. `model`: activation ("quick_gelu") and sizes; `preprocess`: open_clip's PreprocessCfg fields."""
+    """The settings of a tag. `model`: activation ("quick_gelu") and sizes; `preprocess`: open_clip's PreprocessCfg fields."""
 
     model: Mapping[str, Any] = field(default_factory=dict)
     preprocess: Mapping[str, Any] = field(default_factory=dict)
@@ -73,13 +73,13 @@ def agreed_settings(open_clip, arch: str, file: str) -> Settings:
     if len(groups) == 1:
         return next(iter(groups.values()))[0]
     kinds = [(settings, tags) for settings, tags in groups.values()]
-    said = "; ".join(
+    listed = "; ".join(
         f"{_described(config, settings, [s for s, _ in kinds])}: {_named(tags)}" for settings, tags in kinds
     )
     example = kinds[0][1][0]
     raise EncoderError(
-        f"The published weights of {arch} were trained in {len(kinds)} ways, and the file does not say which is right "
-        f"for it ({said}). Name the tag that the file comes from: {arch}:TAG=FILE, such as {arch}:{example}={file}."
+        f"The published weights of {arch} were trained in {len(kinds)} ways, and the file does not record which is right "
+        f"for it ({listed}). Name the tag that the file comes from: {arch}:TAG=FILE, such as {arch}:{example}={file}."
     )
 
 
@@ -137,7 +137,7 @@ def identity(open_clip, config: Mapping[str, Any]) -> dict:
 
 def activation_before(name: str) -> str | None:
     """The activation that earlier versions of RealRAG gave to the encoder ARCH:TAG or ARCH:FILE: the architecture's,
-    whatever the tag said. None where the name is of no architecture."""
+    whatever the tag. None where the name is of no architecture."""
     import open_clip
 
     config = open_clip.get_model_config(name.partition(":")[0]) if ":" in name else None

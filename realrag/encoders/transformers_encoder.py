@@ -61,7 +61,8 @@ class TransformersEncoder(Encoder):
         if layout.notes and not _is_openais(files[0]):
             for note in layout.notes:
                 log.warning("%s has no config.json that fits it: %s.", files[0].name, note)
-        self.tuned = dict((config or {}).get("realrag_tuned", {}))
+        tuned = (config or {}).get("realrag_tuned")
+        self.tuned = tuned if isinstance(tuned, dict) else {}
         self.has_text_tower = layout.text is not None
         self.configuration, self.dim = layout.describe(), layout.dim
         of_this = layout.configured or path.is_dir()

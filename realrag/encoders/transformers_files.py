@@ -33,7 +33,7 @@ def is_file(path: Path) -> bool:
     try:
         with safe_open(path, "pt") as file:
             return is_transformers(file.keys())
-    except Exception:  # not safetensors: whoever loads it says so
+    except Exception:  # not safetensors: loading it raises
         return False
 
 
@@ -120,17 +120,17 @@ def read_json(path: Path) -> dict | None:
     return content if isinstance(content, dict) else None
 
 
-def preprocess_of(layout: Layout, told: Mapping[str, Any] | None) -> Preprocess:
+def preprocess_of(layout: Layout, config: Mapping[str, Any] | None) -> Preprocess:
     """From preprocessor_config.json where there is one, else as the family's published models have it."""
     clip, second = layout.family == "clip", layout.tokenizer == "gemma"
     mean, std = (CLIP_MEAN, CLIP_STD) if clip else ((0.5,) * 3, (0.5,) * 3)
     resampling = "bilinear" if second else "bicubic"
-    if told is None:
+    if config is None:
         return Preprocess(layout.image, "crop" if clip else "squash", resampling, mean, std)
-    mode = "crop" if told.get("do_center_crop", clip) else "squash"
-    resampling = RESAMPLING.get(told.get("resample", 0), resampling)
+    mode = "crop" if config.get("do_center_crop", clip) else "squash"
+    resampling = RESAMPLING.get(config.get("resample", 0), resampling)
     try:
-        return Preprocess(layout.image, mode, resampling, told.get("image_mean", mean), told.get("image_std", std))
+        return Preprocess(layout.image, mode, resampling, config.get("image_mean", mean), config.get("image_std", std))
     except (TypeError, ValueError) as error:
         raise EncoderError(f"preprocessor_config.json is not usable ({brief(error)}). Download it again.") from None
 

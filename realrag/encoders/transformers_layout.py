@@ -12,7 +12,7 @@ from ..errors import EncoderError
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-# Channels per attention head, where it is not 64: CLIP H, g and bigG; SigLIP so400m; SigLIP 2 giant. Shapes do not tell.
+# Channels per attention head, where it is not 64: CLIP H, g and bigG; SigLIP so400m; SigLIP 2 giant. Shapes do not show it.
 HEAD_WIDTHS = {1280: 80, 1408: 88, 1664: 104, 1152: 72, 1536: 96}
 # Widths of the published vision and text towers; others are not guessed at.
 PUBLISHED = {
@@ -161,9 +161,9 @@ def read_layout(shapes: Shapes, config: Mapping[str, Any] | None) -> Layout:
 
 def _side(config: Mapping | None, width: int, patch: int, grid: int) -> int:
     """Side of a picture in pixels: as the config has it where the grid agrees, else the grid's own."""
-    told = (config or {}).get("image_size", 224)
-    if config is not None and type(told) is int and told // patch == grid:
-        return told
+    side = (config or {}).get("image_size", 224)
+    if config is not None and type(side) is int and side // patch == grid:
+        return side
     return ODD_SIDES.get((width, patch, grid), grid * patch)
 
 
@@ -192,7 +192,7 @@ def _tower(shapes: Shapes, prefix: str, family: str, config: Mapping | None, not
         )
     if width not in PUBLISHED[family, prefix]:
         raise EncoderError(
-            f"A tower is {width} channels wide, which no published CLIP or SigLIP is, and the file does not say how many "
+            f"A tower is {width} channels wide, which no published CLIP or SigLIP is, and the file does not record how many "
             "heads it has. Put its config.json beside the file."
         )
     if family == "clip":
@@ -209,7 +209,7 @@ def _tower(shapes: Shapes, prefix: str, family: str, config: Mapping | None, not
 
 
 def _configured(tower: Tower, config: Mapping[str, Any]) -> Tower:
-    """The tower with what its config says and shapes do not."""
+    """The tower with the part of its config that shapes do not show."""
     heads = config.get("num_attention_heads", tower.heads)
     found = config.get("hidden_act", tower.activation)
     eps = config.get("layer_norm_eps", tower.eps)
