@@ -286,7 +286,7 @@ def test_an_unknown_generator_is_refused(world, tmp_path):
     world[0].write_text('[imagine]\ngenerator = "magic"\n')
     run = work(world, tmp_path / "out")
     run.stage("embed")
-    with pytest.raises(RealRAGError, match="'magic' is not known"):
+    with pytest.raises(RealRAGError, match="is 'magic'; it must be"):
         run.stage("imagine")
     world[0].write_text('[imagine]\ngenerator = "comfyui"\nworkflow = "none.json"\n')
     with pytest.raises(GeneratorError, match="cannot be read"):
