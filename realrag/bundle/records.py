@@ -17,6 +17,7 @@ from .. import artifact
 from ..errors import BundleError, RealRAGError
 from ..files import canonical_json, open_regular
 from ..photos.credit import MAX_FIELD, clean, spoken
+from ..photos.licenses import normal
 from ..validation import is_count, is_hex, strict_json
 
 MAX_LINE = 1 << 16
@@ -55,8 +56,8 @@ class Record:
 
 @dataclass(frozen=True)
 class Filters:
-    """Which photos may answer. Empty tuples allow all. Classes and licences compare without case, '-' and '_' as
-    spaces."""
+    """Which photos may answer. Empty tuples allow all. Classes compare without case, '-' and '_' as spaces; licenses by
+    their normal form, so that "CC BY 4.0" finds "CC-BY-4.0" and the license's URL."""
 
     classes: tuple[str, ...] = ()
     licences: tuple[str, ...] = ()
@@ -65,6 +66,14 @@ class Filters:
 
     def __bool__(self) -> bool:
         return any((self.classes, self.licences, self.include_ids, self.exclude_ids))
+
+
+def _class_key(name: str) -> str:
+    return spoken(name).casefold()
+
+
+def _licence_key(words: str) -> str:
+    return spoken(normal(words).id).casefold()
 
 
 def record_id(sha256: str) -> str:
@@ -246,14 +255,14 @@ class RecordTable:
         if not filters:
             return None, ""
         allowed, unknown = np.ones(self.count, bool), []
-        for wanted, names, codes in (
-            (filters.classes, self.classes, self.class_codes),
-            (filters.licences, self.licences, self._licence_codes),
+        for wanted, names, codes, key in (
+            (filters.classes, self.classes, self.class_codes, _class_key),
+            (filters.licences, self.licences, self._licence_codes, _licence_key),
         ):
             if wanted:
-                keys = {spoken(name).casefold() for name in wanted}
-                good = [code for code, name in enumerate(names) if spoken(name).casefold() in keys]
-                unknown += sorted(keys - {spoken(names[code]).casefold() for code in good})
+                keys = {key(name) for name in wanted}
+                good = [code for code, name in enumerate(names) if key(name) in keys]
+                unknown += sorted(keys - {key(names[code]) for code in good})
                 allowed &= np.isin(codes, good)
         for ids, inside in ((filters.include_ids, True), (filters.exclude_ids, False)):
             if ids:

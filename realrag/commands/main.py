@@ -151,6 +151,7 @@ def search(args) -> int:
 def show(args) -> int:
     from ..bundle.bundle import Bundle
     from ..files import default_cache
+    from ..photos.licenses import described, grouped
 
     bundle = Bundle(_bundle(args.bundle), default_cache())
     manifest, records = bundle.manifest, bundle.records
@@ -164,6 +165,7 @@ def show(args) -> int:
         "heads": {head.name: head.facts for head in manifest.heads},
         "bytes": sum(file.bytes for file in manifest.files),
         "licences": records.licence_counts(),
+        "license_forms": grouped(records.licence_counts()),
         "classes": records.class_counts(),
     }
     if args.json:
@@ -171,8 +173,9 @@ def show(args) -> int:
         return OK
     for name in ("folder", "id", "photos", "encoder", "dim", "carries_encoder", "heads", "bytes"):
         print(f"{name:16s} {(', '.join(facts[name]) or 'none') if name == 'heads' else facts[name]}")
-    for name in ("licences", "classes"):
-        rows = sorted(facts[name].items(), key=lambda pair: -pair[1])
+    licenses = {described(form, words): sum(words.values()) for form, words in facts["license_forms"].items()}
+    for name, counts in (("licences", licenses), ("classes", facts["classes"])):
+        rows = sorted(counts.items(), key=lambda pair: -pair[1])
         shown = ", ".join(f"{key} ({count})" for key, count in rows[:10])
         print(f"{name:16s} {shown}{f', and {len(rows) - 10} more' if len(rows) > 10 else ''}")
     return OK

@@ -9,12 +9,14 @@ from ..bundle.bundle import Bundle
 from ..bundle.head_entries import BundleHead, generator_of
 from ..errors import HubError
 from ..interval_text import with_interval
+from ..photos.licenses import described, grouped, normal
 
 # The licences that the hub has a name for, which are their SPDX names in small letters; others are filed as "other".
 HUB_LICENCES = {
     "apache-2.0", "mit", "cc0-1.0", "cc-by-2.0", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-4.0",
     "cc-by-nc-sa-4.0", "cc-by-nd-4.0",
 }  # fmt: skip
+BOUNDS = {"longest": "pixels on the longest side", "area": "x that many pixels in all"}
 MEASURES = ("R@1", "P@10", "mAP", "sibling margin", "reflective hits")
 LONGEST_LIST = 20
 
@@ -42,7 +44,7 @@ in ComfyUI and choose it in *Load Reflective Retriever*.
 
 | | |
 |---|---|
-| photos | {count}, at most {longest} pixels on the longest side |
+| photos | {count}, at most {longest} {bound} |
 | classes | {classes} |
 | encoder | {encoder}, {dim} numbers a photo{carried}; fingerprint `{fingerprint}` |
 | size | {megabytes} MB |
@@ -70,17 +72,17 @@ def card(bundle: Bundle, repo: str, commit: str, evaluation: dict | None = None)
     """Markdown. evaluation: the content of the trainer's evaluate.json, or None. HubError where it is of another
     encoder."""
     manifest, records = bundle.manifest, bundle.records
-    rows = sorted(records.licence_counts().items(), key=lambda pair: (-pair[1], pair[0]))
+    licences = grouped(records.licence_counts())
     classes = sorted(records.class_counts().items(), key=lambda pair: (-pair[1], pair[0]))
     heads = [_head(at, head) for at, head in enumerate(manifest.heads)]
     measured = None if evaluation is None else _measured(evaluation, manifest.encoder["fingerprint"])
     return TEXT.format(
         licence=_hub_licence(manifest.licences), title=plain(repo.partition("/")[2]), repo=repo, name=repo.partition("/")[2],
-        commit=commit, id=bundle.id, count=manifest.count, longest=manifest.picture_longest,
+        commit=commit, id=bundle.id, count=manifest.count, longest=manifest.picture_longest, bound=BOUNDS[manifest.picture_bound],
         classes=_listed(classes), encoder=plain(manifest.encoder["name"]), dim=manifest.dim,
         carried=", its weights included" if bundle.encoder_folder else "", fingerprint=manifest.encoder["fingerprint"],
         megabytes=f"{sum(file.bytes for file in manifest.files) / 1e6:.1f}",
-        licences="\n".join(f"| {plain(name or 'not stated')} | {count} |" for name, count in rows),
+        licences="\n".join(f"| {plain(described(form, words))} | {sum(words.values())} |" for form, words in licences.items()),
         heads="\n\n".join(heads) or "None: photos are ranked by the plain encoder.",
         measured=measured or "Nothing was measured on these photos.",
     )  # fmt: skip
@@ -93,8 +95,11 @@ def plain(text: str) -> str:
 
 def _hub_licence(licences: dict[str, int]) -> str:
     """The hub's name where all photos have one licence that it knows."""
-    (only,) = licences if len(licences) == 1 else ("",)
-    return "unknown" if only == "not stated" else only.lower() if only.lower() in HUB_LICENCES else "other"
+    forms = {normal(words) for words in licences}
+    if len(forms) != 1:
+        return "other"
+    only = forms.pop()
+    return "unknown" if not only.stated else only.id.lower() if only.id.lower() in HUB_LICENCES else "other"
 
 
 def _listed(counts: list[tuple[str, int]]) -> str:

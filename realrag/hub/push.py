@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 from ..bundle.bundle import MANIFEST, Bundle
 from ..errors import HubError
+from ..photos.licenses import normal
 from .api import checked, hub, in_words
 from .card import card
 
@@ -36,10 +37,14 @@ def push(bundle: Bundle, repo: str, *, public: bool = False, evaluation: dict | 
 
     api, manifest = hub(), bundle.manifest
     card(bundle, checked(repo), "", evaluation)  # what cannot be said is told before anything goes up
-    unstated = manifest.licences.get("not stated", 0)
-    if public and unstated:
+    licenses = {words: normal(words) for words in manifest.licences}
+    unstated = sum(count for words, count in manifest.licences.items() if not licenses[words].stated)
+    reserved = sum(count for words, count in manifest.licences.items() if licenses[words].free is False)
+    if public and (unstated or reserved):
+        what = f"{unstated} of {manifest.count} photos state no licence" if unstated else ""
+        kept = f"{reserved} of {manifest.count} photos keep all rights reserved" if reserved else ""
         raise HubError(
-            f"{unstated} of {manifest.count} photos state no licence, and a public repository passes them on to everyone. "
+            f"{' and '.join(filter(None, (what, kept)))}, and a public repository passes them on to everyone. "
             "Give licences when indexing (--licence, --captions), take those photos out, or push without --public."
         )
     with in_words(api, repo, "main", "Run the same command again; what has arrived is not sent twice."):

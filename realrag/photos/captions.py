@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -38,7 +39,8 @@ def read_table(path: Path) -> list[tuple[str, Credit]]:
 
 
 def _rows(table: Table) -> list[tuple[int, str, Credit]]:
-    rows = [(number, file_of(row), credit_of(row)) for number, row in table.rows]
+    # Flickr8k numbers the captions of a photo: a.jpg#0, a.jpg#1.
+    rows = [(number, re.sub(r"(\.\w+)#\d+$", r"\1", file_of(row)), credit_of(row)) for number, row in table.rows]
     if rows and not any(file for _, file, _ in rows):
         seen = ", ".join(repr(name[:40]) for name in table.header[:8]) or "none"
         raise RealRAGError(
@@ -76,10 +78,9 @@ class Captions:
             pure = PurePosixPath(folded(file))
             if pure.suffix not in SUFFIXES or (above and os.path.abspath(entry.path) == above):
                 continue
-            stem = pure.stem if pure.suffix != ".token" else pure.name
-            if stem in TABLE_STEMS and str(pure.with_suffix("")) not in photos and not _is_plain_text(pure, stem):
-                found.append((TABLE_STEMS.index(stem), file.count("/"), file))
-            elif pure.suffix in (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet") and stem != "names":
+            if pure.stem in TABLE_STEMS and str(pure.with_suffix("")) not in photos and not _is_plain_text(pure):
+                found.append((TABLE_STEMS.index(pure.stem), file.count("/"), file))
+            elif pure.suffix in (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet") and pure.stem != "names":
                 others.append(file)
         for _, _, file in found:
             self._used.add(folded(file))
@@ -205,9 +206,9 @@ class Captions:
         return credit
 
 
-def _is_plain_text(path: PurePosixPath, stem: str) -> bool:
+def _is_plain_text(path: PurePosixPath) -> bool:
     """A .txt is a table only where a known data set calls it so."""
-    return path.suffix == ".txt" and stem not in ("captions", "flickr8k.token")
+    return path.suffix == ".txt" and path.stem not in ("captions", "flickr8k.token")
 
 
 def _text(data: bytes) -> Credit:

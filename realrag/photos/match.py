@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
@@ -46,7 +45,7 @@ class Matcher:
         """(file, how much of its path fits) of the one photo that a row names; None for none, or for several.
 
         beside: the table's own folder, relative to the photos' folder ("" for the same). EXACT is the path itself."""
-        named = re.sub(r"(\.\w+)#\d+$", r"\1", named.strip()).replace("\\", "/").removeprefix("file://")
+        named = named.strip().replace("\\", "/").removeprefix("file://")
         spellings = [named] + ([unquote(named)] if "%" in named else [])
         for spelling in spellings:
             for path in (os.path.join(beside, spelling), spelling):
