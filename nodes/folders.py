@@ -51,7 +51,7 @@ def bundle_folder(name: str) -> Path:
     except KeyError:
         raise BundleError(
             f"No bundle named {name!r} in models/realrag. Put its folder there, or build one with "
-            "`realrag index PHOTOS --out ComfyUI/models/realrag/NAME`, then press R to refresh the list."
+            "`realrag index PHOTOS --out ComfyUI/models/realrag/NAME --encoder ViT-L-14:openai`, then press R to refresh the list."
         ) from None
 
 

@@ -47,7 +47,7 @@ def index(args) -> int:
     from ..indexing.options import IndexOptions
     from ..indexing.shards import Sizes
 
-    encoder = load_encoder(args.encoder, device=args.device)
+    encoder = load_encoder(args.encoder or DEFAULT_ENCODER, device=args.device)
     nameless = len(args.head) == 1 and ("=" not in args.head[0] or Path(args.head[0]).is_file())
     options = IndexOptions(
         mode="add" if args.add else "remove" if args.remove else "sync",
@@ -74,6 +74,11 @@ def index(args) -> int:
     if not args.json:
         print(f"{args.out}: {report.total} photos, encoder {encoder.name}, bundle {report.bundle_id[:12]}")
         print(what_to_ask(report))
+        if args.encoder is None:
+            print(
+                f"The encoder {DEFAULT_ENCODER} finds by look only what it was trained on: groceries, clothing, household "
+                "things. For anything else make the library with --encoder ViT-L-14:openai (a download of 1.7 GB, once)."
+            )
     return OK
 
 
@@ -256,7 +261,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     one.add_argument("photos", type=Path, help="folder of photos; sub-folders are classes")
     one.add_argument("--out", type=Path, required=True, help="the bundle's folder")
-    common(one, DEFAULT_ENCODER)
+    common(one, None)
     one.add_argument(
         "--captions",
         type=Path,
