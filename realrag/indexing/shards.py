@@ -62,7 +62,7 @@ def prepare(candidate: Candidate, encoder: Encoder, sizes: Sizes):
         picture = shrink(decode(data, candidate.file, longest=side), sizes.picture)
     thumbnail = None
     if max(picture.size) > sizes.thumbnail:
-        thumbnail = encode_jpeg(shrink(picture, sizes.thumbnail), sizes.quality)
+        thumbnail = encode_jpeg(shrink(picture, sizes.thumbnail, gap=1.5), sizes.quality)
     return encoder.prepare(picture), encode_kept(picture, sizes.quality), thumbnail
 
 

@@ -37,8 +37,8 @@ class Contents:
     nclx: tuple[int, int] = (2, 2)  # primaries and transfer of AVIF and HEIF where they carry no profile; 2: not stated
 
 
-def contents_of(data: bytes, name: str) -> Contents:
-    """PhotoError `not_a_photo`, `unsupported_format` or `damaged` where the bytes are no picture that we read."""
+def contents_of(data: bytes, name: str, header_only: bool = False) -> Contents:
+    """header_only: of a JPEG, only what its header says will be asked for. PhotoError `not_a_photo`, `unsupported_format` or `damaged` where the bytes are no picture that we read."""
     kind = kind_of(data)
     if kind not in READ:
         if kind:
@@ -46,7 +46,7 @@ def contents_of(data: bytes, name: str) -> Contents:
         raise PhotoError("not_a_photo", f"{name}: not a picture of a known format. Export it again or remove it.")
     try:
         if kind == "JPEG":
-            return _jpeg(data)
+            return _jpeg(data, header_only)
         if kind == "PNG":
             return _png(data)
     except ValueError as error:
@@ -54,8 +54,8 @@ def contents_of(data: bytes, name: str) -> Contents:
     return Contents(kind, data)
 
 
-def _jpeg(data: bytes) -> Contents:
-    parts = jpeg.split(data)
+def _jpeg(data: bytes, header_only: bool) -> Contents:
+    parts = jpeg.split(data, header_only)
     return Contents(
         "JPEG", parts.pixels, parts.whole, parts.progressive, parts.adobe, icc=parts.icc, exif=parts.exif[:MAX_EXIF],
         xmp=parts.xmp, iptc=parts.photoshop,

@@ -74,7 +74,7 @@ def inspect(path: Path) -> PhotoFile:
 
 def header(data: bytes, name: str, path: Path | None = None) -> tuple[PhotoFile, Contents]:
     """The facts of a photo that its header gives, and its parted contents. PhotoError."""
-    contents = contents_of(data, name)
+    contents = contents_of(data, name, header_only=True)
     image, contents = opened(contents, name)
     _bounded(image, contents, name, None)
     width, height = image.size

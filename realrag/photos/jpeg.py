@@ -29,9 +29,11 @@ class Segments:
     photoshop: tuple[bytes, ...]
 
 
-def split(data: bytes) -> Segments:
-    """The first picture of a JPEG, MPO or gain-map file (ITU-T T.81). ValueError where there is no scan to decode."""
-    kept, at = [SOI], 2
+def split(data: bytes, header_only: bool = False) -> Segments:
+    """The first picture of a JPEG, MPO or gain-map file (ITU-T T.81). header_only: no more of its pixels than a decoder
+    wants to see for the size. ValueError where there is no scan to decode."""
+    kept: list[bytes | memoryview] = [SOI]
+    at, several = 2, False
     exif = xmp = b""
     photoshop: list[bytes] = []
     profile: dict[int, bytes] = {}
@@ -65,13 +67,20 @@ def split(data: bytes) -> Segments:
             xmp = xmp or body[29:]
         elif marker == 0xE2 and body.startswith(b"ICC_PROFILE\0") and len(body) > 14:
             profile.setdefault(body[12], body[14:])
+        elif marker == 0xE2 and body.startswith(b"MPF\0"):
+            several = True
         elif marker == 0xED and body.startswith(b"Photoshop 3.0\0"):
             photoshop.append(data[at:end])
         elif not 0xE0 <= marker <= 0xEF and marker != 0xFE:
             kept.append(data[at:end])
         at = end
-    end, whole = _end(data, at)
-    pixels = b"".join([*kept, data[at:end], EOI])
+    if header_only:
+        end, whole = min(at + 1024, len(data)), True
+    elif data.endswith(EOI) and not several:
+        end, whole = len(data) - 2, True  # what may lie behind an earlier end, no decoder reads
+    else:
+        end, whole = _end(data, at)
+    pixels = b"".join([*kept, memoryview(data)[at:end], EOI])
     icc = b"".join(profile[number] for number in sorted(profile))
     if sorted(profile) != list(range(1, len(profile) + 1)):
         icc = b""

@@ -8,12 +8,13 @@ import io
 FLAT_COLORS = 1 << 14
 
 
-def shrink(image, longest: int):
-    """The picture with its longest side at most `longest` pixels, aspect kept; never enlarged."""
+def shrink(image, longest: int, gap: float = 3.0):
+    """The picture with its longest side at most `longest` pixels, aspect kept; never enlarged. gap: a smaller one is
+    faster and less exact."""
     if max(image.size) <= longest:
         return image
     scale = longest / max(image.size)
-    return _resized(image, (max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    return _resized(image, (max(1, round(image.width * scale)), max(1, round(image.height * scale))), gap)
 
 
 def shrink_to_area(image, pixels: int):
@@ -26,10 +27,10 @@ def shrink_to_area(image, pixels: int):
     return _resized(image, (min(width, pixels), min(height, pixels)))
 
 
-def _resized(image, size: tuple[int, int]):
+def _resized(image, size: tuple[int, int], gap: float = 3.0):
     from PIL import Image
 
-    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=gap)
 
 
 def encode_jpeg(image, quality: int = 92, subsampling: int = 2) -> bytes:

@@ -106,9 +106,9 @@ def test_the_first_picture_of_a_file_of_several_is_used():
 
 def test_the_base_picture_of_a_multi_picture_jpeg_is_used():
     data = saved(photo(), "MPO", save_all=True, append_images=[photo((100, 76), seed=1)])
-    found, contents = header(data, "a.jpg")
+    found, _ = header(data, "a.jpg")
     assert (found.kind, found.width, found.several) == ("JPEG", 200, False)
-    assert contents.pixels.count(b"\xff\xd8\xff") == 1
+    assert contents_of(data, "a").pixels.count(b"\xff\xd8\xff") == 1
     assert decode(data).size == (200, 152)
 
 
