@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..images import rgb
+
 
 class RetrieverVision:
     """Stands where a CLIP Vision model goes. Pictures are always prepared as the retriever's encoder was trained."""
@@ -31,7 +33,7 @@ class RetrieverVision:
         states (B, L, E) behind its last block but one and its last, where it has them."""
         encoder = self.managed.load()
         management.throw_exception_if_processing_interrupted()
-        pictures = (image[..., :3].clamp(0, 1) * 255).round().to("cpu", torch.uint8).numpy()
+        pictures = (rgb(image).clamp(0, 1) * 255).round().to("cpu", torch.uint8).numpy()
         seen = encoder.encode_features(torch.stack([encoder.prepare(Image.fromarray(picture)) for picture in pictures]))
         return SimpleNamespace(
             image_embeds=seen.embeds, penultimate_hidden_states=seen.penultimate, last_hidden_state=seen.last

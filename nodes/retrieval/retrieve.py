@@ -11,6 +11,7 @@ from ...realrag.bundle.head_entries import AUTO
 from ...realrag.bundle.records import Filters
 from ...realrag.search.hybrid import BOTH, LOOK, NAME
 from ..compat import supported_keywords
+from ..images import rgb
 from ..sockets import ReferencesSocket, RetrieverSocket
 from .load_retriever import ManagedRetriever
 from .preview import labelled
@@ -25,7 +26,7 @@ def words(text: str) -> tuple[str, ...]:
 
 def to_pil(image: Tensor) -> Image.Image:
     """The first picture of an IMAGE (B, H, W, C) in 0..1 -> RGB."""
-    pixels = (image[0, ..., :3].clamp(0, 1) * 255).round().to("cpu").numpy().astype(np.uint8)
+    pixels = (rgb(image[0]).clamp(0, 1) * 255).round().to("cpu").numpy().astype(np.uint8)
     return Image.fromarray(pixels)
 
 

@@ -166,17 +166,18 @@ def test_retrieved_photos_and_own_pictures_are_used_together(world):
 
 
 def test_the_adapter_is_loaded_with_the_model_where_time_matters(world):
-    assert world.steered("flux", "adapter").model_patches_models() == []
-    (patcher,) = world.steered("sd35", "adapter").model_patches_models()
+    assert world.steered("flux", "adapter").get_nested_additional_models() == []
+    (patcher,) = world.steered("sd35", "adapter").get_nested_additional_models()
     assert patcher.model.spec.family == "sd35-instantx"
 
 
-def test_held_tensors_follow_the_device_and_keep_their_precision(world):
-    held = world.plugin("nodes.injection.model.patch").DeviceTensors([torch.ones(2)])
-    held.to(torch.float16)
-    assert held.tensors[0].dtype == torch.float32
-    held.to(torch.device("meta"))
-    assert held.tensors[0].is_meta
+def test_tensors_are_copied_to_the_device_once_a_sampling_and_keep_their_precision(world):
+    tensors = world.plugin("nodes.injection.model.injection").DeviceTensors([torch.ones(2)])
+    assert tensors.on(torch.device("cpu")) is tensors.tensors
+    copies = tensors.on(torch.device("meta"))
+    assert copies[0].is_meta and copies[0].dtype == torch.float32 and tensors.on(torch.device("meta")) is copies
+    tensors.release()
+    assert tensors.on(torch.device("meta")) is not copies and not tensors.tensors[0].is_meta
 
 
 def test_what_does_not_fit_is_refused_with_the_cure(world):

@@ -95,7 +95,7 @@ def test_it_adds_up_with_an_xlabs_adapter(world):
 
 
 def test_the_adapter_need_not_stay_loaded_while_sampling(world):
-    assert steered(world).model_patches_models() == []
+    assert steered(world).get_nested_additional_models() == []
 
 
 def test_the_loader_finds_the_pooling_head_among_the_vision_files(world, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ def test_memory_comes_back_after_unload_and_nothing_outlives_the_patched_model(w
     plain = world.sample(world.models[kind])
     steered = world.steered(kind, way)
     first = world.sample(steered)
-    held = [weakref.ref(injection) for injection in steered.model_options["transformer_options"]["patches"]["realrag"]]
+    held = [weakref.ref(injection) for injection in world.plugin("nodes.injection.model.patch").injections_of(steered)]
     held += [weakref.ref(patcher) for reference in held for patcher in reference().models()]
     management.unload_all_models()
     assert not management.current_loaded_models

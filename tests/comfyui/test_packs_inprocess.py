@@ -62,7 +62,7 @@ def test_a_pack_gives_the_same_picture_without_photos_or_encoder(world, folder, 
 def test_with_a_flux_pack_no_adapter_is_held(world, folder, way):
     save(world, way, image=photo(1))
     model, report, *_ = from_pack(world, way, load(world)[0])
-    assert model.model_patches_models() == [] and "no adapter in memory" in report
+    assert model.get_nested_additional_models() == [] and "no adapter in memory" in report
 
 
 def test_half_precision_is_half_the_size_and_nearly_the_same(world, folder):

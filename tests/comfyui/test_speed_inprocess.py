@@ -77,9 +77,7 @@ class Counter:
 
 
 def injection_of(world, model):
-    (injection,) = model.model_options["transformer_options"]["patches"][
-        world.plugin("nodes.injection.model.patch").KEY
-    ]
+    (injection,) = world.plugin("nodes.injection.model.patch").injections_of(model)
     return injection
 
 
@@ -98,32 +96,29 @@ def test_sd35_works_out_tokens_once_for_each_noise_level_not_for_each_picture(wo
 
 def test_what_is_kept_stays_under_its_cap_and_the_picture_is_the_same(world):
     model = steered(world, "sd35 instantx", retrieved(world, 1))
-    first, memo = world.sample(model, steps=4), injection_of(world, model).cache
+    first, cache = world.sample(model, steps=4), injection_of(world, model).cache
     small = steered(world, "sd35 instantx", retrieved(world, 1))
     limited = injection_of(world, small).cache
-    limited.cap = memo.size // 3
+    limited.cap = cache.size // 3
     for _ in range(3):
         assert torch.equal(world.sample(small, steps=4), first)
     assert 0 < limited.size <= limited.cap and limited.hits > 0
 
 
 def test_another_schedule_takes_the_place_of_one_no_longer_asked_for(world):
-    memo = world.plugin("nodes.injection.model.sigma_cache").SigmaCache(cap=8)  # two entries of four bytes
+    cache = world.plugin("nodes.injection.model.sigma_cache").SigmaCache(cap=8)  # two entries of four bytes
     made = []
 
     def ask(*sigmas):
         for sigma in sigmas:
-            memo.begin(sigma)
-            memo.get(sigma, lambda: made.append(1) or (torch.ones(1),))
+            cache.begin(sigma)
+            cache.get(sigma, lambda: made.append(1) or (torch.ones(1),))
 
     ask(1.0, 0.5, 0.2)
     ask(1.0, 0.5, 0.2)
-    assert len(made) == 4 and set(memo.entries) == {1.0, 0.5}  # full: the first ones are kept
+    assert len(made) == 4 and set(cache.entries) == {1.0, 0.5}  # full: the first ones are kept
     ask(0.9, 0.4)
     ask(0.9, 0.4)
-    assert set(memo.entries) == {0.9, 0.4} and memo.size == 8
-    memo.to(torch.device("cpu"))
-    memo.to(torch.float16)
-    assert memo.entries
-    memo.to(torch.device("meta"))
-    assert not memo.entries and memo.size == 0
+    assert set(cache.entries) == {0.9, 0.4} and cache.size == 8
+    cache.clear()
+    assert not cache.entries and cache.size == 0

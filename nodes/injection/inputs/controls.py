@@ -86,6 +86,7 @@ class RowGroup:
     rows: slice
     picks: tuple[int, ...]  # numbers of the references
     mixer: Mixer
+    prompt: object = None  # equal for all rows of one prompt
     blank: bool = False  # empty hidden states stand in their places (the negative side of SD3.5 InstantX)
 
     @property
@@ -106,32 +107,33 @@ def groups(injection, call, count: int, blanks: bool = False) -> list[RowGroup]:
     settings = [controls.of(i) for i in range(count)]
     wanted = [i for i in range(count) if not settings[i].negative]
     unwanted = [i for i in range(count) if settings[i].negative]
-    for positive, rows, cut in call.chunks:
-        side = wanted if positive or controls.apply_to == BOTH else []
-        side = side + unwanted if not positive else side
-        blank = blanks and not side
-        for part, shown in _shares(controls.batch, wanted if blank else side, rows):
+    for part in call.parts:
+        own = wanted if part.side == "positive" or controls.apply_to == BOTH else []
+        own = own + unwanted if part.side == "negative" else own
+        blank = blanks and not own
+        for rows, shown in _by_latent(controls.batch, wanted if blank else own, part):
             live = tuple(
                 i
                 for i in shown
                 if settings[i].weight > 0 and in_window(settings[i].start, settings[i].end, call.sigma, sampling)
             )
             if live:
-                masks = injection.token_masks(live, call, cut)
+                masks = injection.token_masks(live, call, part.cut)
                 weights = [settings[i].weight for i in live]
-                found.append(RowGroup(part, live, Mixer(controls.combine, weights, masks, call.x.device), blank))
+                mixer = Mixer(controls.combine, weights, masks, call.x.device)
+                found.append(RowGroup(rows, live, mixer, part.prompt, blank))
     return found
 
 
-def _shares(batch: str, side: list[int], rows: slice) -> list[tuple[slice, list[int]]]:
-    """Rows of one side -> which of its references each of them is shown."""
+def _by_latent(batch: str, references: list[int], part) -> list[tuple[slice, list[int]]]:
+    """The rows of one prompt, each with those of its references that count for its picture of the batch."""
     if batch == ALL:
-        return [(rows, side)]
-    latents = range(rows.stop - rows.start)
-    chosen = [side[n % len(side)] if side and (batch == CYCLE or n < len(side)) else None for n in latents]
-    return [
-        (slice(rows.start + n, rows.start + n + 1), [i]) for n, i in zip(latents, chosen, strict=True) if i is not None
-    ]
+        return [(part.rows, references)]
+    count, found = len(references), []
+    for row, number in enumerate(part.latents, part.rows.start):
+        if references and (batch == CYCLE or number < count):
+            found.append((slice(row, row + 1), [references[number % count]]))
+    return found
 
 
 def in_window(start: float, end: float, sigma: float, sampling) -> bool:

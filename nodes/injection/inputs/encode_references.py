@@ -9,6 +9,7 @@ from torch import Tensor
 from ....realrag.adapters.spec import AdapterSpec
 from ....realrag.errors import AdapterError
 from ....realrag.injection.shared_attention import fit
+from ...images import rgb
 from .base_model import BaseModel
 
 # Tokens of all references together where keys and values are shared: 2048 cost 1.4 GB on Flux in bf16.
@@ -19,7 +20,7 @@ PATCH = 16  # pixels on a side of a token
 def pictures(references, image: Tensor | None) -> list[Tensor]:
     """The retrieved photos at their own sizes, then the IMAGE batch: (H, W, 3) each, in 0..1."""
     found = list(references.images()) if references is not None else []
-    return found + ([picture[..., :3] for picture in image] if image is not None else [])
+    return found + ([rgb(picture) for picture in image] if image is not None else [])
 
 
 def features(spec: AdapterSpec, clip_vision, images: list[Tensor], head=None) -> list[Tensor]:

@@ -11,7 +11,8 @@ from ....realrag.adapters.attention import unrotate
 from ....realrag.injection.combine import per_token
 from ..inputs.base_model import BaseModel
 from ..inputs.controls import Controls, RowGroup, pick
-from .patch import DeviceTensors, Injection, ModelCall, Place
+from .blocks import Place
+from .injection import Active, DeviceTensors, Injection, ModelCall
 
 
 class InstantXFluxInjection(Injection):
@@ -20,7 +21,7 @@ class InstantXFluxInjection(Injection):
     def __init__(self, base: BaseModel, controls: Controls, baked: list[Tensor], count: int):
         """baked: k, v of block 0, k, v of block 1, ..., the double blocks first (1, H, count * T, D), from `bake`."""
         super().__init__(base, controls)
-        self.held, self.count = DeviceTensors(baked), count
+        self.baked, self.count = DeviceTensors(baked), count
 
     @staticmethod
     def bake(base: BaseModel, adapter: instantx_flux.InstantXFluxAdapter, pooled: list[Tensor], legacy: bool = False):
@@ -29,9 +30,9 @@ class InstantXFluxInjection(Injection):
         blocks = range(base.double + base.single)
         return [t.cpu() for block in blocks for t in adapter.keys_values(tokens, block, base.heads, legacy)]
 
-    def to(self, where) -> InstantXFluxInjection:
-        self.held.to(where)
-        return self
+    def end_sampling(self) -> None:
+        super().end_sampling()
+        self.baked.release()
 
     def start(self, call: ModelCall) -> ActiveInstantXFlux | None:
         acting = self.groups(call, self.count)
@@ -39,7 +40,7 @@ class InstantXFluxInjection(Injection):
 
 
 @dataclass(eq=False)
-class ActiveInstantXFlux:
+class ActiveInstantXFlux(Active):
     injection: InstantXFluxInjection
     groups: list[RowGroup]
 
@@ -51,7 +52,7 @@ class ActiveInstantXFlux:
             return
         block, single, count = place.block, place.block.kind == "single_block", self.injection.count
         number = block.index + (place.call.base.double if single else 0)
-        k_ref, v_ref = (t.to(q) for t in self.injection.held.tensors[2 * number :][:2])
+        k_ref, v_ref = (t.to(q) for t in self.injection.baked.on(q.device)[2 * number :][:2])
         q = unrotate(q, place.pe)
         for group in self.groups:
             # As published, the prompt's rows see the references too in single blocks. A mask says where in the picture,
@@ -66,6 +67,3 @@ class ActiveInstantXFlux:
 
             delta = self.injection.scaled(place, group.mixer(branch), out[group.rows, seeing])
             out[group.rows, seeing] += delta.to(out)
-
-    def after_block(self, place: Place, image: Tensor) -> Tensor:
-        return image

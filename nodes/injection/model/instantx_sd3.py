@@ -11,7 +11,8 @@ from ....realrag.adapters import instantx_sd3
 from ....realrag.injection.combine import per_token
 from ..inputs.base_model import BaseModel
 from ..inputs.controls import Controls, RowGroup, pick
-from .patch import DeviceTensors, Injection, ModelCall, Place
+from .blocks import Place
+from .injection import Active, Injection, ModelCall
 from .sigma_cache import SigmaCache
 
 
@@ -22,27 +23,30 @@ class InstantXInjection(Injection):
         """managed: .adapter and .patcher. features: (1, L, E) of each reference."""
         super().__init__(base, controls)
         self.managed, self.cache = managed, SigmaCache()
-        self.held = DeviceTensors([torch.cat(features).float().cpu()])
-        managed.adapter.spec.check_features(self.held.tensors[0])
+        self.features = torch.cat(features).float().cpu()  # (N, L, E), read once in each model call
+        managed.adapter.spec.check_features(self.features)
 
     def models(self) -> list:
         return [self.managed.patcher]
 
-    def to(self, where) -> InstantXInjection:
-        self.held.to(where)
-        self.cache.to(where)
-        return self
+    def unload(self) -> None:
+        super().unload()
+        self.cache.clear()
 
     def start(self, call: ModelCall) -> ActiveInstantX | None:
-        acting = self.groups(call, len(self.held.tensors[0]), blanks=True)
+        acting = self.groups(call, len(self.features), blanks=True)
         if not acting:
             return None
+        norms = qk_norms(call.net)
+        if norms is None:
+            call.obstacle = "the attention of its blocks has no ln_q and ln_k where ComfyUI's has them"
+            return None
         self.cache.begin(call.sigma)
-        return ActiveInstantX(self, qk_norms(call.net), acting, call)
+        return ActiveInstantX(self, norms, acting, call)
 
 
 @dataclass(eq=False)
-class ActiveInstantX:
+class ActiveInstantX(Active):
     injection: InstantXInjection
     norms: list[tuple]
     groups: list[RowGroup]
@@ -58,7 +62,7 @@ class ActiveInstantX:
         block, image, adapter = place.block.index, place.image, self.injection.managed.adapter
         q, k = (instantx_sd3.raw(x[:, :, image], norm) for x, norm in zip((q, k), self.norms[block], strict=True))
         v = v[:, :, image]
-        count = len(self.injection.held.tensors[0])
+        count = len(self.injection.features)
         for group in self.groups:
             k_ref, v_ref = self.keys_values(group.blank, block, v)
 
@@ -83,18 +87,21 @@ class ActiveInstantX:
     def tokens(self, blank: bool) -> tuple[Tensor, Tensor]:
         """Tokens (1, N * T, W) and time (1, C); worked out once a call, and only if some block has to be."""
         if blank not in self.sides:
-            hidden = self.injection.held.tensors[0].to(self.call.x.device)
+            hidden = self.injection.features.to(self.call.x.device)
             hidden = torch.zeros_like(hidden) if blank else hidden
             timestep = (self.call.t.flatten()[:1] * 1000).float().expand(len(hidden))
             tokens, time = self.injection.managed.adapter.tokens(hidden, timestep)
             self.sides[blank] = tokens.flatten(0, 1)[None], time[:1]
         return self.sides[blank]
 
-    def after_block(self, place: Place, image: Tensor) -> Tensor:
-        return image
 
+def qk_norms(net: torch.nn.Module) -> list[tuple] | None:
+    """The weights of SD3's ln_q and ln_k in each block, only read; a weight is None where the base normalizes nothing.
 
-def qk_norms(net: torch.nn.Module) -> list[tuple]:
-    """The weights of SD3's ln_q and ln_k in each block, read only; None where the base normalises nothing."""
-    norms = [(block.x_block.attn.ln_q, block.x_block.attn.ln_k) for block in net.joint_blocks]
+    None where another pack has exchanged the blocks for its own, which keep them elsewhere.
+    """
+    try:
+        norms = [(block.x_block.attn.ln_q, block.x_block.attn.ln_k) for block in net.joint_blocks]
+    except AttributeError:
+        return None
     return [tuple(getattr(norm, "weight", None) for norm in pair) for pair in norms]

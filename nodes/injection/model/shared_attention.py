@@ -21,7 +21,9 @@ from ....realrag.injection.shared_attention import (
 )
 from ..inputs.base_model import BaseModel
 from ..inputs.controls import Controls, RowGroup
-from .patch import DeviceTensors, Injection, ModelCall, Place, PromptRows, with_blocks
+from .blocks import Place, with_blocks
+from .injection import Active, DeviceTensors, Injection, ModelCall
+from .rows import by_position
 
 # Conditioning that does not depend on the picture's size, so it holds for a reference of another size too.
 SIZELESS = ("y", "guidance")
@@ -34,34 +36,30 @@ class SharedInjection(Injection):
         """latents: (1, C, h, w) each, in the space in which the model is sampled."""
         super().__init__(base, controls)
         noises = [fixed_noise(latent, seed) for latent, seed in zip(latents, seeds, strict=True)]
-        self.held = DeviceTensors([latent.float().cpu() for latent in latents] + noises)
+        self.latents = DeviceTensors([latent.float().cpu() for latent in latents] + noises)
 
-    def to(self, where) -> SharedInjection:
-        self.held.to(where)
-        return self
+    def end_sampling(self) -> None:
+        super().end_sampling()
+        self.latents.release()
 
     def start(self, call: ModelCall) -> ActiveShared | None:
-        half = len(self.held.tensors) // 2
-        acting = self.groups(call, half)
-        if not acting:
-            return None
-        prompts = [chunk.rows for chunk in call.chunks if any(within(group.rows, chunk.rows) for group in acting)]
-        seen = sorted({i for group in acting for i in group.picks})
+        acting = self.groups(call, len(self.latents.tensors) // 2)
+        return ActiveShared(self, call, acting) if acting else None
+
+    @torch.compiler.disable
+    def record(self, call: ModelCall, first_rows: list[int], picks: list[int]) -> dict[tuple, Recorded]:
+        """Run the bare model on each picked reference, once for each prompt, which is known by its first row."""
+        tensors = self.latents.on(call.x.device)
         scale = frequency_scale(self.base.axes).to(call.x.device) if self.base.axes else None
         recorder = Recorder(scale, lambda kind, index: self.amount(kind, index) > 0)
-        for i in seen:
-            latent, noise = self.held.tensors[i], self.held.tensors[half + i]
-            see_reference(call, prompts, noised(latent.to(call.x), noise.to(call.x), call.sigma), recorder)
-        return ActiveShared(self, acting, prompts, seen, recorder.joined())
+        for i in picks:
+            latent, noise = tensors[i], tensors[len(tensors) // 2 + i]
+            run_on_reference(call, first_rows, noised(latent.to(call.x), noise.to(call.x), call.sigma), recorder)
+        return recorder.joined()
 
 
-def within(rows: slice, prompt: slice) -> bool:
-    return prompt.start <= rows.start < prompt.stop
-
-
-def see_reference(call: ModelCall, prompts: list[slice], x: Tensor, recorder: Recorder) -> None:
-    """Run the bare model on one noised reference (1, C, h, w), once for each prompt (by its rows), and record."""
-    first_rows = [rows.start for rows in prompts]
+def run_on_reference(call: ModelCall, first_rows: list[int], x: Tensor, recorder: Recorder) -> None:
+    """Run the bare model on one noised reference (1, C, h, w) with the prompts of these rows, and record."""
     size, batch = call.x.shape[0], len(first_rows)
 
     def pick(tensor: Tensor | None) -> Tensor | None:
@@ -74,37 +72,34 @@ def see_reference(call: ModelCall, prompts: list[slice], x: Tensor, recorder: Re
     own = ModelCall(
         base=call.base, net=call.net, run=call.run, x=x, t=call.t[first_rows], sigma=call.sigma,
         context=pick(call.context), kwargs=kwargs, options=options,
-        chunks=[PromptRows(True, slice(i, i + 1)) for i in range(batch)], n_image=call.base.image_tokens(x.shape),
+        parts=by_position([0] * batch, batch), n_image=call.base.image_tokens(x.shape),
     )  # fmt: skip
     call.run(x, own.t, None, own.context, None, with_blocks(options, own, [recorder]), **kwargs)
 
 
 @dataclass(eq=False)
-class Recorder:
-    """Keeps keys and values of the reference's image rows (and queries where AdaIN needs them) per attention call."""
+class Recorder(Active):
+    """Records keys and values of the reference's image rows (and queries where AdaIN needs them) by attention call."""
 
     scale: Tensor | None  # (D,) for rotated keys; None: no rotary embedding, AdaIN instead
     wanted: Callable[[str, int], bool]  # kind and index of the blocks that the references enter
-    seen: dict[tuple, list[tuple[Tensor, ...]]] = field(default_factory=dict)
+    found: dict[tuple, list[tuple[Tensor, ...]]] = field(default_factory=dict)
 
     def wants(self, kind: str, index: int) -> bool:
         return self.wanted(kind, index)
 
     def attention(self, place: Place, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
         q, k, v = (tensor[:, :, place.image] for tensor in (q, k, v))
-        kept = (k * self.scale.to(k), v) if self.scale is not None else (k, v, q)
-        self.seen.setdefault(place.key, []).append(tuple(tensor.clone() for tensor in kept))
-
-    def after_block(self, place: Place, image: Tensor) -> Tensor:
-        return image
+        recorded = (k * self.scale.to(k), v) if self.scale is not None else (k, v, q)
+        self.found.setdefault(place.key, []).append(tuple(tensor.clone() for tensor in recorded))
 
     def joined(self) -> dict[tuple, Recorded]:
         """All references side by side: attention call -> keys, values, and queries where AdaIN needs them."""
         joined = {}
-        while self.seen:
-            key, kept = self.seen.popitem()
-            sizes = tuple(one[0].shape[2] for one in kept)
-            k, v, *q = (torch.cat(tensors, 2) for tensors in zip(*kept, strict=True))
+        while self.found:
+            key, recorded = self.found.popitem()
+            sizes = tuple(one[0].shape[2] for one in recorded)
+            k, v, *q = (torch.cat(tensors, 2) for tensors in zip(*recorded, strict=True))
             joined[key] = Recorded(k, v, q[0] if q else None, sizes)
         return joined
 
@@ -129,15 +124,27 @@ class Recorded:
 
 
 @dataclass(eq=False)
-class ActiveShared:
+class ActiveShared(Active):
     injection: SharedInjection
+    call: ModelCall
     groups: list[RowGroup]
-    prompts: list[slice]
-    seen: list[int]  # numbers of the recorded references
-    recorded: dict[tuple, Recorded]
+
+    def __post_init__(self):
+        self.picks = sorted({i for group in self.groups for i in group.picks})  # the references that are recorded
+        first_rows: dict = {}
+        for group in self.groups:
+            first_rows.setdefault(group.prompt, group.rows.start)
+        self.prompts, self.first_rows = list(first_rows), list(first_rows.values())
+
+        self.recorded: dict[tuple, Recorded] | None = None
+
+    def prepare(self) -> None:
+        """Run the references when the first block is reached: a cache that skips the network skips them with it."""
+        if self.recorded is None:
+            self.recorded = self.injection.record(self.call, self.first_rows, self.picks)
 
     def wants(self, kind: str, index: int) -> bool:
-        return (kind, index, 0) in self.recorded and self.injection.amount(kind, index) > 0
+        return self.injection.amount(kind, index) > 0
 
     def attention(self, place: Place, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
         recorded = self.recorded.get(place.key)
@@ -147,30 +154,27 @@ class ActiveShared:
         direct = place.untouched and self.injection.controls.plain
         for group in self.groups:
             rows = group.rows
-            prompt = next(i for i, prompt in enumerate(self.prompts) if within(rows, prompt))
+            prompt = self.prompts.index(group.prompt)
             mask = rows_of(place.mask, rows, image, q)
             q_image, k_own = q[rows, :, image], k[rows]
 
-            def seen(chosen, bias, group=group, rows=rows, prompt=prompt, mask=mask, q_image=q_image, k_own=k_own):
+            def attended(chosen, bias, group=group, rows=rows, prompt=prompt, mask=mask, q_image=q_image, k_own=k_own):
                 """Attention to own keys and those of the chosen references: (B, L, H*D)."""
-                shown = recorded.of(prompt, [self.seen.index(group.picks[i]) for i in chosen])
+                shown = recorded.of(prompt, [self.picks.index(group.picks[i]) for i in chosen])
                 weights = [group.mixer.weights[i] for i in chosen]
-                q_seen, k_seen = adapted(q_image, k_own, image, shown, weights, amount)
+                q_styled, k_styled = adapted(q_image, k_own, image, shown, weights, amount)
                 bias = by_reference(bias, shown.sizes)
-                return merge_heads(attend_to_both(q_seen, k_seen, v[rows], shown.k, shown.v, amount, mask, bias))
+                return merge_heads(attend_to_both(q_styled, k_styled, v[rows], shown.k, shown.v, amount, mask, bias))
 
             if direct:
-                out[rows, image] = seen(range(len(group.picks)), None).to(out)
+                out[rows, image] = attended(range(len(group.picks)), None).to(out)
                 continue
             # Masks, several branches, another plugin or another injection: add only what these references change.
             own = merge_heads(attend(q_image, k_own, v[rows], mask))
-            delta = group.mixer(lambda chosen, bias, seen=seen, own=own: seen(chosen, bias) - own)
+            delta = group.mixer(lambda chosen, bias, attended=attended, own=own: attended(chosen, bias) - own)
             if self.injection.controls.balance > 0:
                 delta = balance(delta, own, self.injection.controls.balance)
             out[rows, image] += delta.to(out)
-
-    def after_block(self, place: Place, image: Tensor) -> Tensor:
-        return image
 
 
 def adapted(

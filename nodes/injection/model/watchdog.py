@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 log = logging.getLogger(__name__)
 _at_work: WeakSet = WeakSet()  # injections judged in the first call in which they acted
-_in_time: WeakSet = WeakSet()  # injections whose window was compared with the first sampling's steps
+_in_time: WeakSet = WeakSet()  # injections whose window was compared with a sampling's steps
+_pieces: WeakKeyDictionary = WeakKeyDictionary()  # injection -> the node that samples it, and the latent's shape
 
 INSTEAD = (
     "References that go in with the prompt or the picture still work there: Flux Redux, reference latents, or the "
@@ -15,14 +16,19 @@ INSTEAD = (
 )
 
 
-def judge_windows(asked: list, options: dict, sampling) -> None:
-    """Warn once about an injection whose window holds none of this sampling's steps."""
+def judge_windows(asked: tuple, options: dict, sampling) -> None:
+    """Warn once about an injection whose window holds none of this sampling's steps.
+
+    A sampling that ends with noise left over is the first of several: the window may lie in a later one.
+    """
     new = [injection for injection in asked if injection not in _in_time]
     sigmas = options.get("sample_sigmas")
     if not new or sigmas is None:
         return
+    *steps, end = sigmas.tolist()  # the last one is where the sampling ends, not a model call
+    if end > 0:
+        new = [injection for injection in new if any(injection.acts(sigma, sampling) for sigma in steps)]
     _in_time.update(new)
-    steps = sigmas[:-1].tolist()  # the last one is where the sampling ends, not a model call
     for injection in new:
         if steps and not any(injection.acts(sigma, sampling) for sigma in steps):
             log.warning(
@@ -31,6 +37,30 @@ def judge_windows(asked: list, options: dict, sampling) -> None:
                 "beginning. Widen the window in Inject References or Edit References.",
                 len(steps), 100 * injection.strength.start, 100 * injection.strength.end,
             )  # fmt: skip
+
+
+def judge_pieces(asked: tuple, shape: tuple[int, ...]) -> None:
+    """Warn once about masks where one node samples latents of one size again and again: a tiled upscaler, most likely.
+
+    It shows the model one piece after the other and does not say which, so a mask is laid on each piece anew.
+    """
+    from comfy_execution.utils import get_executing_context
+
+    context = get_executing_context()
+    for injection in asked if context is not None else ():
+        if not injection.masked:
+            continue
+        now = (tuple(context), shape)
+        if _pieces.get(injection) == now:
+            log.warning(
+                "A node samples several latents of %d x %d pixels with masked references. If it paints a picture in "
+                "tiles, each mask is laid on every tile anew, not on the whole picture. Give that node a model whose "
+                "references have no masks: a second Inject References, or none.",
+                8 * shape[-1], 8 * shape[-2],
+            )  # fmt: skip
+            now = None
+        if _pieces.get(injection, ()) is not None:
+            _pieces[injection] = now
 
 
 def judge_call(asked: list, call) -> None:
@@ -44,6 +74,13 @@ def cause(call) -> str:
     """What most likely kept the references out of this model call, and what to do about it."""
     if (foreign := foreign_module(call.net)) is not None:
         return f"this model runs code of its own ({foreign}), which has no hooks. Load it with ComfyUI's own loader."
+    if call.obstacle:
+        parts = sorted({name for part in call.net.modules() if (name := foreign_module(part)) is not None})
+        who = f" ({', '.join(parts[:3])})" if parts else ""
+        return f"another node exchanged the model's blocks{who}: {call.obstacle}. Bypass that node."
+    for name in ("forward", "_forward", "forward_orig"):
+        if (foreign := foreign_module(getattr(call.net, name, None))) is not None:
+            return f"another node, such as a cache, runs the model with its own code ({foreign}). Bypass that node."
     if replaced := sorted({name for hook in call.replacements if (name := foreign_module(hook)) is not None}):
         return f"another node replaces the model's blocks ({', '.join(replaced)}). Bypass that node."
     if not call.entered:
@@ -59,9 +96,11 @@ def cause(call) -> str:
     )
 
 
-def foreign_module(thing) -> str | None:
-    """Where code that is neither ComfyUI's, torch's nor ours comes from."""
-    module = getattr(thing, "__module__", None) if hasattr(thing, "__code__") else type(thing).__module__
+def foreign_module(part) -> str | None:
+    """The module of code that is neither ComfyUI's, nor torch's, nor ours."""
+    if part is None:
+        return None
+    module = getattr(part, "__module__", None) if hasattr(part, "__code__") else type(part).__module__
     module = module or ""
     ours = __name__.rpartition(".nodes.")[0]
     known = ("comfy", "torch", "builtins", "functools")

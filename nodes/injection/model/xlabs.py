@@ -12,7 +12,8 @@ from ....realrag.adapters.attention import unrotate
 from ....realrag.injection.combine import per_token
 from ..inputs.base_model import BaseModel
 from ..inputs.controls import Controls, RowGroup, pick
-from .patch import DeviceTensors, Injection, ModelCall, Place
+from .blocks import Place
+from .injection import Active, DeviceTensors, Injection, ModelCall
 
 
 class XLabsInjection(Injection):
@@ -23,7 +24,7 @@ class XLabsInjection(Injection):
     def __init__(self, base: BaseModel, controls: Controls, baked: list[Tensor], count: int):
         """baked: k, v of block 0, k, v of block 1, ... (1, H, count * T, D), from `bake`."""
         super().__init__(base, controls)
-        self.held, self.count = DeviceTensors(baked), count
+        self.baked, self.count = DeviceTensors(baked), count
 
     @staticmethod
     def bake(base: BaseModel, adapter: xlabs.XLabsAdapter, embeds: list[Tensor]) -> list[Tensor]:
@@ -32,9 +33,9 @@ class XLabsInjection(Injection):
         pairs = [adapter.keys_values(tokens, block, base.heads) for block in range(base.double)]
         return [tensor.cpu() for pair in pairs for tensor in pair]
 
-    def to(self, where) -> XLabsInjection:
-        self.held.to(where)
-        return self
+    def end_sampling(self) -> None:
+        super().end_sampling()
+        self.baked.release()
 
     def start(self, call: ModelCall) -> ActiveXLabs | None:
         acting = self.groups(call, self.count)
@@ -42,7 +43,7 @@ class XLabsInjection(Injection):
 
 
 @dataclass(eq=False)
-class ActiveXLabs:
+class ActiveXLabs(Active):
     injection: XLabsInjection
     groups: list[RowGroup]
 
@@ -53,7 +54,7 @@ class ActiveXLabs:
         if place.number:
             return
         count = self.injection.count
-        k_ref, v_ref = (t.to(q) for t in self.injection.held.tensors[2 * place.block.index :][:2])
+        k_ref, v_ref = (t.to(q) for t in self.injection.baked.on(q.device)[2 * place.block.index :][:2])
         q = unrotate(q[:, :, place.image], place.image_pe)
         place.notes[self] = added = []
         for group in self.groups:
