@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import folder_paths
 
 from ..realrag.bundle.bundle import read_manifest
-from ..realrag.errors import BundleError
+from ..realrag.errors import BundleError, RealRAGError
 from ..realrag.retriever import shipped_bundle
 
 BUNDLES, ADAPTERS, PACKS = "realrag", "realrag_adapters", "realrag_packs"
@@ -53,6 +54,29 @@ def bundle_folder(name: str) -> Path:
             f"No bundle named {name!r} in models/realrag. Put its folder there, or build one with "
             "`realrag index PHOTOS --out ComfyUI/models/realrag/NAME --encoder ViT-L-14:openai`, then press R to refresh the list."
         ) from None
+
+
+def listed_file(kind: str, name: str, where: str) -> Path:
+    """The file of a listed name. A name that a graph brings is looked up in the list and never joined to a path.
+
+    where: the folder as an artist knows it.
+    """
+    path = folder_paths.get_full_path(kind, name) if name in folder_paths.get_filename_list(kind) else None
+    if path is None:
+        raise RealRAGError(f"No file named {name!r} in {where}. Put the file there, then press R to refresh the list.")
+    return Path(path)
+
+
+def file_stamp(path_of: Callable[[], Path]) -> tuple:
+    """What changes when the file does; the same again where there is none, or where another node will name it.
+
+    A fingerprint never raises: ComfyUI would only log it and run everything anew. Running says what is wrong.
+    """
+    try:
+        stat = path_of().stat()
+    except (RealRAGError, OSError, TypeError, KeyError):
+        return ()
+    return stat.st_mtime_ns, stat.st_size
 
 
 def cache_folder() -> Path:

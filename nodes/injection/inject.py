@@ -155,6 +155,25 @@ class InjectReferences(io.ComfyNode):
                 ReferencesSocket.Input(
                     "references", optional=True, tooltip="Photos from Retrieve Real References. None found: no effect."
                 ),
+                # The page hands on a bypassed node's inputs by slot: these stand at the slots of their outputs.
+                io.Conditioning.Input(
+                    "conditioning",
+                    optional=True,
+                    tooltip="The positive prompt. Needed where references go in through it: Flux Redux, reference "
+                    "latents, SDXL and SD2.1.",
+                ),
+                io.Latent.Input(
+                    "latent",
+                    optional=True,
+                    tooltip="Only for initial latents: an empty latent of the picture's size. Taken by auto where the "
+                    "model's own code lets no references in.",
+                ),
+                io.Conditioning.Input(
+                    "negative",
+                    optional=True,
+                    tooltip="The negative prompt. Needed where references go in through the prompt and some of them are "
+                    "negative, or apply_to is both.",
+                ),
                 io.Image.Input(
                     "image", optional=True, tooltip="More reference pictures of your own; a batch counts as several."
                 ),
@@ -186,12 +205,6 @@ class InjectReferences(io.ComfyNode):
                     **percent,
                     tooltip="When they leave again: 0.8 gives the prompt the last word.",
                 ),
-                io.Conditioning.Input(
-                    "conditioning",
-                    optional=True,
-                    tooltip="The positive prompt. Needed where references go in through it: Flux Redux, reference "
-                    "latents, SDXL and SD2.1.",
-                ),
                 io.Combo.Input(
                     "path",
                     options=PATHS,
@@ -214,18 +227,6 @@ class InjectReferences(io.ComfyNode):
                     optional=True,
                     tooltip="From Load Reference Pack, in the place of references: no photos, no CLIP Vision and, for "
                     "Flux, no adapter are needed.",
-                ),
-                io.Latent.Input(
-                    "latent",
-                    optional=True,
-                    tooltip="Only for initial latents: an empty latent of the picture's size. Taken by auto where the "
-                    "model's own code lets no references in.",
-                ),
-                io.Conditioning.Input(
-                    "negative",
-                    optional=True,
-                    tooltip="The negative prompt. Needed where references go in through the prompt and some of them are "
-                    "negative, or apply_to is both.",
                 ),
             ],
             outputs=[

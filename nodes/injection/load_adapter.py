@@ -1,4 +1,4 @@
-"""Load Reference Adapter: a file trained to let photos steer one generator, recognised by what is in it."""
+"""Load Reference Adapter: a file that lets photos steer one generator, and the vision model that goes with it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from comfy_api.latest import io
 
 from ...realrag.adapters import AdapterSpec, load_adapter
 from ...realrag.adapters.siglip_pooling_head import MapHead, head_width, load_map_head
+from ...realrag.adapters.vision_files import how_to_get
 from ...realrag.errors import AdapterError
 from ...realrag.miniature.files import NAMES, adapter_file, check_there
 from ..compat import managed_patcher
-from ..folders import ADAPTERS
+from ..folders import ADAPTERS, file_stamp, listed_file
 from ..sockets import AdapterSocket
+from .found_vision import FOLDER, find_vision, vision_paths
 
 AUTOMATIC = "automatic"
 SHIPPED = {f"{name} (shipped)": family for name, family in NAMES.items()}
@@ -43,74 +45,86 @@ class LoadReferenceAdapter(io.ComfyNode):
             node_id="RealRAG_LoadReferenceAdapter",
             display_name="Load Reference Adapter",
             category="RealRAG",
-            description="Loads a reference adapter (IP-Adapter) for Flux or SD3.5 from models/realrag_adapters. "
-            "What kind it is, is told by the file's content. Known: Flux XLabs v1 and v2, Flux InstantX, "
-            "Flux Redux, SD3.5-Large InstantX, and the files that realrag-train adapter makes for Flux and SD3.",
+            description="Loads a reference adapter (IP-Adapter) for Flux or SD3.5 from models/realrag_adapters, and the "
+            "vision model that it needs from models/clip_vision. It recognizes files by their content: Flux XLabs v1 "
+            "and v2, Flux InstantX, Flux Redux, SD3.5-Large InstantX, and what realrag-train adapter makes.",
             inputs=[
                 io.Combo.Input(
                     "adapter",
                     options=adapters(),
-                    tooltip="A file in models/realrag_adapters. New files appear after pressing R. Those called "
-                    "(shipped) come with RealRAG, for Load Miniature. "
-                    "Prefer .safetensors; .bin and .pt are read for their weights only (realrag convert makes "
-                    "the one of the other).",
+                    tooltip="A file in models/realrag_adapters. Press R to see new files. Those marked (shipped) come "
+                    "with RealRAG, for Load Miniature. Prefer .safetensors. RealRAG reads only the weights of .bin and "
+                    ".pt files; realrag convert turns them into .safetensors.",
                 ),
                 io.Combo.Input(
                     "vision_file",
                     options=[AUTOMATIC, *folder_paths.get_filename_list("clip_vision")],
                     default=AUTOMATIC,
                     optional=True,
-                    tooltip="Only for Flux InstantX: the SigLIP file in models/clip_vision with the pooling head, "
-                    "normally the one you load with Load CLIP Vision. Automatic takes the first that fits.",
+                    tooltip="The vision model in models/clip_vision that this adapter was trained with. automatic finds "
+                    "it by its content. For Flux InstantX it must hold SigLIP's pooling head.",
                 ),
                 io.Boolean.Input(
                     "legacy",
                     default=False,
                     optional=True,
-                    tooltip="Only for Flux InstantX: normalise values as Shakker's nodes do, to get their look. Off is "
-                    "as published.",
+                    tooltip="Only for Flux InstantX: normalize values as Shakker's nodes do, to get their look. Off "
+                    "follows the published formula.",
                 ),
             ],
-            outputs=[AdapterSocket.Output(display_name="adapter", tooltip="For Inject References.")],
+            outputs=[
+                AdapterSocket.Output(display_name="adapter", tooltip="For Inject References."),
+                io.ClipVision.Output(
+                    display_name="clip_vision",
+                    tooltip="The vision model that this adapter needs, for Inject References. It takes memory only when "
+                    "it is used.",
+                ),
+                io.String.Output(display_name="report", tooltip="Which files were taken, or which one to fetch."),
+            ],
         )
 
     @classmethod
-    def validate_inputs(cls, adapter: str, vision_file: str = AUTOMATIC) -> bool | str:
-        """Refuse a name that is not in the list before anything runs; older versions do not check V3 nodes."""
-        if adapter not in adapters():
+    def validate_inputs(cls, adapter: str | None = None, vision_file: str | None = AUTOMATIC) -> bool | str:
+        """Refuse an unlisted name before anything runs, as older versions do not. None: another node will give it."""
+        if adapter is not None and adapter not in adapters():
             return f"No adapter named {adapter!r} in models/realrag_adapters. Put the file there, then press R."
-        if vision_file not in (AUTOMATIC, *folder_paths.get_filename_list("clip_vision")):
+        if vision_file not in (None, AUTOMATIC, *folder_paths.get_filename_list("clip_vision")):
             return f"No file named {vision_file!r} in models/clip_vision. Choose {AUTOMATIC!r}, or put it there."
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, adapter: str, vision_file: str = AUTOMATIC, legacy: bool = False) -> tuple[int, int]:
-        """Load again when the file has changed."""
-        stat = _path(adapter).stat()
-        return stat.st_mtime_ns, stat.st_size
+    def fingerprint_inputs(cls, adapter: str | None = None, vision_file: str | None = AUTOMATIC, legacy=False) -> tuple:
+        """Load again when a file has changed, or when another vision model could be found."""
+        names = tuple(folder_paths.get_filename_list(FOLDER)) if vision_file in (None, AUTOMATIC) else vision_file
+        return file_stamp(lambda: _path(adapter)), names
 
     @classmethod
     def execute(cls, adapter: str, vision_file: str = AUTOMATIC, legacy: bool = False) -> io.NodeOutput:
+        from comfy_execution.graph_utils import ExecutionBlocker
+
         loaded = load_adapter(_path(adapter))
-        head = pooling_head(loaded.spec, vision_file) if loaded.spec.encoder_output == "pooler_output" else None
-        return io.NodeOutput(ManagedAdapter.of(loaded, head, legacy))
+        chosen = None if vision_file == AUTOMATIC else listed_file(FOLDER, vision_file, f"models/{FOLDER}")
+        head = pooling_head(loaded.spec, chosen) if loaded.spec.encoder_output == "pooler_output" else None
+        vision, report = find_vision(loaded.spec, chosen)
+        if vision is None:  # what hangs on the output stops with this sentence; a graph with its own loader goes on
+            vision = ExecutionBlocker(f"Load Reference Adapter: {report}")
+        return io.NodeOutput(
+            ManagedAdapter.of(loaded, head, legacy), vision, f"Adapter: {adapter}, {loaded.spec.label}.\n{report}"
+        )
 
 
-def pooling_head(spec: AdapterSpec, vision_file: str) -> MapHead:
-    """The head out of the chosen vision file, or out of the first in models/clip_vision that has one of this width."""
-    names = folder_paths.get_filename_list("clip_vision") if vision_file == AUTOMATIC else [vision_file]
-    paths = [Path(folder_paths.get_full_path_or_raise("clip_vision", name)) for name in names]
-    if vision_file == AUTOMATIC:
-        paths = [path for path in paths if path.suffix == ".safetensors" and head_width(path) == spec.encoder_dim]
-        if not paths:
-            raise AdapterError(
-                f"This adapter ({spec.label}) needs the pooling head of {spec.encoder}, and no .safetensors file in "
-                "models/clip_vision holds it. Put that model's complete vision file there, then press R."
-            )
-    head = load_map_head(paths[0])
+def pooling_head(spec: AdapterSpec, chosen: Path | None) -> MapHead:
+    """The head from the chosen vision file, or from the first in models/clip_vision that has one of this width."""
+    found = [path for path in vision_paths() if head_width(path) == spec.encoder_dim] if chosen is None else [chosen]
+    if not found:
+        raise AdapterError(
+            f"This adapter ({spec.label}) needs the pooling head of {spec.encoder}, and no .safetensors file in "
+            f"models/clip_vision holds it. {how_to_get(spec)}"
+        )
+    head = load_map_head(found[0])
     if head.width != spec.encoder_dim:
         raise AdapterError(
-            f"{paths[0].name} has a pooling head of width {head.width}, but this adapter ({spec.label}) reads width "
+            f"{found[0].name} has a pooling head of width {head.width}, but this adapter ({spec.label}) reads width "
             f"{spec.encoder_dim}: choose the file of {spec.encoder}."
         )
     return head
@@ -123,7 +137,6 @@ def adapters() -> list[str]:
 
 
 def _path(name: str) -> Path:
-    """A listed file; a name from a workflow is looked up in the folder and never leaves it."""
     if name in SHIPPED:
         return check_there(adapter_file(SHIPPED[name]))
-    return Path(folder_paths.get_full_path_or_raise(ADAPTERS, name))
+    return listed_file(ADAPTERS, name, f"models/{ADAPTERS}")

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...realrag.errors import AdapterError, BundleError
 from ...realrag.files import safe_join
 from ...realrag.injection.reference_pack import is_saved, open_pack, save_pack
-from ..folders import PACKS
+from ..folders import PACKS, file_stamp, listed_file
 from ..sockets import AdapterSocket, PackSocket, ReferencesSocket
 from .bake_pack import make_pack
 from .inputs import encode_references
@@ -97,17 +97,16 @@ class LoadReferencePack(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, pack: str) -> bool | str:
-        """Refuse an unlisted name before anything runs; older versions do not check combos of V3 nodes."""
-        if pack in folder_paths.get_filename_list(PACKS):
+    def validate_inputs(cls, pack: str | None = None) -> bool | str:
+        """Refuse an unlisted name before anything runs, as older versions do not. None: another node will give it."""
+        if pack is None or pack in folder_paths.get_filename_list(PACKS):
             return True
         return f"No pack named {pack!r} in models/realrag_packs. Put the file there, then press R."
 
     @classmethod
-    def fingerprint_inputs(cls, pack: str) -> tuple[int, int]:
+    def fingerprint_inputs(cls, pack: str | None = None) -> tuple:
         """Load again when the file has changed."""
-        stat = listed(pack).stat()
-        return stat.st_mtime_ns, stat.st_size
+        return file_stamp(lambda: listed(pack))
 
     @classmethod
     def execute(cls, pack: str) -> io.NodeOutput:
@@ -120,8 +119,7 @@ class LoadReferencePack(io.ComfyNode):
 
 
 def listed(name: str) -> Path:
-    """A listed file; a name from a workflow is looked up in the folder and never leaves it."""
-    return Path(folder_paths.get_full_path_or_raise(PACKS, name))
+    return listed_file(PACKS, name, f"models/{PACKS}")
 
 
 def place(name: str) -> Path:

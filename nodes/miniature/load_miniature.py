@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ...realrag.errors import RealRAGError
 from ...realrag.miniature.files import NAMES, autoencoder_file, check_there, families_there, generator_file
 from ..compat import supported_keywords
+from ..folders import file_stamp
 from .clip import clip
 from .model import autoencoder, generator
 
@@ -39,8 +40,10 @@ class LoadMiniature(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, family: str) -> bool | str:
-        """Refuse a name that is not known, or whose files are missing, before anything runs."""
+    def validate_inputs(cls, family: str | None = None) -> bool | str:
+        """Refuse an unknown name, or one whose files are missing, before anything runs. None: another node gives it."""
+        if family is None:
+            return True
         if family not in NAMES:
             return f"No miniature is called {family!r}; there are {' and '.join(NAMES)}."
         try:
@@ -49,13 +52,14 @@ class LoadMiniature(io.ComfyNode):
             return str(error)
 
     @classmethod
-    def fingerprint_inputs(cls, family: str) -> list[tuple[int, int]]:
+    def fingerprint_inputs(cls, family: str | None = None) -> list[tuple]:
         """Load again when a file has changed."""
-        stats = [path.stat() for path in (generator_file(NAMES[family]), autoencoder_file())]
-        return [(stat.st_mtime_ns, stat.st_size) for stat in stats]
+        return [file_stamp(lambda: generator_file(NAMES[family])), file_stamp(autoencoder_file)]
 
     @classmethod
     def execute(cls, family: str) -> io.NodeOutput:
+        if family not in NAMES:
+            raise RealRAGError(f"No miniature is called {family!r}; there are {' and '.join(NAMES)}.")
         model = generator(check_there(generator_file(NAMES[family])))
         vae = autoencoder(check_there(autoencoder_file()), model.model.latent_format)
         return io.NodeOutput(model, clip(), vae)

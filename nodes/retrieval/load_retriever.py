@@ -11,7 +11,7 @@ from comfy_api.latest import io
 
 from ...realrag.bundle.bundle import read_manifest
 from ...realrag.bundle.head_entries import AUTO, PLAIN
-from ...realrag.errors import BundleError
+from ...realrag.errors import BundleError, RealRAGError
 from ...realrag.references import References
 from ...realrag.retriever import Retriever
 from ..compat import managed_patcher, supported_keywords
@@ -118,8 +118,10 @@ class LoadReflectiveRetriever(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, bundle: str, head: str | None = None) -> bool | str:
-        """Refuse a name that is not in the list, and a head that the bundle lacks, before anything runs."""
+    def validate_inputs(cls, bundle: str | None = None, head: str | None = None) -> bool | str:
+        """Refuse an unlisted name, and a head that the bundle lacks, before anything runs. None: another node gives it."""
+        if bundle is None:
+            return True
         try:
             folder = bundle_folder(bundle)
             if head_of(head) not in (AUTO, PLAIN):
@@ -129,8 +131,12 @@ class LoadReflectiveRetriever(io.ComfyNode):
             return str(error)
 
     @classmethod
-    def fingerprint_inputs(cls, bundle: str, head: str | None = None) -> str:
-        return read_manifest(bundle_folder(bundle)).id
+    def fingerprint_inputs(cls, bundle: str | None = None, head: str | None = None) -> str:
+        """The library's content. A fingerprint never raises: running says what is wrong with it."""
+        try:
+            return read_manifest(bundle_folder(bundle)).id
+        except RealRAGError:
+            return ""
 
     @classmethod
     def execute(cls, bundle: str, head: str | None = None) -> io.NodeOutput:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import textwrap
+from pathlib import Path
 
+import folder_paths
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ...realrag.files import write_atomic
 from ...realrag.references import Reference, References
 
 STRIP, INK = (32, 32, 32), (235, 235, 235)
@@ -23,6 +28,29 @@ def labelled(references: References) -> list[Tensor]:
     width, height = (max(sides) for sides in zip(*(item.image.size for item in references.items), (1, 1), strict=True))
     cards = [_over_strip(rank, item, width, height) for rank, item in enumerate(references.items, 1)]
     return [torch.from_numpy(np.asarray(card, np.float32) / 255) for card in cards or [_card(references.note)]]
+
+
+def shown_in_node(cards: list[Tensor]) -> dict:
+    """What a node's `ui` shows: the cards as files in ComfyUI's temp folder, named by what they show.
+
+    So the same card is written once, however often it is shown until ComfyUI ends.
+    """
+    folder, shown = Path(folder_paths.get_temp_directory()), []
+    folder.mkdir(parents=True, exist_ok=True)
+    for card in cards:
+        pixels = (card.clamp(0, 1) * 255).round().to("cpu").numpy().astype(np.uint8)
+        digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+        path = folder / f"realrag_{digest[:24]}.png"
+        if not path.is_file():
+            write_atomic(path, _png(pixels))
+        shown.append({"filename": path.name, "subfolder": "", "type": "temp"})
+    return {"images": shown}
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def _over_strip(rank: int, item: Reference, width: int, height: int) -> Image.Image:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from PIL import Image
 from torch import Tensor
 
@@ -14,7 +14,7 @@ from ..compat import supported_keywords
 from ..images import rgb
 from ..sockets import ReferencesSocket, RetrieverSocket
 from .load_retriever import ManagedRetriever
-from .preview import labelled
+from .preview import labelled, shown_in_node
 
 LEAVE_OUT, KEEP = "leave out", "keep"
 
@@ -186,5 +186,5 @@ class RetrieveRealReferences(io.ComfyNode):
             references.batch(),
             references.scores_text(),
             references.credits_text(),
-            ui=ui.PreviewImage(labelled(references), cls=cls),
+            ui=shown_in_node(labelled(references)),
         )

@@ -1,0 +1,91 @@
+"""The vision model that an adapter needs, found in models/clip_vision and loaded when it is first asked."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import comfy.clip_vision
+import folder_paths
+
+from ...realrag.adapters.spec import AdapterSpec
+from ...realrag.adapters.vision_files import fitting, how_to_get
+from ...realrag.encoders.load import load_encoder
+from ...realrag.errors import AdapterError, RealRAGError
+from ..compat import managed_patcher
+from ..retrieval.clip_vision import RetrieverVision
+
+FOLDER = "clip_vision"
+
+
+class FoundVision:
+    """A CLIP_VISION that reads its file when somebody uses it: a graph with a loader of its own pays nothing."""
+
+    weights_sha256 = ""  # not known: published adapters do not name it
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @cached_property
+    def loaded(self):
+        model = comfy.clip_vision.load(str(self.path))
+        if model is None:
+            raise AdapterError(f"ComfyUI cannot read {self.path.name} as a vision model. Fetch the file again.")
+        return model
+
+    def encode_image(self, *args, **kwargs):
+        return self.loaded.encode_image(*args, **kwargs)
+
+    def __getattr__(self, name: str):
+        """Other packs reach for the parts of ComfyUI's own class."""
+        if name.startswith("__") or name == "loaded":
+            raise AttributeError(name)
+        return getattr(self.loaded, name)
+
+
+class ShippedEncoder:
+    """The image encoder that comes with RealRAG, in ComfyUI's care, for adapters that were trained on it."""
+
+    def __init__(self, encoder):
+        import comfy.model_management as management
+
+        self.encoder, self.retriever = encoder, self
+        device = management.text_encoder_device()
+        self.patcher = managed_patcher(encoder, device, management.text_encoder_offload_device())
+
+    def load(self):
+        import comfy.model_management as management
+
+        management.load_models_gpu([self.patcher])
+        return self.encoder
+
+
+def vision_paths() -> list[Path]:
+    return [Path(folder_paths.get_full_path_or_raise(FOLDER, name)) for name in folder_paths.get_filename_list(FOLDER)]
+
+
+def find_vision(spec: AdapterSpec, chosen: Path | None = None) -> tuple[object | None, str]:
+    """A CLIP_VISION for this adapter, or None; and a sentence on which file it is, or which to fetch.
+
+    chosen: the file that the artist named.
+    """
+    if spec.encoder_sha256:
+        return shipped_vision(spec)
+    if chosen is not None:
+        return FoundVision(chosen), f"Vision model: {chosen.name}, as chosen."
+    found = fitting(spec, vision_paths())
+    if not found:
+        return None, f"No vision model for this adapter. {how_to_get(spec)}"
+    others = f" Others that fit: {', '.join(path.name for path in found[1:])}." if found[1:] else ""
+    return FoundVision(found[0]), f"Vision model: {found[0].name}, known by its content.{others}"
+
+
+def shipped_vision(spec: AdapterSpec) -> tuple[object | None, str]:
+    """For an adapter that names its encoder by hash."""
+    try:
+        encoder = load_encoder()
+    except RealRAGError:
+        encoder = None
+    if encoder is not None and encoder.weights_sha256 == spec.encoder_sha256:
+        return RetrieverVision(ShippedEncoder(encoder)), f"Vision model: {spec.encoder}, which comes with RealRAG."
+    return None, f"No vision model for this adapter. {spec.cure}"
