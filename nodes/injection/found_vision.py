@@ -86,6 +86,7 @@ def shipped_vision(spec: AdapterSpec) -> tuple[object | None, str]:
         encoder = load_encoder()
     except RealRAGError:
         encoder = None
-    if encoder is not None and encoder.weights_sha256 == spec.encoder_sha256:
-        return RetrieverVision(ShippedEncoder(encoder)), f"Vision model: {spec.encoder}, which comes with RealRAG."
+    vision = None if encoder is None else RetrieverVision(ShippedEncoder(encoder))
+    if vision is not None and vision.weights_sha256 == spec.encoder_sha256:
+        return vision, f"Vision model: {spec.encoder}, which comes with RealRAG."
     return None, f"No vision model for this adapter. {spec.cure}"

@@ -103,10 +103,13 @@ class Steered:
     """Call it like the generator, with an image encoder's features beside. Hooks stay on `base.net` as long as it
     lives.
 
-    Without an adapter it is the generator. strength: of what the adapter adds, 0 is the generator alone."""
+    Without an adapter it is the generator. strength: of what the adapter adds, 0 is the generator alone. factors: on
+    the strength, one for each block; None is 1 in all."""
 
-    def __init__(self, base: Base, adapter: Adapter | None = None, strength: float = 1.0):
-        self.base, self.adapter, self.strength = base, adapter, strength
+    def __init__(
+        self, base: Base, adapter: Adapter | None = None, strength: float = 1.0, factors: Sequence[float] | None = None
+    ):
+        self.base, self.adapter, self.strength, self.factors = base, adapter, strength, factors
         self._branches: Callable[..., Tensor] | None = None
         if adapter is None:
             return
@@ -140,7 +143,11 @@ class Steered:
     def _ready(
         self, sigma: Tensor, features: Tensor, shown: Tensor | None, alone: Tensor | None
     ) -> Callable[..., Tensor]:
-        heads, strength = self.base.heads, self.strength
+        heads = self.base.heads
+
+        def strength(index: int) -> float:
+            return self.strength if self.factors is None else self.strength * self.factors[index]
+
         many = features.shape[1] if features.ndim == 4 else 1
         features = features.flatten(0, 1) if features.ndim == 4 else features
 
@@ -153,7 +160,7 @@ class Steered:
             steered = shown if alone is None else ~alone if shown is None else shown & ~alone
 
             def flux(index: int, q: Tensor) -> Tensor:
-                added = strength * xlabs.branch(q, *adapter.keys_values_each(tokens, index, heads))
+                added = strength(index) * xlabs.branch(q, *adapter.keys_values_each(tokens, index, heads))
                 return added if steered is None else added * steered[:, None, None].to(added)
 
             return flux
@@ -164,7 +171,7 @@ class Steered:
         tokens, time = side_by_side(tokens), time[::many]
 
         def sd3(index: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            added = strength * joint.branch(index, q, k, v, *joint.keys_values(tokens, time, index))
+            added = strength(index) * joint.branch(index, q, k, v, *joint.keys_values(tokens, time, index))
             return added if alone is None else added * ~alone[:, None, None]
 
         return sd3

@@ -228,6 +228,7 @@ def bench(args) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
+    from ..bench import blocks as bench_blocks
     from ..bench import embed as bench_embed
     from ..bench import find as bench_find
     from ..bench import inject as bench_inject
@@ -364,6 +365,7 @@ def parser() -> argparse.ArgumentParser:
         ("find", bench_find, "realrag bench find my-photos"),
         ("embed", bench_embed, "realrag bench embed --untrained ViT-B-32"),
         ("inject", bench_inject, "COMFYUI_PATH=~/ComfyUI realrag bench inject --family flux-xlabs --references 4"),
+        ("blocks", bench_blocks, "realrag bench blocks"),
     ):
         one = command(name, bench, str(module.__doc__).split("\n")[0], example, what)
         module.add_arguments(one)
