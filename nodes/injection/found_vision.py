@@ -87,6 +87,6 @@ def shipped_vision(spec: AdapterSpec) -> tuple[object | None, str]:
     except RealRAGError:
         encoder = None
     vision = None if encoder is None else RetrieverVision(ShippedEncoder(encoder))
-    if vision is not None and vision.weights_sha256 == spec.encoder_sha256:
+    if vision is not None and spec.encoder_sha256 in (vision.weights_sha256, vision.plain_sha256):
         return vision, f"Vision model: {spec.encoder}, which comes with RealRAG."
     return None, f"No vision model for this adapter. {spec.cure}"
