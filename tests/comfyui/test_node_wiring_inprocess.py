@@ -169,7 +169,7 @@ def test_the_loader_finds_the_vision_model_by_its_content(world, models):
     assert "press R" in report
     models("clip_vision", "c - hidden states.safetensors", vision_weights(width=24))
     models("clip_vision", "d - embeds.safetensors", vision_weights(width=40, embedding=24))
-    adapter, vision, report = node.execute("flux.safetensors").result
+    _, vision, report = node.execute("flux.safetensors").result
     assert vision.path.name == "d - embeds.safetensors" and vision.path.name in report
     assert node.execute("sd35.safetensors").result[1].path.name == "c - hidden states.safetensors"
     chosen = node.execute("flux.safetensors", "a - other width.safetensors").result[1]
