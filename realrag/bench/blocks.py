@@ -9,12 +9,21 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..errors import RealRAGError
 
+PHOTOS = Path(__file__).parent.parent / "assets" / "photos"
+THINGS = (  # eight that the miniatures were trained on, then sixteen that were held out
+    "granny smith", "banana", "orange", "red bell pepper", "carrots", "kiwi", "oatly oat milk",
+    "tropicana mandarin morning", "garlic", "lemon", "mango", "nectarine", "pomegranate", "red beet", "solid potato",
+    "sweet potato", "vine tomato", "alpro vanilla soyghurt", "arla ecological sour cream", "arla sour milk",
+    "arla standard milk", "bravo apple juice", "garant ecological standard milk", "yoggi vanilla yoghurt",
+)  # fmt: skip
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--prompts", type=int, default=24, help="how many of the demo's 24 classes to paint")
+    parser.add_argument("--prompts", type=int, default=24, help="how many of 24 classes to paint")
     parser.add_argument("--steps", type=int, default=12, help="steps of the sampler")
     parser.add_argument("--strength", type=float, default=1.5, help="of the adapter; the demo uses 1.5")
 
@@ -57,14 +66,11 @@ def moved(describe, plain, full, picture) -> float:
 
 def run(args: argparse.Namespace) -> dict:
     import tempfile
-    from pathlib import Path
 
     import torch
 
     from ..adapters import load_adapter
     from ..adapters.hooks import Steered
-    from ..demo.pictures import HELD_OUT, PROMPT, SEED, SEEN
-    from ..demo.run import PHOTOS
     from ..encoders.load import load_encoder
     from ..indexing.build import build
     from ..miniature.autoencoder import load_autoencoder
@@ -73,18 +79,18 @@ def run(args: argparse.Namespace) -> dict:
     from ..miniature.painting import Miniature, noise_of, paint
     from ..retriever import Retriever
 
-    things = [*SEEN, *HELD_OUT][: args.prompts]
-    if not 0 < args.prompts <= len(SEEN) + len(HELD_OUT) or args.steps < 1:
-        raise RealRAGError(f"--prompts is 1 to {len(SEEN) + len(HELD_OUT)} and --steps at least 1.")
+    things = THINGS[: args.prompts]
+    if not 0 < args.prompts <= len(THINGS) or args.steps < 1:
+        raise RealRAGError(f"--prompts is 1 to {len(THINGS)} and --steps at least 1.")
     if not (families := families_there()):
         raise RealRAGError("This package holds no miniatures, which this benchmark paints with.")
-    encoder, prompts = load_encoder(), [PROMPT.format(thing) for thing in things]
+    encoder, prompts = load_encoder(), [f"a photo of {thing}" for thing in things]
     with tempfile.TemporaryDirectory() as folder:
         build(PHOTOS, Path(folder) / "bundle", encoder)
         found = Retriever.open(Path(folder) / "bundle", encoder=encoder).search_batch(prompts, k=1, min_score=None)
         photos = [answer.items[0].image for answer in found]
     features = encoder.encode_features(torch.stack([encoder.prepare(photo) for photo in photos])).penultimate
-    autoencoder, noise = load_autoencoder(autoencoder_file()), noise_of(len(things), SEED)
+    autoencoder, noise = load_autoencoder(autoencoder_file()), noise_of(len(things), seed=0)
     text, rows = encoder.towers.text, []
     for name in families:
         adapter = load_adapter(check_there(adapter_file(NAMES[name]))).float()
