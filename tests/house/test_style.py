@@ -17,6 +17,7 @@ def test_ruff_finds_nothing(command):
     assert done.returncode == 0, done.stdout + done.stderr + "\nmake format mends most of it."
 
 
+@pytest.mark.slow
 def test_mypy_finds_nothing():
     pytest.importorskip("mypy")
     done = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True)

@@ -11,6 +11,8 @@ from realrag_train.maintainer_tools import tool
 
 bench = tool("bench_fit")
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_products_counted_are_those_of_a_step():
     material, rows = bench._made(64, bench.BenchSize(dim=12, classes=8, negatives=2), 0)

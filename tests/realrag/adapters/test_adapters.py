@@ -215,6 +215,7 @@ def test_a_table_that_is_not_all_tensors_is_refused(content):
         flatten(content)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_mutated_adapter_file_is_refused_in_words(data, tmp_path):

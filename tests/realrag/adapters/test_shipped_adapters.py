@@ -25,6 +25,8 @@ from realrag_train.adapter.inputs import MiniatureInputs
 from realrag_train.adapter.recipe import DataConfig, read_adapter_recipe
 from realrag_train.adapter.shuffle_gap import fixed_tuples, measure
 
+pytestmark = pytest.mark.slow
+
 ASSETS = Path(realrag.__file__).parent / "assets"
 FOLDER = Path(os.environ.get("REALRAG_MINIATURE") or ASSETS / "miniature")
 KINDS = [

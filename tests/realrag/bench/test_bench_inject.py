@@ -104,6 +104,7 @@ def test_another_pack_is_named_by_folder_node_and_an_object_of_inputs(monkeypatc
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_comfyui_that_does_not_start_is_said_in_one_line(monkeypatch, capsys, tmp_path):
     (tmp_path / "comfy").mkdir()
     monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))

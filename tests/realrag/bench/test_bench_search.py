@@ -18,6 +18,7 @@ def arguments(*words):
     return parser.parse_args([str(word) for word in words])
 
 
+@pytest.mark.slow
 def test_every_engine_is_measured_and_the_exact_ones_are_exact(tmp_path):
     environment = dict(os.environ)
     result = search.run(arguments("--rows", 3000, "--dim", 32, "--queries", 12, "--scratch", tmp_path))

@@ -13,6 +13,7 @@ def test_the_numbers_that_set_the_difficulty_are_those_the_benchmark_was_frozen_
     assert (made.SUBSPACE, made.TOPICS, made.ZIPF, CHUNK) == (64, 2000, 1.0, 16_384)
 
 
+@pytest.mark.slow
 def test_the_vectors_are_the_same_on_every_machine_and_numpy():
     rows = clustered_vectors(CHUNK + 1, 512, dtype=np.float32)
     assert rows[0, :4].tolist() == pytest.approx([0.00071358, -0.03699531, -0.05757377, 0.00423033], abs=1e-6)
@@ -24,6 +25,7 @@ def test_the_vectors_are_the_same_on_every_machine_and_numpy():
     assert np.abs(queries @ weights).sum() == pytest.approx(85.34746, abs=0.002)
 
 
+@pytest.mark.slow
 def test_the_statistics_are_those_of_the_docstring():
     rows, queries = clustered_vectors(4000, 512, dtype=np.float32), text_queries(200, 512)
     assert np.linalg.norm(rows, axis=1) == pytest.approx(1, abs=1e-5)

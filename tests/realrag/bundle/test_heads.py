@@ -248,6 +248,7 @@ FACTS = st.dictionaries(TEXTS, st.one_of(TEXTS, st.integers(-5, 5), st.none()), 
 NAMES = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._+-]{0,63}\Z").filter(is_head_name)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(NAMES, FACTS), max_size=5, unique_by=lambda pair: pair[0].casefold()))
 def test_any_heads_come_back_from_the_manifest_as_they_were(pairs):
     files = [BundleFile(f"head-{at}.safetensors", 1, f"{at:064d}", "head") for at in range(len(pairs))]

@@ -222,6 +222,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     spoiled=st.dictionaries(st.sampled_from(["heads", "head", "version"]), JSON, min_size=1),
@@ -423,6 +424,7 @@ def test_a_changed_file_is_seen_in_spite_of_remembered_verdicts(bundle, tmp_path
         Bundle(bundle, tmp_path / "cache")
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_bytes_anywhere_give_a_clear_error_or_a_bundle_that_reads_whole(good, tmp_path_factory, data):

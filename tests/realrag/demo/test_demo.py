@@ -34,6 +34,7 @@ def demo(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_the_demo_answers_every_prompt_with_credited_photos(demo):
     content = json.loads((demo / "references.json").read_text())
     assert [answer["prompt"] for answer in content["answers"]] == list(PROMPTS)
@@ -46,6 +47,7 @@ def test_the_demo_answers_every_prompt_with_credited_photos(demo):
     assert content["bundle"] == Bundle(demo / "bundle").id
 
 
+@pytest.mark.slow
 def test_the_demo_finds_what_is_asked_for(demo):
     """The first answers of the trained encoder, on photos that it has not seen (the groceries)."""
     best = {
@@ -57,6 +59,7 @@ def test_the_demo_finds_what_is_asked_for(demo):
     assert "Ginger" in best["fresh ginger root"][:2]
 
 
+@pytest.mark.slow
 def test_the_contact_sheet_shows_every_answer(demo):
     sheet = np.asarray(Image.open(demo / "references.png").convert("RGB"), np.float32)
     assert sheet.shape[0] > len(PROMPTS) * 200
@@ -64,6 +67,7 @@ def test_the_contact_sheet_shows_every_answer(demo):
     assert all(row.std() > 20 for row in rows), "a row without pictures"
 
 
+@pytest.mark.slow
 def test_the_demo_twice_is_the_same(demo, tmp_path, monkeypatch):
     """Bit for bit in one process, with two of its pictures. All files but the bundle are deleted between: no picture lies
     ready anywhere."""
@@ -87,6 +91,7 @@ def test_every_held_out_class_is_painted():
     assert not set(HELD_OUT) & set(SEEN)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not families_there(), reason="the miniatures are not in the package")
 def test_every_prompt_is_painted_without_and_with_the_photo_found_for_it(demo):
     painted = json.loads((demo / "pictures.json").read_text())

@@ -335,6 +335,7 @@ def test_who_may_not_write_is_told_so(hub, bundle, monkeypatch):
         push(bundle, REPO)
 
 
+@pytest.mark.slow
 def test_the_commands_push_and_pull(hub, bundle, tmp_path, capsys):
     assert main(["push", str(bundle.folder), REPO]) == 0
     said = capsys.readouterr().out

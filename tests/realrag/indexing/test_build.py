@@ -201,6 +201,7 @@ build(sys.argv[1], sys.argv[2], Slow(), batch=2)
 """
 
 
+@pytest.mark.slow
 def test_killed_at_random_points_the_build_still_ends_byte_identical(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(realrag.indexing.shards, "SHARD", 4)
     build(photos, tmp_path / "whole", ColourEncoder(), batch=2)

@@ -148,6 +148,7 @@ def test_a_pickle_and_a_stranger_are_refused(tmp_path):
             open_pack(tmp_path / name)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(place=st.integers(0, 4000), value=st.integers(0, 255), cut=st.booleans())
 def test_any_changed_or_cut_byte_is_found(tmp_path_factory, place, value, cut):

@@ -29,6 +29,8 @@ from realrag_train.adapter.recipe import (
 )
 from realrag_train.loop.watch import WatchConfig
 
+pytestmark = pytest.mark.slow
+
 MAKE = {"diffusers-sd3": tiny_sd3, "diffusers-flux": tiny_flux}
 
 

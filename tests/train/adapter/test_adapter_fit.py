@@ -32,6 +32,8 @@ from realrag_train.loop.stages import STOPPED
 from realrag_train.loop.watch import WatchConfig
 from realrag_train.small_encoder.captioned_photos import Group, Photo
 
+pytestmark = pytest.mark.slow
+
 KINDS = ["sd3", "flux"]
 
 

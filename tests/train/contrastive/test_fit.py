@@ -55,20 +55,24 @@ def half_interval(differences):
     return T_95 * differences.std(ddof=1) / np.sqrt(len(differences))
 
 
+@pytest.mark.slow
 def test_what_the_generator_does_not_know_rises_over_what_it_draws_in_every_seed(toy):
     assert (toy["reflective"][:, 0] > toy["normal"][:, 0]).sum() == len(SEEDS)
 
 
+@pytest.mark.slow
 def test_questions_for_known_things_stay_as_they_were(toy):
     differences = toy["reflective"][:, 1] - toy["normal"][:, 1]
     assert abs(differences.mean()) <= half_interval(differences)
 
 
+@pytest.mark.slow
 def test_a_generator_that_draws_at_random_teaches_nothing_more_than_the_normal_loss(toy):
     differences = toy["random"][:, 0] - toy["normal"][:, 0]
     assert abs(differences.mean()) <= half_interval(differences)
 
 
+@pytest.mark.slow
 def test_these_intervals_are_narrow_enough_to_tell_a_generator_that_lacks_something_from_one_at_random(toy):
     gain, noise = (toy[name][:, 0] - toy["normal"][:, 0] for name in ("reflective", "random"))
     assert gain.mean() - half_interval(gain) > noise.mean() + half_interval(noise)
@@ -180,6 +184,7 @@ def test_prompts_or_negatives_that_do_not_fit_the_photos_are_refused():
             ContrastiveTraining(*wrong, small())
 
 
+@pytest.mark.slow
 @needs_gloo
 def test_two_processes_train_the_head_of_one(tmp_path):
     config, loss = small(), LossConfig(symmetric=True, learned_tau=True)
@@ -237,6 +242,7 @@ def test_a_head_goes_into_a_bundle_and_answers(run_folder, photos):
     assert retriever.search("a blue photo", k=2).items[0].class_name == "blue"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 def test_a_fit_killed_at_four_points_ends_in_the_same_bytes(run_folder, tmp_path):
     points = ["step-2", "step-11", "half-written", "before-the-head"]
@@ -257,6 +263,7 @@ def test_a_fit_killed_at_four_points_ends_in_the_same_bytes(run_folder, tmp_path
         assert not list(folder.glob("*checkpoint*")) and not list(folder.glob(".*.tmp.*"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without asking it")
 def test_sigterm_saves_and_the_same_command_goes_on(run_folder, tmp_path):
     folder = shutil.copytree(run_folder, tmp_path / "stopped")
@@ -268,6 +275,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(run_folder, tmp_path):
     assert steps[0] == 7 and products(folder) == products(run_folder)
 
 
+@pytest.mark.slow
 def test_time_that_is_up_saves_and_many_short_runs_are_one_long_one(run_folder, tmp_path):
     folder, runs = shutil.copytree(run_folder, tmp_path / "short"), 1
     while fit_here(folder, watch=WatchConfig(log_steps=1, max_minutes=1e-9)) is None:

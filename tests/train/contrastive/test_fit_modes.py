@@ -41,7 +41,7 @@ from realrag_train.lora import LowRankUpdate, add_lora, merge_lora
 
 TOWERS = ("text", "lora", "full")
 CASES = [(mode, kind) for mode in TOWERS for kind in ("clip", "small")]
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 WRITERS = {"clip": write_tiny_clip, "small": write_tiny_small}
 
 

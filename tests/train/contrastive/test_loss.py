@@ -193,6 +193,7 @@ def test_gradient_caching_changes_nothing(chunk, kind):
         assert torch.allclose(one.grad, other.grad, atol=1e-12)
 
 
+@pytest.mark.slow
 @needs_gloo
 def test_two_processes_are_one(tmp_path):
     config = LossConfig(symmetric=True, tau=0.2)

@@ -213,6 +213,7 @@ def test_mining_again_with_the_same_inputs_touches_nothing_and_other_inputs_mine
 POINTS = {"mine-first-piece": 5, "mine-third-piece": 3, "mine-half-written": 5, "mine-before-the-end": 0}  # pieces left
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 def test_mining_killed_at_four_points_does_no_more_than_one_piece_again(run_folder, tmp_path, monkeypatch):
     texts = [

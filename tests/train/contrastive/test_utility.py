@@ -61,6 +61,7 @@ class UsefulToy:
         return self.kept_worth[prompts, first].mean(), (self.classes[first] == prompts).mean()
 
 
+@pytest.mark.slow
 def test_measured_utility_finds_what_helps_where_labels_cannot_say_it():
     found = {}
     for seed in SEEDS:

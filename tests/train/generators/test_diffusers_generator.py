@@ -12,6 +12,8 @@ from tiny_diffusers import tiny_flux, tiny_sd3
 from realrag_train.generators.diffusers_pipeline import Diffusers
 from realrag_train.generators.errors import GeneratorError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("make", [tiny_sd3, tiny_flux])
 def test_a_saved_pipeline_draws_by_prompt_and_seed(tmp_path, make):

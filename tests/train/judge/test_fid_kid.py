@@ -71,6 +71,7 @@ def test_kid_has_no_bias_where_fid_has():
     assert fids.mean() > 20 * fids.std() / np.sqrt(300)
 
 
+@pytest.mark.slow
 def test_fid_and_kid_equal_torchmetrics():
     pytest.importorskip("torchmetrics")
     from torchmetrics.image.fid import FrechetInceptionDistance

@@ -24,6 +24,8 @@ from realrag_train.pictures.arms import picture_vectors, read_arm
 from realrag_train.pictures.choose_references import choose, kept_apart, read_choices, write_choices
 from realrag_train.retriever.imagine import class_prompts, write_prompts
 
+pytestmark = pytest.mark.slow
+
 COLOURS = {**COLOURS, "yellow": (220, 220, 30)}
 PROMPTS = class_prompts(sorted(COLOURS))
 

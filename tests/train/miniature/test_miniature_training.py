@@ -194,6 +194,7 @@ def test_the_rate_holds_and_comes_down_over_the_last_quarter():
     assert rates[88] == pytest.approx(12 / 25)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_the_average_follows_the_weights():
     run = training(steps=120, rate=3e-3)
     losses = [run.advance()["loss"] for _ in range(120)]
@@ -244,6 +245,7 @@ def test_the_share_of_right_answers_counts_every_class_alike():
     assert accuracy((named == labels).astype(float), labels)["mean"] == pytest.approx((0.75 + 1) / 2)
 
 
+@pytest.mark.slow
 def test_the_commands_go_from_photos_to_a_generator_and_its_measure(tmp_path, monkeypatch, capsys):
     """With a random teacher, two photos a class and a few steps: what is tested is that each file fits the next
     command."""

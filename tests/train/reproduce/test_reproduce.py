@@ -34,6 +34,8 @@ from realrag_train.retriever import run as stages
 from realrag_train.retriever.recipe import Data, Evaluate, Imagine, Recipe
 from realrag_train.stats import bootstrap
 
+pytestmark = pytest.mark.slow
+
 WORLD = World(families=4, siblings=5, unseen=1, novel=1, size=48, library=6, judge=10, evaluation=6, validation=1)
 PLAN = Plan(
     WORLD, painting=Painting(heeds=0.9),

@@ -24,6 +24,8 @@ from realrag_train.reproduce.painter import Reference
 from realrag_train.reproduce.procedural.world import World, read_splits, write_world
 from realrag_train.retriever.imagine import class_prompts
 
+pytestmark = pytest.mark.slow
+
 KINDS = ["sd3", "flux"]
 
 

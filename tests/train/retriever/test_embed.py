@@ -43,6 +43,7 @@ def command(photos, tmp_path):
 # Several processes
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_bundle_of_one_byte_for_byte(whole, command, tmp_path):
     work = [process.start(tmp_path, "", *command, RANK=str(rank), WORLD_SIZE="2") for rank in (1, 0)]
     said = [child.communicate(timeout=60)[0] for child in work]
@@ -201,6 +202,7 @@ def shards(out):
     return len(list((out / "library" / WORK).glob("*.safetensors")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "point, kept",
     [
@@ -225,6 +227,7 @@ def test_killed_at_any_point_no_finished_shard_is_lost_and_the_end_is_the_same(
     assert content(tmp_path / "out" / "library") == whole
 
 
+@pytest.mark.slow
 def test_sigterm_stops_within_seconds_and_keeps_what_is_done(whole, command, tmp_path, monkeypatch):
     child = process.start(tmp_path, "slow", *command)
     while shards(tmp_path / "out") < 2:

@@ -27,6 +27,8 @@ from realrag_train.sections import CONFIGS, find_recipe
 from realrag_train.small_encoder import command as encoder_command
 from realrag_train.small_encoder.trainer import EncoderConfig
 
+pytestmark = pytest.mark.slow
+
 COLOURS = {**COLOURS, "yellow": (220, 220, 30)}
 RECIPE = """
 [imagine]

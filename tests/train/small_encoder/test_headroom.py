@@ -32,6 +32,7 @@ from realrag_train.small_encoder.split import NAMES, part_photos, split
 from realrag_train.small_encoder.train import EncoderJob, train_encoder, training_of
 from realrag_train.small_encoder.trainer import EncoderConfig
 
+pytestmark = pytest.mark.slow
 ONE_STEP = WatchConfig(log_steps=1, max_minutes=1e-9)
 
 # Parting photos

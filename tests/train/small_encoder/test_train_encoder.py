@@ -185,6 +185,7 @@ def squares(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_leaves_the_front_alone(squares):
     training = tiny_training(squares)
     before = {name: value.clone() for name, value in training.model.state_dict().items()}
@@ -195,12 +196,14 @@ def test_training_lowers_the_loss_and_leaves_the_front_alone(squares):
     assert same == {name for name in before if re.match(r"mobilenet\.(stem|blocks\.[01])\.", name)}
 
 
+@pytest.mark.slow
 def test_words_of_the_training_are_heard_and_no_others(squares):
     model = tiny_training(squares).averaged()
     for text, loud in (("green apple", True), ("described", True), ("quixotic", False)):
         assert bool(model.text.embedding.weight[model.tokenize([text])[0, 0]].any()) is loud, text
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_to_the_very_same_weights(squares, tmp_path):
     config = replace(TINY, epochs=2)
     straight = tiny_training(squares, config)
