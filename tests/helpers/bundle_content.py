@@ -25,7 +25,12 @@ def file_of(folder: Path, role: str) -> Path:
 def rewrite(folder: Path, change: Callable[[dict], dict | None]) -> None:
     """Change the manifest's JSON in place, and let its checksum agree with what was made of it."""
     path = folder / "manifest.json"
-    manifest = json.loads(path.read_bytes())
+    path.write_bytes(rewritten(path.read_bytes(), change))
+
+
+def rewritten(data: bytes, change: Callable[[dict], dict | None]) -> bytes:
+    """The same of a manifest's bytes."""
+    manifest = json.loads(data)
     manifest = change(manifest) or manifest
     if CHECKSUM in manifest:
         rest = {key: value for key, value in manifest.items() if key != CHECKSUM}
@@ -33,7 +38,7 @@ def rewrite(folder: Path, change: Callable[[dict], dict | None]) -> None:
             manifest[CHECKSUM] = hashlib.sha256(canonical_json(rest)).hexdigest()
         except ValueError:
             pass  # content that has no canonical form has no checksum that could agree
-    path.write_bytes(json.dumps(manifest).encode())
+    return json.dumps(manifest).encode()
 
 
 def replace_hashed(folder: Path, role: str, data: bytes) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from bundle_content import rewritten
 from fake_encoder import ColourEncoder
 from fake_hub import FakeHub, Repository
 from made_photos import photo_bytes, write_photos
@@ -84,8 +85,7 @@ def content(folder: Path) -> dict[str, str]:
 def respoil(hub, change) -> str:
     """A commit whose manifest a hostile author rewrote."""
     files = dict(hub.repositories[REPO].commits[-1][1])
-    manifest = json.loads(files[MANIFEST])
-    files[MANIFEST] = json.dumps(change(manifest) or manifest).encode()
+    files[MANIFEST] = rewritten(files[MANIFEST], change)
     return hub.repositories[REPO].commit(files)
 
 
