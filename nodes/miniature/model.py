@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ...realrag.errors import RealRAGError
+from ...realrag.errors import RealRAGError, brief
 from ...realrag.miniature.autoencoder import load_autoencoder
 from ..compat import supported_keywords
 
@@ -27,7 +27,9 @@ def generator(path: Path, disable_dynamic: bool = False):
     try:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise RealRAGError(f"{path} cannot be read ({error}). It comes with RealRAG: fetch the pack again.") from error
+        raise RealRAGError(
+            f"{path} cannot be read ({brief(error)}). It comes with RealRAG: fetch the pack again."
+        ) from error
     config = detection.detect_unet_config(weights, "")
     sizes = flux_sizes(weights)
     if config is None or all(config[key] == size for key, size in sizes.items()):

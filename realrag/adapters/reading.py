@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..errors import AdapterError
+from ..errors import AdapterError, brief
 
 FORMAT, VERSION = "realrag-adapter", "1"  # in the metadata of the files that our trainer writes
 METADATA_KEYS = ("family", "base", "encoder", "encoder_sha256")  # what such a file has to say of itself
@@ -70,7 +70,7 @@ def _read_safetensors(path: Path, start: bytes) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}
     except (SafetensorError, ValueError, RuntimeError, KeyError) as error:
-        raise AdapterError(f"{path.name} is damaged ({error}). Download it again.") from error
+        raise AdapterError(f"{path.name} is damaged ({brief(error)}). Download it again.") from error
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ..errors import AdapterError
+from ..errors import AdapterError, brief
 from .attention import attend, layer_norm, linear, merge_heads, split_heads
 from .reading import read_weights
 from .spec import check_shapes, check_values, dimension
@@ -108,7 +108,7 @@ def load_map_head(path: Path) -> MapHead:
                 prefix = _prefix(file.keys())
                 weights = {key: file.get_tensor(key) for key in file.keys() if key.startswith(prefix)}
         except (SafetensorError, OSError, ValueError) as error:
-            raise AdapterError(f"{path.name} is damaged ({error}). Download it again.") from error
+            raise AdapterError(f"{path.name} is damaged ({brief(error)}). Download it again.") from error
     else:
         whole = read_weights(path)
         prefix = _prefix(whole)

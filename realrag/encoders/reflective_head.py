@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import artifact
-from ..errors import EncoderError
+from ..errors import EncoderError, brief
 from ..validation import strict_json
 
 FORMAT, VERSION = "realrag-head", "1"
@@ -49,7 +49,7 @@ def load_head(path: Path, dim: int, fingerprint: str = "") -> ReflectiveHead:
     try:
         facts = strict_json(metadata.get("facts", "{}").encode())
     except ValueError as error:
-        raise EncoderError(f"{path} is damaged: its facts are not JSON ({error}). {CURE}") from None
+        raise EncoderError(f"{path} is damaged: its facts are not JSON ({brief(error)}). {CURE}") from None
     hidden = tensors["fc1.weight"].shape[0] if tensors.get("fc1.weight", torch.empty(0)).ndim == 2 else 0
     shapes = {"fc1.weight": (hidden, dim), "fc1.bias": (hidden,), "fc2.weight": (dim, hidden), "fc2.bias": (dim,)}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}

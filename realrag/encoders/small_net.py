@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import artifact
-from ..errors import EncoderError
+from ..errors import EncoderError, brief
 from ..validation import strict_json
 from .carried import check_shapes, check_small_config
 
@@ -206,5 +206,5 @@ def load_small_encoder(path: Path) -> SmallDualEncoder:
         model.load_state_dict({name: value.float() for name, value in state.items()})
         model.tuned = dict(strict_json(metadata.get("tuned", "{}").encode()))
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        raise EncoderError(f"{path} does not hold the weights its config describes ({error}). {CURE}") from error
+        raise EncoderError(f"{path} does not hold the weights its config describes ({brief(error)}). {CURE}") from error
     return model.to(memory_format=torch.channels_last).eval()

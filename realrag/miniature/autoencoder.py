@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import artifact
-from ..errors import RealRAGError
+from ..errors import RealRAGError, brief
 
 CHANNELS = 16
 WIDTH = 64
@@ -84,5 +84,5 @@ def load_autoencoder(path: Path) -> Autoencoder:
     try:
         model.load_state_dict({name: value.float() for name, value in state.items()})
     except RuntimeError as error:
-        raise RealRAGError(f"{path} does not hold an autoencoder's weights ({error}). {CURE}") from error
+        raise RealRAGError(f"{path} does not hold an autoencoder's weights ({brief(error)}). {CURE}") from error
     return model.to(memory_format=torch.channels_last).eval().requires_grad_(False)

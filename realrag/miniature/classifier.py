@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .. import artifact
 from ..encoders.small_net import MobileNet
-from ..errors import RealRAGError
+from ..errors import RealRAGError, brief
 from ..native_bf16 import bf16_autocast
 from ..validation import strict_json
 
@@ -107,5 +107,7 @@ def load_judge(path: Path) -> tuple[Features, Judge]:
         features = Features(net, mean, std)
         judge = Judge(tuple(names), state["centre"], state["weight"], state["bias"])
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise RealRAGError(f"The judge {path} does not hold what its metadata describe ({error}). {CURE}") from error
+        raise RealRAGError(
+            f"The judge {path} does not hold what its metadata describe ({brief(error)}). {CURE}"
+        ) from error
     return features, judge

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from .. import artifact
-from ..errors import RealRAGError
+from ..errors import RealRAGError, brief
 from ..validation import strict_json
 from .flux import Flux, FluxConfig
 from .sd3 import SD3, SD3Config
@@ -41,5 +41,7 @@ def load_generator(path: Path) -> SD3 | Flux:
         model = net(config(**strict_json(metadata["config"].encode())))
         model.load_state_dict({name: value.float() for name, value in state.items()})
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise RealRAGError(f"{path} does not hold the weights its metadata describe ({error}). {CURE}") from error
+        raise RealRAGError(
+            f"{path} does not hold the weights its metadata describe ({brief(error)}). {CURE}"
+        ) from error
     return model.eval().requires_grad_(False)
