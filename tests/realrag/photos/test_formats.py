@@ -9,6 +9,8 @@ import zlib
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from made_photos import photo_bytes
 from PIL import Image
 
@@ -16,6 +18,7 @@ from realrag.errors import PhotoError
 from realrag.photos import jpeg
 from realrag.photos.contents import contents_of
 from realrag.photos.decode import decode, header, inspect
+from realrag.photos.metadata import words_inside
 from realrag.photos.png import SIGNATURE, chunk
 
 RED = (230, 20, 20)
@@ -249,3 +252,17 @@ def test_a_png_of_chunks_alone_is_refused_with_a_sentence():
     header_ = struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0)
     with pytest.raises(PhotoError, match="without pixels"):
         decode(SIGNATURE + chunk(b"IHDR", header_) + chunk(b"IEND", b""))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data(), st.sampled_from(["JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP"]))
+def test_a_damaged_file_is_a_picture_or_one_sentence(data, format):
+    content = bytearray(in_format(format, photo((40, 30))))
+    for _ in range(data.draw(st.integers(1, 8))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    content = bytes(content[: data.draw(st.integers(1, len(content)))])
+    try:
+        words_inside(header(content, "name")[1])
+        assert decode(content, "name", max_pixels=1_000_000).mode == "RGB"
+    except PhotoError as error:
+        assert str(error).startswith("name: ")
