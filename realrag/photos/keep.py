@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 
-# A picture of fewer colors is drawn, not photographed: it may be smaller and exact without loss.
+# A picture of fewer colors is drawn, not photographed: it may be smaller and exact without loss. Of few pixels even a photo
+# has few colors, so at most one color for 16 pixels counts as flat.
 FLAT_COLORS = 1 << 14
+PIXELS_A_COLOR = 16
 
 
 def shrink(image, longest: int, gap: float = 3.0):
@@ -43,7 +45,7 @@ def encode_jpeg(image, quality: int = 92, subsampling: int = 2) -> bytes:
 def encode_kept(image, quality: int = 92) -> bytes:
     """JPEG, or lossless WebP where the picture is flat (a logo, a sign, letters) and that is smaller."""
     data = encode_jpeg(image, quality, subsampling=0)
-    if image.getcolors(FLAT_COLORS) is None:
+    if image.getcolors(max(256, min(FLAT_COLORS, image.width * image.height // PIXELS_A_COLOR))) is None:
         return data
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", lossless=True, method=4)
