@@ -30,15 +30,15 @@ class Shape:
 
 
 SIZES = {  # generator -> size -> width, double blocks, single blocks, tokens of the prompt
-    "flux": {"full": (3072, 19, 38, 512), "tiny": (256, 2, 2, 16)},
-    "sd35": {"full": (2432, 38, 0, 154), "tiny": (128, 2, 0, 16)},
+    "flux": {"full": (3072, 19, 38, 512), "eighth": (384, 19, 38, 64), "tiny": (256, 2, 2, 16)},
+    "sd35": {"full": (2432, 38, 0, 154), "eighth": (320, 5, 0, 77), "tiny": (128, 2, 0, 16)},
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--family", choices=sorted(TOKENS), default="flux-xlabs", help="which kind of adapter")
-    sizes = "full: Flux.1, 24 GB in bf16, or SD3.5 Large, 16 GB; tiny: for tests"
-    parser.add_argument("--size", choices=("full", "tiny"), default="full", help=sizes)
+    sizes = "full: Flux.1, 24 GB in bf16, or SD3.5 Large, 16 GB; eighth: for a CPU; tiny: for tests"
+    parser.add_argument("--size", choices=("full", "eighth", "tiny"), default="full", help=sizes)
     parser.add_argument("--side", type=int, default=1024, help="side of the picture in pixels")
     parser.add_argument("--references", type=int, default=1)
     parser.add_argument("--batch", type=int, default=1)

@@ -1,4 +1,4 @@
-"""How strength is spread over a generator's blocks, and whole settings in words.
+"""How strength is spread over a generator's blocks, and presets that stand for whole settings.
 
 The ramp is that of diffusers for Flux XLabs (0.3 to 0.92); the eases are those of ComfyUI's IPAdapter_plus (0.05 to 1).
 """
@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from ..errors import AdapterError
 
 FLAT, CUSTOM = "linear", "custom"
+# As artists ask for it. In the miniatures the early blocks carry more of the layout, the late ones more of color and
+# texture (`realrag bench blocks`, docs/injection.md). Experimental: real weights have not been measured.
+COMPOSITION, STYLE = "composition (experimental)", "style (experimental)"
 PROFILES = (
     FLAT, "ease in", "ease out", "ease in-out", "first half", "second half", "double only", "single only",
-    "ramp 0.3 to 0.92", CUSTOM,
+    "ramp 0.3 to 0.92", COMPOSITION, STYLE, CUSTOM,
 )  # fmt: skip
 LEAST = 0.05
 
@@ -26,7 +29,7 @@ def factors(profile: str, double: int, single: int, custom: str = "") -> tuple[f
     elif profile in PROFILES:
         found = tuple(_factor(profile, i, total, double) for i in range(total))
     else:
-        raise AdapterError(f"{profile!r} is no layer profile; there are {', '.join(PROFILES)}.")
+        raise AdapterError(f"{profile!r} is not a layer profile. Choose one of {', '.join(PROFILES)}.")
     if not any(found):
         raise AdapterError(
             f"The layer profile {profile!r} leaves no block of this model: references enter {double} double and "
@@ -48,6 +51,8 @@ def _factor(profile: str, i: int, total: int, double: int) -> float:
         "second half": float(2 * i >= total),
         "double only": float(i < double),
         "single only": float(i >= double),
+        COMPOSITION: float(2 * i < total),
+        STYLE: float(2 * i >= total),
         "ramp 0.3 to 0.92": 0.3 + (0.92 - 0.3) * t,
     }[profile]
 
@@ -57,7 +62,7 @@ def _custom(text: str, total: int) -> tuple[float, ...]:
     try:
         found = [float(word) for word in text.replace(",", " ").replace(";", " ").split()]
     except ValueError:
-        raise AdapterError(f"The custom profile {text!r} is no list of numbers such as 0.3, 0.6, 1.") from None
+        raise AdapterError(f"The custom profile {text!r} must be a list of numbers, such as 0.3, 0.6, 1.") from None
     if not 0 < len(found) <= total or not all(math.isfinite(f) and -5 <= f <= 5 for f in found):
         raise AdapterError(
             f"The custom profile has {len(found)} numbers; give 1 to {total} (one for each block), each from -5 to 5."
@@ -67,7 +72,7 @@ def _custom(text: str, total: int) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Preset:
-    """What a word stands for: strength, where in the sampling the references leave, and the layer profile."""
+    """Strength, the part of the sampling after which the references leave, and the layer profile."""
 
     strength: float
     end: float
@@ -87,9 +92,9 @@ _PRESETS = {
 
 
 def preset(word: str, family: str) -> Preset | None:
-    """The settings behind a word for one family of adapters; None where the artist's own dials hold."""
+    """The settings of a preset for one family of adapters; None where the artist's own settings hold."""
     if word == AS_SET:
         return None
     if word not in WORDS:
-        raise AdapterError(f"{word!r} is no preset; there are {', '.join(WORDS)}.")
+        raise AdapterError(f"{word!r} is not a preset. Choose one of {', '.join(WORDS)}.")
     return _PRESETS.get(family, _PLAIN)[WORDS.index(word) - 1]

@@ -15,10 +15,12 @@ WAYS = [("flux", "adapter"), ("flux", "shared"), ("sd35", "adapter"), ("sd35", "
 def compiled(model, backend="eager"):
     """The MODEL of core's node; its wrapper, not its list of back ends."""
     from comfy_api.torch_helpers import set_torch_compile_wrapper
-    from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
+    from comfy_extras import nodes_torch_compile
 
+    # older versions keep every guard
+    skip = getattr(nodes_torch_compile, "skip_torch_compile_dict", None)
     model = model.clone()
-    set_torch_compile_wrapper(model=model, backend=backend, options={"guard_filter_fn": skip_torch_compile_dict})
+    set_torch_compile_wrapper(model=model, backend=backend, options={"guard_filter_fn": skip} if skip else None)
     return model
 
 

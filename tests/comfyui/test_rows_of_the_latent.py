@@ -83,6 +83,10 @@ def test_a_mask_keeps_its_place_under_context_windows_over_the_width(world, way)
 
 @by_way
 def test_context_windows_over_a_batch_keep_the_numbers_of_its_pictures(world, way):
+    try:
+        world.sample(windowed(world.models[WAYS[way][0]], 0, 2), steps=1, cfg=1.0, batch=4)
+    except RuntimeError:
+        pytest.skip("This ComfyUI cannot cut a batch of pictures into windows, with or without references")
     model = execute(world, way, retrieved(world, 1, 2, 4, 5), batch="one per latent").result[0]
     whole = world.sample(model, steps=1, cfg=1.0, batch=4)
     parts = world.sample(windowed(model, 0, 2), steps=1, cfg=1.0, batch=4)

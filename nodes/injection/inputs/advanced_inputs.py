@@ -26,7 +26,7 @@ def inputs() -> list:
             options=list(WORDS),
             default=AS_SET,
             **later,
-            tooltip="A starting point in words: takes the place of strength, end_percent and profile.",
+            tooltip="A starting point. It replaces strength, end_percent and profile.",
         ),
         io.Combo.Input(
             "combine",
@@ -41,8 +41,9 @@ def inputs() -> list:
             options=list(PROFILES),
             default=FLAT,
             **combo,
-            tooltip="Strength over the model's blocks: linear is the same everywhere. Early blocks set the layout, "
-            "late ones detail.",
+            tooltip="Strength over the model's blocks. linear takes style and composition alike, the same in every "
+            "block. composition keeps to the early blocks (layout), style to the late ones (color and texture): "
+            "experimental with real models.",
         ),
         io.String.Input(
             "custom_profile",

@@ -25,8 +25,8 @@ def through_prompt(
     positive, negative = connected.conditioning, connected.negative
     if way == ADAPTER and (positive is None or not isinstance(model.model, comfy.model_base.Flux)):
         raise AdapterError(
-            "Flux Redux turns references into words for Flux: connect a Flux model, and the positive prompt to "
-            "conditioning."
+            "Flux Redux puts references behind the prompt of a Flux model. Connect a Flux model, and the positive "
+            "prompt to conditioning."
         )
     wanted, unwanted = sides(controls, len(images))
     against = [*wanted, *unwanted] if controls.apply_to == BOTH else unwanted
@@ -66,7 +66,7 @@ def ready(
     count = counted(len(images))
     if way == LATENTS:
         put, tokens = reference_latents(model, connected.vae, images)
-        return put, f"{count}, {tokens} tokens. Strength and weights have no say here, except 0."
+        return put, f"{count}, {tokens} tokens. Strength and weights do not act here, except 0."
     if way == EMBEDS:
         put = image_embeddings(model, connected.clip_vision, images, amounts)
         return put, f"{count} in the place of the prompt's pooled text."

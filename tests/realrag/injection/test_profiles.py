@@ -3,7 +3,7 @@
 import pytest
 
 from realrag.errors import AdapterError
-from realrag.injection.profiles import AS_SET, CUSTOM, PROFILES, WORDS, factors, preset
+from realrag.injection.profiles import AS_SET, COMPOSITION, CUSTOM, PROFILES, STYLE, WORDS, factors, preset
 
 
 @pytest.mark.parametrize("profile", [p for p in PROFILES if p not in (CUSTOM, "single only")])
@@ -42,7 +42,7 @@ def test_a_custom_list_that_means_nothing_is_refused(text):
 def test_a_profile_that_leaves_no_block_is_refused_with_the_numbers():
     with pytest.raises(AdapterError, match="19 double and 0 single"):
         factors("single only", 19, 0)
-    with pytest.raises(AdapterError, match="no layer profile"):
+    with pytest.raises(AdapterError, match="not a layer profile"):
         factors("zigzag", 2, 2)
 
 
@@ -52,5 +52,11 @@ def test_presets_grow_with_their_words_and_name_known_profiles(family):
     mean = [p.strength * sum(factors(p.profile, 19, 0)) / 19 for p in found]
     assert mean == sorted(mean) and all(0 < p.strength <= 2 and 0 < p.end <= 1 for p in found)
     assert preset(AS_SET, family) is None
-    with pytest.raises(AdapterError, match="no preset"):
+    with pytest.raises(AdapterError, match="not a preset"):
         preset("loud", family)
+
+
+def test_composition_keeps_to_the_early_blocks_and_style_to_the_late_ones():
+    early, late = factors(COMPOSITION, 3, 4), factors(STYLE, 3, 4)
+    assert early == (1, 1, 1, 1, 0, 0, 0)
+    assert [a + b for a, b in zip(early, late, strict=True)] == [1] * 7
