@@ -19,6 +19,7 @@ from .postings import Hits
 BY_LOOK, BY_CAPTION, BY_NAME = "by look", "by caption", "by name"
 BOTH, LOOK, NAME = "both", "look", "name"  # what to find by
 CERTAIN = 0.5  # share of a question's weight that a photo's words carry, from which it counts as found by caption
+MOST_TIED = 1024  # photos that match a text equally well, compared by look
 FUSE = 60  # k of reciprocal rank fusion, as in the paper
 
 
@@ -88,7 +89,8 @@ def _best_hits(vectors, query, hits: Hits, pool: int) -> Hits:
         return hits
     edge = np.partition(hits.matched, -pool)[-pool]
     above = hits.matched > edge
-    tied = hits.rows[hits.matched == edge][:EXACT_SUBSET]
+    tied = hits.rows[hits.matched == edge]
+    tied = tied[:: -(-len(tied) // MOST_TIED)]  # evenly; what looks best of all comes by look as well
     best = search_exactly(vectors, query[None], pool - int(above.sum()), tied)[1][0]
     rows = np.concatenate([hits.rows[above], best])
     return Hits(rows, np.concatenate([hits.matched[above], np.full(len(best), edge, np.float32)]))

@@ -29,7 +29,7 @@ COMMON = 0.2  # share of the photos above which a word is dropped, in a library 
 COMMON_ROWS = 20_000  # in a larger one, so many photos; in a very large one COMMON_LARGE of all
 COMMON_LARGE = 0.02
 FEW = 2_000  # a word in so few photos is always kept
-BUDGET = 50_000  # rows that one question looks at; words beyond it, the commonest, are left aside
+BUDGET = 30_000  # rows that one question looks at; words beyond it, the commonest, are left aside
 CHUNK = 20_000  # photos whose words are turned into numbers at once
 
 
@@ -112,6 +112,7 @@ class Postings:
 # A word's hash is the sum of its UTF-8 bytes, each times a random number for its place, so that the words of many
 # captions are hashed at once. Two words of ten million collide with a chance of 1 in 300,000 where 64 bits are kept.
 _PLACES = np.random.Generator(np.random.PCG64(20_260)).integers(1, 1 << 64, 256, np.uint64) | np.uint64(1)
+_PLACES_AS_INTS = _PLACES.tolist()
 _MIX = 0x9E3779B97F4A7C15
 _LETTER = np.zeros(256, bool)
 _LETTER[[*range(ord("a"), ord("z") + 1), *range(ord("0"), ord("9") + 1)]] = True
@@ -119,7 +120,7 @@ _LETTER[[*range(ord("a"), ord("z") + 1), *range(ord("0"), ord("9") + 1)]] = True
 
 def hash_of(word: str) -> int:
     data = word.encode("utf-8", "surrogatepass")[: len(_PLACES)]
-    total = sum((byte + 1) * int(place) for byte, place in zip(data, _PLACES, strict=False)) % (1 << 64)
+    total = sum([(byte + 1) * place for byte, place in zip(data, _PLACES_AS_INTS, strict=False)]) % (1 << 64)
     return (total ^ (total >> 29)) * _MIX % (1 << 64)
 
 
@@ -258,4 +259,4 @@ def _mapped(path: Path, begin: int, entry: dict) -> np.ndarray:
     dtype, shape, (first, last) = _DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
     if first == last:  # nothing can be mapped of no bytes
         return np.empty(shape, dtype)
-    return np.memmap(path, dtype, "r", offset=begin + first, shape=shape)
+    return np.asarray(np.memmap(path, dtype, "r", offset=begin + first, shape=shape))
