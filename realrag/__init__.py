@@ -27,3 +27,6 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; public are {', '.join(__all__)}.")
     return getattr(importlib.import_module(_HOMES[name], __name__), name)
+
+
+STOPPED_TEXT = "realrag: stopped. Run the same command again to go on where it was."

@@ -8,12 +8,13 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import socket
 import stat
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -99,14 +100,31 @@ def write_atomic(path: Path, data: bytes | Callable[[BinaryIO], None]) -> None:
     stem = path.name.encode(errors="replace")[:_STEM].decode(errors="ignore")
     temporary = path.with_name(f".{stem}.tmp.{_PLACE}.{os.getpid()}.{threading.get_ident()}")
     try:
-        with open(temporary, "wb") as file:
-            data(file) if callable(data) else file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with disk_in_words(path, None if callable(data) else len(data)):
+            with open(temporary, "wb") as file:
+                data(file) if callable(data) else file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     fsync_folder(path.parent)
+
+
+@contextmanager
+def disk_in_words(path: Path, needed: int | None = None) -> Iterator[None]:
+    """An OSError of a full disk names `path`, the bytes that are needed, where known, and those that are free."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+            raise
+        try:
+            free = f"{shutil.disk_usage(Path(path).parent).free:,} are free"
+        except OSError:
+            raise error from None
+        wanted = f"{needed:,} bytes are needed, " if needed is not None else "more bytes are needed, "
+        raise OSError(error.errno, f"{os.strerror(error.errno or errno.ENOSPC)}: {wanted}{free}", str(path)) from error
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import pickle
-import struct
-import zipfile
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..errors import AdapterError, brief
+from .. import artifact
+from ..errors import AdapterError
+from ..files import open_regular
 
 FORMAT, VERSION = "realrag-adapter", "1"  # in the metadata of the files that our trainer writes
 METADATA_KEYS = ("family", "base", "encoder", "encoder_sha256")  # what such a file has to say of itself
-HEADER_LIMIT = 8 << 20  # bytes of safetensors header; the largest known adapter needs 60 kB
+AGAIN = "Download it again."
+SHARED = 4  # times the size of a pickle file that its tensors may take together, as some share their bytes
 TENSOR_LIMIT = 10_000
 PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # how torch's files and bare pickles begin
 PARTS = ("image_proj", "ip_adapter")  # the two dicts inside a published `.bin`
@@ -25,7 +25,7 @@ PARTS = ("image_proj", "ip_adapter")  # the two dicts inside a published `.bin`
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read `.safetensors`, or a `.bin` / `.pt` through torch's weights-only reader. Nested dicts become dotted keys."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(9)
     except OSError as error:
         raise AdapterError(f"{path} cannot be read: {error.strerror}.") from error
@@ -34,7 +34,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             raise AdapterError(
                 f"{path.name} is called .safetensors but holds a pickle. Download the original file again."
             )
-        weights = _read_safetensors(path, start)
+        artifact.read_header(path, "an adapter", AGAIN, error=AdapterError)
+        weights = artifact.read_tensors(path, "an adapter", AGAIN, error=AdapterError)
     elif path.suffix in (".bin", ".pt", ".pth"):
         weights = _read_pickle(path)
     else:
@@ -48,8 +49,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     """What a file of our own says of itself; {} for the files of others. Call it after `read_weights`."""
     if path.suffix != ".safetensors":
         return {}
-    with safe_open(path, framework="pt") as file:
-        about = file.metadata() or {}
+    about = artifact.read_header(path, "an adapter", AGAIN, error=AdapterError).metadata
     if about.get("format") != FORMAT:
         return {}
     if about.get("version") != VERSION:
@@ -61,28 +61,25 @@ def read_metadata(path: Path) -> dict[str, str]:
     return about
 
 
-def _read_safetensors(path: Path, start: bytes) -> dict[str, Tensor]:
-    size = path.stat().st_size
-    header = struct.unpack("<Q", start[:8])[0] if len(start) == 9 else size
-    if header > min(HEADER_LIMIT, size - 8):
-        raise AdapterError(f"{path.name} is damaged (its header claims {header} bytes). Download it again.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}
-    except (SafetensorError, ValueError, RuntimeError, KeyError) as error:
-        raise AdapterError(f"{path.name} is damaged ({brief(error)}). Download it again.") from error
-
-
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, zipfile.BadZipFile, OSError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception:  # what torch raises for a damaged file is of many kinds, and its advice is to load it unsafely
         raise AdapterError(
-            f"{path.name} is damaged, or holds more than weights ({reason}). Only plain tensors are read from "
-            "pickle files; use the .safetensors version."
-        ) from error
-    return flatten(content, path.name)
+            f"{path.name} is damaged, or holds more than weights. Only plain tensors are read from pickle files; use the "
+            ".safetensors version."
+        ) from None
+    weights = flatten(content, path.name)
+    # A tensor may repeat one number over any shape, or share its bytes with others.
+    sizes = {key: tensor.numel() * tensor.element_size() for key, tensor in weights.items()}
+    for key, needed in sizes.items():
+        if needed > size:
+            raise AdapterError(f"{path.name}: {key[:80]} asks for {needed:,} bytes, the file has {size:,}. {AGAIN}")
+    if sum(sizes.values()) > SHARED * size:
+        raise AdapterError(f"{path.name} asks for {sum(sizes.values()):,} bytes in all, the file has {size:,}. {AGAIN}")
+    return weights
 
 
 def flatten(content: object, name: str = "The file") -> dict[str, Tensor]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import HubError
+from .output import say, say_json
 
 
 @contextmanager
@@ -36,13 +36,13 @@ def heads(args) -> int:
         manifest = change_heads(args.bundle, heads_by_name(args.add, manifest.dim), args.remove, args.first)
     if args.json:
         facts = {"id": manifest.id, "heads": {head.name: head.facts for head in manifest.heads}}
-        print(json.dumps(facts, ensure_ascii=False))
+        say_json(facts)
         return 0
     for number, head in enumerate(manifest.heads):
         made_for = generator_of(head.facts) or "a generator it does not name"
-        print(f"{head.name}: trained for {made_for}{', the default' if not number else ''}")
+        say(f"{head.name}: trained for {made_for}{', the default' if not number else ''}")
     count = len(manifest.heads)
-    print(
+    say(
         f"{args.bundle}: {count or 'no'} head{'s' * (count != 1)} over {manifest.count} photos, bundle {manifest.id[:12]}"
     )
     return 0
@@ -54,7 +54,7 @@ def pull(args) -> int:
     with bar("fetching", "byte") as progress:
         manifest = run(args.repo, args.revision, args.out, largest=int(args.max_gb * 1e9), progress=progress)
     encoder = manifest.encoder["name"]
-    print(f"{args.out}: {manifest.count} photos, encoder {encoder}, bundle {manifest.id[:12]}, every file right.")
+    say(f"{args.out}: {manifest.count} photos, encoder {encoder}, bundle {manifest.id[:12]}, every file right.")
     return 0
 
 
@@ -76,8 +76,8 @@ def push(args) -> int:
         bundle = Bundle(args.bundle, default_cache(), progress)
     made = run(bundle, args.repo, public=args.public, evaluation=evaluation)
     who = "private" if made.private else "public"
-    print(f"{made.url}: {bundle.manifest.count} photos, {who}. Who may read it gets exactly this bundle with")
-    print(
+    say(f"{made.url}: {bundle.manifest.count} photos, {who}. Who may read it gets exactly this bundle with")
+    say(
         f"  realrag pull {args.repo} --revision {made.commit} --out ComfyUI/models/realrag/{args.repo.partition('/')[2]}"
     )
     return 0

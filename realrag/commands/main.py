@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import sys
 from pathlib import Path
 
-from .. import DEFAULT_ENCODER, __version__
+from .. import DEFAULT_ENCODER, STOPPED_TEXT, __version__
 from ..bundle.head_entries import AUTO
 from ..errors import BusyError, RealRAGError, TooManyError
 from ..photos.credit import Credit
 from ..search.hybrid import BOTH, LOOK, NAME
 from . import bundles
 from .bundles import bar
+from .output import close_quietly, prepare, say, say_json
 
 # Exit codes, also in the README.
 OK, FAILED, USAGE, TOO_MANY, BUSY, STOPPED = 0, 1, 2, 3, 4, 130
@@ -68,14 +68,14 @@ def index(args) -> int:
             report = build(args.photos, args.out, encoder, options, on_scan=on_scan, progress=progress)
     except TooManyError as error:
         _print_report(args, error.report)
-        print(f"realrag: {error}", file=sys.stderr)
+        say(f"realrag: {error}", error=True)
         return TOO_MANY
     _print_report(args, report)
     if not args.json:
-        print(f"{args.out}: {report.total} photos, encoder {encoder.name}, bundle {report.bundle_id[:12]}")
-        print(what_to_ask(report))
+        say(f"{args.out}: {report.total} photos, encoder {encoder.name}, bundle {report.bundle_id[:12]}")
+        say(what_to_ask(report))
         if args.encoder is None:
-            print(
+            say(
                 f"The encoder {DEFAULT_ENCODER} finds by look only what it was trained on: groceries, clothing, household "
                 "things. For anything else make the library with --encoder ViT-L-14:openai (a download of 1.7 GB, once)."
             )
@@ -109,18 +109,17 @@ def _print_report(args, report) -> None:
     if args.json:
         level = report.level.as_json() if report.level else None
         facts = {**vars(report), "rejected": [vars(item) for item in report.rejected], "level": level}
-        print(json.dumps(facts, ensure_ascii=False))
+        say_json(facts)
         return
     for item in report.rejected:
-        print(f"left out ({item.reason}): {item.message}")
-    for note in report.notes:
-        print(note)
-    print(
+        say(f"left out ({item.reason}): {item.message}")
+    say(*report.notes)
+    say(
         f"{report.found} photos found = {report.indexed} indexed + {len(report.duplicates)} duplicates "
         f"+ {len(report.rejected)} rejected; {report.encoded} encoded in this run, {report.removed} removed."
     )
     if report.kept:
-        print(f"{report.kept} photos stay as they were: their files are there, but cannot be used now.")
+        say(f"{report.kept} photos stay as they were: their files are there, but cannot be used now.")
 
 
 def _min_score(text: str) -> float | str:
@@ -143,13 +142,13 @@ def search(args) -> int:
         find_by=args.find_by,
     )
     if args.json:
-        print(json.dumps(answer.as_json(), ensure_ascii=False))
+        say_json(answer.as_json())
     else:
         for rank, item in enumerate(answer.items, 1):
             how = item.found + (", doubtful" if answer.doubts(item) else "")
-            print(f"{rank:3d}. {item.score:.3f}  {item.id}  {item.credit()}  [{item.file}]  ({how})")
+            say(f"{rank:3d}. {item.score:.3f}  {item.id}  {item.credit()}  [{item.file}]  ({how})")
         for words in filter(None, (answer.note, answer.ranked_by)):
-            print(words)
+            say(words)
     return OK
 
 
@@ -174,15 +173,15 @@ def show(args) -> int:
         "classes": records.class_counts(),
     }
     if args.json:
-        print(json.dumps(facts, ensure_ascii=False))
+        say_json(facts)
         return OK
     for name in ("folder", "id", "photos", "encoder", "dim", "carries_encoder", "heads", "bytes"):
-        print(f"{name:16s} {(', '.join(facts[name]) or 'none') if name == 'heads' else facts[name]}")
+        say(f"{name:16s} {(', '.join(facts[name]) or 'none') if name == 'heads' else facts[name]}")
     licenses = {described(form, words): sum(words.values()) for form, words in facts["license_forms"].items()}
     for name, counts in (("licences", licenses), ("classes", facts["classes"])):
         rows = sorted(counts.items(), key=lambda pair: -pair[1])
         shown = ", ".join(f"{key} ({count})" for key, count in rows[:10])
-        print(f"{name:16s} {shown}{f', and {len(rows) - 10} more' if len(rows) > 10 else ''}")
+        say(f"{name:16s} {shown}{f', and {len(rows) - 10} more' if len(rows) > 10 else ''}")
     return OK
 
 
@@ -193,7 +192,7 @@ def verify(args) -> int:
         bundle = Bundle(_bundle(args.bundle), None, hashing)
     with bar("reading") as progress:
         bundle.verify(progress)
-    print(f"{bundle.folder}: right. {bundle.manifest.count} photos, every file, record, vector and picture read.")
+    say(f"{bundle.folder}: right. {bundle.manifest.count} photos, every file, record, vector and picture read.")
     return OK
 
 
@@ -201,8 +200,8 @@ def convert(args) -> int:
     from ..adapters.convert import convert as run
 
     made = run(args.file, args.out)
-    print(f"{args.out}: {made.tensors} tensors, {made.bytes} bytes, each read back and found the same.")
-    print(made.what)
+    say(f"{args.out}: {made.tensors} tensors, {made.bytes} bytes, each read back and found the same.")
+    say(made.what)
     return OK
 
 
@@ -211,19 +210,22 @@ def demo(args) -> int:
 
     with bar("encoding") as progress, bar("painting") as painting:
         made = run_demo(args.out, progress, painting)
-    print(f"Indexed {made.report.indexed} photos ({made.report.encoded} encoded in this run).")
+    say(f"Indexed {made.report.indexed} photos ({made.report.encoded} encoded in this run).")
     for answer in made.answers:
         best = answer.items[0]
-        print(f"  {answer.query!r} -> {best.caption} ({best.score:.2f}, {best.licence})")
-    print(*made.said, sep="\n")
-    print("Written:", *made.written, sep="\n  ")
+        say(f"  {answer.query!r} -> {best.caption} ({best.score:.2f}, {best.licence})")
+    say(*made.said)
+    say("Written:", *(f"  {path}" for path in made.written))
     return OK
 
 
 def bench(args) -> int:
     module = importlib.import_module(f"..bench.{args.what}", __package__)
     result = module.run(args)
-    print(json.dumps(result) if args.json else module.format_report(result))
+    if args.json:
+        say_json(result)
+    else:
+        say(*str(module.format_report(result)).split("\n"))
     return OK
 
 
@@ -377,19 +379,25 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 1 failed, 2 wrong usage, 3 too many photos rejected or gone, 4 busy, 130
     stopped."""
-    args = parser().parse_args(argv)
+    prepare()
     try:
-        return args.run(args)
+        args = parser().parse_args(argv)
+        code = args.run(args)
+        sys.stdout.flush()
+        return code
     except BusyError as error:
-        print(f"realrag: {error}", file=sys.stderr)
+        say(f"realrag: {error}", error=True)
         return BUSY
     except RealRAGError as error:
-        print(f"realrag: {error}", file=sys.stderr)
+        say(f"realrag: {error}", error=True)
         return FAILED
     except KeyboardInterrupt:
-        print("realrag: stopped. Run the same command again to go on where it was.", file=sys.stderr)
+        say(STOPPED_TEXT, error=True)
         return STOPPED
+    except BrokenPipeError:
+        close_quietly()
+        return OK
     except OSError as error:
         what = ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
-        print(f"realrag: {what}. Check the path, its permissions and the free space.", file=sys.stderr)
+        say(f"realrag: {what}. Check the path, its permissions and the free space.", error=True)
         return FAILED

@@ -14,6 +14,7 @@ from typing import BinaryIO
 from ..bundle.bundle import matrix_header
 from ..bundle.edit_heads import WORK
 from ..bundle.records import Record
+from ..files import disk_in_words
 from ..photos.keep import suffix_of
 from .shards import Item
 
@@ -31,15 +32,17 @@ class HashedFile:
         self.size = 0
 
     def write(self, data: bytes) -> None:
-        self._file.write(data)
+        with disk_in_words(self._temporary, len(data)):
+            self._file.write(data)
         self._digest.update(data)
         self.size += len(data)
 
     def close(self) -> dict:
         """Finish; returns the file's entry for the manifest."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with disk_in_words(self._temporary):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
         digest = self._digest.hexdigest()
         name = f"{self._stem}-{digest[:12]}{self._suffix}"
         os.replace(self._temporary, self._folder / name)

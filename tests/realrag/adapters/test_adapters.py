@@ -254,7 +254,7 @@ def test_a_mutated_adapter_file_is_refused_in_words(data, tmp_path):
     path.write_bytes(bytes(raw))
     with pytest.raises(AdapterError) as refused:
         load_adapter(path)
-    assert str(refused.value).startswith("adapter.safetensors")
+    assert "adapter.safetensors" in str(refused.value)
 
 
 def test_an_adapter_refuses_a_generator_and_an_encoder_it_was_not_made_for():

@@ -1,5 +1,6 @@
 """Pickled adapters become safetensors with the same weights, or nothing is written."""
 
+import numpy as np
 import pytest
 import synthetic_adapters as synthetic
 import torch
@@ -88,3 +89,28 @@ def test_the_command_says_what_it_made(tmp_path, capsys):
     assert main(["convert", str(tmp_path / "a.bin"), "--out", str(tmp_path / "a.safetensors")]) == 1
     assert main(["convert", str(tmp_path / "none.bin"), "--out", str(tmp_path / "b.safetensors")]) == 1
     assert "none.bin cannot be read" in capsys.readouterr().err
+
+
+def test_a_tensor_that_repeats_one_number_is_not_blown_up(tmp_path):
+    """Its storage has 4 bytes and its shape asks for 4 GB; nothing of that size is made."""
+    torch.save({"a": torch.ones(1).expand(1 << 15, 1 << 15)}, tmp_path / "w.bin")
+    with pytest.raises(AdapterError, match=r"a asks for 4,294,967,296 bytes, the file has"):
+        convert(tmp_path / "w.bin", tmp_path / "w.safetensors")
+    shared = torch.zeros(1000)
+    torch.save({str(name): shared for name in range(9)}, tmp_path / "shared.bin")
+    with pytest.raises(AdapterError, match=r"shared\.bin asks for 36,000 bytes in all"):
+        convert(tmp_path / "shared.bin", tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_damaged_pickle_is_one_sentence_of_our_own(tmp_path, seed):
+    torch.save(synthetic.instantx_flux(), tmp_path / "good.bin")
+    rng, data = np.random.default_rng(seed), bytearray((tmp_path / "good.bin").read_bytes())
+    for at in rng.integers(0, len(data), 8):
+        data[at] = rng.integers(256)
+    (tmp_path / "bad.bin").write_bytes(data[: rng.integers(9, len(data))] if seed % 2 else data)
+    try:
+        convert(tmp_path / "bad.bin", tmp_path / "out.safetensors")
+    except AdapterError as error:
+        assert "\n" not in str(error)
+        assert "weights_only" not in str(error)
