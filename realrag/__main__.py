@@ -1,18 +1,29 @@
 """`python -m realrag`, and the command `realrag`: imports the commands inside, so that Ctrl-C is heard from the start."""
 
+import os
+import signal
 import sys
 
 from . import STOPPED_TEXT
 
 
 def main() -> int:
+    """The exit code of the command that the arguments name; 130 where it was stopped, while modules load too."""
+    before = signal.signal(signal.SIGINT, _stop_at_once)
     try:
         from .commands.main import main as run
 
+        signal.signal(signal.SIGINT, before)
         return run()
     except KeyboardInterrupt:
         print(STOPPED_TEXT, file=sys.stderr)
         return 130
+
+
+def _stop_at_once(*_signal: object) -> None:
+    """Nothing is under way while modules load, and an interrupt inside them may come out as any error."""
+    os.write(2, f"{STOPPED_TEXT}\n".encode())
+    os._exit(130)
 
 
 if __name__ == "__main__":
