@@ -5,7 +5,7 @@ PYTEST = $(VENV)/bin/pytest -n auto --dist worksteal
 VENV ?= .venv
 OUT ?= demo-out
 
-.PHONY: help demo test test-fast lint format
+.PHONY: help demo test test-fast fuzz lint format
 
 help: ## list these commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1	\2/' | expand -t 18
@@ -18,6 +18,9 @@ test: $(VENV)/test.stamp ## install, run all tests
 
 test-fast: $(VENV)/test.stamp ## install, run the tests that take no more than a second or two
 	$(PYTEST) -m "not slow and not comfyui"
+
+fuzz: $(VENV)/test.stamp ## install, give mutants of every kind of file to its reader, for a minute each at most
+	$(VENV)/bin/python tests/attacks/attack.py --count 100000 --seconds 60 --seed $${SEED:-0}
 
 lint: $(VENV)/dev.stamp ## check rules, format and types
 	$(VENV)/bin/ruff check .

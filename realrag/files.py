@@ -179,6 +179,7 @@ def safe_join(root: Path, name: str) -> Path:
         or len(name) > MAX_NAME
         or not _SAFE_NAME.fullmatch(name)
         or ".." in name
+        or any(part.endswith(".") for part in name.split("/"))  # Windows drops it: another name for the same file
         or stems & _WINDOWS_DEVICES
     ):
         raise BundleError(

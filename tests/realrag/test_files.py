@@ -77,3 +77,20 @@ def test_a_broken_verdict_file_is_no_verdict(tmp_path):
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "verdicts.json").write_bytes(b'{"half')
     assert Verdicts(tmp_path / "cache").sha256(tmp_path / "a") == sha256_bytes(b"one")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a.", "a./b", "a.txt.", "CON", "con.json", "a/NUL.tar", "aux", "LPT1.safetensors", "COM9", "C:x", "C:/x", "//host/x", "\\\\?\\x",
+     "a\\b", "a b", "a ", "a:stream", "a*", "a?", "~/x", "a/../b", "./a", "a//b", "/a", "\uff0e\uff0e/a", "caf\u00e9", "x" * 201],
+)  # fmt: skip
+def test_names_that_windows_or_macos_read_otherwise_are_refused_everywhere(tmp_path, name):
+    with pytest.raises(BundleError, match="Unsafe file name"):
+        safe_join(tmp_path, name)
+
+
+@pytest.mark.parametrize("length", [200, 251, 255])
+def test_a_file_with_the_longest_name_is_written_whole(tmp_path, length):
+    write_atomic(tmp_path / ("x" * length), b"1")
+    write_atomic(tmp_path / ("\u00e9" * (length // 2)), b"2")
+    assert len(list(tmp_path.iterdir())) == 2
