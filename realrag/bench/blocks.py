@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import RealRAGError
 
@@ -91,7 +92,8 @@ def run(args: argparse.Namespace) -> dict:
         photos = [answer.items[0].image for answer in found]
     features = encoder.encode_features(torch.stack([encoder.prepare(photo) for photo in photos])).penultimate
     autoencoder, noise = load_autoencoder(autoencoder_file()), noise_of(len(things), seed=0)
-    text, rows = encoder.towers.text, []
+    towers: Any = encoder.towers
+    text, rows = towers.text, []
     for name in families:
         adapter = load_adapter(check_there(adapter_file(NAMES[name]))).float()
 
