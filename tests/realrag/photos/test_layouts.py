@@ -470,6 +470,18 @@ def test_private_bytes_of_no_format_reach_the_bundle(tmp_path, encoder):
         image.rotate(len(files), fillcolor=RED).save(buffer, format, **options)
         files[f"a.{format.lower()}"] = buffer.getvalue()
         assert secret in files[f"a.{format.lower()}"], format
+    # Maker notes, IPTC, a thumbnail and what phones put behind the picture: segments of a JPEG, whatever they hold.
+    plain = photo(10)
+    segments = b"".join(
+        bytes([0xFF, marker]) + (len(body) + 2).to_bytes(2, "big") + body
+        for marker, body in (
+            (0xE1, b"Exif\0\0" + secret),
+            (0xED, b"Photoshop 3.0\0" + secret),
+            (0xEC, secret),
+            (0xE2, b"MPF\0" + secret),
+        )
+    )
+    files["segments.jpg"] = plain[:2] + segments + plain[2:] + secret + photo(11)
     report = build(put(tmp_path / "photos", files), tmp_path / "b", encoder)
     assert report.indexed == len(files)
     bundle = Bundle(tmp_path / "b", tmp_path / "cache")
