@@ -47,12 +47,14 @@ def head_names() -> list[str]:
 
 def bundle_folder(name: str) -> Path:
     """The folder of a listed bundle. A name from a workflow is looked up here and never joined to a path."""
+    found = bundles()
     try:
-        return bundles()[name]
-    except KeyError:
+        return found[name]
+    except (KeyError, TypeError):
         raise BundleError(
-            f"No bundle named {name!r} in models/realrag. Put its folder there, or build one with "
-            "`realrag index PHOTOS --out ComfyUI/models/realrag/NAME --encoder ViT-L-14:openai`, then press R to refresh the list."
+            f"No bundle named {str(name)[:80]!r} in models/realrag. There are: {', '.join(found)[:400]}. Put its folder there, or "
+            "build one with `realrag index PHOTOS --out ComfyUI/models/realrag/NAME --encoder ViT-L-14:openai`, then press R to "
+            "refresh the list. Without --encoder, only groceries, clothing and household things are found by look."
         ) from None
 
 

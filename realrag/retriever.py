@@ -308,7 +308,7 @@ class Retriever:
         if unknown:
             shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
             telling = [word for word in dict.fromkeys(words(text)) if word not in function_words()]
-            notes.append(f"Unknown to this library's encoder: {shown} ({len(unknown)} of {len(telling)} words).")
+            notes.append(f"Unknown to this library's encoder: {shown} ({len(unknown)} of {_words(len(telling))}).")
         return notes
 
     def _open_rows(self, allowed: np.ndarray | None) -> int:
@@ -386,11 +386,9 @@ class Retriever:
         )
         notes = list(filter(None, notes))
         if doubtful and not items:
-            notes.append(f"Nothing here fits: the best photo scores {best:.2f}, and below {bound:.2f} it is doubtful.")
+            notes.insert(0, f"Nothing here fits: best {best:.2f}, and a photo that fits scores {bound:.2f} or more.")
         elif doubtful:
-            notes.append(
-                f"Doubtful: the best photo scores {best:.2f}, and a photo that fits scores {bound:.2f} or more."
-            )
+            notes.insert(0, f"Doubtful: best {best:.2f}, and a photo that fits scores {bound:.2f} or more.")
         elif len(items) < k:
             if asking.min_score == AUTO and bound is not None and best < bound and asking.find_by != NAME:
                 why = f"no other photo is found by name or caption, or scores {bound:.2f} or more by look"
@@ -504,6 +502,10 @@ def kept_level(bundle: Bundle, encoder: Encoder, key: str, measure: Callable[[],
         except OSError:
             pass  # a read-only cache only costs another measurement
     return level
+
+
+def _words(count: int) -> str:
+    return f"{count} word" + "s" * (count != 1)
 
 
 def _without_rows(allowed: np.ndarray | None, rows, count: int) -> np.ndarray:

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ...realrag.injection.reference_settings import edit
 from ..sockets import ReferencesSocket
+from .retrieve import text_of
 
 
 class EditReferences(io.ComfyNode):
@@ -16,7 +17,7 @@ class EditReferences(io.ComfyNode):
             node_id="RealRAG_EditReferences",
             display_name="Edit References",
             category="RealRAG",
-            description="Sets how much, where and when one retrieved photo counts, or all of them. Chain several of "
+            description="Sets the weight, place and time range of one retrieved photo, or of all. Chain several of "
             "these nodes to set photos one by one.",
             inputs=[
                 ReferencesSocket.Input("references", tooltip="From Retrieve Real References, or Edit References."),
@@ -32,9 +33,11 @@ class EditReferences(io.ComfyNode):
                     tooltip="1 is plain, 2 counts as if the photo were there twice, 0 leaves it out.",
                 ),
                 io.Float.Input(
-                    "start_percent", default=0.0, **percent, tooltip="When in the sampling this photo comes in."
+                    "start_percent", default=0.0, **percent, tooltip="The point in sampling at which this photo starts."
                 ),
-                io.Float.Input("end_percent", default=1.0, **percent, tooltip="When it leaves again."),
+                io.Float.Input(
+                    "end_percent", default=1.0, **percent, tooltip="The point in sampling at which it ends."
+                ),
                 io.Boolean.Input(
                     "negative",
                     default=False,
@@ -44,20 +47,20 @@ class EditReferences(io.ComfyNode):
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="Where in the new picture it counts; white is full. For all photos a batch of masks gives "
-                    "each its own, in order of rank.",
+                    tooltip="The part of the new picture in which it counts; white is full weight. With rank 0, a batch of "
+                    "masks gives each photo its own, in order of rank.",
                 ),
                 io.String.Input(
                     "object",
                     optional=True,
                     default="",
-                    tooltip="Only the photos of this object, where the prompt names several: lemon. Ranks then count within "
-                    "it, so a mask can say where the lemon goes. Empty: the photos of all objects.",
+                    tooltip="If the prompt names several objects: edits only the photos of this one, such as lemon. "
+                    "rank then counts within it. Add a mask to place the lemon. Empty: the photos of all objects.",
                 ),
             ],
             outputs=[
                 ReferencesSocket.Output(display_name="references", tooltip="For Inject References."),
-                io.String.Output(display_name="settings", tooltip="What is now set for each photo."),
+                io.String.Output(display_name="settings", tooltip="The settings of each photo."),
             ],
         )
 
@@ -71,17 +74,25 @@ class EditReferences(io.ComfyNode):
         end_percent: float,
         negative: bool,
         mask=None,
-        object: str = "",
+        object: str | None = "",
     ) -> io.NodeOutput:
         if not references.items:  # nothing was found: the note of why travels on
             return io.NodeOutput(references, references.note or "There are no references.")
         if mask is not None and mask.ndim == 2:
             mask = mask[None]
         edited = edit(
-            references, rank, mask, object, weight=weight, start=start_percent, end=end_percent, negative=negative
+            references,
+            rank,
+            mask,
+            text_of("object", object),
+            weight=weight,
+            start=start_percent,
+            end=end_percent,
+            negative=negative,
         )
         lines = [
             f"{number}. {item.settings.describe() or 'plain'}  {item.caption or item.id}"
+            + (f"  [{item.object}]" if item.object else "")
             for number, item in enumerate(edited.items, 1)
         ]
         return io.NodeOutput(edited, "\n".join(lines))

@@ -85,14 +85,15 @@ class LoadReflectiveRetriever(io.ComfyNode):
             node_id="RealRAG_LoadRetriever",
             display_name="Load Reflective Retriever",
             category="RealRAG",
-            description="Opens a bundle: a library of real photos that can be asked in words. "
-            "Bundles live in ComfyUI/models/realrag; make your own from any folder of photos with `realrag index`.",
+            description="Opens a bundle: a library of real photos that you search with words. "
+            "Bundles live in ComfyUI/models/realrag; make your own from any folder of photos with `realrag index`. "
+            "Its option --encoder decides what can be found by look.",
             inputs=[
                 io.Combo.Input(
                     "bundle",
                     options=list(bundles()),
                     default=SHIPPED,
-                    tooltip="The photo library to look in. New bundles in models/realrag appear after pressing R.",
+                    tooltip="The photo library to search. New bundles in models/realrag appear after pressing R.",
                 ),
                 io.Combo.Input(
                     "head",

@@ -18,6 +18,9 @@ from ...realrag.references import Reference, References
 
 STRIP, INK = (32, 32, 32), (235, 235, 235)
 NOTE_SIZE = (512, 256)  # pixels of the card that is shown where nothing was found
+NOTHING_FITS = (
+    "\n\nThe picture is made without references. To see the closest photos, set min_score to 0 and doubt to keep."
+)
 
 
 def labelled(references: References) -> list[Tensor]:
@@ -27,7 +30,8 @@ def labelled(references: References) -> list[Tensor]:
     """
     width, height = (max(sides) for sides in zip(*(item.image.size for item in references.items), (1, 1), strict=True))
     cards = [_over_strip(rank, item, width, height) for rank, item in enumerate(references.items, 1)]
-    return [torch.from_numpy(np.asarray(card, np.float32) / 255) for card in cards or [_card(references.note)]]
+    cards = cards or [_card(f"{references.note}{NOTHING_FITS * references.doubtful}")]
+    return [torch.from_numpy(np.asarray(card, np.float32) / 255) for card in cards]
 
 
 def shown_in_node(cards: list[Tensor]) -> dict:
@@ -55,7 +59,7 @@ def _png(pixels: np.ndarray) -> bytes:
 
 def _over_strip(rank: int, item: Reference, width: int, height: int) -> Image.Image:
     size = max(12, width // 12)  # of the letters: four photos side by side in a node leave each about 100 pixels
-    lines = [f"{rank}   {item.score:.3f}   {item.found}", name_of(item)] + [f"for: {item.object}"] * bool(item.object)
+    lines = [f"{rank} · {item.score:.3f} · {item.found}", name_of(item)] + [f"for: {item.object}"] * bool(item.object)
     picture = Image.new("RGB", (width, height + (2 * len(lines) - 1) * size), STRIP)
     picture.paste(item.image, ((width - item.image.width) // 2, (height - item.image.height) // 2))
     font = ImageFont.load_default(size)
@@ -81,6 +85,6 @@ def _shortened(name: str, font, width: int) -> str:
 
 def _card(note: str) -> Image.Image:
     card = Image.new("RGB", NOTE_SIZE, STRIP)
-    text = "\n".join(textwrap.wrap(note, 44))
+    text = "\n".join("\n".join(textwrap.wrap(part, 44)) for part in note.split("\n"))
     ImageDraw.Draw(card).multiline_text((24, 24), text, INK, ImageFont.load_default(20), spacing=8)
     return card

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...realrag.bundle.head_entries import AUTO
 from ...realrag.bundle.records import Filters
+from ...realrag.errors import QueryError
 from ...realrag.search.hybrid import BOTH, LOOK, NAME
 from ..compat import supported_keywords
 from ..images import rgb
@@ -22,6 +23,22 @@ LEAVE_OUT, KEEP = "leave out", "keep"
 def words(text: str) -> tuple[str, ...]:
     """A list as artists write it, by commas or lines -> its items."""
     return tuple(item.strip() for line in text.splitlines() for item in line.split(",") if item.strip())
+
+
+def text_of(name: str, value: str | None) -> str:
+    """A text widget's value. Another node may be linked to it and give anything: None counts as empty."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise QueryError(f"{name} is {str(value)[:80]!r}, a {type(value).__name__}; connect a text.")
+    return value
+
+
+def score_bound(min_score: float, doubt: str | None) -> float | str | None:
+    """min_score as `Retriever.search` takes it: a number counts, and 0 leaves the choice to the widget `doubt`."""
+    if doubt not in (LEAVE_OUT, KEEP, None):
+        raise QueryError(f"doubt is {str(doubt)[:80]!r}; choose {LEAVE_OUT!r} or {KEEP!r}.")
+    return min_score or (None if doubt == KEEP else AUTO)
 
 
 def to_pil(image: Tensor) -> Image.Image:
@@ -38,8 +55,8 @@ class RetrieveRealReferences(io.ComfyNode):
             node_id="RealRAG_RetrieveReferences",
             display_name="Retrieve Real References",
             category="RealRAG",
-            description="Finds the real photos in the library that fit your prompt best, and shows them ranked, "
-            "best first. Finding none is fine: the picture is then made without references.",
+            description="Finds the real photos in the library that match your prompt best, and shows them ranked, "
+            "best first. If nothing fits, the picture is made without references.",
             inputs=[
                 RetrieverSocket.Input("retriever", tooltip="A photo library from Load Reflective Retriever."),
                 io.String.Input(
@@ -47,8 +64,8 @@ class RetrieveRealReferences(io.ComfyNode):
                     multiline=True,
                     default="",
                     placeholder="what the photos should show",
-                    tooltip="What the photos should show, in plain words: your image prompt, or just its subject. "
-                    "May stay empty when a picture is connected.",
+                    tooltip="Your image prompt, or just its subject, in plain words. The search uses it when look_for is "
+                    "empty. It may stay empty when a picture is connected.",
                 ),
                 io.Int.Input(
                     "top_k", default=4, min=1, max=64, tooltip="How many photos to return at most. 1 to 4 works well."
@@ -59,8 +76,8 @@ class RetrieveRealReferences(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Leave out photos that score less than this. 0 leaves the choice to the library's own measured "
-                    "score, see doubt. Scores differ between libraries: look at those under the photos.",
+                    tooltip="Leaves out photos that score less than this. At 0, doubt decides instead. "
+                    "Scores differ between libraries: compare those under the photos.",
                 ),
                 io.Float.Input(
                     "diversity",
@@ -68,7 +85,7 @@ class RetrieveRealReferences(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="0 takes the best matches however alike they are. Higher values prefer photos that differ "
+                    tooltip="0 takes the best matches, even if they look alike. Higher values prefer photos that differ "
                     "from each other.",
                 ),
                 io.Image.Input(
@@ -88,15 +105,15 @@ class RetrieveRealReferences(io.ComfyNode):
                     optional=True,
                     default="",
                     **rare,
-                    tooltip="Only photos under these licences, separated by commas, such as: CC0-1.0, MIT. Empty: all.",
+                    tooltip="Only photos under these licenses, separated by commas, such as: CC0-1.0, MIT. Empty: all.",
                 ),
                 io.String.Input(
                     "include_ids",
                     optional=True,
                     default="",
                     **rare,
-                    tooltip="Only these photos, by their ids in the scores text, separated by commas: "
-                    "pins what you have chosen.",
+                    tooltip="Only these photos, by their ids in the scores text, separated by commas. "
+                    "Use it to pin your choice.",
                 ),
                 io.String.Input(
                     "exclude_ids",
@@ -111,24 +128,24 @@ class RetrieveRealReferences(io.ComfyNode):
                     multiline=True,
                     default="",
                     placeholder="look for (empty: the prompt)",
-                    tooltip="What to look for, where that is not the whole prompt: just the subject, one object a line. "
-                    'Empty: the prompt, without weights, tags and quality words. "without bananas" leaves those out.',
+                    tooltip="Searches for this text instead of the prompt: write the subject alone, one object per line. "
+                    'Empty: the prompt, without weights, tags and quality words. "without bananas" excludes bananas.',
                 ),
                 io.Combo.Input(
                     "find_by",
                     options=[BOTH, NAME, LOOK],
                     default=BOTH,
                     optional=True,
-                    tooltip="both: photos of a class that the prompt names come first, then those that fit by caption and by "
-                    "look. name: names and captions only. look: only how the photos look, as older versions did.",
+                    tooltip="both: photos of a class that the prompt names come first, then the best matches by caption and "
+                    "by look. name: class names and captions only. look: the picture content only, as in older versions.",
                 ),
                 io.Combo.Input(
                     "doubt",
                     options=[LEAVE_OUT, KEEP],
                     default=LEAVE_OUT,
                     optional=True,
-                    tooltip="What to do with photos that fit no better than unrelated things would: the library has a score "
-                    "measured for that. It counts while min_score is 0 and for photos found by look alone.",
+                    tooltip="leave out: drops photos that match no better than unrelated text does, so an absent subject "
+                    "gives no photos. keep: shows them anyway. Applies to photos found by look, while min_score is 0.",
                 ),
             ],
             outputs=[
@@ -138,15 +155,16 @@ class RetrieveRealReferences(io.ComfyNode):
                 ),
                 io.Image.Output(
                     display_name="images",
-                    tooltip="The photos as one batch, with grey borders to a common size, for any other node.",
+                    tooltip="The photos as one batch, with gray borders to a common size, for any other node.",
                 ),
                 io.String.Output(
                     display_name="scores",
-                    tooltip="Rank, score, id and caption of each photo, and how it was found; then what there is to say.",
+                    tooltip="Rank, score, id and caption of each photo, how it was found, and for which object; "
+                    "then notes, such as unknown words.",
                 ),
                 io.String.Output(
                     display_name="credits",
-                    tooltip="Whose photos these are and under which licence. Keep it with pictures that you publish.",
+                    tooltip="The author and license of each photo. Keep it with pictures that you publish.",
                 ),
             ],
             # the photos stay in the node when a run takes them from the cache
@@ -169,17 +187,23 @@ class RetrieveRealReferences(io.ComfyNode):
         include_ids: str = "",
         exclude_ids: str = "",
         look_for: str = "",
-        find_by: str = BOTH,
-        doubt: str = LEAVE_OUT,
+        find_by: str | None = BOTH,
+        doubt: str | None = LEAVE_OUT,
     ) -> io.NodeOutput:
+        subject = text_of("look_for", look_for)
         references = retriever.search(
-            look_for if look_for.strip() else prompt,
+            subject if subject.strip() else text_of("prompt", prompt),
             image=None if image is None else to_pil(image),
             k=top_k,
-            min_score=min_score or (AUTO if doubt == LEAVE_OUT else None),
-            find_by=find_by,
+            min_score=score_bound(min_score, doubt),
+            find_by=BOTH if find_by is None else find_by,
             diversity=diversity,
-            filters=Filters(words(class_filter), words(licence_filter), words(include_ids), words(exclude_ids)),
+            filters=Filters(
+                words(text_of("class_filter", class_filter)),
+                words(text_of("licence_filter", licence_filter)),
+                words(text_of("include_ids", include_ids)),
+                words(text_of("exclude_ids", exclude_ids)),
+            ),
         )
         return io.NodeOutput(
             references,

@@ -22,12 +22,13 @@ PAGES = {
 
 
 def note(base: str) -> str:
-    return f"""Your prompt looks through a library of **real photos** and finds the one that fits it best. Its outlines
-go into a **ControlNet**, so the picture takes its shape from the real thing.
+    return f"""RealRAG searches a library of **real photos** for your prompt. The outlines of the best match go into a
+**ControlNet**, so the picture takes its shape from the real thing.
 
 1. Choose a library in *Load Reflective Retriever*, write your prompt, press **Run**.
-2. The outlines hold too tight: lower `strength` or `end_percent` in *Apply ControlNet*. 0 is the picture without them.
-3. Too many lines from the background: raise the thresholds in *Canny*.
+2. If the prompt is long, write the subject alone in *Look for*. If it is empty, the search uses the prompt.
+3. The outlines hold too tight: lower `strength` or `end_percent` in *Apply ControlNet*. 0 is the picture without them.
+4. Too many lines from the background: raise the thresholds in *Canny*.
 
 **Needs** [{CONTROLNETS[base]}]({HUB}/{PAGES[base]}) in `models/controlnet`.
 """

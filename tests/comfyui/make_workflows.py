@@ -164,17 +164,18 @@ def _origin(info: dict) -> dict:
 
 
 def retrieval(canvas: Canvas, note: str, top_k: int = 3, text: str = "") -> tuple[dict, dict]:
-    """The part all graphs share: a library, the prompt, the references, their scores and credits."""
+    """The part all graphs share: a library, the prompt, what to look for, the references, their scores and credits."""
     canvas.group("1  Find real photos", (0, 0), (900, HEIGHT), "#3f5159")
-    canvas.note((20, 490), (380, 400), "What this graph does", note)
+    canvas.note((20, 620), (380, 480), "What this graph does", note)
     loader = canvas.node("RealRAG_LoadRetriever", (20, 80), (380, 130))
-    prompt = canvas.node("PrimitiveStringMultiline", (20, 270), (380, 160), title="Prompt", value=text or PROMPT)
+    prompt = canvas.node("PrimitiveStringMultiline", (20, 270), (380, 130), title="Prompt", value=text or PROMPT)
+    subject = canvas.node("PrimitiveStringMultiline", (20, 460), (380, 100), title=LOOK_FOR, value="")
     found = canvas.node(
-        "RealRAG_RetrieveReferences", (440, 80), (440, 760), top_k=top_k,
-        links={"retriever": (loader, "retriever"), "prompt": (prompt, "STRING")},
+        "RealRAG_RetrieveReferences", (440, 80), (440, 800), top_k=top_k,
+        links={"retriever": (loader, "retriever"), "prompt": (prompt, "STRING"), "look_for": (subject, "STRING")},
     )  # fmt: skip
-    canvas.node("PreviewAny", (440, 900), (440, 150), title="Scores", links={"source": (found, "scores")})
-    canvas.node("PreviewAny", (440, 1110), (440, 150), title="Credits", links={"source": (found, "credits")})
+    canvas.node("PreviewAny", (440, 930), (440, 140), title="Scores", links={"source": (found, "scores")})
+    canvas.node("PreviewAny", (440, 1120), (440, 140), title="Credits", links={"source": (found, "credits")})
     return prompt, found
 
 
@@ -255,14 +256,17 @@ def pictures(
         canvas.node("SaveImage", (2140, y), (380, 520), mode=mode, filename_prefix=name, links=links)
 
 
+LOOK_FOR = "Look for (empty: the prompt)"
 PROMPT = "a photo of granny smith apples in a wooden bowl on a kitchen table, morning light"
 
-STORY = """Your prompt looks through a library of **real photos** and finds those that fit it best. They show in
-*Retrieve Real References*, best first. *Inject References* lets the model see them while it paints.
+STORY = """RealRAG searches a library of **real photos** for your prompt. *Retrieve Real References* shows the best matches,
+and *Inject References* lets the model see them while it paints.
 
 1. Choose a library in *Load Reflective Retriever*, write your prompt, press **Run**.
-2. Effect too strong or too weak: change `strength`. Composition too close to the photos: raise `start_percent` to 0.2.
-3. To compare, select the three muted nodes of *Without references* and press **Ctrl+M**.
+2. If the prompt is long, write the subject alone in *Look for*, one object per line. If it is empty, the search uses the
+   prompt.
+3. Effect too strong or too weak: change `strength`. Composition too close to the photos: raise `start_percent` to 0.2.
+4. To compare, select the three muted nodes of *Without references* and press **Ctrl+M**.
 """
 FLUX_NOTE = f"""{STORY}
 **Needs** [ip_adapter.safetensors]({HUB}/XLabs-AI/flux-ip-adapter-v2) in `models/realrag_adapters` and

@@ -11,13 +11,16 @@ THING = "garlic"  # one of those that the miniatures were never shown
 PROMPT = f"a photo of {THING}"
 NOTE = f"""Everything here comes with RealRAG: **nothing to download**. Press **Run**.
 
-Your prompt looks through a library of **real photos** and finds those that fit it best. They show in *Retrieve Real
-References*, best first. *Inject References* lets a **miniature** Stable Diffusion 3 see them while it paints; below it, the
-same seed without them. The miniature was never shown {THING}, so only the photos can tell it what that looks like.
+RealRAG searches a library of **real photos** for your prompt. *Retrieve Real References* shows the best matches, and
+*Inject References* lets a **miniature** Stable Diffusion 3 see them while it paints. Below it, the same seed without them. The
+miniature was never shown {THING}, so only the photos can tell it what that looks like.
 
-1. Ask for a lemon, a mango or red beet, which it was never shown either; or for a pear or a red pepper, which it was.
-2. Effect too strong or too weak: change *strength*. 0 is the picture without references.
-3. To try Flux, choose *Flux miniature* wherever *SD3 miniature* stands.
+1. Ask for a lemon, a mango or red beet, which it was never shown either; or for a pear or a red pepper, which it was. Ask
+   for a puffin: the library has none, so the node says that nothing fits and both pictures are the same.
+2. If your prompt is long, write the subject alone in *Look for*, one object per line. If it is empty, the search uses the
+   prompt.
+3. Effect too strong or too weak: change *strength*. 0 is the picture without references.
+4. To try Flux, choose *Flux miniature* wherever *SD3 miniature* stands.
 
 The miniature paints 128 x 128 pixels, enlarged here to three times that, and has seen little but groceries. With a real
 model the graph is the same: see *realrag_sd35* and *realrag_flux*.
