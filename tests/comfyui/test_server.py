@@ -90,7 +90,7 @@ def test_the_nodes_are_there_with_words_on_everything(server: Server):
 
 def test_a_prompt_ends_as_a_saved_picture_with_its_references_shown_in_order(server: Server):
     graph = Graph()
-    found = retrieval(graph, top_k=3)
+    found = retrieval(graph, "granny smith", top_k=3)  # a class: its photos are ranked by score
     scores, credits = (graph.add("RealRAGTest_ShowText", text=[found, slot]) for slot in (2, 3))
     batch = graph.add("PreviewImage", images=[found, 1])
     model, vae = model_and_vae(graph, server, "flux")
