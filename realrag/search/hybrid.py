@@ -19,7 +19,7 @@ from .postings import Hits
 BY_LOOK, BY_CAPTION, BY_NAME = "by look", "by caption", "by name"
 BOTH, LOOK, NAME = "both", "look", "name"  # what to find by
 CERTAIN = 0.5  # share of a question's weight that a photo's words carry, from which it counts as found by caption
-MOST_TIED = 1024  # photos that match a text equally well, compared by look
+MOST_TIED = 256  # photos that match a text equally well, compared by look
 FUSE = 60  # k of reciprocal rank fusion, as in the paper
 
 

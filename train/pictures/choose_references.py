@@ -17,6 +17,7 @@ from realrag.encoders.reflective_head import ReflectiveHead, load_head
 from realrag.errors import RealRAGError
 from realrag.files import default_cache, write_atomic
 from realrag.retriever import NEAR_DUPLICATE, Retriever, own_encoder
+from realrag.search.hybrid import LOOK
 
 from ..dataset import Prompt, class_codes, read_prompts
 
@@ -78,7 +79,9 @@ def choose(
     for arm, head in heads.items():
         retriever = Retriever(library, encoder, head, kind="exact")
         for prompt, found in zip(
-            prompts, retriever.search_batch([p.prompt for p in prompts], k=k, filters=apart), strict=True
+            prompts,
+            retriever.search_batch([p.prompt for p in prompts], k=k, filters=apart, find_by=LOOK, min_score=None),
+            strict=True,
         ):
             lines.append(_line(arm, prompt, [(item, item.score) for item in found.items]))
     return lines
