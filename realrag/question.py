@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from .prompts.objects import wish
 from .prompts.syntax import plain, without_quality_words
+from .search.hybrid import CERTAIN
 from .search.lexicon import Lexicon
 
 # Two captions that both fit could still describe one thing: "black and white cat". An article begins another.
 _BEGINS_A_THING = re.compile(
     r"\s*(?:an?|the|one|two|three|four|five|six|some|several|my|his|her|their)\s", re.IGNORECASE
 )
-SURE_CAPTION = 0.8  # of a part's weight that one photo's words carry
 
 
 @dataclass(frozen=True)
@@ -53,4 +53,4 @@ def _by_caption(part: str, lexicon: Lexicon) -> bool:
     if not _BEGINS_A_THING.match(part):
         return False
     matched = lexicon.hits(part).matched
-    return bool(len(matched)) and float(matched.max()) >= SURE_CAPTION
+    return bool(len(matched)) and float(matched.max()) >= CERTAIN

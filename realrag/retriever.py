@@ -24,10 +24,10 @@ from .errors import EncoderError, QueryError
 from .files import Verdicts, write_atomic, write_json
 from .photos.scan import Progress
 from .prompts.words import function_words, words
-from .question import SURE_CAPTION, read_question
+from .question import read_question
 from .references import Reference, References
 from .search.diversity import drop_near_duplicates, mmr
-from .search.hybrid import BOTH, BY_CAPTION, BY_LOOK, BY_NAME, LOOK, NAME, Ranking, rank
+from .search.hybrid import BOTH, BY_CAPTION, BY_LOOK, BY_NAME, CERTAIN, LOOK, NAME, Ranking, rank
 from .search.index import EXACT_LIMIT, open_index
 from .search.lexicon import Lexicon
 
@@ -287,7 +287,7 @@ class Retriever:
         for thing in things:
             rows = [self.lexicon.rows_of(codes) for codes in self.lexicon.named(thing)]
             hits = self.lexicon.hits(thing)
-            rows.append(hits.rows[hits.matched >= SURE_CAPTION])
+            rows.append(hits.rows[hits.matched >= CERTAIN])
             if level is not None and level.tells and len(self._vectors) <= EXACT_LIMIT:
                 scores, near = self.index.search(self.query([thing]), min(len(self._vectors), MAX_K))
                 rows.append(near[0][scores[0] >= level.score])

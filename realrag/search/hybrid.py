@@ -18,7 +18,8 @@ from .postings import Hits
 
 BY_LOOK, BY_CAPTION, BY_NAME = "by look", "by caption", "by name"
 BOTH, LOOK, NAME = "both", "look", "name"  # what to find by
-CERTAIN = 0.5  # share of a question's weight that a photo's words carry, from which it counts as found by caption
+CERTAIN = 0.8  # share of a question's weight that a photo's words carry, from which it counts as found by caption
+PARTIAL = 0.5  # of a caption's say where it matches less: "green" of "green apples" must not beat what looks right
 MOST_TIED = 256  # photos that match a text equally well, compared by look
 FUSE = 60  # k of reciprocal rank fusion, as in the paper
 
@@ -108,7 +109,7 @@ def _fused(vectors, query, hits: Hits, rows: np.ndarray, scores: np.ndarray) -> 
     matched[by_words] = hits.matched
     levels = np.unique(hits.matched)  # ascending; equal captions share a rank
     ranks = len(levels) - np.searchsorted(levels, hits.matched)
-    value[by_words] += hits.matched / (FUSE + ranks)
+    value[by_words] += hits.matched * np.where(hits.matched >= CERTAIN, 1, PARTIAL) / (FUSE + ranks)
     unseen = np.flatnonzero(np.isnan(cosine))
     cosine[unseen] = cosines(vectors, every[unseen], query)
     order = np.lexsort((every, -cosine, -value))

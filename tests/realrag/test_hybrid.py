@@ -152,6 +152,11 @@ def test_what_is_left_out_does_not_come_and_the_note_says_so(shipped, text):
     assert "Without banana" in answer.note and "left out" in answer.note
 
 
+def test_half_of_a_prompt_in_a_caption_does_not_beat_what_looks_right(shipped):
+    answer = shipped.search("green apples", k=2)
+    assert answer.items[0].class_name == "Granny-Smith" and answer.items[0].found == "by look"
+
+
 def test_names_count_beside_a_picture_and_filters_hold(shipped):
     lemon = shipped.search("a lemon", k=1).items[0]
     answer = shipped.search("garlic", image=lemon.image, k=2)
