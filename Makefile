@@ -1,6 +1,6 @@
-# `make` lists the commands. Two are all that a fresh machine with Python 3.10 or newer needs: `make demo` and `make test`.
+# `make` lists the commands. A fresh machine with Python 3.10 or newer needs two: `make demo` and `make test`.
 PYTHON ?= python3
-# A worker a core, with one thread each. Work is taken in runs of neighbors, so that few fixtures are made twice.
+# One worker per core, with one thread each. Workers take neighboring tests, so that few fixtures are built twice.
 PYTEST = $(VENV)/bin/pytest -n auto --dist worksteal
 VENV ?= .venv
 OUT ?= demo-out
@@ -10,13 +10,13 @@ OUT ?= demo-out
 help: ## list these commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1	\2/' | expand -t 18
 
-demo: $(VENV)/demo.stamp ## install, index the shipped photos, ask for some, paint without and with them
+demo: $(VENV)/demo.stamp ## install, index the shipped photos, search them, paint without and with them
 	$(VENV)/bin/realrag demo --out $(OUT)
 
 test: $(VENV)/test.stamp ## install, run all tests
 	$(PYTEST)
 
-test-fast: $(VENV)/test.stamp ## install, run the tests that take no more than a second or two
+test-fast: $(VENV)/test.stamp ## install, run the tests that take at most two seconds
 	$(PYTEST) -m "not slow and not comfyui"
 
 fuzz: $(VENV)/test.stamp ## install, give mutants of every kind of file to its reader, for a minute each at most
@@ -27,7 +27,7 @@ lint: $(VENV)/dev.stamp ## check rules, format and types
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-format: $(VENV)/dev.stamp ## mend what ruff can mend, then format
+format: $(VENV)/dev.stamp ## fix what ruff can fix, then format
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 

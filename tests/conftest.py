@@ -7,7 +7,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: workers wit
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-from fake_encoder import ColourEncoder
+from fake_encoder import ColorEncoder
 from made_photos import write_photos
 
 
@@ -33,7 +33,7 @@ def photos(tmp_path):
 
 @pytest.fixture
 def encoder():
-    return ColourEncoder()
+    return ColorEncoder()
 
 
 @pytest.fixture(scope="session")

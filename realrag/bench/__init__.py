@@ -1,1 +1,1 @@
-"""What `realrag bench` measures: search, embedding and injection, as ratios within one run."""
+"""`realrag bench`: measurements of search, embedding and injection, as ratios within one run."""

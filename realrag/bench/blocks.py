@@ -1,8 +1,8 @@
-"""`realrag bench blocks`: what references in each block of the miniatures do to color and texture, and to layout.
+"""`realrag bench blocks`: how references in each block of the miniatures affect color and texture, and layout.
 
-Each prompt is painted without its photo, with it in all blocks, with it in one block alone, and with it in all blocks
-but one, from the same noise. "moved" is the way that the picture went from the first to the second, in a description
-of color and texture and in one of layout: 1 - |picture - full| / |plain - full|, over all prompts.
+Each prompt is painted from the same noise without its photo (plain), with it in all blocks (full), in one block only,
+and in all blocks but one. `moved` is how far a picture moved from plain to full, measured in features of color and
+texture and in features of layout: 1 - |picture - full| / |plain - full|, over all prompts.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from ..errors import RealRAGError
 
 PHOTOS = Path(__file__).parent.parent / "assets" / "photos"
-THINGS = (  # eight that the miniatures were trained on, then sixteen that were held out
+CLASSES = (  # eight classes of the miniatures' training, then sixteen held-out ones
     "granny smith", "banana", "orange", "red bell pepper", "carrots", "kiwi", "oatly oat milk",
     "tropicana mandarin morning", "garlic", "lemon", "mango", "nectarine", "pomegranate", "red beet", "solid potato",
     "sweet potato", "vine tomato", "alpro vanilla soyghurt", "arla ecological sour cream", "arla sour milk",
@@ -25,13 +25,13 @@ THINGS = (  # eight that the miniatures were trained on, then sixteen that were 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompts", type=int, default=24, help="how many of 24 classes to paint")
-    parser.add_argument("--steps", type=int, default=12, help="steps of the sampler")
-    parser.add_argument("--strength", type=float, default=1.5, help="of the adapter; the demo uses 1.5")
+    parser.add_argument("--steps", type=int, default=12, help="sampling steps")
+    parser.add_argument("--strength", type=float, default=1.5, help="adapter strength; the demo uses 1.5")
 
 
 def color_and_texture(pictures):
-    """(N, 3, S, S) in 0..1 -> (N, 15), blind to places: mean and deviation of each channel, three correlations, and the
-    deviation of six bands of detail in brightness."""
+    """(N, 3, S, S) in 0..1 -> (N, 15) features without positions: mean and standard deviation of each channel, three
+    correlations, and the standard deviation of six detail bands of brightness."""
     import torch
     import torch.nn.functional as F
 
@@ -48,7 +48,8 @@ def color_and_texture(pictures):
 
 
 def layout(pictures):
-    """(N, 3, S, S) in 0..1 -> (N, 64), blind to color: brightness on a grid of 8 x 8, of mean 0 and deviation 1."""
+    """(N, 3, S, S) in 0..1 -> (N, 64) features without color: brightness on a grid of 8 x 8, with mean 0 and standard
+    deviation 1."""
     import torch.nn.functional as F
 
     grid = F.adaptive_avg_pool2d(pictures.mean(1, keepdim=True), 8).flatten(1)
@@ -56,7 +57,7 @@ def layout(pictures):
 
 
 def moved(describe, plain, full, picture) -> float:
-    """How much of the way from `plain` to `full` this description of `picture` went; 1 is all of it."""
+    """Fraction of the distance from `plain` to `full` that `picture` covers in the features `describe`; 1 is all of it."""
     import torch
 
     start, end, here = (describe(pictures) for pictures in (plain, full, picture))
@@ -73,6 +74,7 @@ def run(args: argparse.Namespace) -> dict:
     from ..adapters import load_adapter
     from ..adapters.hooks import Steered
     from ..encoders.load import load_encoder
+    from ..encoders.small_net import SmallDualEncoder
     from ..indexing.build import build
     from ..miniature.autoencoder import load_autoencoder
     from ..miniature.files import NAMES, adapter_file, autoencoder_file, check_there, families_there, generator_file
@@ -80,20 +82,24 @@ def run(args: argparse.Namespace) -> dict:
     from ..miniature.painting import Miniature, noise_of, paint
     from ..retriever import Retriever
 
-    things = THINGS[: args.prompts]
-    if not 0 < args.prompts <= len(THINGS) or args.steps < 1:
-        raise RealRAGError(f"--prompts is 1 to {len(THINGS)} and --steps at least 1.")
+    classes = CLASSES[: args.prompts]
+    if not 0 < args.prompts <= len(CLASSES) or args.steps < 1:
+        raise RealRAGError(
+            f"--prompts is {args.prompts} and --steps {args.steps}; use 1 to {len(CLASSES)} prompts and at least 1 step."
+        )
     if not (families := families_there()):
-        raise RealRAGError("This package holds no miniatures, which this benchmark paints with.")
-    encoder, prompts = load_encoder(), [f"a photo of {thing}" for thing in things]
+        raise RealRAGError(
+            "This benchmark needs the miniatures, which are missing from this package. Reinstall RealRAG."
+        )
+    encoder, prompts = load_encoder(), [f"a photo of {each}" for each in classes]
     with tempfile.TemporaryDirectory() as folder:
         build(PHOTOS, Path(folder) / "bundle", encoder)
         found = Retriever.open(Path(folder) / "bundle", encoder=encoder).search_batch(prompts, k=1, min_score=None)
         photos = [answer.items[0].image for answer in found]
     features = encoder.encode_features(torch.stack([encoder.prepare(photo) for photo in photos])).penultimate
-    autoencoder, noise = load_autoencoder(autoencoder_file()), noise_of(len(things), seed=0)
-    towers: Any = encoder.towers
-    text, rows = towers.text, []
+    autoencoder, noise = load_autoencoder(autoencoder_file()), noise_of(len(classes), seed=0)
+    text = cast(SmallDualEncoder, encoder.towers).text  # the miniatures use its text tower
+    rows: list[dict] = []
     for name in families:
         adapter = load_adapter(check_there(adapter_file(NAMES[name]))).float()
 
@@ -118,11 +124,13 @@ def run(args: argparse.Namespace) -> dict:
                     "layout_without": moved(layout, plain, full, without),
                 }
             )
-    return {"prompts": len(things), "steps": args.steps, "strength": args.strength, "blocks": rows}
+    return {"prompts": len(classes), "steps": args.steps, "strength": args.strength, "blocks": rows}
 
 
 def format_report(result: dict) -> str:
-    head = f"{result['prompts']} prompts, {result['steps']} steps, strength {result['strength']:g}; 1 is the whole way"
+    head = (
+        f"{result['prompts']} prompts, {result['steps']} steps, strength {result['strength']:g}; 1 is the full effect"
+    )
     lines = [head, f"{'':14} {'block':>5}  {'in it alone':^17}  {'in all others':^17}"]
     lines.append(f"{'':14} {'':>5}  {'color':>8} {'layout':>8}  {'color':>8} {'layout':>8}")
     for row in result["blocks"]:

@@ -1,4 +1,4 @@
-"""`realrag bench embed`: how much of the encoder's own speed is left when it is fed real photos."""
+"""`realrag bench embed`: speed of embedding real photos, relative to the encoder's own speed."""
 
 from __future__ import annotations
 
@@ -23,21 +23,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--photos", type=Path, help="folder of photos (default: JPEGs made here)")
     parser.add_argument("--number", type=int, default=0, help="photos to time (0: 128 on a CPU, 4096 on a GPU)")
     parser.add_argument("--side", type=int, default=256, help="longest side of the JPEGs made here, in pixels")
-    parser.add_argument("--batch", type=int, default=0, help="as for `realrag index`: 0 for what suits the device")
-    parser.add_argument("--workers", type=int, default=0, help="as for `realrag index`: 0 for what suits the device")
-    parser.add_argument("--rounds", type=int, default=3, help="each loop is run this often, in turns; medians count")
+    parser.add_argument("--batch", type=int, default=0, help="as for `realrag index`; 0: suited to the device")
+    parser.add_argument("--workers", type=int, default=0, help="as for `realrag index`; 0: suited to the device")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each loop runs, in turns; medians count")
     parser.add_argument("--device", default="cpu")
 
 
 def make_photos(folder: Path, number: int, side: int, seed: int = 0) -> None:
-    """JPEGs with the detail of a photo: smooth noise at several scales, so that decoding costs what it costs."""
+    """JPEGs with the detail of a photo: smooth noise at several scales, so that they take as long to decode."""
     from PIL import Image
 
-    random = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     for index in range(number):
         layers = [
-            random.integers(0, 256, (max(2, side * 3 // 4 >> shift), max(2, side >> shift), 3))
-            for shift in (0, 2, 4, 6)
+            rng.integers(0, 256, (max(2, side * 3 // 4 >> shift), max(2, side >> shift), 3)) for shift in (0, 2, 4, 6)
         ]
         pictures = [
             np.asarray(Image.fromarray(layer.astype(np.uint8)).resize((side, side * 3 // 4), Image.Resampling.BICUBIC))
@@ -50,11 +49,11 @@ def make_photos(folder: Path, number: int, side: int, seed: int = 0) -> None:
 
 
 def run(args: argparse.Namespace) -> dict:
-    """Time loops in one run, in photos a second: the encoder on ready pixels, onnxruntime on the same weights where onnx
-    and onnxruntime are installed, photos end to end (to the shards of a bundle, as `realrag index` writes them), and
-    decoding alone.
+    """Photos per second of several loops, timed in one run: the encoder on ready pixels; onnxruntime on the same weights,
+    if onnx and onnxruntime are installed; photos end to end (to the shards of a bundle, like `realrag index`); and
+    decoding only.
 
-    `ratio` compares clock times; `cpu_ratio` the CPU time that the process used, which other work on the machine
+    `ratio` compares wall-clock times; `cpu_ratio` compares the process's CPU times, which other work on the machine
     disturbs less.
     """
     import torch
@@ -113,13 +112,13 @@ def run(args: argparse.Namespace) -> dict:
         times: dict[str, list[float]] = {name: [] for name, _ in loops}
         work: dict[str, list[float]] = {name: [] for name, _ in loops}
         for turn in range(args.rounds):
-            # Another one goes first each round: what runs after what makes a difference on a busy or throttled machine.
+            # Each round starts with another loop: the order affects the times on a busy or throttled machine.
             for name, loop in loops[turn % len(loops) :] + loops[: turn % len(loops)]:
                 start, spent = time.perf_counter(), time.process_time()
                 loop()
                 times[name].append(time.perf_counter() - start)
                 work[name].append(time.process_time() - spent)
-    rate = {name: len(photos) / float(np.median(values)) for name, values in times.items()}
+    speed = {name: len(photos) / float(np.median(values)) for name, values in times.items()}
     return {
         "encoder": args.untrained or encoder.name,
         "weights": "random" if args.untrained else "trained",
@@ -129,24 +128,24 @@ def run(args: argparse.Namespace) -> dict:
         "workers": workers,
         "photos": len(photos),
         "longest_side": max(max(photo.width, photo.height) for photo in photos),
-        "photos_per_second": {name: round(value, 2) for name, value in rate.items()},
-        "ratio": round(rate["end_to_end"] / rate["synthetic"], 3),
+        "photos_per_second": {name: round(value, 2) for name, value in speed.items()},
+        "ratio": round(speed["end_to_end"] / speed["synthetic"], 3),
         "cpu_ratio": round(float(np.median(work["synthetic"]) / np.median(work["end_to_end"])), 3),
     }
 
 
 def format_report(result: dict) -> str:
-    rate = result["photos_per_second"]
-    twin = [f"  encode alone, onnxruntime    {rate['onnxruntime']:9.2f} photos/s"] if "onnxruntime" in rate else []
+    speed = result["photos_per_second"]
+    twin = [f"  encode alone, onnxruntime    {speed['onnxruntime']:9.2f} photos/s"] if "onnxruntime" in speed else []
     return "\n".join(
         (
             f"{result['encoder']} ({result['weights']} weights) on {result['device']}, {result['threads']} threads, "
             f"batch {result['batch']}, {result['workers']} decoding threads, {result['photos']} photos of up to "
             f"{result['longest_side']} px",
-            f"  encode alone, pixels ready   {rate['synthetic']:9.2f} photos/s",
+            f"  encode alone, pixels ready   {speed['synthetic']:9.2f} photos/s",
             *twin,
-            f"  decode alone, one thread     {rate['decode_one_thread']:9.2f} photos/s",
-            f"  photos end to end            {rate['end_to_end']:9.2f} photos/s",
+            f"  decode alone, one thread     {speed['decode_one_thread']:9.2f} photos/s",
+            f"  photos end to end            {speed['end_to_end']:9.2f} photos/s",
             f"  end to end / encode alone    {result['ratio']:9.3f} by the clock, {result['cpu_ratio']:.3f} by CPU time",
         )
     )

@@ -1,8 +1,8 @@
-"""`realrag bench find`: how often the right photo comes first, by name, caption and look; and what the words cost.
+"""`realrag bench find`: how often the right photo comes first, by name, caption and look; and the cost of the word search.
 
-On any bundle with classes: its own class names are asked bare, in a heap of quality tags, in 54 and in 299 words, and two
-at a time; phrases about other things are asked to see whether they are refused. With --rows, the time of a hybrid query
-over that of a vector query on a seeded library with captions: CPU time of one thread, medians, in turns.
+On any bundle with classes, the prompts are its class names alone, among quality tags, in 54 and in 299 words, and two at
+a time; phrases about unrelated subjects test whether they are refused. With --rows: the time of a hybrid query over that
+of a vector query on a seeded library with captions, as medians of one thread's CPU time, in turns.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SHORT, LONG = 54, 299  # words of the two long prompts
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", nargs="?", type=Path, help="a bundle with classes (default: the shipped one)")
-    parser.add_argument("--rows", type=int, default=0, help="time a seeded library of so many photos instead")
+    parser.add_argument("--rows", type=int, default=0, help="time a seeded library of this many photos instead")
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--queries", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
@@ -70,11 +70,13 @@ def long_prompt(name: str, length: int) -> str:
 
 
 def measure_answers(retriever: Retriever, seed: int = 0) -> dict:
-    """Shares over the classes of a library, each by the ranking of old (look alone) and by names, captions and look."""
+    """Fractions over the classes of a library, each ranked by look alone and by names, captions and look."""
     records = retriever.bundle.records
     codes = [code for code, name in enumerate(records.classes) if name.strip()]
     if len(codes) < 2:
-        raise QueryError("This library has fewer than two classes, so no answer is right or wrong. Choose another.")
+        raise QueryError(
+            "This library has fewer than two classes, so answers cannot be scored. Choose another library."
+        )
     names = {code: " ".join(records.classes[code].replace("-", " ").replace("_", " ").split()) for code in codes}
     ways: dict[str, str | Callable[[str], str]] = {
         "class names": "{}",
@@ -90,7 +92,7 @@ def measure_answers(retriever: Retriever, seed: int = 0) -> dict:
             for by in (LOOK, BOTH)
         }
     found["class names, five photos"] = {
-        by: float(np.mean([_share(retriever, code, names[code], by) for code in codes])) for by in (LOOK, BOTH)
+        by: float(np.mean([_fraction(retriever, code, names[code], by) for code in codes])) for by in (LOOK, BOTH)
     }
     rng = np.random.Generator(np.random.PCG64(seed))
     pairs = [(code, codes[int(other)]) for code, other in zip(codes, rng.permutation(len(codes)), strict=True)]
@@ -119,8 +121,8 @@ def _is(retriever: Retriever, answer: References, codes: set[int]) -> bool:
     return any(item.class_name in wanted for item in answer.items)
 
 
-def _share(retriever: Retriever, code: int, name: str, by: str) -> float:
-    """Of the first five photos (fewer where the class has fewer) those of the class."""
+def _fraction(retriever: Retriever, code: int, name: str, by: str) -> float:
+    """Fraction of the first five photos (fewer if the class has fewer) that show the class."""
     count = min(5, int((retriever.bundle.records.class_codes == code).sum()))
     answer = retriever.search(name, k=count, find_by=by, min_score=None)
     return sum(item.class_name == retriever.bundle.records.classes[code] for item in answer.items) / count
@@ -132,7 +134,7 @@ def _both(retriever: Retriever, text: str, a: int, b: int, by: str) -> bool:
 
 
 def _mean_precision(retriever: Retriever, codes: list[int], names: dict[int, str], by: str) -> float:
-    """Of "a photo of a NAME" over all photos of the library, ranked whole."""
+    """Mean average precision of "a photo of a NAME" over the full ranking of the library."""
     every, values = len(retriever.bundle.records), []
     for code in codes:
         text = f"a photo of a {names[code]}"
@@ -147,7 +149,8 @@ def _mean_precision(retriever: Retriever, codes: list[int], names: dict[int, str
 
 
 def _doubt(retriever: Retriever, codes: list[int], names: dict[int, str]) -> dict:
-    """Refused and kept by a level that was measured on the other half of class names and phrases; both halves in turn."""
+    """Counts of refused and kept prompts, with a level measured on the other half of class names and phrases, for both
+    halves in turn."""
     phrases = [
         phrase for phrase in read_list("unrelated.txt") if not any(map(retriever.lexicon.knows, _telling(phrase)))
     ]
@@ -181,7 +184,7 @@ def _level_of(retriever: Retriever, codes: list[int], phrases: list[str]) -> Lev
     )  # fmt: skip
 
 
-# What the words cost
+# The cost of the word search
 
 
 def measure_time(rows: int, dim: int, queries: int, seed: int, scratch: Path | None) -> dict:
@@ -238,7 +241,7 @@ def _ranks(rng: np.random.Generator, shape) -> np.ndarray:
 
 
 def captions(rows: int, seed: int):
-    """22 words each, common ones often, as seeded words "wa", "wb", ..."""
+    """22 words each, Zipf-distributed, as seeded words "wa", "wb", ..."""
     names = [_spelled(number) for number in range(VOCABULARY)]
     rng = np.random.Generator(np.random.PCG64((seed, 3)))
     for start in range(0, rows, 10_000):
@@ -262,7 +265,7 @@ def _prompts(count: int, queries: int, seed: int):
 
 
 def _captions_alone(rows: int, seed: int) -> float:
-    """CPU seconds that making the captions takes, which is not the library's work."""
+    """CPU seconds of generating the captions, which are subtracted from the build time."""
     begun = time.process_time()
     for _ in captions(rows, seed):
         pass
@@ -279,7 +282,7 @@ def format_report(result: dict) -> str:
         )
     lines = [f"{result['photos']} photos, {result['classes']} classes", f"{'asked':<50}{'by look':>9}{'hybrid':>9}"]
     rows = {**result["first photo right"], "mAP of class names over all photos": result["mean average precision"]}
-    lines += [f"{way:<50}{shares[LOOK]:>9.3f}{shares[BOTH]:>9.3f}" for way, shares in rows.items()]
+    lines += [f"{way:<50}{fractions[LOOK]:>9.3f}{fractions[BOTH]:>9.3f}" for way, fractions in rows.items()]
     doubt = result["doubt"]
     lines.append(
         f"{doubt['refused']} of {doubt['absent']} absent things refused, {doubt['kept']} of {doubt['present']} present ones "

@@ -1,4 +1,4 @@
-"""`realrag bench inject`: what references cost a step of Flux or SD3.5 in ComfyUI, beside what they must by count of
+"""`realrag bench inject`: time that references add to a step of Flux or SD3.5 in ComfyUI, compared with the count of
 operations."""
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..errors import RealRAGError
 
 CHILD = Path(__file__).resolve().parents[2] / "nodes" / "bench" / "run.py"
 TOKENS = {"flux-xlabs": 16, "flux-instantx": 128, "sd35-instantx": 64}
-GOAL = 1.03  # measured ratio over 1 + theoretical share
+GOAL = 1.03  # measured ratio over 1 + theoretical fraction
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--side", type=int, default=1024, help="side of the picture in pixels")
     parser.add_argument("--references", type=int, default=1)
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=7, help="steps timed each way, in turns; medians count")
+    parser.add_argument("--rounds", type=int, default=7, help="timed steps with and without, in turns; medians count")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
-    other = "time another node pack's apply node too: its folder, as in custom_nodes"
+    other = "also time another node pack's apply node: the pack's folder, as in custom_nodes"
     parser.add_argument("--other-pack", type=Path, metavar="FOLDER", help=other)
-    parser.add_argument("--other-node", metavar="NODE_CLASS", help="the class name of its node that gives a MODEL")
-    inputs = 'its inputs; {"node": NAME, "inputs": {...}, "output": 0} stands for what another node gives'
+    parser.add_argument("--other-node", metavar="NODE_CLASS", help="the class name of its node that outputs a MODEL")
+    inputs = 'its inputs; {"node": NAME, "inputs": {...}, "output": 0} stands for the output of another node'
     parser.add_argument("--other-inputs", default="{}", metavar="JSON", help=inputs)
 
 
@@ -59,17 +59,17 @@ def shape_of(size: str, side: int, family: str = "flux-xlabs") -> Shape:
 def operations(shape: Shape) -> int:
     """Multiplications and additions of one step for one picture: linear layers and attention.
 
-    Each token passes 12 W^2 weights in every block (qkv 3, output 1, MLP 8), two operations a weight; attention over L
-    tokens takes 4 L^2 W a block. (SD3.5's last block leaves the prompt's MLP out: less than 0.1 % at full size.)
+    Each token passes 12 W^2 weights in every block (qkv 3, output 1, MLP 8), two operations per weight; attention over L
+    tokens takes 4 L^2 W per block. (SD3.5's last block leaves the prompt's MLP out: less than 0.1 % at full size.)
     """
     tokens, blocks = shape.text + shape.image, shape.double + shape.single
     return blocks * (2 * 12 * shape.width**2 * tokens + 4 * tokens**2 * shape.width)
 
 
 def extra_operations(shape: Shape, family: str, references: int) -> int:
-    """Of attention to the references: 4 L T W in each block that they enter, L being the rows that see them.
+    """Operations of attention to the references: 4 L T W per block that uses them, L rows attending to T tokens.
 
-    With SD3.5 InstantX the picture's own L keys are attended to once more beside them.
+    SD3.5 InstantX attends to the picture's own L keys once more beside them.
     """
     tokens = TOKENS[family] * references + (shape.image if family == "sd35-instantx" else 0)
     rows = shape.double * shape.image
@@ -101,17 +101,17 @@ def run(args: argparse.Namespace) -> dict:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise RealRAGError(f"The benchmark stopped: {last}. With little GPU memory use --size tiny or --device cpu.")
     measured = json.loads(done.stdout.strip().splitlines()[-1])
-    share = extra_operations(shape, args.family, args.references) / operations(shape)
+    fraction = extra_operations(shape, args.family, args.references) / operations(shape)
     ratio = measured["with_ms"] / measured["without_ms"]
     return {
         **measured, "family": args.family, "size": args.size, "side": args.side, "references": args.references,
-        "batch": args.batch, "theoretical_share": share, "ratio": ratio, "over_theory": ratio / (1 + share),
+        "batch": args.batch, "theoretical_share": fraction, "ratio": ratio, "over_theory": ratio / (1 + fraction),
         "goal": GOAL,
     }  # fmt: skip
 
 
 def other_of(args: argparse.Namespace) -> dict | None:
-    """Which node of which other pack is to be timed, if any."""
+    """The node of another pack to time, or None."""
     if (args.other_pack is None) != (args.other_node is None):
         raise RealRAGError("--other-pack and --other-node belong together: a folder, and the class of its apply node.")
     try:
@@ -133,14 +133,14 @@ def format_report(result: dict) -> str:
         f"a step without references   {result['without_ms']:10.2f} ms",
         f"a step with references      {result['with_ms']:10.2f} ms",
         f"ratio                       {result['ratio']:10.4f}",
-        f"theoretical extra share     {result['theoretical_share']:10.4%}",
-        f"ratio over 1 + that share   {result['over_theory']:10.4f}   (goal on a GPU: at most {result['goal']})",
+        f"theoretical extra fraction  {result['theoretical_share']:10.4%}",
+        f"ratio over 1 + fraction     {result['over_theory']:10.4f}   (goal on a GPU: at most {result['goal']})",
     ]
     if "other_ms" in result:
         lines.append(f"a step with the other node  {result['other_ms']:10.2f} ms")
         lines.append(f"its ratio                   {result['other_ms'] / result['without_ms']:10.4f}")
         if not result["other_at_work"]:
-            lines.append("The other node changed nothing in what the model gives: check its inputs.")
+            lines.append("The other node did not change the model's output: check its inputs.")
         if not result["other_leaves_model_clean"]:
             lines.append(
                 "The other node changed the model it was given, so all three were timed on that changed model."

@@ -1,4 +1,4 @@
-"""The image tower of the small encoder as an ONNX graph in onnxruntime, on the same weights: what its speed is compared with."""
+"""The image tower of the small encoder as an ONNX graph in onnxruntime, with the same weights, for comparing speeds."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """`realrag bench search`: time and recall of our search against brute force by numpy, torch and faiss, in one run.
 
-Times are CPU time of the process on one thread, as medians over the queries: other work on the machine disturbs wall
-time far more. Only ratios within one run mean anything. Engines take turns, a few queries each, so that a slow moment
-hits all.
+Times are the process's CPU time on one thread, as medians over the queries: other work on the machine disturbs wall
+time far more. Compare only ratios within one run. Engines take turns, a few queries each, so that a slow moment affects
+all of them.
 """
 
 from __future__ import annotations
@@ -46,14 +46,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scratch", type=Path, help="folder for the files of the run (default: the system's temporary one)"
     )
-    parser.add_argument("--device", default="cpu", help="kept for old commands: index and search are on the CPU")
+    parser.add_argument(
+        "--device", default="cpu", help="accepted for old commands and ignored: index and search run on the CPU"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
 
 
 def run(args) -> dict:
-    """Measure in processes of their own, where the libraries have one thread from their first import.
+    """Measure in separate processes, where the libraries have one thread from their first import.
 
-    One makes the files, the next opens them, so that its memory shows what opening costs. Returns the figures.
+    One process writes the files and the next opens them, so its memory shows the cost of opening. Returns the results.
     """
     if min(args.rows, args.queries) < 1 or args.dim < 3:
         raise QueryError(
@@ -78,7 +80,7 @@ def _alone(step, *given) -> dict:
 
 
 def prepare(args, scratch: Path) -> dict:
-    """Write the vectors and our index of them into `scratch`; returns what that took."""
+    """Write the vectors and our index of them into `scratch`; returns the time and size."""
     from ..search.index import open_index
     from ..search.ivf import FILE
 
@@ -105,7 +107,7 @@ def measure(scratch: Path) -> dict:
     from ..search.ivf import usable_faiss
 
     library, queries = np.load(scratch / "library.npy", mmap_mode="r"), np.load(scratch / "queries.npy")
-    usable_faiss()  # its import is not the index's opening
+    usable_faiss()  # imported here, so that the import does not count as opening the index
     opened, memory = [], [_memory()]
     for _ in range(5):
         start = time.perf_counter()
@@ -128,7 +130,7 @@ def measure(scratch: Path) -> dict:
 
 
 def _vectors(args, scratch: Path) -> tuple[np.ndarray, np.ndarray, str]:
-    """(library fp16, mapped from a file as a bundle's is; queries float32; words on where they come from)."""
+    """(library fp16, mapped from a file as a bundle's is; queries float32; a description of their source)."""
     from ..bundle.bundle import unit_rows
     from .clustered_vectors import clustered_rows, text_queries
 
@@ -172,7 +174,7 @@ def _vectors(args, scratch: Path) -> tuple[np.ndarray, np.ndarray, str]:
 
 
 def _compare(library: np.ndarray, queries: np.ndarray, index, truth: np.ndarray) -> dict:
-    """Brute force on float32 in memory, what each of the libraries is best at, and ours on the mapped fp16."""
+    """Times and recall of brute force on float32 in memory, the fastest form for each library, and of ours on mapped fp16."""
     import torch
 
     from ..search.index import EXACT_LIMIT, ExactIndex
@@ -194,11 +196,11 @@ def _compare(library: np.ndarray, queries: np.ndarray, index, truth: np.ndarray)
     def by_torch(some: np.ndarray) -> np.ndarray:
         return (torch.from_numpy(some) @ tensor.T).topk(k).indices.numpy()
 
-    def by_faiss(some: np.ndarray) -> np.ndarray:  # what IndexFlatIP does, without a second copy of the rows
+    def by_faiss(some: np.ndarray) -> np.ndarray:  # like IndexFlatIP, without a second copy of the rows
         return faiss.knn(some, rows, k, metric=faiss.METRIC_INNER_PRODUCT)[1]
 
     engines = {"numpy": by_numpy, "torch": by_torch, "exact": _ask(ExactIndex(library), k)}
-    own = None  # how many lists our index looks into of its own accord
+    own = None  # how many lists our index searches by default
     if index.kind == "ivf":
         faiss.omp_set_num_threads(1)
         engines["faiss flat"] = by_faiss
@@ -240,9 +242,9 @@ def _ask(index, k: int, probes: int | None = None):
 
 
 def _memory() -> dict[str, float]:
-    """MB of this process: `private` is its own, `mapped` are pages of files it touched, which the system may take back.
+    """MB of this process: `private` is its own; `mapped` are file pages in use, which the system can reclaim.
 
-    Empty where the system does not say (only Linux does).
+    Empty on systems other than Linux, which do not report it.
     """
     try:
         lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
@@ -253,7 +255,7 @@ def _memory() -> dict[str, float]:
 
 
 def format_report(result: dict) -> str:
-    """The figures as text for a terminal."""
+    """The results as text for a terminal."""
     lines = [
         f"{result['rows']:,} x {result['dim']}, {result['queries']} queries, k = {result['k']}: {result['source']}",
         f"{'':>18} {'ms/query':>9} {'x numpy':>8} {'recall@' + str(result['k']):>10} {f'ms in a batch of {BATCH}':>19}",
@@ -268,7 +270,7 @@ def format_report(result: dict) -> str:
         f"({result['clock']}. numpy, torch, faiss flat: float32 rows in memory; exact and ivf: ours, on mapped fp16.)"
     )
     if result["ivf_lists"]:
-        lines.append(f"Left alone, ivf looks into {result['ivf_lists']} lists.")
+        lines.append(f"By default, ivf searches {result['ivf_lists']} lists.")
     lines.append(
         f"build {result['build_s']:.1f} s ({result['build_cpu_s']:.1f} s CPU), {result['index_mb']:.0f} MB on disk"
     )

@@ -214,7 +214,7 @@ def demo(args) -> int:
     for answer in made.answers:
         best = answer.items[0]
         say(f"  {answer.query!r} -> {best.caption} ({best.score:.2f}, {best.licence})")
-    say(*made.said)
+    say(*made.judged)
     say("Written:", *(f"  {path}" for path in made.written))
     return OK
 

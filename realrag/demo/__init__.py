@@ -1,1 +1,1 @@
-"""What `realrag demo` shows: the shipped photos indexed, asked, and painted by the miniatures."""
+"""`realrag demo`: indexes the shipped photos, searches them, and paints with the miniatures."""

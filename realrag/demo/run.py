@@ -1,5 +1,5 @@
-"""`realrag demo`: index the photos that ship with the plugin, ask several prompts, paint some of them without and with
-the photo that was found, and write what came out."""
+"""`realrag demo`: index the photos that ship with the plugin, search for several prompts, paint pictures without and
+with the photos found, and write the results."""
 
 from __future__ import annotations
 
@@ -32,40 +32,40 @@ COLUMNS = 4
 
 @dataclass(frozen=True)
 class Demo:
-    """What was made. `said`: what the judge says of the pictures, empty where the miniatures are not in the package."""
+    """The results. judged: the judge's counts, as lines; empty if the miniatures are not in the package."""
 
     report: Report
     answers: list[References]
     written: list[Path]
-    said: list[str]
+    judged: list[str]
 
 
 def run_demo(
     out: Path, progress: Progress = lambda done, total: None, painting: Progress = lambda done, total: None
 ) -> Demo:
-    """Build OUT/bundle and ask PROMPTS: OUT/references.png and .json. Then paint what demo_pictures lists, each with
-    the best photo for it in that bundle: OUT/pictures.png and .json."""
+    """Build OUT/bundle and search it for PROMPTS: OUT/references.png and .json. Then paint the classes of pictures.py,
+    each without and with its best photo in that bundle: OUT/pictures.png and .json."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     encoder = load_encoder()
     report = build(PHOTOS, out / "bundle", encoder, progress=progress)
     retriever = Retriever.open(out / "bundle", encoder=encoder)
-    answers = retriever.search_batch(list(PROMPTS), k=COLUMNS, min_score=None)  # a full row, doubtful photos too
+    answers = retriever.search_batch(list(PROMPTS), k=COLUMNS, min_score=None)  # a full row, including doubtful matches
     picture, table = out / "references.png", out / "references.json"
     write_atomic(picture, lambda file: contact_sheet(answers, COLUMNS).save(file, "PNG"))
     content = [{"prompt": answer.query, "note": answer.note, "references": answer.as_json()} for answer in answers]
     write_atomic(
         table, json.dumps({"bundle": report.bundle_id, "answers": content}, indent=1, ensure_ascii=False).encode()
     )
-    written, said = [picture, table], []
+    written, judged = [picture, table], []
     if families_there():
-        things = pictures.HELD_OUT + pictures.SEEN
-        prompts = [pictures.PROMPT.format(thing) for thing in things]
+        classes = pictures.HELD_OUT + pictures.SEEN
+        prompts = [pictures.PROMPT.format(name) for name in classes]
         found = [answer.items[0] for answer in retriever.search_batch(prompts, k=1, min_score=None)]
         library = [retriever.bundle.image(record) for record in retriever.bundle.records]
-        painted = pictures.paint_all(encoder, things, found, library, painting)
-        picture, table, said = out / "pictures.png", out / "pictures.json", pictures.summary(painted)
-        write_atomic(picture, lambda file: pictures.sheet(things, found, painted).save(file, "PNG"))
-        write_atomic(table, json.dumps(pictures.as_json(things, found, painted), indent=1).encode())
+        painted = pictures.paint_all(encoder, classes, found, library, painting)
+        picture, table, judged = out / "pictures.png", out / "pictures.json", pictures.summary(painted)
+        write_atomic(picture, lambda file: pictures.sheet(classes, found, painted).save(file, "PNG"))
+        write_atomic(table, json.dumps(pictures.as_json(classes, found, painted), indent=1).encode())
         written += [picture, table]
-    return Demo(report, answers, [*written, out / "bundle"], said)
+    return Demo(report, answers, [*written, out / "bundle"], judged)

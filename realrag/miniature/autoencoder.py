@@ -1,5 +1,5 @@
-"""The autoencoder of the miniature models: TAESD's layout (madebyollin/taesd, MIT) with 16 channels, as ComfyUI loads
-it under the names taesd3 and taef1. 1.2 M parameters each way, eight pixels a latent."""
+"""The autoencoder of the miniature models: TAESD's layout (madebyollin/taesd, MIT) with 16 channels, which ComfyUI
+loads as taesd3 or taef1. Encoder and decoder have 1.2 M parameters each. One latent covers 8 x 8 pixels."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ CURE = "Download it again, or train it again."
 
 
 class Clamp(nn.Module):
-    """Soft bounds of -3 and 3, so that no latent drives the decoder wild."""
+    """Soft bounds at -3 and 3, so that an extreme latent cannot destabilize the decoder."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.tanh(x / 3) * 3
 
 
 class Block(nn.Module):
-    """Three 3x3 convolutions beside the identity."""
+    """Three 3x3 convolutions with a skip connection."""
 
     def __init__(self):
         super().__init__()
@@ -56,8 +56,8 @@ def decoder(channels: int = CHANNELS) -> nn.Sequential:
 
 
 class Autoencoder(nn.Module):
-    """Its latents are what a generator sees: of about unit variance. ComfyUI hands latents about in each family's own
-    scale; `state_for` tells it which."""
+    """Its latents, of about unit variance, are the generators' input. ComfyUI passes latents between nodes in each
+    family's own scale; `state_for` stores that scale."""
 
     def __init__(self, channels: int = CHANNELS):
         super().__init__()
@@ -78,7 +78,7 @@ class Autoencoder(nn.Module):
 
 
 def load_autoencoder(path: Path) -> Autoencoder:
-    """fp32, in eval mode. RealRAGError when the file is not such an autoencoder."""
+    """fp32, in eval mode. RealRAGError if the file is not an autoencoder of this format."""
     state, _ = artifact.read(path, FORMAT, VERSION, "a miniature's autoencoder", CURE)
     model = Autoencoder()
     try:

@@ -1,8 +1,8 @@
-"""The judge of pictures: a linear classifier on MobileNet's features that has seen photos alone, no drawing. It tells
-what a picture shows, and how near it comes to a photo.
+"""The judge of generated pictures: MobileNet's features and a linear classifier, trained on photos only. It names the
+class that a picture shows, and measures how close the picture is to a photo.
 
-The image encoder that steers the miniatures began as the same MobileNet and was trained further; the judge's has not
-been."""
+The image encoder that steers the miniatures was fine-tuned from the same MobileNet. The judge uses the original
+weights."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from ..validation import strict_json
 FORMAT, VERSION = "realrag-judge", "1"
 CURE = "Download it again, or train it again."
 SIDE = 192  # pictures of 128 pixels are enlarged: MobileNet was made for 224
-SHARP = 10  # what features are multiplied by before the linear layer
+SHARP = 10  # factor on the features before the linear layer
 CHUNK = 32
 
 
 def softened(pictures: Tensor) -> Tensor:
-    """(B, 3, S, S) less sharp: a judge that knows only sharp photos takes every softness for another class."""
+    """(B, 3, S, S), blurred: a classifier trained on sharp photos alone mistakes blur for another class."""
     return 0.4 * pictures + 0.6 * F.interpolate(F.avg_pool2d(pictures, 2), scale_factor=2, mode="bilinear")
 
 
 class Features(nn.Module):
-    """(B, 3, S, S) in 0..1 -> (B, 1024) of unit length: MobileNet V1 as it came."""
+    """(B, 3, S, S) in 0..1 -> (B, 1024) of unit length: MobileNet V1 with its original weights."""
 
     def __init__(self, state: dict[str, Tensor], mean: float, std: float, soft: bool = False):
         super().__init__()
@@ -51,30 +51,31 @@ class Features(nn.Module):
         return F.normalize(answer.float().mean((2, 3)), dim=1)
 
     def of(self, pictures: Tensor) -> Tensor:
-        """The same of any number of pictures, some at a time."""
+        """Features (N, 1024) of N pictures, computed in chunks."""
         return torch.cat([self(chunk.contiguous()) for chunk in pictures.split(CHUNK)])
 
 
 @dataclass
-class Judge:
-    """names: what the classes are called. centre (D,), weight (classes, D) and bias (classes,) of the linear layer."""
+class Classifier:
+    """Linear classifier. names of the classes; center (D,) is subtracted from the features; weight (classes, D) and bias
+    (classes,)."""
 
     names: tuple[str, ...]
-    centre: Tensor
+    center: Tensor
     weight: Tensor
     bias: Tensor
 
     def __call__(self, features: Tensor) -> Tensor:
         """(B, D) -> log-odds (B, classes)."""
-        return F.linear((features - self.centre) * SHARP, self.weight, self.bias)
+        return F.linear((features - self.center) * SHARP, self.weight, self.bias)
 
     def margins(self, features: Tensor, labels: Sequence[int]) -> Tensor:
-        """(B,) log-odds of the row's own class less the greatest of another: above 0 where the judge names it."""
+        """(B,) log-odds of the true class minus the highest of the others: above 0 where the prediction is right."""
         scores, own = self(features), torch.as_tensor(labels)[:, None]
         return (scores.gather(1, own) - scores.scatter(1, own, -torch.inf).amax(1, keepdim=True))[:, 0]
 
 
-COPY_QUANTILE = 0.99  # of the photos' own similarities: what is nearer to a photo counts as its copy
+COPY_QUANTILE = 0.99  # of the photos' own nearest-neighbor similarities: a picture at or above it counts as a copy
 
 
 def copied(features: Tensor, photos: Tensor, quantile: float = COPY_QUANTILE) -> Tensor:
@@ -85,29 +86,29 @@ def copied(features: Tensor, photos: Tensor, quantile: float = COPY_QUANTILE) ->
     return (features @ photos.T).amax(1) >= own.amax(1).quantile(quantile)
 
 
-def save_judge(path: Path, features: Features, judge: Judge, about: dict) -> None:
-    """Features and classifier in one file, fp16; `about` tells what photos taught it."""
+def save_judge(path: Path, features: Features, classifier: Classifier, training: dict) -> None:
+    """Features and classifier in one file, fp16. training: metadata on the training photos."""
     state = {f"net.{name}": value for name, value in features.net.state_dict().items()}
-    state |= {"centre": judge.centre, "weight": judge.weight, "bias": judge.bias}
+    state |= {"centre": classifier.center, "weight": classifier.weight, "bias": classifier.bias}
     metadata = {
-        "format": FORMAT, "version": VERSION, "names": json.dumps(judge.names), "mean": json.dumps(features.mean),
-        "std": json.dumps(features.std), "training": json.dumps(about, sort_keys=True),
+        "format": FORMAT, "version": VERSION, "names": json.dumps(classifier.names), "mean": json.dumps(features.mean),
+        "std": json.dumps(features.std), "training": json.dumps(training, sort_keys=True),
     }  # fmt: skip
     half = {name: value.half().contiguous() if value.is_floating_point() else value for name, value in state.items()}
     artifact.write(path, half, metadata)
 
 
-def load_judge(path: Path) -> tuple[Features, Judge]:
-    """RealRAGError when the file is no judge of this version."""
+def load_judge(path: Path) -> tuple[Features, Classifier]:
+    """RealRAGError if the file is not a judge of this format and version."""
     state, metadata = artifact.read(path, FORMAT, VERSION, "a judge of pictures", CURE)
     try:
         state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
         net = {name.removeprefix("net."): value for name, value in state.items() if name.startswith("net.")}
         names, mean, std = (strict_json(metadata[key].encode()) for key in ("names", "mean", "std"))
         features = Features(net, mean, std)
-        judge = Judge(tuple(names), state["centre"], state["weight"], state["bias"])
+        classifier = Classifier(tuple(names), state["centre"], state["weight"], state["bias"])
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise RealRAGError(
             f"The judge {path} does not hold what its metadata describe ({brief(error)}). {CURE}"
         ) from error
-    return features, judge
+    return features, classifier

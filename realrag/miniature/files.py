@@ -1,4 +1,4 @@
-"""Where the miniatures lie in the package: one generator a family, the autoencoder they share, one adapter a family."""
+"""Paths of the miniatures in the package: one generator and one adapter per family, and the autoencoder they share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from ..errors import RealRAGError
 
 FOLDER = Path(__file__).parent.parent / "assets" / "miniature"
-NAMES = {"SD3 miniature": "sd3", "Flux miniature": "flux"}  # in words -> family
+NAMES = {"SD3 miniature": "sd3", "Flux miniature": "flux"}  # display name -> family
 
 
 def generator_file(family: str) -> Path:
@@ -25,21 +25,21 @@ def autoencoder_file() -> Path:
 
 
 def judge_file() -> Path:
-    """Who tells what a picture shows."""
+    """The classifier that names what a picture shows (classifier.py)."""
     return FOLDER / "judge.safetensors"
 
 
 def families_there() -> list[str]:
-    """Those of NAMES that can be loaded: their generator and the autoencoder are in the package."""
+    """Names from NAMES whose generator is in the package; empty without the autoencoder."""
     found = [name for name, family in NAMES.items() if generator_file(family).is_file()]
     return found if autoencoder_file().is_file() else []
 
 
 def check_there(path: Path) -> Path:
-    """The path; RealRAGError where no file is."""
+    """The path itself. RealRAGError if there is no such file."""
     if not path.is_file():
         raise RealRAGError(
-            f"{path} is not there, though it comes with RealRAG. Fetch the pack again: `git pull` in its folder, or "
-            "install it anew."
+            f"{path} is missing, although it ships with RealRAG. Run `git pull` in the pack's folder, or "
+            "reinstall the pack."
         )
     return path

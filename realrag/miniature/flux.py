@@ -1,5 +1,5 @@
 """A miniature of FLUX.1 schnell under the names of black-forest-labs/flux: heads of 128, rotary positions, two streams
-that become one. Two double and four single blocks of width 256 make 9 M parameters."""
+that merge into one. Two double and four single blocks of width 256: 9 M parameters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .layers import FinalLayer, attention, initialise, modulate, rms_norm, split_heads, timestep_embedding
+from .layers import FinalLayer, attention, initialize, modulate, rms_norm, split_heads, timestep_embedding
 
 HEAD = 128
 AXES = (16, 56, 56)  # of a head: unused, row, column
@@ -21,7 +21,7 @@ class FluxConfig:
     width: int = 256  # a multiple of 128
     double: int = 2
     single: int = 4
-    context: int = 96  # width of a token state of the prompt
+    context: int = 96  # width of the prompt's token states
     pooled: int = 256
     channels: int = 16
 
@@ -37,7 +37,7 @@ def rotations(ids: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turns each pair of channels of (B, heads, L, 128); the same in fp32 as BFL's 2x2 matrices."""
+    """Rotates each pair of channels of (B, heads, L, 128), in fp32. Equivalent to BFL's 2x2 matrices."""
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2).to(x.dtype)
 
@@ -130,7 +130,7 @@ class Embedder(nn.Module):
 
 
 class Flux(nn.Module):
-    """Velocity (noise - latent) of a noisy latent. Without `guidance_in`, as schnell."""
+    """Velocity (noise - latent) of a noisy latent. Like schnell, without `guidance_in`."""
 
     family = "flux"
 
@@ -142,10 +142,10 @@ class Flux(nn.Module):
         self.double_blocks = nn.ModuleList(DoubleBlock(width) for _ in range(config.double))
         self.single_blocks = nn.ModuleList(SingleBlock(width) for _ in range(config.single))
         self.final_layer = FinalLayer(width, inside)
-        initialise(self, zero=("mod.lin", "modulation.lin", "adaLN_modulation.1", "final_layer.linear"))
+        initialize(self, zero=("mod.lin", "modulation.lin", "adaLN_modulation.1", "final_layer.linear"))
 
     def turn(self, text: int, height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Rotations of all rows: text stands at the origin, the picture at its rows and columns."""
+        """Rotations of all tokens: text tokens at the origin, image tokens at their row and column."""
         rows = torch.arange(height, device=device).repeat_interleave(width)
         columns = torch.arange(width, device=device).repeat(height)
         ids = torch.stack([torch.zeros_like(rows), rows, columns], dim=1)

@@ -1,4 +1,4 @@
-"""Miniature generators as files: ComfyUI's own names, so that its loaders know them, with our settings as metadata."""
+"""Miniature generators as files: ComfyUI's key names, so that its loaders detect them, with the config as metadata."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ CURE = "Download it again, or train it again."
 MODELS: dict[str, tuple[type[SD3 | Flux], type]] = {"sd3": (SD3, SD3Config), "flux": (Flux, FluxConfig)}
 
 
-def save_generator(path: Path, model: SD3 | Flux, state: dict[str, Tensor], about: dict) -> None:
-    """fp16 weights `state` of `model`'s layout; `about` tells of the training."""
+def save_generator(path: Path, model: SD3 | Flux, state: dict[str, Tensor], training: dict) -> None:
+    """Write `state`, weights in `model`'s layout, as fp16. training: metadata on the training run."""
     metadata = {
         "format": FORMAT, "version": VERSION, "family": model.family,
-        "config": json.dumps(asdict(model.config), sort_keys=True), "training": json.dumps(about, sort_keys=True),
+        "config": json.dumps(asdict(model.config), sort_keys=True), "training": json.dumps(training, sort_keys=True),
     }  # fmt: skip
     half = {name: value.detach().half().contiguous() for name, value in state.items()}
     artifact.write(path, half, metadata)
 
 
 def load_generator(path: Path) -> SD3 | Flux:
-    """fp32, in eval mode. RealRAGError when the file is no miniature generator of this version."""
+    """fp32, in eval mode. RealRAGError if the file is not a miniature generator of this format and version."""
     state, metadata = artifact.read(path, FORMAT, VERSION, "a miniature generator", CURE)
     if metadata.get("family") not in MODELS:
         raise RealRAGError(

@@ -1,4 +1,4 @@
-"""What both families of miniature models are made of."""
+"""Layers shared by both families of miniature models."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def timestep_embedding(t: Tensor, dim: int = 256) -> Tensor:
-    """(B,) of 0..1 -> (B, dim): cosines, then sines, of a thousand t at `dim`/2 frequencies."""
+    """(B,) of 0..1 -> (B, dim): cosines, then sines, of 1000 t at `dim`/2 frequencies."""
     frequencies = torch.exp(
         -math.log(10000) * torch.arange(dim // 2, device=t.device, dtype=torch.float32) / (dim // 2)
     )
@@ -51,7 +51,7 @@ class FinalLayer(nn.Module):
         return self.linear(modulate(x, *self.adaLN_modulation(vector).chunk(2, dim=-1)))
 
 
-def initialise(model: nn.Module, zero: tuple[str, ...]) -> None:
+def initialize(model: nn.Module, zero: tuple[str, ...]) -> None:
     """Xavier for matrices, zero for biases and for the layers whose name ends in one of `zero`: modulations and the
     last layer, so that every block starts as the identity (DiT, arXiv 2212.09748)."""
     for name, module in model.named_modules():

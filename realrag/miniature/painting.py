@@ -1,4 +1,4 @@
-"""Pictures by a miniature generator that a reference adapter steers, outside ComfyUI."""
+"""Pictures from a miniature generator with a reference adapter, outside ComfyUI."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from .text import encode_prompts
 FAMILY_NAMES = {"sd3": "SD3", "flux": "Flux"}
 HEADS = {"sd3": sd3.HEAD, "flux": flux.HEAD}  # channels of a head
 STEPS, CFG = 20, 3.0
-CHUNK = 8  # pictures at a time: more only go through slower memory on a CPU (9.3 a second and core against 8.1 by 32)
+CHUNK = (
+    8  # pictures at a time; larger batches spill out of a CPU's cache (9.3 pictures per second and core; 8.1 with 32)
+)
 
 
 class Miniature:
-    """RealRAG's own small SD3 or Flux, as an adapter sees it."""
+    """A miniature SD3 or Flux with the interface that adapters expect of a base."""
 
     def __init__(self, net: sd3.SD3 | flux.Flux, name: str = ""):
         self.net, self.family = net, net.family
@@ -36,8 +38,8 @@ class Miniature:
 
 
 class Guided:
-    """A steered generator as `sample` calls it; with guidance the second half of the rows has no reference, as in
-    ComfyUI."""
+    """A steered generator with the interface of `sample`. With guidance, the second half of the rows has no reference, as
+    in ComfyUI."""
 
     def __init__(self, steered: Steered, features: Tensor | None):
         self.steered, self.features, self.family = steered, features, steered.base.family
@@ -51,9 +53,9 @@ class Guided:
 
 
 def noise_of(count: int, seed: int) -> Tensor:
-    """(count, 16, 16, 16): what pictures of 128 pixels begin with; picture i is the same however many there are."""
-    dice = torch.Generator().manual_seed(seed)
-    return torch.stack([torch.randn(16, LATENT, LATENT, generator=dice) for _ in range(count)])
+    """(count, 16, 16, 16) initial noise for pictures of 128 pixels. Noise i does not depend on `count`."""
+    rng = torch.Generator().manual_seed(seed)
+    return torch.stack([torch.randn(16, LATENT, LATENT, generator=rng) for _ in range(count)])
 
 
 @torch.no_grad()
@@ -69,10 +71,10 @@ def paint(
     cfg: float = CFG,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tensor:
-    """One picture of each of B prompts, (B, 3, S, S) in 0..1, to whole steps of 1/255 as a file holds it.
+    """One picture for each of B prompts, (B, 3, S, S) in 0..1, rounded to steps of 1/255 as in an 8-bit file.
 
-    noise (B, 16, S / 8, S / 8); features (B, L, E) or (B, R, L, E): hidden states of the references of each picture,
-    None for none."""
+    noise (B, 16, S / 8, S / 8); features (B, L, E) or (B, R, L, E): hidden states of each picture's references,
+    None for no references."""
     nothing, made = encode_prompts(text, [""]), []
     for start in range(0, len(prompts), CHUNK):
         rows = slice(start, start + CHUNK)

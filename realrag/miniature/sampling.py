@@ -1,5 +1,4 @@
-"""Flow matching: pictures out of noise by Euler steps, as ComfyUI's sampler "euler" with the scheduler "simple" does
-it."""
+"""Flow matching: Euler steps from noise to latents, like ComfyUI's sampler "euler" with the scheduler "simple"."""
 
 from __future__ import annotations
 
@@ -16,10 +15,10 @@ LATENT = 16  # of a picture of 128 pixels
 
 @dataclass(frozen=True)
 class Family:
-    """What ComfyUI knows of a family. Latents as its autoencoder hands them out are ours / scale + shift."""
+    """ComfyUI's constants for a family. Its autoencoder's latents are ours / scale + shift."""
 
     name: str
-    time_shift: float  # of the noise levels: 3 for SD3; FLUX.1 schnell has none
+    time_shift: float  # shift of the noise levels: 3 for SD3; 1 (none) for FLUX.1 schnell
     latent_scale: float
     latent_shift: float
 
@@ -37,7 +36,7 @@ class Velocity(Protocol):
 
 
 def shifted(t: Tensor, shift: float) -> Tensor:
-    """Noise levels of 0..1, moved towards more noise (arXiv 2403.03206, equation 23)."""
+    """Noise levels of 0..1, shifted toward more noise (arXiv 2403.03206, equation 23)."""
     return shift * t / (1 + (shift - 1) * t)
 
 
@@ -59,7 +58,7 @@ def sample(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tensor:
     """noise (B, 16, h, w) -> latents. `positive` and `negative` are states (B, T, C) and pooled (B, D); the negative is
-    one row or B. `model` sees 2 B rows, the positive ones first; at a cfg of 1 it sees B, and no negative is computed.
+    one row or B. `model` sees 2 B rows, the positive ones first; at a cfg of 1 it sees B, and the negative is not computed.
     """
     levels, x, both = sigmas(steps, FAMILIES[model.family].time_shift).to(noise.device), noise, cfg != 1
     states, pooled = positive

@@ -1,5 +1,5 @@
-"""A miniature of SD3.5 (MMDiT, arXiv 2403.03206) under ComfyUI's own names: its width is 64 times its depth, and
-queries and keys are normalised. Depth 4 makes 9 M parameters."""
+"""A miniature of SD3.5 (MMDiT, arXiv 2403.03206) with ComfyUI's key names: its width is 64 times its depth, and
+queries and keys are normalized. Depth 4: 9 M parameters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .layers import FinalLayer, attention, initialise, modulate, rms_norm, split_heads, timestep_embedding
+from .layers import FinalLayer, attention, initialize, modulate, rms_norm, split_heads, timestep_embedding
 
 HEAD = 64
 PATCH = 2
@@ -17,10 +17,10 @@ PATCH = 2
 @dataclass(frozen=True)
 class SD3Config:
     depth: int = 4  # also the number of heads
-    context: int = 96  # width of a token state of the prompt
+    context: int = 96  # width of the prompt's token states
     pooled: int = 256
     channels: int = 16
-    grid: int = 16  # most patches a side: 256 pixels
+    grid: int = 16  # maximum patches per side: 256 pixels
 
     @property
     def width(self) -> int:
@@ -65,7 +65,7 @@ class Mlp(nn.Module):
 
 
 class Stream(nn.Module):
-    """Text or picture in a joint block. Of the last block's text nothing is needed but what the picture attends to."""
+    """The text or image stream of a joint block. The last block's text stream only provides keys and values."""
 
     def __init__(self, width: int, last: bool = False):
         super().__init__()
@@ -76,7 +76,7 @@ class Stream(nn.Module):
             self.mlp = Mlp(width)
 
     def before(self, x: Tensor, vector: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """q, k and v of (B, heads, L, head), and the modulations left over for `after`."""
+        """q, k and v of (B, heads, L, head), and the remaining modulations for `after`."""
         shift, scale, *rest = self.adaLN_modulation(vector)[:, None].chunk(2 if self.last else 6, dim=-1)
         q, k, v = split_heads(self.attn.qkv(modulate(x, shift, scale)), HEAD)
         return (self.attn.ln_q(q), self.attn.ln_k(k), v), tuple(rest)
@@ -98,8 +98,8 @@ class JointBlock(nn.Module):
         q, k, v = (torch.cat(pair, dim=2) for pair in zip(text, image, strict=True))
         parts = attention(q, k, v).split([context.shape[1], x.shape[1]], dim=1)
         after = None if self.context_block.last else self.context_block.after(context, parts[0], text_rest)
-        # A sum with what an adapter adds would be contiguous. A product of another layout is rounded otherwise, so it is
-        # contiguous without an adapter too: adding zeros changes no bit.
+        # Adding an adapter's output makes this tensor contiguous. Matrix products round differently for another layout,
+        # so it is made contiguous without an adapter too: an adapter that adds zeros then changes no bit.
         return after, self.x_block.after(x, parts[1].contiguous(), image_rest)
 
 
@@ -133,10 +133,10 @@ class SD3(nn.Module):
         self.register_buffer("pos_embed", grid_embedding(width, config.grid))
         self.joint_blocks = nn.ModuleList(JointBlock(width, i == config.depth - 1) for i in range(config.depth))
         self.final_layer = FinalLayer(width, PATCH * PATCH * config.channels)
-        initialise(self, zero=("adaLN_modulation.1", "final_layer.linear"))
+        initialize(self, zero=("adaLN_modulation.1", "final_layer.linear"))
 
     def positions(self, height: int, width: int) -> Tensor:
-        """(1, height * width, D) from the middle of the grid."""
+        """(1, height * width, D) cropped from the center of the grid."""
         grid = self.config.grid
         top, left = (grid - height) // 2, (grid - width) // 2
         square = self.pos_embed.unflatten(1, (grid, grid))

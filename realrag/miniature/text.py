@@ -1,5 +1,5 @@
-"""Prompt -> what a miniature model reads of it: a few token states and one pooled vector, both from the text tower of
-the small encoder, which stays frozen. No vocabulary file and no second model."""
+"""Prompt -> the text input of a miniature model: a few token states and one pooled vector. Both come from the frozen
+text tower of the small encoder, so neither a vocabulary file nor a second model is needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..encoders.small_net import TextTower, tokens_of, words
 
-LENGTH = 16  # states of a prompt: one for the whole sentence, then one a word
+LENGTH = 16  # states per prompt: one for the whole sentence, then one per word
 
 
 @torch.no_grad()
@@ -27,20 +27,20 @@ def rms_one(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def encode_prompts(text: TextTower, prompts: list[str]) -> tuple[Tensor, Tensor]:
-    """B prompts -> states (B, LENGTH, C), C the width of the tower's embedding, and pooled (B, D), the tower's answer.
+    """B prompts -> states (B, LENGTH, C), C the width of the tower's embedding, and pooled (B, D), the tower's output.
 
-    State 0 is the sentence, the weighted mean of its words; one state for each different word follows. SD3 and Flux
-    have no text mask, so what is left over is zero; of a long prompt the words of least weight are left out. Every
+    State 0 is the sentence, the weighted mean of its words; one state for each distinct word follows. SD3 and Flux
+    have no text mask, so unused states are zero. Of a long prompt, the words with the lowest weight are left out. Every
     state and pooled vector has a mean square of one. The empty prompt gives zero states and a fixed pooled vector."""
     width = text.embedding.embedding_dim
     states = text.embedding.weight.new_zeros(len(prompts), LENGTH, width)
     means = text.embedding.weight.new_zeros(len(prompts), width)
     for row, prompt in enumerate(prompts):
-        said = [word_state(text, word) for word in dict.fromkeys(words(prompt))]
-        if not said:
+        found = [word_state(text, word) for word in dict.fromkeys(words(prompt))]
+        if not found:
             continue
-        each, weights = torch.stack([state for state, _ in said]), torch.stack([weight for _, weight in said])
+        each, weights = torch.stack([state for state, _ in found]), torch.stack([weight for _, weight in found])
         means[row] = weights @ each / weights.sum()
-        kept = weights.topk(min(len(said), LENGTH - 1)).indices.sort().values
+        kept = weights.topk(min(len(found), LENGTH - 1)).indices.sort().values
         states[row, 0], states[row, 1 : 1 + len(kept)] = means[row], each[kept]
     return rms_one(states), rms_one(text.mlp(means))

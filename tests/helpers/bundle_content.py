@@ -1,4 +1,4 @@
-"""A bundle by its bytes, to compare two; and changed as somebody would who writes its manifest himself."""
+"""Compares bundles by their bytes, and changes a bundle like an author who writes the manifest by hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from realrag.files import canonical_json, sha256_file
 
 
 def content(folder: Path) -> dict[str, str]:
-    """Every file of a bundle by its bytes."""
+    """{path: SHA-256} of every file of a bundle."""
     return {path.relative_to(folder).as_posix(): sha256_file(path) for path in folder.rglob("*") if path.is_file()}
 
 
@@ -23,13 +23,13 @@ def file_of(folder: Path, role: str) -> Path:
 
 
 def rewrite(folder: Path, change: Callable[[dict], dict | None]) -> None:
-    """Change the manifest's JSON in place, and let its checksum agree with what was made of it."""
+    """Change the manifest's JSON in place, and update its checksum."""
     path = folder / "manifest.json"
     path.write_bytes(rewritten(path.read_bytes(), change))
 
 
 def rewritten(data: bytes, change: Callable[[dict], dict | None]) -> bytes:
-    """The same of a manifest's bytes."""
+    """The manifest's bytes with the change and an updated checksum."""
     manifest = json.loads(data)
     manifest = change(manifest) or manifest
     if CHECKSUM in manifest:
@@ -37,19 +37,19 @@ def rewritten(data: bytes, change: Callable[[dict], dict | None]) -> bytes:
         try:
             manifest[CHECKSUM] = hashlib.sha256(canonical_json(rest)).hexdigest()
         except ValueError:
-            pass  # content that has no canonical form has no checksum that could agree
+            pass  # content without a canonical form has no valid checksum
     return json.dumps(manifest).encode()
 
 
 def replace_hashed(folder: Path, role: str, data: bytes) -> None:
-    """Put in another file and hash it, as a hostile author does."""
+    """Replace a file and update its hash, like a hostile author."""
     path = file_of(folder, role)
     path.write_bytes(data)
     relist(folder, path)
 
 
 def relist(folder: Path, path: Path) -> None:
-    """Let the manifest list this file as it is now."""
+    """Update the manifest's entry for this file."""
     data = path.read_bytes()
 
     def change(manifest: dict) -> None:

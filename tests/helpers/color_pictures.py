@@ -1,4 +1,4 @@
-"""Small pictures of colored patches in any mode, profile and format, and what libvips and lcms2 make of them."""
+"""Small pictures of colored patches in any mode, profile and format, and their conversion by libvips and lcms2."""
 
 import io
 

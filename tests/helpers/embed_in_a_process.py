@@ -1,4 +1,4 @@
-"""Runs the stage `embed` or `imagine` in a process of its own, which ends where it is told to:
+"""Runs the stage `embed` or `imagine` in a separate process, which ends at a chosen point:
 `python embed_in_a_process.py FOLDER POINT [embed arguments]`."""
 
 import os
@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from fake_encoder import ColourEncoder
+from fake_encoder import ColorEncoder
 from PIL import Image
 
 import realrag.files as files
@@ -21,14 +21,14 @@ SHARD = 4
 PROMPTS = imagine.class_prompts(["red", "green", "blue"])
 
 
-class Slow(ColourEncoder):
+class Slow(ColorEncoder):
     def _images(self, x):
         time.sleep(0.2)
         return super()._images(x)
 
 
 class Painter:
-    """Draws one colour a prompt and seed, and notes each picture begun in the file `drawn` of the folder."""
+    """Draws one color per prompt and seed, and logs each picture it starts in drawn.log."""
 
     facts = {"name": "painter"}
 
@@ -55,7 +55,7 @@ def end():
 
 
 def end_when(count, happens):
-    """Make the `count`-th call for which happens(*arguments) is true the last thing this process does."""
+    """End this process at the `count`-th call for which happens(*arguments) is true."""
     left = [count]
 
     def check(*given):
@@ -80,7 +80,7 @@ def before(owner, name, check):
 def arm(point):
     if point == "first-batch":
         before(embeddings.AdaptiveBatch, "encode", end_when(1, lambda *given: True))
-    elif point == "third-shard-half-written":  # it lies whole in its temporary file and is not yet in place
+    elif point == "third-shard-half-written":  # its temporary file is complete but not yet renamed
 
         def in_work(source, target):
             return Path(target).parent.name == ".building" and ".tmp." in str(source)
@@ -104,8 +104,8 @@ if __name__ == "__main__":
     folder, point = Path(sys.argv[1]), sys.argv[2]
     arm(point)
     if sys.argv[3:]:
-        encoder = Slow if point == "slow" else ColourEncoder
+        encoder = Slow if point == "slow" else ColorEncoder
         stages.load_encoder, embeddings.SHARD = lambda name, device: encoder(), SHARD
         print("ready", flush=True)
         raise SystemExit(main(sys.argv[3:]))
-    imagine.imagine(folder, PROMPTS, Painter(folder, 3 if point == "third-picture" else 0), ColourEncoder(), seeds=2)
+    imagine.imagine(folder, PROMPTS, Painter(folder, 3 if point == "third-picture" else 0), ColorEncoder(), seeds=2)

@@ -1,4 +1,4 @@
-"""As much of ComfyUI's HTTP API as drawing needs, on a thread: tests say how it behaves."""
+"""The part of ComfyUI's HTTP API that drawing needs, on a thread, with failures that tests choose."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class FakeComfyUI:
             def log_message(self, *_args):
                 pass
 
-            def say(self, data: bytes | dict, code: int = 200) -> None:
+            def reply(self, data: bytes | dict, code: int = 200) -> None:
                 body = data if isinstance(data, bytes) else json.dumps(data).encode()
                 self.send_response(code)
                 self.send_header("Content-Length", str(len(body)))
@@ -31,28 +31,28 @@ class FakeComfyUI:
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 if fake.mood == "gone":
-                    return self.say(b"oh", 500)
+                    return self.reply(b"oh", 500)
                 if fake.mood == "refuses":
                     errors = [{"message": "Value not in list", "details": "ckpt_name: 'x'"}]
-                    told = {
+                    answer = {
                         "error": {"message": "Prompt outputs failed validation"},
                         "node_errors": {"4": {"class_type": "Loader", "errors": errors}},
                     }
-                    return self.say(told, 400)
+                    return self.reply(answer, 400)
                 fake.graphs.append(body["prompt"])
-                self.say({"prompt_id": f"run-{len(fake.graphs)}", "number": 1, "node_errors": {}})
+                self.reply({"prompt_id": f"run-{len(fake.graphs)}", "number": 1, "node_errors": {}})
 
             def do_GET(self):
                 if self.path.startswith("/view"):
-                    return self.say(fake.picture(fake.graphs[-1]))
+                    return self.reply(fake.picture(fake.graphs[-1]))
                 fake.asked += 1
                 identity = self.path.rsplit("/", 1)[1]
-                if fake.mood == "silent" or fake.asked % 2:  # the entry comes a moment after the run has ended
-                    return self.say({})
+                if fake.mood == "silent" or fake.asked % 2:  # the entry appears a moment after the run has ended
+                    return self.reply({})
                 if fake.mood == "fails":
-                    facts = {"node_type": "KSampler", "node_id": "3", "exception_message": "Allocation failed"}
-                    return self.say(
-                        {identity: {"status": {"status_str": "error", "messages": [["execution_error", facts]]}}}
+                    details = {"node_type": "KSampler", "node_id": "3", "exception_message": "Allocation failed"}
+                    return self.reply(
+                        {identity: {"status": {"status_str": "error", "messages": [["execution_error", details]]}}}
                     )
                 image = {"filename": "a.png", "subfolder": "", "type": "output"}
                 outputs = (
@@ -61,7 +61,7 @@ class FakeComfyUI:
                     else {"7": {"images": [{**image, "type": "temp"}]}, "9": {"images": [image]}}
                 )
                 status = {"status_str": "success", "completed": True, "messages": []}
-                self.say({identity: {"status": status, "outputs": outputs}})
+                self.reply({identity: {"status": status, "outputs": outputs}})
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -69,7 +69,7 @@ class FakeComfyUI:
 
     @staticmethod
     def picture(graph: dict) -> bytes:
-        """A picture that depends on what stands in the workflow."""
+        """A picture that depends on the workflow's content."""
         digest = hashlib.sha256(json.dumps(graph, sort_keys=True).encode()).digest()
         return photo_bytes(tuple(digest[:3]), digest[3], format="PNG")
 

@@ -1,4 +1,4 @@
-"""A tiny encoder for tests: coarse colours of a photo, colour words of a text; no weights to speak of."""
+"""A tiny encoder for tests: coarse colors of a photo and color words of a text; a single weight."""
 
 import torch
 
@@ -8,8 +8,10 @@ from realrag.encoders.preprocess import Preprocess
 WORDS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "white": (1, 1, 1), "yellow": (1, 1, 0)}
 
 
-class ColourEncoder(Encoder):
-    """Images -> a 2 x 2 grid of mean colours plus a constant (D = 13); texts -> the grid of the colours they name."""
+class ColorEncoder(Encoder):
+    """Images -> a 2 x 2 grid of mean colors plus a constant (D = 13); texts -> the grid of the colors they name.
+
+    `name` keeps its old spelling: saved bundles contain it."""
 
     kind, name, dim = "fake", "colour", 13
 
@@ -17,7 +19,7 @@ class ColourEncoder(Encoder):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.full((1,), scale), requires_grad=False)
         self.preprocess = Preprocess(size, "squash", "bilinear", (0, 0, 0), (1, 1, 1))
-        self.seen = 0  # photos that went through
+        self.seen = 0  # photos encoded so far
 
     def _images(self, x):
         self.seen += len(x)
@@ -32,13 +34,13 @@ class ColourEncoder(Encoder):
         rows = []
         for text in texts:
             named = [WORDS[word] for word in text.lower().split() if word in WORDS] or [(0.5, 0.5, 0.5)]
-            colour = torch.tensor(named, dtype=torch.float32).mean(0)
-            rows.append(torch.cat([colour.repeat_interleave(4), torch.full((1,), 0.1)]))
+            color = torch.tensor(named, dtype=torch.float32).mean(0)
+            rows.append(torch.cat([color.repeat_interleave(4), torch.full((1,), 0.1)]))
         return torch.stack(rows)
 
 
-class Cramped(ColourEncoder):
-    """Takes at most `most` photos at once; fails besides at the call numbers in `at`."""
+class Cramped(ColorEncoder):
+    """Takes at most `most` photos at once, and also fails at the call numbers in `at`."""
 
     def __init__(self, most=1 << 20, at=(), error=torch.cuda.OutOfMemoryError("CUDA out of memory.")):
         super().__init__()

@@ -1,7 +1,7 @@
 """A model hub on 127.0.0.1 that speaks the part of the hub's HTTP API which huggingface_hub uses to list, fetch and
 commit.
 
-Repositories are lists of commits, each {path: bytes}. `asked` logs every request; `faults` spoils what is served.
+Repositories are lists of commits, each {path: bytes}. `asked` logs every request; `faults` corrupts responses.
 """
 
 from __future__ import annotations
@@ -35,9 +35,8 @@ class Repository:
 
 
 class FakeHub:
-    """faults: path -> function of its bytes, which gives those that are sent; or a list of numbers of bytes after which
-    the connection breaks, one an answer. sizes: path -> the size that the hub tells of it. large: what goes through
-    LFS."""
+    """faults: path -> a function from its bytes to the bytes sent, or a list of byte counts after which the connection
+    breaks, one per response. sizes: path -> the size that the hub reports. large: suffixes of files stored in LFS."""
 
     def __init__(self):
         self.repositories: dict[str, Repository] = {}
@@ -45,7 +44,7 @@ class FakeHub:
         self.faults: dict[str, object] = {}
         self.sizes: dict[str, int] = {}
         self.blobs: dict[str, bytes] = {}
-        self.token = ""  # where set, every request must carry it
+        self.token = ""  # if set, every request must carry it
         self.large = (".tar", ".safetensors")
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"hub": self}))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -56,7 +55,7 @@ class FakeHub:
         self._server.server_close()
 
     def fetched(self) -> list[str]:
-        """The paths of files whose content was asked for, in order."""
+        """The paths of the files whose content was requested, in order."""
         paths = [path for verb, path, _ in self.asked if verb == "GET" and "/resolve/" in path]
         return [path.split("/resolve/")[1].split("/", 1)[1] for path in paths]
 
@@ -84,7 +83,7 @@ class Handler(BaseHTTPRequestHandler):
         path = self.path.split("?")[0]
         self.hub.asked.append((self.command, path, {name.lower(): value for name, value in self.headers.items()}))
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        signed = path.startswith("/lfs/")  # such an address is given out for one upload, and needs no token
+        signed = path.startswith("/lfs/")  # an upload address is valid for one upload and needs no token
         if self.hub.token and not signed and self.headers.get("Authorization") != f"Bearer {self.hub.token}":
             return self._json(401, {"error": "Invalid username or password."}, {"X-Error-Code": "RepoNotFound"})
         what(path, body)

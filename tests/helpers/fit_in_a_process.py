@@ -1,4 +1,4 @@
-"""Runs one fit or mining in a process of its own, which ends where it is told to: `python fit_in_a_process.py RUN
+"""Runs one fit or mining in a separate process, which ends at a chosen point: `python fit_in_a_process.py RUN
 POINT`."""
 
 import os
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import torch
-from fake_encoder import ColourEncoder
+from fake_encoder import ColorEncoder
 
 import realrag.files as files
 import realrag_train.contrastive.fit as fit
@@ -29,12 +29,12 @@ def fit_here(folder, out="head.safetensors", config=CONFIG, loss=LOSS, watch=WAT
     inputs = fit.FitInputs(
         folder / "bundle", folder / "prompts.jsonl", negatives, drawn=folder / "drawn.safetensors"
     )  # fmt: skip
-    return fit.fit_file(inputs, folder / out, config, loss, encoder=ColourEncoder(), watch=watch, **more)
+    return fit.fit_file(inputs, folder / out, config, loss, encoder=ColorEncoder(), watch=watch, **more)
 
 
 def mine_here(folder, config=mining.MineConfig(), **more):
     inputs = mine.MineInputs(folder / "bundle", folder / "prompts.jsonl", folder / "drawn.safetensors")
-    return mine.mine_file(inputs, folder / "negatives.safetensors", config, encoder=ColourEncoder(), **more)
+    return mine.mine_file(inputs, folder / "negatives.safetensors", config, encoder=ColorEncoder(), **more)
 
 
 def start(folder, point):
@@ -48,7 +48,7 @@ def end(how=signal.SIGKILL):
 
 
 def arm(point):
-    """Put the end of the process where `point` says."""
+    """End the process at `point`."""
     advance, replace = ContrastiveTraining.advance, os.replace
     if point.startswith("step"):  # before the first checkpoint; between two; SIGTERM there
         how = signal.SIGTERM if point.endswith("term") else signal.SIGKILL
@@ -59,9 +59,7 @@ def arm(point):
                 end(how)
 
         ContrastiveTraining.advance = advance_and_end
-    elif point.endswith(
-        "half-written"
-    ):  # the second checkpoint lies whole in its temporary file, and is not yet in place
+    elif point.endswith("half-written"):  # the second checkpoint's temporary file is complete but not yet renamed
 
         def replace_or_end(source, target):
             if str(target).endswith((".checkpoint.safetensors", ".part.safetensors")) and Path(target).exists():
@@ -76,7 +74,7 @@ def arm(point):
 
 
 def mine_until(folder, piece):
-    """Mine prompt by prompt, saving each; ends after as many as `piece` says."""
+    """Mine prompt by prompt, saving after each; end after `piece` prompts."""
     mining.COSINES = 1
     mine_here(folder, save_seconds=0, progress=lambda done, total: end() if done == piece else None)
 

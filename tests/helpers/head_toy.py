@@ -30,7 +30,7 @@ def weights_of(fitting):
 
 
 def learned(fitting: ContrastiveTraining) -> list[Tensor]:
-    """All that two ranks must agree on: weights, temperature and the last loss."""
+    """The values that two ranks must agree on: weights, temperature and the last loss."""
     return [*weights_of(fitting), fitting.scale.detach(), torch.tensor(fitting.history[-1]["loss"])]
 
 

@@ -14,12 +14,12 @@ def module_name(path: Path) -> str:
 
 @cache
 def import_graph() -> dict[str, set[str]]:
-    """Module -> the modules of ours that it imports anywhere, also inside functions."""
+    """Module -> our modules that it imports, including imports inside functions."""
     modules = {module_name(path): path for path in FILES}
     graph: dict[str, set[str]] = {name: set() for name in modules}
     for name, path in modules.items():
         package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
-        if name == "realrag":  # its public names are imported when they are first used
+        if name == "realrag":  # imports its public names lazily
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom):

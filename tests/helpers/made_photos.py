@@ -1,4 +1,4 @@
-"""Small photos made on the spot."""
+"""Small generated photos."""
 
 import io
 from pathlib import Path
@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-COLOURS = {"red": (230, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}
+COLORS = {"red": (230, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}
 
 
-def photo_bytes(colour, seed=0, size=(48, 36), format="JPEG", **options) -> bytes:
-    """A picture of one colour, with patches of other light and noise that depend on the seed."""
-    random = np.random.default_rng(seed)
-    light = random.integers(-70, 70, (2, 2, 3)).repeat(size[1] // 2 + 1, 0).repeat(size[0] // 2 + 1, 1)
-    noise = random.integers(-20, 20, (size[1], size[0], 3))
-    pixels = np.clip(np.array(colour) + light[: size[1], : size[0]] + noise, 0, 255).astype(np.uint8)
+def photo_bytes(color, seed=0, size=(48, 36), format="JPEG", **options) -> bytes:
+    """A picture of one color, with uneven lighting and noise that depend on the seed."""
+    rng = np.random.default_rng(seed)
+    light = rng.integers(-70, 70, (2, 2, 3)).repeat(size[1] // 2 + 1, 0).repeat(size[0] // 2 + 1, 1)
+    noise = rng.integers(-20, 20, (size[1], size[0], 3))
+    pixels = np.clip(np.array(color) + light[: size[1], : size[0]] + noise, 0, 255).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format, **options)
     return buffer.getvalue()
@@ -22,7 +22,7 @@ def photo_bytes(colour, seed=0, size=(48, 36), format="JPEG", **options) -> byte
 
 def write_photos(folder: Path) -> None:
     """folder/{red,green,blue}/0..4.jpg"""
-    for name, colour in COLOURS.items():
+    for name, color in COLORS.items():
         (folder / name).mkdir(parents=True)
         for seed in range(5):
-            (folder / name / f"{seed}.jpg").write_bytes(photo_bytes(colour, seed))
+            (folder / name / f"{seed}.jpg").write_bytes(photo_bytes(color, seed))

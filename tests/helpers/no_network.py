@@ -1,4 +1,4 @@
-"""A guard that fails whatever opens a connection or asks for an address, below all libraries."""
+"""A guard at socket level: opening a connection or resolving an address fails."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 class Opened(BaseException):
-    """Not an Exception, so that no library mistakes it for a network that is merely down."""
+    """Not an Exception, so that libraries do not handle it as a network error."""
 
 
 @contextmanager

@@ -1,5 +1,5 @@
-"""A toy whose answer is known: pairs of siblings of which the generator knows one (A) and, asked for either, draws that
-one."""
+"""A toy problem with a known answer: pairs of similar classes (siblings). The generator knows only one of each pair, A,
+and draws it for both."""
 
 import numpy as np
 import torch
@@ -18,35 +18,41 @@ def unit(rows):
 
 class Toy:
     """Classes 0, 2, ..: A; 1, 3, ..: its sibling B; then single classes, all known. Each class has several prompts, and
-    half of its photos are for measuring. Siblings share most of what they look like. There are many more classes than a
-    batch holds, so a photo's sibling is seldom among the others of its batch.
+    half of its photos are for the evaluation. Siblings look mostly alike. There are many more classes than a batch
+    holds, so a photo's sibling is rarely in its batch.
     """
 
     def __init__(self, seed):
         rng = np.random.default_rng(seed)
         count = 2 * PAIRS + SINGLES
         family = np.repeat(unit(rng.normal(size=(PAIRS, DIM))), 2, axis=0)
-        looks = unit(
+        appearance = unit(
             np.concatenate([family + 0.5 * unit(rng.normal(size=(2 * PAIRS, DIM))), rng.normal(size=(SINGLES, DIM))])
         )
         self.asked = np.repeat(np.arange(count), PROMPTS)
-        names = unit(looks + 0.8 * unit(rng.normal(size=looks.shape)))
+        names = unit(appearance + 0.8 * unit(rng.normal(size=appearance.shape)))
         words = unit(names[self.asked] + 0.3 * unit(rng.normal(size=(len(self.asked), DIM))))
         classes = np.repeat(np.arange(count), PHOTOS)
-        photos = unit(looks[classes] + 0.7 * unit(rng.normal(size=(len(classes), DIM))))
+        photos = unit(appearance[classes] + 0.7 * unit(rng.normal(size=(len(classes), DIM))))
         here = np.arange(len(classes)) % 2 == 0
         self.material = Material(photos[here], classes[here], words, self.asked)
-        self.photos, self.classes, self.words, self.looks, self.rng = photos[~here], classes[~here], words, looks, rng
+        self.photos, self.classes, self.words, self.appearance, self.rng = (
+            photos[~here],
+            classes[~here],
+            words,
+            appearance,
+            rng,
+        )
         self.count = count
 
     def draw(self, generator):
-        """(P, 1, D): "sibling" draws what it knows, A for both of a pair; "random" anything at all."""
+        """(P, 1, D): "sibling" draws the classes it knows, A for both of a pair; "random" draws any class."""
         known = np.where((self.asked < 2 * PAIRS) & (self.asked % 2 == 1), self.asked - 1, self.asked)
         drawn = self.rng.integers(0, self.count, len(known)) if generator == "random" else known
-        return unit(self.looks[drawn] + 0.5 * unit(self.rng.normal(size=(len(drawn), DIM))))[:, None]
+        return unit(self.appearance[drawn] + 0.5 * unit(self.rng.normal(size=(len(drawn), DIM))))[:, None]
 
     def fit(self, kind, generator="sibling", seed=0):
-        """(P, N) scores of all prompts against the photos kept for measuring, with a head trained on the others."""
+        """(P, N) scores of all prompts and the evaluation photos, with a head trained on the other photos."""
         rows = None
         if kind != "normal":
             rows = mine(self.material, self.draw(generator), MineConfig(kind)).rows
@@ -64,7 +70,7 @@ class Toy:
         ])  # fmt: skip
 
     def known_precision(self, scores):
-        """Mean share of right photos among the first 8, for the prompts of known things."""
+        """Mean precision of the first 8 photos, for the prompts of known classes."""
         known = (self.asked >= 2 * PAIRS) | (self.asked % 2 == 0)
         order = np.argsort(-scores[known], axis=1, kind="stable")[:, :8]
         return (self.classes[order] == self.asked[known, None]).mean()

@@ -36,7 +36,7 @@ def instantx(
     width=128, hidden=128, heads=2, blocks=2, encoder=24, tokens=6, depth=2, time=32, head_dim=64, seed=0,
     own_keys=True, **kind
 ):  # fmt: skip
-    """Flat; `nested` makes of it the dict of dicts of the published `.bin`. own_keys=False: our trainer's variant."""
+    """A flat dict; `nested` turns it into the dict of dicts of the published `.bin`. own_keys=False: our trainer's variant."""
     inner, norms = heads * 64, ("norm_q", "norm_k", "norm_ip_k") if own_keys else ("norm_q", "norm_ip_k")
     shapes = {
         "latents": (1, tokens, hidden),
@@ -79,7 +79,7 @@ def instantx(
 
 
 def instantx_flux(width=256, context=48, blocks=4, encoder=24, tokens=5, hidden=32, seed=0, **kind):
-    """Flat; `nested` makes of it the dict of dicts of the published `.bin`. blocks: double, then single."""
+    """A flat dict; `nested` turns it into the dict of dicts of the published `.bin`. blocks: double, then single."""
     shapes = {
         "image_proj.proj.0.weight": (hidden, encoder),
         "image_proj.proj.0.bias": (hidden,),
@@ -103,7 +103,7 @@ def redux(width=64, encoder=24, inner=96, seed=0, blocks=None, **kind):
 
 
 def map_head(width=24, inner=40, seed=0, **kind):
-    """The pooling head as it lies in a SigLIP vision file."""
+    """The pooling head with the keys of a SigLIP vision file."""
     shapes = {
         "probe": (1, 1, width),
         "attention.in_proj_weight": (3 * width, width),

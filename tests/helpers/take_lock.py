@@ -1,5 +1,5 @@
-"""Takes a folder's lock again and again, in a process of its own: `python take_lock.py FOLDER ROUNDS SEED`. Ends with
-FileExistsError where another process holds the lock at the same time; prints how often it held it."""
+"""Takes a folder's lock repeatedly, in a separate process: `python take_lock.py FOLDER ROUNDS SEED`. Fails with
+FileExistsError if another process holds the lock at the same time; prints how often it held the lock."""
 
 import os
 import random

@@ -23,20 +23,20 @@ def tiny(kind, norms=True):
             patch_size=1, in_channels=64, num_layers=2, num_single_layers=1, attention_head_dim=32, num_attention_heads=2,
             joint_attention_dim=32, pooled_projection_dim=16, axes_dims_rope=(8, 12, 12), guidance_embeds=True,
         )  # fmt: skip
-    dice = torch.Generator().manual_seed(1)
-    with torch.no_grad():  # a fresh one has zeros at its end, and would hide everything
+    rng = torch.Generator().manual_seed(1)
+    with torch.no_grad():  # a fresh model's last layer is zero, so its output would not depend on the rest
         for weight in net.parameters():
             if weight.ndim > 1:
-                weight.copy_(torch.randn(weight.shape, generator=dice) * 0.6 * weight[0].numel() ** -0.5)
+                weight.copy_(torch.randn(weight.shape, generator=rng) * 0.6 * weight[0].numel() ** -0.5)
     wrap = DiffusersSD3 if kind == "sd3" else DiffusersFlux
     return frozen(wrap(net, f"a tiny {kind}"), "fp32", False)
 
 
 def inputs(rows=2, seed=2):
-    dice = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
 
     def draw(*shape):
-        return torch.randn(*shape, generator=dice)
+        return torch.randn(*shape, generator=rng)
 
     sigma = torch.tensor([0.7, 0.3, 0.9, 0.5])[:rows]
     parts = dict(x=draw(rows, 16, 6, 8), sigma=sigma, states=draw(rows, 7, 32), pooled=draw(rows, 16))

@@ -1,4 +1,4 @@
-"""Tiny encoders with random weights: the real loading and training code, not real quality."""
+"""Tiny encoders with random weights, for the real loading and training code."""
 
 import json
 
@@ -19,7 +19,7 @@ SMALL = {
 
 
 def write_tiny_clip(folder):
-    """A tiny CLIP in open_clip's own folder layout."""
+    """A tiny CLIP in open_clip's folder layout."""
     import open_clip
     from safetensors.torch import save_file
 
@@ -43,7 +43,9 @@ def write_tiny_small(folder):
     for (
         name,
         weight,
-    ) in model.mobilenet.named_parameters():  # torch's own start shrinks every layer, and photos come out alike
+    ) in (
+        model.mobilenet.named_parameters()
+    ):  # torch's default initialization shrinks every layer's output, and all photos get similar vectors
         torch.nn.init.zeros_(weight) if name.endswith("bias") else torch.nn.init.kaiming_normal_(
             weight, nonlinearity="relu"
         )
@@ -51,7 +53,7 @@ def write_tiny_small(folder):
     return folder
 
 
-CLIP_LIKE = {  # published CLIP in small: patch, image, vision and text heads, activation
+CLIP_LIKE = {  # scaled-down published CLIPs: patch and image size, vision heads, activation
     "B": {"patch": 8, "image": 32, "heads": 2, "act": "quick_gelu"},
     "L": {"patch": 14, "image": 28, "heads": 4, "act": "quick_gelu"},
     "H": {"patch": 14, "image": 42, "heads": 2, "act": "gelu"},
@@ -61,7 +63,7 @@ CLIP_LIKE = {  # published CLIP in small: patch, image, vision and text heads, a
 
 def write_tiny_transformers(folder, layout, single=False):
     """A tiny CLIP ("B", "L", "H", "g") or SigLIP ("siglip", "siglip2") as transformers saves it, its tokenizer beside it.
-    Gives transformers' own model."""
+    Returns the transformers model."""
     import transformers
 
     tower = {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 96}
@@ -85,7 +87,7 @@ def write_tiny_transformers(folder, layout, single=False):
         model = transformers.CLIPModel(
             transformers.CLIPConfig(vision_config=vision, text_config=text, projection_dim=24)
         )
-    with torch.no_grad():  # transformers starts so near to zero that all pictures come out alike
+    with torch.no_grad():  # transformers initializes so close to zero that all pictures get similar vectors
         for weight in model.parameters():
             weight += 0.3 * torch.randn_like(weight) / max(1, weight[0].numel()) ** 0.5 if weight.ndim > 1 else 0
     model.eval().save_pretrained(folder)

@@ -16,10 +16,8 @@ from realrag_train.dataset import load_material, read_prompts
 
 
 def small(mode, **changes):
-    rates = {"text": 1e-2, "lora": 1e-2, "full": 1e-3}
-    return FitConfig(
-        **{"mode": mode, "epochs": 2, "batch": 4, "rate": rates[mode], "lora_rank": 2, "seed": 3, **changes}
-    )
+    lrs = {"text": 1e-2, "lora": 1e-2, "full": 1e-3}
+    return FitConfig(**{"mode": mode, "epochs": 2, "batch": 4, "rate": lrs[mode], "lora_rank": 2, "seed": 3, **changes})
 
 
 def fitting_in(folder, mode, loss=LossConfig(), **changes):
@@ -40,7 +38,7 @@ def fitting_in(folder, mode, loss=LossConfig(), **changes):
 
 
 def tower_of_one_rank(rank: int, folder: Path) -> list[Tensor]:
-    """The trained weights, and the figures of the last step."""
+    """The trained weights and the metrics of the last step."""
     fitting, _ = fitting_in(folder, "lora", epochs=1, rate=1e-3)
     fitting.run()
     figures = torch.tensor(list(fitting.figures().values()))

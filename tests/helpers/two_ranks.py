@@ -15,9 +15,9 @@ needs_gloo = pytest.mark.skipif(
 
 
 def in_two_ranks(work: Callable[..., list[Tensor]], folder: Path, *arguments) -> list[list[Tensor]]:
-    """What work(rank, *arguments) returned on rank 0 and on rank 1, with one thread each.
+    """The results of work(rank, *arguments) on rank 0 and rank 1, with one thread each.
 
-    A new process imports `work` by name, so it lies in this folder and not in a test module."""
+    New processes import `work` by name, so it must be defined in this folder and not in a test module."""
     mp.spawn(_rank, (work, folder, arguments), nprocs=2)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
@@ -26,5 +26,5 @@ def _rank(rank: int, work: Callable[..., list[Tensor]], folder: Path, arguments:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     torch.save(work(rank, *arguments), folder / f"{rank}.pt")
-    dist.barrier()  # a rank that leaves early may take the other down with it
+    dist.barrier()  # a rank that exits early can break the other
     dist.destroy_process_group()

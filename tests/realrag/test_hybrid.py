@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from fake_encoder import ColourEncoder
+from fake_encoder import ColorEncoder
 from made_photos import photo_bytes
 
 from realrag.bench.find import LONG, SHORT, TAGS, long_prompt, measure_answers
@@ -17,7 +17,7 @@ SPECIES = [f"{first}-{second}" for first in ("Spotted", "Northern", "Lesser", "G
     "Warbler", "Plover", "Shrike", "Grebe", "Bunting", "Avocet", "Dunlin", "Siskin")]  # fmt: skip
 
 
-class KnowsNothing(ColourEncoder):
+class KnowsNothing(ColorEncoder):
     """Tells photos apart by color, and says the same of every text, but for a little noise of its own."""
 
     name = "knows-nothing"
@@ -27,7 +27,7 @@ class KnowsNothing(ColourEncoder):
         return torch.stack(rows)
 
 
-class InAnotherRange(ColourEncoder):
+class InAnotherRange(ColorEncoder):
     """The color encoder with its cosines moved and squeezed, as those of CLIP (0.2 to 0.35) and SigLIP (-0.1 to 0.15)
     are: a direction that all photos share and texts share more or less of."""
 
@@ -214,7 +214,7 @@ def test_an_old_bundles_level_is_measured_once_and_kept_in_the_cache(photos, tmp
     for i in range(25):
         (photos / f"species {'abcdefghijklmnopqrstuvwxyz'[i]}x").mkdir()
         (photos / f"species {'abcdefghijklmnopqrstuvwxyz'[i]}x" / "0.jpg").write_bytes(photo_bytes((10 * i, 90, 40), i))
-    encoder = ColourEncoder()
+    encoder = ColorEncoder()
     build(photos, tmp_path / "b", encoder)
     path = tmp_path / "b" / "manifest.json"
     content = json.loads(path.read_bytes())
@@ -234,7 +234,7 @@ def test_other_names_come_from_a_table_and_stay_when_photos_are_added(photos, tm
     (photos / "names.csv").write_text(
         "class,language,name\nred,de,Rotes Ding\nBlue,fr,la chose bleue\nblack,de,Schwarz\n"
     )
-    encoder = ColourEncoder()
+    encoder = ColorEncoder()
     report = build(photos, tmp_path / "b", encoder)
     assert (report.names, report.unmatched_names, report.classes) == (2, 1, 3)
     answer = Retriever.open(tmp_path / "b", encoder=encoder).search("ein rotes Ding", k=1)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from fake_encoder import ColourEncoder
+from fake_encoder import ColorEncoder
 from made_photos import photo_bytes
 
 from realrag.bundle.records import Filters
@@ -122,7 +122,7 @@ def test_diversity_leaves_the_best_and_mixes_the_rest(retriever):
 def test_another_encoder_than_the_bundles_is_refused(photos, tmp_path, encoder):
     build(photos, tmp_path / "b", encoder)
     with pytest.raises(EncoderError, match="noise"):
-        Retriever.open(tmp_path / "b", encoder=ColourEncoder(scale=3.0))
+        Retriever.open(tmp_path / "b", encoder=ColorEncoder(scale=3.0))
 
 
 def test_a_strangers_bundle_cannot_name_a_file_of_yours(photos, tmp_path, encoder):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fake_encoder import ColourEncoder
+from fake_encoder import ColorEncoder
 from fit_in_a_process import fit_here
 
 from realrag.adapters import load_adapter
@@ -40,7 +40,7 @@ def test_a_bundle_is_whole_and_its_photos_are_there(bundle):
 
 @pytest.mark.parametrize("head", ["none", "miniature", "real"])
 def test_a_bundle_answers_as_it_did(bundle, head):
-    retriever = Retriever.open(bundle, encoder=ColourEncoder()).with_head(None if head == "none" else head)
+    retriever = Retriever.open(bundle, encoder=ColorEncoder()).with_head(None if head == "none" else head)
     for text, expected in ANSWERS["search"][head].items():
         found = retriever.search(text, k=3, min_score=None, find_by="look").items
         assert [(item.id, item.caption, item.licence) for item in found] == [(r[0], r[2], r[3]) for r in expected]
@@ -49,9 +49,9 @@ def test_a_bundle_answers_as_it_did(bundle, head):
 
 @pytest.mark.parametrize("name, number", [("miniature", 0), ("real", 1)])
 def test_a_head_is_read_with_its_facts(name, number):
-    head = load_head(SAVED / f"{name}.safetensors", ColourEncoder.dim)
+    head = load_head(SAVED / f"{name}.safetensors", ColorEncoder.dim)
     assert head.facts["generator"] == f"generator {number}"
-    assert head.facts["encoder_fingerprint"] == ColourEncoder().fingerprint
+    assert head.facts["encoder_fingerprint"] == ColorEncoder().fingerprint
 
 
 def test_a_pack_is_read_with_its_settings():

@@ -27,9 +27,9 @@ class OutOfTime(Stopped):
 class Staged:
     """Its methods are its stages, run by name. max_minutes: 0 for no limit."""
 
-    def __init__(self, *, max_minutes: float, say: Log):
+    def __init__(self, *, max_minutes: float, log: Log):
         self.until = time.monotonic() + 60 * max_minutes if max_minutes else float("inf")
-        self.say, self.progress = say, Progress(say, "")
+        self.log, self.progress = log, Progress(log, "")
 
     @property
     def minutes_left(self) -> float:
@@ -44,11 +44,11 @@ class Staged:
             self.progress(done, total)
 
     def stage(self, name: str) -> None:
-        self.progress = Progress(self.say, name)
+        self.progress = Progress(self.log, name)
         self.in_time()
         began = time.monotonic()
         getattr(self, name)()
-        self.say(f"{name}: done in {time.monotonic() - began:.1f} s")
+        self.log(f"{name}: done in {time.monotonic() - began:.1f} s")
 
 
 @contextmanager

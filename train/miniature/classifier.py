@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from realrag.files import sha256_file
-from realrag.miniature.classifier import SHARP, Features, Judge, save_judge, softened
+from realrag.miniature.classifier import SHARP, Classifier, Features, save_judge, softened
 
 from ..judge.histograms import Histograms
 from ..small_encoder.mobilenet import load_mobilenet
@@ -28,15 +28,15 @@ def mobilenet_features(mobilenet: Path, soft: bool = False) -> Features:
 
 def learn(
     names: Sequence[str], features: Tensor, labels: Sequence[int], steps: int = 60, decay: float = 1e-4
-) -> Judge:  # fmt: skip
+) -> Classifier:  # fmt: skip
     """Multinomial logistic regression by L-BFGS, with equal weight for every class; features (N, D), labels (N,) rows
     of names."""
-    centre, target = features.mean(0), torch.as_tensor(labels)
+    center, target = features.mean(0), torch.as_tensor(labels)
     weight = 1 / torch.bincount(target, minlength=len(names)).clamp_min(1).float()
     linear = nn.Linear(features.shape[1], len(names))
     nn.init.zeros_(linear.weight), nn.init.zeros_(linear.bias)
     optimizer = torch.optim.LBFGS(linear.parameters(), max_iter=steps, line_search_fn="strong_wolfe")
-    x = (features - centre) * SHARP
+    x = (features - center) * SHARP
 
     def loss() -> Tensor:
         optimizer.zero_grad()
@@ -45,13 +45,13 @@ def learn(
         return value
 
     optimizer.step(loss)
-    return Judge(tuple(names), centre, linear.weight.detach(), linear.bias.detach())
+    return Classifier(tuple(names), center, linear.weight.detach(), linear.bias.detach())
 
 
 VIEWS = 0, 2  # the plain view and a crop of every photo
 
 
-def taught_judge(mobilenet: Path, world: World) -> Judge:
+def taught_judge(mobilenet: Path, world: World) -> Classifier:
     """On MobileNet's features of photos, sharp and blurred, which are cached in files."""
     found = []
     for soft in (False, True):
@@ -62,7 +62,7 @@ def taught_judge(mobilenet: Path, world: World) -> Judge:
     return _of_all(found, world)
 
 
-def taught_histograms(world: World) -> Judge:
+def taught_histograms(world: World) -> Classifier:
     """On Histograms of the same photos."""
     found = []
     for change in (lambda x: x, softened):
@@ -73,7 +73,7 @@ def taught_histograms(world: World) -> Judge:
     return _of_all(found, world)
 
 
-def _of_all(found: list[Tensor], world: World) -> Judge:
+def _of_all(found: list[Tensor], world: World) -> Classifier:
     labels = np.tile(world.photos.group_rows(), len(found))
     return learn([group.name for group in world.groups], torch.cat(found), labels)
 

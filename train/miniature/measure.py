@@ -20,7 +20,7 @@ from realrag.encoders.load import load_encoder
 from realrag.errors import RealRAGError
 from realrag.files import sha256_file, write_atomic
 from realrag.miniature.autoencoder import Autoencoder, load_autoencoder
-from realrag.miniature.classifier import Judge, copied
+from realrag.miniature.classifier import Classifier, copied
 from realrag.miniature.generator import load_generator
 from realrag.miniature.painting import CFG, STEPS, Miniature, noise_of, paint
 from realrag.native_bf16 import bf16_autocast
@@ -186,7 +186,7 @@ def verdicts(judges: dict, pictures: Tensor, labels: np.ndarray) -> dict:
     return {name: accuracy(right(each, pictures, labels), labels) for name, each in judges.items()}
 
 
-def right(judge: tuple[Callable, Judge], pictures: Tensor, labels: np.ndarray) -> np.ndarray:
+def right(judge: tuple[Callable, Classifier], pictures: Tensor, labels: np.ndarray) -> np.ndarray:
     features, taught = judge
     return (taught.margins(features.of(pictures), labels) > 0).numpy().astype(float)
 

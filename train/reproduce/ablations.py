@@ -102,7 +102,7 @@ class Ablations(Reproduction):
                 )  # fmt: skip
             paint_arms(self.folder / "painted", painter, library, choices, noises, self.in_time, tables=self.home)
             rows.append(self.verdict(each, base))
-            self.say(table_row(rows[-1]))
+            self.log(table_row(rows[-1]))
         report = {"painter": self.painter.facts, "pictures": len(prompts) * len(seeds), "judge": self.plan.experiment.judges[0],
                   "rows": rows}  # fmt: skip
         write_json(self.home / RESULTS, report)
@@ -111,7 +111,7 @@ class Ablations(Reproduction):
             picture = curves(report["rows"])
             write_atomic(self.home / "curves.png", lambda file: picture.save(file, "PNG", optimize=True))
         except NoCharts as error:
-            self.say(f"{self.home / 'curves.png'} was not drawn. {error}")
+            self.log(f"{self.home / 'curves.png'} was not drawn. {error}")
         return report
 
     def references(self, each: Ablation, library: Bundle, prompts: Sequence) -> dict[str, tuple[str, ...]]:

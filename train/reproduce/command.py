@@ -1,7 +1,7 @@
-"""Does a reflective retriever beat a plain one? `world` draws a procedural world, `run` does the whole experiment,
-`ablate` varies what the paper does not, `photos` makes a world of real ones.
+"""Does a reflective retriever beat a plain one? `world` draws a procedural world, `run` runs the whole experiment,
+`ablate` varies settings that the paper leaves fixed, and `photos` makes a world of real photos.
 
-Stopped at any point, the same command goes on. What was registered stands in docs/registration.md."""
+An interrupted command resumes when run again. docs/registration.md holds the registration."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="reproduce", required=True)
     world = commands.add_parser("world", help="draw the photos of a procedural world, with labels.csv and the split")
     run = commands.add_parser("run", help=f"all stages: {', '.join(STAGES)}")
-    ablate = commands.add_parser("ablate", help="after `run`: one knob after another, as registered")
+    ablate = commands.add_parser("ablate", help="after `run`: one setting after another, as registered")
     own = commands.add_parser("photos", help="a world of your own photos, for `photos` in [experiment]")
     own_photos.add_arguments(own)
     own.add_argument("--out", type=Path, required=True, metavar="FOLDER")
@@ -40,27 +40,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         command.add_argument(
             "--mobilenet", default="", metavar="FILE", help="for a starting encoder, made by convert-mobilenet"
         )
-        command.add_argument("--encoder", default="", metavar="NAME", help="in place of a starting encoder of its own")
-        for name in Painting.paths:
-            command.add_argument(
-                f"--{name}", default="", metavar="FILE", help=f"of the miniature that paints: its {name}"
-            )
-        command.add_argument("--device", default="cpu")
-        command.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for torch's own choice")
         command.add_argument(
-            "--max-minutes", type=float, default=0, help="stop in time; the same command goes on (0: never)"
+            "--encoder", default="", metavar="NAME", help="use this encoder instead of training a starting encoder"
         )
-    run.add_argument("--stage", choices=STAGES, help="only this one")
+        for name in Painting.paths:
+            command.add_argument(f"--{name}", default="", metavar="FILE", help=f"{name} of the miniature that paints")
+        command.add_argument("--device", default="cpu")
+        command.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for torch's default")
+        command.add_argument(
+            "--max-minutes", type=float, default=0, help="stop after this long; the same command resumes (0: no limit)"
+        )
+    run.add_argument("--stage", choices=STAGES, help="run only this stage")
 
 
-def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
+def run(arguments: argparse.Namespace, log: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
     if arguments.reproduce == "photos":
-        facts = own_photos.write_photos(
+        report = own_photos.write_photos(
             arguments.photos, arguments.out, arguments.captions, arguments.groups, arguments.group_words, arguments.unseen,
             arguments.novel, arguments.seed,
         )  # fmt: skip
-        say(
-            f"{arguments.out}: {len(facts['classes'])} classes; photos: {', '.join(f'{n} {c}' for n, c in facts['photos'].items())}"
+        log(
+            f"{arguments.out}: {len(report['classes'])} classes; photos: {', '.join(f'{n} {c}' for n, c in report['photos'].items())}"
         )
         return
     path = find_world(arguments.world)
@@ -68,14 +68,15 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
     plan = read_plan(path, {**named, "kind": "miniature" if any(named.values()) else ""})
     with stopping():
         if arguments.reproduce == "world":
-            facts = write_world(plan.world, arguments.out, Progress(say, "photos"))
-            say(f"{arguments.out}: {len(facts['classes'])} classes, {facts['kind']}")
+            report = write_world(plan.world, arguments.out, Progress(log, "photos"))
+            log(f"{arguments.out}: {len(report['classes'])} classes, {report['kind']}")
             return
         if arguments.threads:
             torch.set_num_threads(arguments.threads)
-        if (share := rank_and_world_size())[1] > 1 and getattr(arguments, "stage", None) != "paint":
+        rank, world_size = rank_and_world_size()
+        if world_size > 1 and getattr(arguments, "stage", None) != "paint":
             raise RealRAGError(
-                "torchrun shares the work of `--stage paint`. Run the other stages once, without torchrun."
+                "torchrun only splits the work of `--stage paint`. Run the other stages once, without torchrun."
             )
         recipe = recipe_of(plan, path, {"mobilenet": arguments.mobilenet, "encoder": arguments.encoder})
         arguments.out.mkdir(parents=True, exist_ok=True)
@@ -86,13 +87,13 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
             arguments.out,
             device=own_device(arguments.device),
             max_minutes=arguments.max_minutes,
-            say=say,
-            rank=share[0],
-            world_size=share[1],
+            log=log,
+            rank=rank,
+            world_size=world_size,
         )
         if arguments.reproduce == "ablate":
             work.run()
-            say(f"{work.home}: ablations.md, ablations.json")
+            log(f"{work.home}: ablations.md, ablations.json")
             return
         write_atomic(arguments.out / "plan.json", plan.as_json(work.recipe).encode())
         for stage in [arguments.stage] if arguments.stage else STAGES:

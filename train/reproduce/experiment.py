@@ -1,4 +1,4 @@
-"""`reproduce run WORLD.toml`: from a world to endpoints, stage by stage; what is done already is not done again."""
+"""`reproduce run WORLD.toml`: from a world to endpoints, stage by stage. Finished work is not repeated."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ from .reference_controls import describe, shuffled
 from .reference_utility import CANDIDATES, ReferenceUtility
 from .report import gate_rows, ordered, write_results
 
-SHEET, SHOWN, CELL = "sheet.jpg", 12, 104  # of U1, for show
+SHEET, SHOWN, CELL = "sheet.jpg", 12, 104  # of U1, for illustration
 STAGES = ("world", "retriever", "library", "judges", "choose", "gates", "paint", "judge", "report")
 
 
 class RetrieverRun(Run):
-    """A recipe's run whose drawings come from a painter that is shown no reference."""
+    """A recipe's run whose drawings come from a painter without references."""
 
     painter: Painter
     validation: Path
 
     def utility(self) -> None:
-        """utility.safetensors: what the generator gains from each of the first photos found for each prompt."""
+        """utility.safetensors: the utility of the top photos for each prompt: how much each lowers the generator's loss."""
         if "utility" in self.recipe.evaluate.arms:
             library, prompts, out = self._open(self.library), self._prompts(), self.folder / "utility.safetensors"
             rows = candidates(load_material(library, self.encoder, prompts), CANDIDATES)
@@ -68,8 +68,8 @@ class RetrieverRun(Run):
             self.recipe = replace(self.recipe, data=replace(self.recipe.data, utility=str(out)))
 
     def _loss(self, arm: str) -> LossConfig:
-        """`utility` is that of `normal` with what was measured beside: alone it says nothing of the photos that were
-        not tried, and they come first before long."""
+        """`utility` is the loss of `normal` plus the measured utility. Utility alone does not constrain photos that were
+        not measured, and those soon rank first."""
         return super()._loss(arm) if arm != "utility" else replace(self.recipe.loss, kind="normal", lambda_utility=1.0)
 
     def _generator(self, library: Bundle) -> WithoutReferences:
@@ -77,15 +77,15 @@ class RetrieverRun(Run):
 
 
 class Reproduction(Staged):
-    """One plan in one folder. Each stage reads files of the stages before it and writes its own."""
+    """One plan in one folder. Each stage reads the files of earlier stages and writes its own."""
 
     def __init__(
-        self, plan: Plan, recipe: Recipe, folder: Path, *, device: str = "cpu", max_minutes: float = 0, say: Log,
+        self, plan: Plan, recipe: Recipe, folder: Path, *, device: str = "cpu", max_minutes: float = 0, log: Log,
         painter: Painter | None = None, rank: int = 0, world_size: int = 1,
     ):  # fmt: skip
-        """painter: replaces the one that the plan names. rank, world_size: number of this process in the stage `paint`,
-        and how many processes paint."""
-        super().__init__(max_minutes=max_minutes, say=say)
+        """painter: replaces the plan's painter. rank, world_size: this process and the number of processes in the stage
+        `paint`."""
+        super().__init__(max_minutes=max_minutes, log=log)
         self.plan, self.folder, self.device, self._painter = plan, Path(folder), device, painter
         self.rank, self.world_size = rank, world_size
         self._opened: dict[Path, Bundle] = {}
@@ -105,34 +105,34 @@ class Reproduction(Staged):
     # Stages
 
     def world(self) -> None:
-        """photos/, where the plan draws them, and prompts.jsonl: one prompt a class, of all splits."""
+        """photos/, if the plan draws them, and prompts.jsonl: one prompt per class, of all splits."""
         if not self.plan.experiment.photos:
             write_world(self.plan.world, self.photos, self.in_time)
         names = [name for name, _ in sorted(self.splits.items())]
         write_prompts(self.folder / "prompts.jsonl", class_prompts(names, self.recipe.data.template))
 
     def retriever(self) -> None:
-        """retriever/: a recipe's run on the known classes alone: starting encoder, negatives, heads, retrieval figures."""
+        """retriever/: a recipe's run on the known classes only: starting encoder, negatives, heads, retrieval metrics."""
         self.run_folder.mkdir(parents=True, exist_ok=True)
         run = RetrieverRun(
-            self.recipe, self.run_folder, device=self.device, max_minutes=self.minutes_left, say=self.say,
+            self.recipe, self.run_folder, device=self.device, max_minutes=self.minutes_left, log=self.log,
         )  # fmt: skip
         run.painter, run.validation = self.painter, self.photos / "validation"
         for stage in RETRIEVER_STAGES:
             if stage == "fit":
                 run.stage("utility")
-            if stage != "index":  # nothing is shipped
+            if stage != "index":  # this experiment ships no retriever
                 run.stage(stage)
 
     def library(self) -> None:
-        """library/: all photos that references are taken from, those of U2 among them."""
+        """library/: all photos that references are chosen from, including those of U2."""
         build(
             self.photos / "library", self.library_folder, self.encoder, sizes=Sizes(picture=self.recipe.data.picture_size),
             reuse=self.run_folder / "library", progress=self.in_time,
         )  # fmt: skip
 
     def judges(self) -> None:
-        """judges/: a bundle of the photos that teach the judges, and the judge that is a network."""
+        """judges/: a bundle of the judges' training photos, and the judge that is a trained network."""
         build(
             self.photos / "judge", self.taught, GradientEncoder(), sizes=Sizes(picture=self.recipe.data.picture_size),
             progress=self.in_time,
@@ -161,11 +161,11 @@ class Reproduction(Staged):
         if experiment.arms:
             lines = [line for line in lines if endpoints.arm_of(line["arm"]) in experiment.arms]
         write_choices(self.folder / "choices", lines, library)
-        self.say(summary(lines))
+        self.log(summary(lines))
 
     def gates(self) -> None:
-        """gates/: the gates. Only the arms that they need are painted first, so that a generator that fails costs
-        minutes instead of hours. `paint` uses these pictures again."""
+        """gates/: the gates. Only the arms that they need are painted first, so that a failing generator costs minutes
+        instead of hours. `paint` reuses these pictures."""
         folder, painted = self.folder / "gates", self.folder / "painted"
         choices = {
             arm: chosen for arm, chosen in read_choices(self.folder / "choices").items() if arm in endpoints.CONTROLS
@@ -174,12 +174,12 @@ class Reproduction(Staged):
             painted, self.painter, self.bundle(self.library_folder), choices, self.noises, self.in_time, tables=folder
         )
         name = self.plan.experiment.judges[0]
-        found = self.stand(self.verdicts(name, self.arms_of(folder)))
+        found = self.gate_results(self.verdicts(name, self.arms_of(folder)))
         write_json(folder / "gates.json", {"judge": name, "painter": self.painter.facts, "gates": found})
-        self.say("\n".join(gate_rows(found)))
+        self.log("\n".join(gate_rows(found)))
         if not all(gate["passed"] for gate in found):
-            self.say(
-                "A gate failed. Fix the generator, the judge or the world first: what is painted now gets no verdict."
+            self.log(
+                "A gate failed. Fix the generator, the judge or the world first: the report gives no verdict on pictures painted now."
             )
 
     def paint(self) -> None:
@@ -189,19 +189,21 @@ class Reproduction(Staged):
             self.in_time, rank=self.rank, world_size=self.world_size,
         )  # fmt: skip
         if missing := counts.pop("missing"):
-            self.say(
-                f"Process {self.rank} of {self.world_size} is done; {missing} pictures of the others are not painted yet."
+            self.log(
+                f"Process {self.rank} of {self.world_size} is done; the other processes still have {missing} pictures to paint."
             )
             return
         write_json(self.folder / "painted" / "painted.json", {**counts, "painter": self.painter.facts})
-        self.say(f"{counts['asked']} pictures of all arms, {counts['painted']} of them distinct")
+        self.log(f"{counts['asked']} pictures of all arms, {counts['painted']} of them distinct")
 
     def judge(self) -> None:
-        """judged/: nearness, copying, variety, FID and KID of one seed an arm, with contact sheets."""
+        """judged/: nearness, copying, variety, FID and KID of one seed per arm, with contact sheets."""
         real, taught, library = self.bundle(self.real), self.bundle(self.taught), self.bundle(self.library_folder)
-        refuse_shared(real, library, "Then copying would look real. Take the sets apart.")
-        refuse_shared(real, taught, "Then the ceiling would be what the judge learnt by heart. Take the sets apart.")
-        refuse_shared(taught, library, "Then a copied reference would be named by heart. Take the sets apart.")
+        refuse_shared(real, library, "Then copying would look real. Separate the sets.")
+        refuse_shared(real, taught, "Then the judge would have memorized the photos of the ceiling. Separate the sets.")
+        refuse_shared(
+            taught, library, "Then the judge would recognize copied references from memory. Separate the sets."
+        )
         arms = self.painted_arms()
         first = {endpoints.arm_of(name): p for name, p in arms.items() if not name[-1].isdigit() or name.endswith("-0")}
         base = set(
@@ -209,38 +211,38 @@ class Reproduction(Staged):
         )
         even = {
             name: [p for p in pictures if p.seed in base] for name, pictures in first.items()
-        }  # classes weigh alike
+        }  # equal weight for every class
         reports = {}
         for name in self.plan.experiment.judges:
             encoder, vectors = self.judge_encoder(name), self.folder / "judged" / "vectors"
             judged = Judged(even, real, library, taught, seed=self.plan.experiment.seed)
             reports[name] = judge(judged, encoder, vectors, self.in_time)
             write_json(self.folder / "judged" / f"{name}.json", reports[name])
-            self.say(judge_table({**reports[name], "differences": {}}))
+            self.log(judge_table({**reports[name], "differences": {}}))
         write_page(self.folder / "judged" / "judge.html", reports, even, real)
         unseen = [p for p in prompts_of(even) if p in self.prompts_of_split(endpoints.SPLIT)]
         sheet = arms_sheet({arm: even[arm] for arm in ordered(even)}, real, spread(unseen, SHOWN), CELL, titles=True)
         write_atomic(self.folder / "judged" / SHEET, encode_jpeg(sheet))
 
     def report(self) -> None:
-        """results.json and results.md: the endpoints, the gates, and what was registered."""
+        """results.json and results.md: the endpoints, the gates and the registered plan."""
         arms, plan, found = self.painted_arms(), self.plan.experiment, {}
         counts = self.folder / "painted" / "painted.json"
         if not counts.is_file():
             raise RealRAGError(
-                f"{counts} is not there, so pictures are still to be painted. Run the stage `paint` to its end first."
+                f"{counts} is missing, so the pictures are not all painted. Finish the stage `paint` first."
             )
         painted = json.loads(counts.read_bytes())
         for name in plan.judges:
-            seen = self.verdicts(name, arms)
-            stand = self.stand(seen)
-            pairs = {f"{a} - {b}": {split: endpoints.difference(seen, a, b, split) for split in (*SPLITS, "all")
-                                    if split == "all" or (seen.splits == split).any()} for a, b in endpoints.PAIRS if {a, b} <= seen.right.keys()}  # fmt: skip
+            verdicts = self.verdicts(name, arms)
+            gates = self.gate_results(verdicts)
+            pairs = {f"{a} - {b}": {split: endpoints.difference(verdicts, a, b, split) for split in (*SPLITS, "all")
+                                    if split == "all" or (verdicts.splits == split).any()} for a, b in endpoints.PAIRS if {a, b} <= verdicts.right.keys()}  # fmt: skip
             primary = pairs[" - ".join(endpoints.PRIMARY)][endpoints.SPLIT]
             found[name] = {
-                "ceiling": seen.real, "confusions": seen.confusions, "accuracy": endpoints.accuracy(seen), "gates": stand,
+                "ceiling": verdicts.real, "confusions": verdicts.confusions, "accuracy": endpoints.accuracy(verdicts), "gates": gates,
                 "differences": pairs, "fingerprint": self.judge_encoder(name).fingerprint,
-                "conclusion": endpoints.conclusion(primary, stand, painted["painter"]["name"], plan.same_sign),
+                "conclusion": endpoints.conclusion(primary, gates, painted["painter"]["name"], plan.same_sign),
                 "pictures": json.loads((self.folder / "judged" / f"{name}.json").read_bytes()),
             }  # fmt: skip
         results = {
@@ -249,9 +251,9 @@ class Reproduction(Staged):
                           "differences": self.retrieval["differences"], "facts": self.retrieval["facts"]},
             "references": describe(self.folder / "choices" / CHOICES, self.splits),
         }  # fmt: skip
-        self.say(write_results(self.folder, results))
+        self.log(write_results(self.folder, results))
 
-    # What the stages share
+    # Shared by the stages
 
     @cached_property
     def splits(self) -> dict[str, tuple[str, str]]:
@@ -267,7 +269,7 @@ class Reproduction(Staged):
 
     @property
     def _library(self) -> Bundle:
-        """All photos that references are taken from; while the retriever learns, only those that it learns from."""
+        """All photos that references are chosen from; before the stage `library`, only the retriever's training photos."""
         whole = (self.library_folder / MANIFEST).is_file()
         folder = self.library_folder if whole else self.run_folder / "library"
         if folder not in self._opened:
@@ -282,7 +284,7 @@ class Reproduction(Staged):
 
     @property
     def noises(self) -> dict[str, range]:
-        """The noise seeds of each prompt: more for U1, on which the endpoints are taken."""
+        """The noise seeds of each prompt: more for U1, the split of the endpoints."""
         plan, first, unseen = (
             self.plan.experiment,
             self.plan.experiment.first_noise,
@@ -300,7 +302,7 @@ class Reproduction(Staged):
 
     def bundle(self, folder: Path) -> Bundle:
         if not (folder / MANIFEST).is_file():
-            raise RealRAGError(f"{folder} is not there yet. Run the stages before this one first.")
+            raise RealRAGError(f"{folder} does not exist yet. Run the earlier stages first.")
         return Bundle(folder, default_cache())
 
     @property
@@ -319,10 +321,10 @@ class Reproduction(Staged):
             self.folder / "judged" / "vectors", self.in_time,
         )  # fmt: skip
 
-    def stand(self, seen: endpoints.Verdicts) -> list[dict]:
-        """The gates."""
+    def gate_results(self, verdicts: endpoints.Verdicts) -> list[dict]:
+        """One entry per gate, with `passed`."""
         start = self.recipe.start
-        return endpoints.gates(seen, self.retrieval, (start.least, start.most), self.plan.experiment)
+        return endpoints.gates(verdicts, self.retrieval, (start.least, start.most), self.plan.experiment)
 
     def judge_encoder(self, name: str) -> Encoder:
         plan = self.plan.experiment

@@ -1,6 +1,6 @@
-"""Stage 1: photos -> raw embeddings in a bundle without a head, and the prompts to ask; several processes may share it.
+"""Stage 1: photos -> raw embeddings in a bundle without a head, and the prompts. Several processes can split the work.
 
-`torchrun --nproc-per-node 8 -m train embed RECIPE.toml --photos PHOTOS --out FOLDER --device cuda`: one process a card.
+`torchrun --nproc-per-node 8 -m train embed RECIPE.toml --photos PHOTOS --out FOLDER --device cuda`: one process per GPU.
 """
 
 from __future__ import annotations
@@ -28,45 +28,46 @@ def embed(
     prompts_file: Path,
     encoder: Encoder,
     *,
-    share: tuple[int, int] = (0, 1),
-    say: Callable[[str], None],
+    rank: int = 0,
+    world_size: int = 1,
+    log: Callable[[str], None],
     progress: Callable[[int, int], None],
 ) -> None:
-    """Write the bundles `library` and, where there are test photos, `gallery`, and the prompts.
+    """Write the bundles `library` and, if there are test photos, `gallery`, and the prompts.
 
-    share: (r, w) for process r of w, of which number 0 writes the bundles and the prompts. RealRAGError where more than
-    max_rejected per cent of the photos cannot be used.
+    rank, world_size: this process and the number of processes; rank 0 writes the bundles and the prompts. RealRAGError
+    if more than max_rejected percent of the photos cannot be used.
     """
     if not data.photos:
         raise RealRAGError("Which photos? Give --photos FOLDER, or `photos` in the recipe's section [data].")
-    looking = Progress(say, "looking at the photos")
+    scanning = Progress(log, "looking at the photos")
 
-    def looked(done: int, total: int) -> None:
-        looking(done, total)
+    def scanned(done: int, total: int) -> None:
+        scanning(done, total)
         if done % 256 == 0:
-            progress(0, 0)  # nothing to tell, but it may be time to stop
+            progress(0, 0)  # no progress to report, but time may be up
 
     for photos, out in ((data.photos, library), (data.test_photos, gallery)):
         if photos:
             report = build(
                 Path(photos), out, encoder, captions=Path(data.captions) if data.captions else None,
-                sizes=Sizes(picture=data.picture_size), rank=share[0], world_size=share[1], on_scan=looked,
+                sizes=Sizes(picture=data.picture_size), rank=rank, world_size=world_size, on_scan=scanned,
                 progress=progress,
             )  # fmt: skip
             _check_rejected(report, photos, data.max_rejected)
-            if share[0]:
-                say(f"{photos}: {report.encoded} photos encoded by process {share[0]} of {share[1]}")
+            if rank:
+                log(f"{photos}: {report.encoded} photos encoded by process {rank} of {world_size}")
             else:
-                say(f"{photos}: {report.total} photos, {report.encoded} encoded now, {len(report.rejected)} rejected")
-    if share[0] == 0:
+                log(f"{photos}: {report.total} photos, {report.encoded} encoded now, {len(report.rejected)} rejected")
+    if rank == 0:
         write_prompts(prompts_file, _prompts(data, library))
 
 
 def _check_rejected(report: Report, photos: str, ceiling: float) -> None:
-    share = 100 * len(report.rejected) / max(1, report.found)
-    if share > ceiling:
+    percent = 100 * len(report.rejected) / max(1, report.found)
+    if percent > ceiling:
         raise RealRAGError(
-            f"{share:.1f} % of the photos in {photos} cannot be used, more than max_rejected {ceiling:g}. "
+            f"{percent:.1f} % of the photos in {photos} cannot be used, more than max_rejected {ceiling:g}. "
             f"The first: {report.rejected[0].message}"
         )
 

@@ -1,5 +1,5 @@
-"""`run RECIPE.toml`: photos to a reflective bundle and its measurements, stage by stage; what is done already is not
-done again, so a stopped run goes on where it was."""
+"""`run RECIPE.toml`: from photos to a reflective bundle and its measurements, stage by stage. Finished work is not
+repeated, so a stopped run resumes where it was."""
 
 from __future__ import annotations
 
@@ -45,19 +45,22 @@ from .starting_encoder import start, started
 
 STAGES = ("start", "embed", "imagine", "mine", "fit", "index", "evaluate")
 GIVEN = ("photos", "captions", "test_photos", "groups", "encoder", "mobilenet", "validation")
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Run(Staged):
-    """One recipe in one folder. Each stage reads files of the stages before it and writes its own."""
+    """One recipe in one folder. Each stage reads the files of earlier stages and writes its own.
+
+    rank, world_size: this process and the number of processes in the stage `embed`."""
 
     def __init__(
         self, recipe: Recipe, folder: Path, *, device: str = "cpu", max_minutes: float = 0, tensorboard: bool = False,
-        say: Log = log.info, share: tuple[int, int] = (0, 1),
+        log: Log = logger.info, rank: int = 0, world_size: int = 1,
     ):  # fmt: skip
-        super().__init__(max_minutes=max_minutes, say=say)
+        super().__init__(max_minutes=max_minutes, log=log)
         self.given, self.recipe = recipe, started(recipe, Path(folder))
-        self.folder, self.device, self.share, self.tensorboard = Path(folder), device, share, tensorboard
+        self.folder, self.device, self.tensorboard = Path(folder), device, tensorboard
+        self.rank, self.world_size = rank, world_size
         self.library, self.retriever = self.folder / "library", self.folder / "retriever"
         self.gallery = self.folder / "gallery" if self.recipe.data.test_photos else self.library
         self.prompts_file, self.drawn_file = self.folder / "prompts.jsonl", self.folder / "imagine" / DRAWN
@@ -69,15 +72,15 @@ class Run(Staged):
     # Stages
 
     def start(self) -> None:
-        """split/ and start/encoder.safetensors, where the recipe wants a starting encoder of its own."""
+        """split/ and start/, if the recipe trains its own starting encoder."""
         if self.given.start.mobilenet:
-            start(self.given, self.folder, self.say, self.in_time)
+            start(self.given, self.folder, self.log, self.in_time)
 
     def embed(self) -> None:
-        """library/, and gallery/ where test photos are given: bundles without a head."""
+        """library/, and gallery/ if there are test photos: bundles without a head."""
         embed(
-            self.recipe.data, self.library, self.gallery, self.prompts_file, self.encoder, share=self.share, say=self.say,
-            progress=self.in_time,
+            self.recipe.data, self.library, self.gallery, self.prompts_file, self.encoder, rank=self.rank,
+            world_size=self.world_size, log=self.log, progress=self.in_time,
         )  # fmt: skip
 
     def imagine(self) -> None:
@@ -87,11 +90,13 @@ class Run(Staged):
             self.drawn_file.parent, self._prompts(), self._generator(library), self.encoder, seeds=self.recipe.imagine.seeds,
             sizes=Sizes(picture=self.recipe.data.picture_size), real=library.embeddings, progress=self.in_time,
         )  # fmt: skip
-        facts = json.loads((self.drawn_file.parent / "imagine.json").read_bytes())
-        self.say(f"{facts['generator']['name']}: real-versus-drawn AUC {facts.get('real_versus_drawn_auc', 'unknown')}")
+        report = json.loads((self.drawn_file.parent / "imagine.json").read_bytes())
+        self.log(
+            f"{report['generator']['name']}: real-versus-drawn AUC {report.get('real_versus_drawn_auc', 'unknown')}"
+        )
 
     def mine(self) -> None:
-        """negatives.safetensors, and hard-negatives.safetensors for the arm that needs no generator."""
+        """negatives.safetensors, and hard-negatives.safetensors for the arm without a generator."""
         for arm in ("reflective", "hard"):
             if arm in self.recipe.evaluate.arms:
                 config = replace(self.recipe.mine, kind=arm)
@@ -101,10 +106,12 @@ class Run(Staged):
                     device=self.device, progress=self.in_time,
                 )  # fmt: skip
                 if arm == "reflective":
-                    self.say(f"the generator's first photo was of the true class for {found.facts['known_share']:.1%}")
+                    self.log(
+                        f"the generator's first photo showed the true class for {found.facts['known_share']:.1%} of the prompts"
+                    )
 
     def fit(self) -> None:
-        """heads/ARM-SEED/head.safetensors of every trained arm, or in another mode its encoder."""
+        """heads/ARM-SEED/head.safetensors of every trained arm; in modes other than `head`, its encoder."""
         for arm in self.recipe.evaluate.arms:
             for seed in range(self.recipe.evaluate.seeds) if arm != "zero" else ():
                 self.in_time()
@@ -118,14 +125,14 @@ class Run(Staged):
                     inputs, self._trained(arm, seed), replace(self.recipe.fit, seed=self.recipe.fit.seed + seed),
                     self._loss(arm), encoder=self.encoder, device=self.device,
                     watch=WatchConfig(max_minutes=self.minutes_left, tensorboard=self.tensorboard),
-                    progress=Progress(self.say, f"fit {arm}, seed {seed}"),
+                    progress=Progress(self.log, f"fit {arm}, seed {seed}"),
                 )  # fmt: skip
                 if made is None:
                     raise Stopped(f"Stopped while fitting. {RESUME}")
 
     def index(self) -> None:
-        """retriever/: the library with the shipped arm's head and those of other runs, or with its encoder; it is ready
-        for models/realrag."""
+        """retriever/: the library with the shipped arm's head and the heads of other runs, or with its tuned encoder.
+        Ready for models/realrag."""
         arm = self.recipe.evaluate.ship
         if arm != "zero" and self.recipe.fit.mode != "head":
             return self._index_tuned(load_encoder(str(self._trained(arm, 0)), device=self.device))
@@ -144,7 +151,7 @@ class Run(Staged):
         partial.rename(self.retriever)
 
     def _heads(self) -> dict[str, Path]:
-        """The heads of the bundle by name: this run's first, so that it is the default."""
+        """The bundle's heads by name. This run's head is first and so the default."""
         heads, options = {}, self.recipe.index
         if (arm := self.recipe.evaluate.ship) != "zero":
             own = self._trained(arm, 0)
@@ -158,15 +165,14 @@ class Run(Staged):
             for head in other.manifest.heads:
                 if head.name in heads:
                     raise RealRAGError(
-                        f"{folder} has a head {head.name!r}, and so has this bundle already. Give one of the two runs a `name` of "
-                        "its own in the section [index], and run its stage `index` again."
+                        f"{folder} has a head {head.name!r}, but this bundle already has a head of that name. Give one of the "
+                        "two runs its own `name` in the section [index], and run its stage `index` again."
                     )
                 heads[head.name] = other.folder / head.file.path
         return heads
 
     def _index_tuned(self, encoder: Encoder) -> None:
-        """A bundle of the tuned encoder: with the library's vectors where its image tower is the same, else with new
-        ones."""
+        """A bundle of the tuned encoder, with the library's vectors if its image tower is the same, else with new ones."""
         library, data = self._open(self.library).manifest, self.recipe.data
         if (self.retriever / MANIFEST).is_file():
             there = Bundle(self.retriever, default_cache()).manifest
@@ -185,7 +191,7 @@ class Run(Staged):
         partial.rename(self.retriever)
 
     def evaluate(self) -> None:
-        """evaluate.json and report.html; the table goes on the screen."""
+        """evaluate.json and report.html; logs the table."""
         from .report import write_html
 
         gallery, prompts = self._open(self.gallery), self._prompts()
@@ -223,18 +229,18 @@ class Run(Staged):
         write_json(self.folder / "evaluate.json", report)
         write_html(self.folder / "report.html", report, asked, arms, gallery, prompts, self._histories())
         for line in (table(report), f"{self.folder / 'report.html'}: the same with curves and contact sheets"):
-            self.say(line)
+            self.log(line)
 
-    # What the stages share
+    # Shared by the stages
 
     def _open(self, folder: Path) -> Bundle:
         if not (folder / MANIFEST).is_file():
-            raise RealRAGError(f"{folder} is not there yet. Run the stage `embed` first.")
+            raise RealRAGError(f"{folder} does not exist yet. Run the stage `embed` first.")
         return Bundle(folder, default_cache())
 
     def _prompts(self):
         if not self.prompts_file.is_file():
-            raise RealRAGError(f"{self.prompts_file} is not there yet. Run the stage `embed` first.")
+            raise RealRAGError(f"{self.prompts_file} does not exist yet. Run the stage `embed` first.")
         return read_prompts(self.prompts_file)
 
     def _negatives(self, arm: str) -> Path:
@@ -262,43 +268,47 @@ class Run(Staged):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="a TOML file, or paper, recommended, tiny-cpu")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="everything is written here")
-    parser.add_argument(
-        "--photos", default="", metavar="FOLDER", help="the library's photos, where the recipe has none"
-    )
+    parser.add_argument("--photos", default="", metavar="FOLDER", help="the library's photos, if the recipe names none")
     parser.add_argument("--captions", default="", metavar="FILE", help="CSV or JSONL with file, class, caption")
-    parser.add_argument("--test-photos", default="", metavar="FOLDER", help="photos to measure on, never trained on")
-    parser.add_argument("--groups", default="", metavar="FILE", help="CSV with class, coarse_class (for the stand-in)")
-    parser.add_argument("--encoder", default="", metavar="NAME", help="as `realrag index` takes it")
-    parser.add_argument("--mobilenet", default="", metavar="FILE", help="for recipes that train a starting encoder")
-    parser.add_argument("--validation", default="", metavar="FOLDER", help="photos on which its noise is tuned")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for torch's own choice")
     parser.add_argument(
-        "--max-minutes", type=float, default=0, help="stop in time; the same command goes on (0: never)"
+        "--test-photos", default="", metavar="FOLDER", help="photos for the evaluation, never trained on"
     )
-    parser.add_argument("--tensorboard", action="store_true", help="write its event files beside the CSV logs of fit")
+    parser.add_argument("--groups", default="", metavar="FILE", help="CSV with class, coarse_class (for the stand-in)")
+    parser.add_argument("--encoder", default="", metavar="NAME", help="an encoder, as for `realrag index`")
+    parser.add_argument("--mobilenet", default="", metavar="FILE", help="for recipes that train a starting encoder")
+    parser.add_argument("--validation", default="", metavar="FOLDER", help="photos for tuning its caption noise")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for torch's default")
+    parser.add_argument(
+        "--max-minutes", type=float, default=0, help="stop after this long; the same command resumes (0: no limit)"
+    )
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="also write TensorBoard event files beside the CSV logs of fit"
+    )
 
 
-def run(arguments: argparse.Namespace, say: Log = lambda line: print(line, flush=True), only: str = "") -> None:
+def run(arguments: argparse.Namespace, log: Log = lambda line: print(line, flush=True), only: str = "") -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    share = rank_and_world_size()
-    if share[1] > 1 and only != "embed":
-        raise RealRAGError("torchrun shares the work of `embed` and `fit`. Run this command once, without torchrun.")
+    rank, world_size = rank_and_world_size()
+    if world_size > 1 and only != "embed":
+        raise RealRAGError(
+            "torchrun only splits the work of `embed` and `fit`. Run this command once, without torchrun."
+        )
     given = {name: getattr(arguments, name) for name in GIVEN}
     recipe = read_recipe(find_recipe(arguments.recipe), given)
     if recipe.encoder is not None:
         raise RealRAGError(
-            f"{arguments.recipe} says how to train an encoder: `python -m train encoder --recipe {arguments.recipe}`."
+            f"{arguments.recipe} is a recipe for training an encoder: `python -m train encoder --recipe {arguments.recipe}`."
         )
     arguments.out.mkdir(parents=True, exist_ok=True)
-    if share[0] == 0:
+    if rank == 0:
         write_atomic(arguments.out / "recipe.json", recipe.as_json().encode())
-    tell = say if share[1] == 1 else lambda line: say(f"[{share[0]}] {line}")
+    own_log = log if world_size == 1 else lambda line: log(f"[{rank}] {line}")
     device = own_device(arguments.device)
     work = Run(
         recipe, arguments.out, device=device, max_minutes=arguments.max_minutes, tensorboard=arguments.tensorboard,
-        say=tell, share=share,
+        log=own_log, rank=rank, world_size=world_size,
     )  # fmt: skip
     with stopping():
         for stage in (only,) if only else STAGES:

@@ -1,4 +1,4 @@
-"""A recipe's own starting encoder: photos parted by class, and an encoder trained on noisy captions that leaves
+"""A recipe's own starting encoder: photos split by class, and an encoder trained on noisy captions, so that it leaves
 headroom."""
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ SPLIT, ENCODER = "split", Path("start") / "starting-encoder.safetensors"
 
 
 def started(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe with the photos and the encoder that `start` leaves in `folder`; as it is where it wants none.
+    """The recipe with the photos and the encoder that `start` writes into `folder`; unchanged if it trains no starting
+    encoder.
 
-    RealRAGError when it wants one and names no MobileNet to start from."""
+    RealRAGError if it trains one but names no MobileNet."""
     data, begin = recipe.data, recipe.start
     if not begin.mobilenet and begin != Start():
         raise RealRAGError(
-            "This recipe trains a starting encoder of its own: give --mobilenet FILE (see convert-mobilenet)."
+            "This recipe trains its own starting encoder: give --mobilenet FILE (see convert-mobilenet)."
         )
     if begin.mobilenet and begin.parts:
         library, validation, gallery = (str(folder / SPLIT / name) for name in NAMES)
@@ -35,8 +36,9 @@ def started(recipe: Recipe, folder: Path) -> Recipe:
     return replace(recipe, data=data, start=begin)
 
 
-def start(recipe: Recipe, folder: Path, say: Callable[[str], None], progress: Callable[[int, int], None]) -> None:
-    """Makes what `started` names. A finished part or trial is not made again. RealRAGError without photos to tune on."""
+def start(recipe: Recipe, folder: Path, log: Callable[[str], None], progress: Callable[[int, int], None]) -> None:
+    """Write the files that `started` names. Finished splits and trials are not repeated. RealRAGError without validation
+    photos."""
     from ..small_encoder.headroom import find_headroom
     from ..small_encoder.train import EncoderJob
     from ..small_encoder.trainer import EncoderConfig
@@ -46,11 +48,11 @@ def start(recipe: Recipe, folder: Path, say: Callable[[str], None], progress: Ca
     if not given.photos:
         raise RealRAGError("Which photos? Give --photos FOLDER, or `photos` in the recipe's section [data].")
     if begin.parts:
-        facts = split(Path(given.photos), captions, folder / SPLIT, begin.parts, begin.split_seed)
-        say(", ".join(f"{count} {name}" for name, count in facts["photos"].items()))
+        report = split(Path(given.photos), captions, folder / SPLIT, begin.parts, begin.split_seed)
+        log(", ".join(f"{count} {name}" for name, count in report["photos"].items()))
     after = started(recipe, folder)
     if not after.start.validation:
-        raise RealRAGError("A starting encoder is tuned on photos of their own: give --validation FOLDER, or `parts`.")
+        raise RealRAGError("A starting encoder is tuned on separate photos: give --validation FOLDER, or `parts`.")
     captions = Path(after.data.captions) if after.data.captions else None
     library, validation = Path(after.data.photos), Path(after.start.validation)
     data, val = read_captioned(library, captions), read_captioned(validation, captions)
@@ -59,10 +61,10 @@ def start(recipe: Recipe, folder: Path, say: Callable[[str], None], progress: Ca
         epochs=begin.epochs, tower_rate=begin.tower_rate,
     )  # fmt: skip
     job = EncoderJob(
-        data, val, Path(begin.mobilenet), log=say, progress=progress,
+        data, val, Path(begin.mobilenet), log=log, progress=progress,
         about={"data": photo_set_metadata(data, library), "validated_on": photo_set_metadata(val, validation)},
     )  # fmt: skip
     find_headroom(config, job, folder / ENCODER, (begin.least, begin.most), trials=begin.trials)
     shutil.rmtree(
         (folder / ENCODER).parent / "front", ignore_errors=True
-    )  # cached features: gigabytes, and no longer asked
+    )  # cached features: gigabytes, no longer needed

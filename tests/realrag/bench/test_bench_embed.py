@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from fake_encoder import ColourEncoder, Cramped
+from fake_encoder import ColorEncoder, Cramped
 
 import realrag.indexing.shards
 from realrag.commands.main import main
@@ -27,7 +27,7 @@ def test_the_loops_run_over_the_same_photos_with_the_batch_that_fits(monkeypatch
 
 
 def test_the_report_names_device_batch_and_threads(photos, monkeypatch, capsys):
-    monkeypatch.setattr("realrag.encoders.load.load_encoder", lambda name, device: ColourEncoder())
+    monkeypatch.setattr("realrag.encoders.load.load_encoder", lambda name, device: ColorEncoder())
     assert main(["bench", "embed", "--photos", str(photos), "--rounds", "1", "--workers", "3"]) == 0
     said = capsys.readouterr().out
     assert "on cpu" in said and "batch 32, 3 decoding threads, 15 photos of up to 48 px" in said

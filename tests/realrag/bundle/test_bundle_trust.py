@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from bundle_content import file_of, rewrite
-from fake_encoder import ColourEncoder
+from fake_encoder import ColorEncoder
 
 from realrag.bundle.bundle import CHECKSUM, MANIFEST, UPDATED, Bundle, read_manifest
 from realrag.errors import BundleError
@@ -20,7 +20,7 @@ from realrag.retriever import shipped_bundle
 
 @pytest.fixture
 def bundle(photos, tmp_path):
-    build(photos, tmp_path / "b", ColourEncoder())
+    build(photos, tmp_path / "b", ColorEncoder())
     return tmp_path / "b"
 
 
@@ -98,7 +98,7 @@ def test_a_bundle_brought_up_to_date_while_it_is_open_says_so(photos, bundle):
     first = opened.records[0]
     (photos / "red" / "0.txt").write_text("another caption")
     (photos / "red" / "4.jpg").unlink()
-    build(photos, bundle, ColourEncoder())
+    build(photos, bundle, ColorEncoder())
     with pytest.raises(BundleError, match=UPDATED):
         _ = opened.records[1]
     with pytest.raises(BundleError, match=UPDATED):
@@ -118,7 +118,7 @@ def test_a_lost_file_of_the_same_bundle_is_not_called_an_update(bundle):
 def test_whoever_opens_a_bundle_while_it_is_replaced_gets_the_old_or_the_new_one(photos, bundle, tmp_path):
     other = tmp_path / "other"
     (photos / "red" / "0.jpg").unlink()
-    build(photos, other, ColourEncoder())
+    build(photos, other, ColorEncoder())
     versions, stop, seen = [Path(shutil.copytree(bundle, tmp_path / "old")), other], threading.Event(), set()
 
     def put(source: Path) -> None:

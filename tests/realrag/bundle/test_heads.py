@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from bundle_content import rewrite
-from fake_encoder import ColourEncoder
+from fake_encoder import ColorEncoder
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,7 +30,7 @@ def files(tmp_path):
     made = {}
     for seed, name in enumerate(("flux", "sd35", "third")):
         torch.manual_seed(seed)
-        head = ReflectiveHead(13, 8, {"generator": name, "encoder_fingerprint": ColourEncoder().fingerprint})
+        head = ReflectiveHead(13, 8, {"generator": name, "encoder_fingerprint": ColorEncoder().fingerprint})
         torch.nn.init.normal_(head.fc2.weight)
         made[name] = tmp_path / f"{name}.safetensors"
         save_head(head, made[name])

@@ -15,7 +15,7 @@ import pytest
 import safetensors.torch
 import torch
 from bundle_content import file_of, relist, replace_hashed, rewrite
-from fake_encoder import ColourEncoder
+from fake_encoder import ColorEncoder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_photos import photo_bytes
@@ -35,7 +35,7 @@ def good(tmp_path_factory):
     for seed in range(4):
         (root / "photos").mkdir(exist_ok=True)
         (root / "photos" / f"{seed}.jpg").write_bytes(photo_bytes((200, 9, 9), seed, size=(120, 90)))
-    build(root / "photos", root / "b", ColourEncoder(), sizes=Sizes(thumbnail=64))
+    build(root / "photos", root / "b", ColorEncoder(), sizes=Sizes(thumbnail=64))
     return root / "b"
 
 

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from fake_encoder import ColourEncoder
+from fake_encoder import ColorEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_photos import photo_bytes
@@ -88,8 +88,8 @@ def test_a_saved_encoder_comes_back_with_the_same_fingerprint(tiny_clip, tmp_pat
 
 
 def test_fingerprints_tell_weights_and_preprocessing_apart():
-    prints = {ColourEncoder().fingerprint, ColourEncoder(scale=2).fingerprint, ColourEncoder(size=8).fingerprint}
-    assert len(prints) == 3 and ColourEncoder().fingerprint in prints
+    prints = {ColorEncoder().fingerprint, ColorEncoder(scale=2).fingerprint, ColorEncoder(size=8).fingerprint}
+    assert len(prints) == 3 and ColorEncoder().fingerprint in prints
 
 
 def test_weights_of_an_architecture_come_from_a_file(tmp_path):

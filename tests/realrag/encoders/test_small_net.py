@@ -1,4 +1,4 @@
-"""The shipped small dual encoder: its tokenizer, its padding, its file and, on plain colours, its common sense."""
+"""The shipped small dual encoder: its tokenizer, its padding, its file and, on plain colors, its common sense."""
 
 import json
 from pathlib import Path

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from bundle_content import rewritten
-from fake_encoder import ColourEncoder
+from fake_encoder import ColorEncoder
 from fake_hub import FakeHub, Repository
 from made_photos import photo_bytes, write_photos
 
@@ -61,7 +61,7 @@ def made(tmp_path_factory):
         torch.manual_seed(at)
         save_head(ReflectiveHead(13, 8, {"generator": name, "config": {"lr": 0.1}}), root / f"{name}.safetensors")
         files[name] = root / f"{name}.safetensors"
-    build(root / "photos", root / "b", ColourEncoder(), head=files)
+    build(root / "photos", root / "b", ColorEncoder(), head=files)
     return root / "b"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundle_content import content
-from fake_encoder import ColourEncoder
+from fake_encoder import ColorEncoder
 from made_photos import photo_bytes
 from PIL import Image
 
@@ -128,7 +128,7 @@ def test_a_new_caption_encodes_nothing(photos, tmp_path, encoder):
 def test_two_encoders_never_mix(photos, tmp_path, encoder):
     build(photos, tmp_path / "b", encoder)
     before = content(tmp_path / "b")
-    for other in (ColourEncoder(scale=2.0), ColourEncoder(size=8)):
+    for other in (ColorEncoder(scale=2.0), ColorEncoder(size=8)):
         with pytest.raises(EncoderError, match="cannot be compared"):
             build(photos, tmp_path / "b", other)
     after = content(tmp_path / "b")
@@ -189,10 +189,10 @@ CHILD = """
 import sys, time
 sys.path.insert(0, sys.argv[3])
 import realrag.embeddings
-from fake_encoder import ColourEncoder
+from fake_encoder import ColorEncoder
 from realrag.build import build
 realrag.indexing.shards.SHARD = 4
-class Slow(ColourEncoder):
+class Slow(ColorEncoder):
     def _images(self, x):
         time.sleep(0.05)
         return super()._images(x)
@@ -204,7 +204,7 @@ build(sys.argv[1], sys.argv[2], Slow(), batch=2)
 @pytest.mark.slow
 def test_killed_at_random_points_the_build_still_ends_byte_identical(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(realrag.indexing.shards, "SHARD", 4)
-    build(photos, tmp_path / "whole", ColourEncoder(), batch=2)
+    build(photos, tmp_path / "whole", ColorEncoder(), batch=2)
     out = tmp_path / "killed"
     for delay in (0.05, 0.15, 0.25, 0.33, 0.4, 0.47):
         child = subprocess.Popen(
@@ -217,7 +217,7 @@ def test_killed_at_random_points_the_build_still_ends_byte_identical(photos, tmp
         child.wait()
         if (out / "manifest.json").exists():
             Bundle(out).verify()
-    build(photos, out, ColourEncoder(), batch=2)
+    build(photos, out, ColorEncoder(), batch=2)
     assert content(out) == content(tmp_path / "whole")
 
 

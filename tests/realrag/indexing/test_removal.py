@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from bundle_content import content
-from fake_encoder import ColourEncoder
+from fake_encoder import ColorEncoder
 from made_photos import photo_bytes
 
 from realrag.bundle.bundle import Bundle
@@ -17,7 +17,7 @@ from realrag.indexing.build import build
 
 @pytest.fixture
 def bundle(photos, tmp_path):
-    build(photos, tmp_path / "b", ColourEncoder())
+    build(photos, tmp_path / "b", ColorEncoder())
     return tmp_path / "b"
 
 
@@ -36,7 +36,7 @@ def test_a_sub_folder_that_cannot_be_listed_takes_no_photo_out(photos, bundle, m
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(RealRAGError, match=rf"red.*{os.strerror(number)}"):
-        build(photos, bundle, ColourEncoder(), max_removed=100)
+        build(photos, bundle, ColorEncoder(), max_removed=100)
     assert content(bundle) == before
 
 
@@ -46,7 +46,7 @@ def test_a_photo_that_is_there_but_cannot_be_used_stays_as_it_was(photos, bundle
     (photos / "red" / "1.jpg").write_bytes(b"not a photo")
     cut = photos / "blue" / "2.jpg"
     cut.write_bytes(cut.read_bytes()[:300])
-    report = build(photos, bundle, ColourEncoder())
+    report = build(photos, bundle, ColorEncoder())
     assert (report.removed, report.kept, len(report.rejected)) == (0, 3, 3)
     assert content(bundle) == before
 
@@ -56,9 +56,9 @@ def test_an_emptied_folder_takes_nothing_out_unless_that_is_meant(photos, bundle
     shutil.rmtree(photos / "red")
     (photos / "red").mkdir()  # as a disk looks that is not mounted
     with pytest.raises(TooManyError, match=r"5 of the 15 photos .* such as red/0\.jpg: 33\.3 %.*--max-removed 34"):
-        build(photos, bundle, ColourEncoder())
+        build(photos, bundle, ColorEncoder())
     assert content(bundle) == before
-    report = build(photos, bundle, ColourEncoder(), max_removed=34)
+    report = build(photos, bundle, ColorEncoder(), max_removed=34)
     assert (report.removed, report.total) == (5, 10)
     assert not any(file.startswith("red") for file in files(bundle))
 
@@ -67,7 +67,7 @@ def test_moved_and_edited_photos_are_not_gone(photos, bundle):
     (photos / "red").rename(photos / "crimson")
     for number in range(5):
         (photos / "blue" / f"{number}.jpg").write_bytes(photo_bytes((0, 0, 200 + number)))
-    report = build(photos, bundle, ColourEncoder(), max_removed=0)
+    report = build(photos, bundle, ColorEncoder(), max_removed=0)
     assert (report.removed, report.total) == (5, 15)
     assert "crimson/0.jpg" in files(bundle)
 
@@ -80,10 +80,10 @@ def test_too_many_rejected_photos_change_nothing(photos, bundle):
     with pytest.raises(
         TooManyError, match=r"15\.8 % .* --max-rejected 10\. Nothing was changed.*--max-rejected 16"
     ) as stop:
-        build(photos, bundle, ColourEncoder(), max_rejected=10)
+        build(photos, bundle, ColorEncoder(), max_rejected=10)
     assert len(stop.value.report.rejected) == 3
     assert Bundle(bundle).id == before
-    allowed = build(photos, bundle, ColourEncoder(), max_rejected=16)
+    allowed = build(photos, bundle, ColorEncoder(), max_rejected=16)
     assert (allowed.encoded, allowed.total) == (0, 16)  # what was encoded before the refusal is not lost
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from fake_encoder import ColourEncoder
+from fake_encoder import ColorEncoder
 from PIL import Image
 
 from realrag.errors import RealRAGError
@@ -73,7 +73,7 @@ def test_things_are_parted_for_training_and_measuring(config, monkeypatch):
 
 
 class Flat:
-    """Latents are mean colours, states the length of a sentence."""
+    """Latents are mean colors, states the length of a sentence."""
 
     key = words_key = "flat"
 
@@ -90,7 +90,7 @@ class Flat:
 
 
 def test_caches_hold_every_photo_in_every_look_and_are_made_once(config, tmp_path):
-    things, inputs, encoder = read_class_photos(config)[TRAIN], Flat(), ColourEncoder()
+    things, inputs, encoder = read_class_photos(config)[TRAIN], Flat(), ColorEncoder()
     made = cached(things, config, 2, inputs, encoder, tmp_path / "scratch")
     assert inputs.pictures == 12
     photos = np.arange(6)
@@ -104,8 +104,8 @@ def test_caches_hold_every_photo_in_every_look_and_are_made_once(config, tmp_pat
     )
     expected = encoder.encode_features(encoder.prepare(first)[None]).penultimate[0]
     torch.testing.assert_close(made.image_features(np.array([2]), np.array([1]))[0], expected, rtol=1e-2, atol=2e-2)
-    colour = np.asarray(first, np.float32).mean((0, 1)) / 255
-    assert made.target_latents(np.array([2]), np.array([1])).mean((0, 2, 3)).numpy() == pytest.approx(colour, abs=0.05)
+    color = np.asarray(first, np.float32).mean((0, 1)) / 255
+    assert made.target_latents(np.array([2]), np.array([1])).mean((0, 2, 3)).numpy() == pytest.approx(color, abs=0.05)
 
     # one look of one thing moves all its photos alike
     def moved(place):
@@ -116,7 +116,7 @@ def test_caches_hold_every_photo_in_every_look_and_are_made_once(config, tmp_pat
     assert made.states.shape == (len(things.groups) * 3 + 1, 1, 1) and made.states[-1].item() == 0
     again = cached(things, config, 2, inputs, encoder, tmp_path / "scratch")
     assert inputs.pictures == 12 and np.array_equal(again.latents[1], made.latents[1])
-    cached(things, replace(config, seed=1), 2, inputs, ColourEncoder(), tmp_path / "scratch")
+    cached(things, replace(config, seed=1), 2, inputs, ColorEncoder(), tmp_path / "scratch")
     assert inputs.pictures == 18  # another seed has other looks, but the plain one is the same
 
 
@@ -131,7 +131,7 @@ def test_some_sentences_say_the_kind_alone():
 
 
 def test_a_photo_is_never_its_own_reference_and_the_wrong_one_shows_another_thing(config, tmp_path):
-    made = cached(read_class_photos(config)[TRAIN], config, 2, Flat(), ColourEncoder(), tmp_path)
+    made = cached(read_class_photos(config)[TRAIN], config, 2, Flat(), ColorEncoder(), tmp_path)
     rows, drawing = np.array(made.class_photos.rows), Drawing(made, (0.1, 0.2, 0.3), plain=0.7)
     pairs = drawing.draw(4000, np.random.default_rng(0))
     assert (pairs.targets != pairs.references).all() and (rows[pairs.targets] == rows[pairs.references]).all()

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from fake_encoder import ColourEncoder
+from fake_encoder import ColorEncoder
 
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -36,7 +36,7 @@ MAKE = {"diffusers-sd3": tiny_sd3, "diffusers-flux": tiny_flux}
 
 @pytest.fixture
 def pipeline(tmp_path, monkeypatch):
-    monkeypatch.setattr(adapter_run, "load_encoder", lambda name, offline: ColourEncoder())
+    monkeypatch.setattr(adapter_run, "load_encoder", lambda name, offline: ColorEncoder())
 
     def make(kind):
         torch.manual_seed(0)

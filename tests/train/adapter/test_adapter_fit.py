@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_miniature
 import torch
-from fake_encoder import ColourEncoder
+from fake_encoder import ColorEncoder
 from made_photos import photo_bytes
 from safetensors.torch import load_file
 
@@ -49,11 +49,11 @@ def one_thread():
 def made_up(count, part, each=4, places=3, sentences=1):
     """Classes whose latents have a color of their own, which only their features show."""
     rng = torch.Generator().manual_seed(len(part))
-    colours = torch.randn(count, 16, generator=rng)
+    colors = torch.randn(count, 16, generator=rng)
     rows = tuple(i // each for i in range(count * each))
     photos = tuple(Photo(None, str(row)) for row in rows)
-    latents = colours[list(rows)][:, :, None, None] + 0.1 * torch.randn(len(rows), 16, 4, 4, generator=rng)
-    features = colours[list(rows)][:, None] + 0.1 * torch.randn(len(rows), places, 16, generator=rng)
+    latents = colors[list(rows)][:, :, None, None] + 0.1 * torch.randn(len(rows), 16, 4, 4, generator=rng)
+    features = colors[list(rows)][:, None] + 0.1 * torch.randn(len(rows), places, 16, generator=rng)
     things = ClassPhotos(part, tuple(Group(str(i), str(i), "thing") for i in range(count)), photos, rows)
     states, pooled = np.zeros((count * sentences + 1, 2, 96)), np.zeros((count * sentences + 1, 256))
     return Cached(things, [latents.half().numpy()], [features.half().numpy()], states, pooled, sentences)
@@ -216,8 +216,8 @@ def test_a_training_whose_references_teach_nothing_stops_itself(tmp_path, monkey
 
 @pytest.fixture
 def recipe(photos, tmp_path, monkeypatch):
-    """Small enough for seconds: a random miniature, coloured photos, and a fake image encoder beside the real words."""
-    encoder = ColourEncoder()
+    """Small enough for seconds: a random miniature, colored photos, and a fake image encoder beside the real words."""
+    encoder = ColorEncoder()
     encoder.towers = load_small_text()
     monkeypatch.setattr(adapter_run, "load_encoder", lambda name, offline: encoder)
     (tmp_path / "models").mkdir()
@@ -272,7 +272,7 @@ def test_a_stopped_run_goes_on_to_the_very_same_adapter(kind, recipe, tmp_path):
     assert gaps[0] == gaps[1] and gaps[0].startswith("step,seen,seen low,seen high")
     spec = load_adapter(tmp_path / "parts" / "a.safetensors").spec
     assert spec.base == ("the miniature SD3" if kind == "sd3" else "the miniature Flux") and spec.encoder == "colour"
-    assert spec.encoder_sha256 == ColourEncoder().weights_sha256
+    assert spec.encoder_sha256 == ColorEncoder().weights_sha256
 
 
 @pytest.mark.parametrize("kind", KINDS)

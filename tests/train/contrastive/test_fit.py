@@ -10,7 +10,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from fake_encoder import ColourEncoder
+from fake_encoder import ColorEncoder
 from fit_in_a_process import fit_here, start
 from head_toy import head_of_one_rank, learned, made, small, weights_of
 from safetensors.numpy import save_file
@@ -200,7 +200,7 @@ def test_two_processes_train_the_head_of_one(tmp_path):
 @pytest.fixture
 def run_folder(photos, tmp_path):
     """A run: a bundle of 15 photos, prompts, drawings of a generator that knows only green, negatives."""
-    folder, encoder = tmp_path / "run", ColourEncoder()
+    folder, encoder = tmp_path / "run", ColorEncoder()
     build(photos, folder / "bundle", encoder)
     names = ["red", "green", "blue"]
     lines = [json.dumps({"prompt": f"a {name} photo", "class": name}) for name in names]
@@ -225,7 +225,7 @@ def test_a_fit_writes_its_head_its_history_and_its_log(run_folder):
     head = fit_here(run_folder)
     kept, story = load_head(run_folder / "head.safetensors", 13), json.loads((run_folder / "fit.json").read_text())
     assert kept.facts == head.facts == story["facts"] and kept.facts["generator"] == "green only"
-    assert kept.facts["encoder_fingerprint"] == ColourEncoder().fingerprint and kept.facts["loss"] == "reflective"
+    assert kept.facts["encoder_fingerprint"] == ColorEncoder().fingerprint and kept.facts["loss"] == "reflective"
     assert [entry["epoch"] for entry in story["history"]] == [1, 2, 3, 4, 5, 6]
     with open(run_folder / "fit.csv", newline="") as file:
         assert [row["step"] for row in csv.DictReader(file)] == [
@@ -236,8 +236,8 @@ def test_a_fit_writes_its_head_its_history_and_its_log(run_folder):
 
 def test_a_head_goes_into_a_bundle_and_answers(run_folder, photos):
     fit_here(run_folder)
-    build(photos, run_folder / "bundle", ColourEncoder(), head=run_folder / "head.safetensors")
-    retriever = Retriever.open(run_folder / "bundle", encoder=ColourEncoder())
+    build(photos, run_folder / "bundle", ColorEncoder(), head=run_folder / "head.safetensors")
+    retriever = Retriever.open(run_folder / "bundle", encoder=ColorEncoder())
     assert retriever.head.facts["generator"] == "green only"
     assert retriever.search("a blue photo", k=2).items[0].class_name == "blue"
 
@@ -327,7 +327,7 @@ def test_negatives_of_another_kind_bundle_or_prompts_are_refused(run_folder):
 
 
 def test_the_command_fits_stops_in_time_and_goes_on(run_folder, monkeypatch, capsys):
-    monkeypatch.setattr(fitting_files, "own_encoder", lambda bundle, device: ColourEncoder())
+    monkeypatch.setattr(fitting_files, "own_encoder", lambda bundle, device: ColorEncoder())
     command = ["fit", str(run_folder / "bundle"), "--negatives", str(run_folder / "negatives.safetensors"),
                "--out", str(run_folder / "head.safetensors"), "--batch", "4", "--symmetric", "--no-reflect-tau"]  # fmt: skip
     assert main([*command, "--max-minutes", "1e-9"]) == STOPPED

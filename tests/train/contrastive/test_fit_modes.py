@@ -12,8 +12,8 @@ import signal
 import numpy as np
 import pytest
 import torch
-from fake_encoder import ColourEncoder
-from made_photos import COLOURS, photo_bytes
+from fake_encoder import ColorEncoder
+from made_photos import COLORS, photo_bytes
 from safetensors.numpy import save_file
 from tiny_encoders import write_tiny_clip, write_tiny_small
 from torch import nn
@@ -51,14 +51,14 @@ def worlds(tmp_path_factory):
     found = {}
     for kind, write in WRITERS.items():
         folder = found[kind] = tmp_path_factory.mktemp(kind)
-        for name, colour in COLOURS.items():
+        for name, color in COLORS.items():
             (folder / "photos" / name).mkdir(parents=True)
             for seed in range(4):
-                (folder / "photos" / name / f"{seed}.jpg").write_bytes(photo_bytes(colour, seed))
+                (folder / "photos" / name / f"{seed}.jpg").write_bytes(photo_bytes(color, seed))
         write(folder / "tiny")
         encoder = load_encoder(str(folder / "tiny"))
         build(folder / "photos", folder / "bundle", encoder)
-        lines = [{"prompt": f"{words} {name}", "class": name} for name in COLOURS for words in ("a photo of", "some")]
+        lines = [{"prompt": f"{words} {name}", "class": name} for name in COLORS for words in ("a photo of", "some")]
         (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
         drawn = np.random.default_rng(0).normal(size=(len(lines), 1, encoder.dim)).astype(np.float16)
         save_file(
@@ -317,7 +317,7 @@ def test_a_product_begins_as_nothing_and_learns():
 # What makes no sense is refused
 
 
-class Shared(ColourEncoder):
+class Shared(ColorEncoder):
     """Its text side reads a weight of its image side."""
 
     image_prefixes = ("weight",)
@@ -330,12 +330,12 @@ def test_a_text_tower_that_shares_weights_or_has_none_is_refused():
     with pytest.raises(EncoderError, match="shares weight with the vision tower"):
         TextModel(Shared(), ["red"], torch.device("cpu"))
     with pytest.raises(EncoderError, match="no weights that can be trained"):
-        TextModel(ColourEncoder(), ["red"], torch.device("cpu"))
+        TextModel(ColorEncoder(), ["red"], torch.device("cpu"))
 
 
 def test_lora_is_refused_where_nothing_is_linear():
     with pytest.raises(EncoderError, match="no linear map"):
-        VisionModel(ColourEncoder(), None, FitConfig(mode="lora"), torch.device("cpu"))
+        VisionModel(ColorEncoder(), None, FitConfig(mode="lora"), torch.device("cpu"))
 
 
 @pytest.mark.parametrize("changes,cure", [

@@ -7,7 +7,7 @@ import signal
 
 import numpy as np
 import pytest
-from fake_encoder import ColourEncoder
+from fake_encoder import ColorEncoder
 from fit_in_a_process import mine_here, start
 from safetensors.numpy import save_file
 
@@ -176,7 +176,7 @@ def test_drawings_of_another_shape_are_refused():
 
 @pytest.fixture
 def run_folder(photos, tmp_path):
-    encoder = ColourEncoder()
+    encoder = ColorEncoder()
     build(photos, tmp_path / "bundle", encoder)
     names = ["red", "green", "blue"]
     lines = [json.dumps({"prompt": f"a {name} photo", "class": name.upper()}) for name in names]
@@ -224,7 +224,7 @@ def test_mining_killed_at_four_points_does_no_more_than_one_piece_again(run_fold
     (run_folder / "prompts.jsonl").write_text("\n".join(texts))
     drawn = np.random.default_rng(0).normal(size=(6, 2, 13)).astype(np.float16)
     save_file(
-        {"embeddings": drawn}, run_folder / "drawn.safetensors", {"encoder_fingerprint": ColourEncoder().fingerprint}
+        {"embeddings": drawn}, run_folder / "drawn.safetensors", {"encoder_fingerprint": ColorEncoder().fingerprint}
     )
     folders = {point: shutil.copytree(run_folder, tmp_path / point) for point in POINTS}
     for pair in (list(POINTS)[:2], list(POINTS)[2:]):
@@ -260,14 +260,14 @@ def test_prompts_that_are_none_are_refused_by_line(tmp_path, line):
 def test_classes_match_as_filters_do_and_an_unnamed_class_matches_nothing(run_folder):
     (run_folder / "more.jsonl").write_text('{"prompt": "x", "class": "Red"}\n{"prompt": "y", "class": ""}\n')
     prompts = read_prompts(run_folder / "more.jsonl")
-    material = load_material(Bundle(run_folder / "bundle"), ColourEncoder(), prompts)
+    material = load_material(Bundle(run_folder / "bundle"), ColorEncoder(), prompts)
     assert (material.photo_classes == material.query_classes[0]).sum() == 5
     assert not (material.photo_classes == material.query_classes[1]).any()
     assert np.allclose(np.linalg.norm(material.queries, axis=1), 1, atol=1e-6)
 
 
 def test_the_command_mines_and_says_how_much_the_generator_knows(run_folder, monkeypatch, capsys):
-    monkeypatch.setattr(mine_files, "own_encoder", lambda bundle, device: ColourEncoder())
+    monkeypatch.setattr(mine_files, "own_encoder", lambda bundle, device: ColorEncoder())
     main(["mine", str(run_folder / "bundle"), "--prompts", str(run_folder / "prompts.jsonl"), "--drawn",
           str(run_folder / "drawn.safetensors"), "--out", str(run_folder / "n.safetensors")])  # fmt: skip
     assert "33.3%" in capsys.readouterr().out and (run_folder / "n.safetensors").is_file()

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from fake_encoder import ColourEncoder
+from fake_encoder import ColorEncoder
 from safetensors.numpy import save_file
 from sibling_toy import unit
 
@@ -139,11 +139,11 @@ class Brightness:
 
 @pytest.fixture
 def world(photos, tmp_path):
-    build(photos, tmp_path / "bundle", ColourEncoder())
+    build(photos, tmp_path / "bundle", ColorEncoder())
     lines = [{"prompt": f"a {name} photo", "class": name} for name in ("red", "green", "blue")]
     (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
     prompts, bundle = read_prompts(tmp_path / "prompts.jsonl"), Bundle(tmp_path / "bundle")
-    return bundle, prompts, candidates(load_material(bundle, ColourEncoder(), prompts), 6)
+    return bundle, prompts, candidates(load_material(bundle, ColorEncoder(), prompts), 6)
 
 
 def test_measuring_goes_on_where_it_was_and_asks_nothing_twice(world, tmp_path):
@@ -178,14 +178,14 @@ def test_a_head_learns_from_a_measured_file_and_refuses_one_of_other_prompts(wor
     def fit(loss):
         inputs = FitInputs(tmp_path / "bundle", tmp_path / "prompts.jsonl", utility=tmp_path / "utility.safetensors")
         config = FitConfig(epochs=30, batch=15, rate=3e-3)
-        return fit_file(inputs, tmp_path / "head.safetensors", config, loss, encoder=ColourEncoder())
+        return fit_file(inputs, tmp_path / "head.safetensors", config, loss, encoder=ColorEncoder())
 
     head = fit(LossConfig("utility"))
     assert head.facts["utility"]["measured_by"] == Brightness.name and head.facts["loss"] == "utility"
-    build(tmp_path / "photos", tmp_path / "bundle", ColourEncoder(), head=tmp_path / "head.safetensors")
-    after = Retriever.open(tmp_path / "bundle", encoder=ColourEncoder())
+    build(tmp_path / "photos", tmp_path / "bundle", ColorEncoder(), head=tmp_path / "head.safetensors")
+    after = Retriever.open(tmp_path / "bundle", encoder=ColorEncoder())
     scores = (after.query([prompt.prompt for prompt in prompts]) @ after._vectors.T)[np.arange(3)[:, None], rows]
-    before = load_material(bundle, ColourEncoder(), prompts)
+    before = load_material(bundle, ColorEncoder(), prompts)
     start = (before.queries @ before.photos.T)[np.arange(3)[:, None], rows]
     agree = [np.corrcoef(each.ravel(), found.utility.ravel())[0, 1] for each in (start, scores)]
     assert agree[1] > agree[0]

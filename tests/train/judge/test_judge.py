@@ -6,8 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
-from fake_encoder import ColourEncoder
-from made_photos import COLOURS, photo_bytes
+from fake_encoder import ColorEncoder
+from made_photos import COLORS, photo_bytes
 
 from realrag.bundle.bundle import Bundle, unit_rows
 from realrag.encoders.reflective_head import ReflectiveHead, save_head
@@ -26,8 +26,8 @@ from realrag_train.retriever.imagine import class_prompts, write_prompts
 
 pytestmark = pytest.mark.slow
 
-COLOURS = {**COLOURS, "yellow": (220, 220, 30)}
-PROMPTS = class_prompts(sorted(COLOURS))
+COLORS = {**COLORS, "yellow": (220, 220, 30)}
+PROMPTS = class_prompts(sorted(COLORS))
 
 
 def unit(rows):
@@ -143,23 +143,23 @@ def test_judges_name_what_they_were_taught_and_nothing_of_classes_they_never_saw
 
 @pytest.fixture
 def world(tmp_path, encoder, monkeypatch):
-    """library and gallery bundles of four colours, and three painted arms: the right colours, the wrong ones, and
+    """library and gallery bundles of four colors, and three painted arms: the right colors, the wrong ones, and
     copies."""
     for part, first in (("library", 0), ("gallery", 100)):
-        for name, colour in COLOURS.items():
+        for name, color in COLORS.items():
             (tmp_path / part / name).mkdir(parents=True)
             for seed in range(8):
-                (tmp_path / part / name / f"{seed}.jpg").write_bytes(photo_bytes(colour, first + seed))
+                (tmp_path / part / name / f"{seed}.jpg").write_bytes(photo_bytes(color, first + seed))
         build(tmp_path / part, tmp_path / "run" / part, encoder)
-    turned = dict(zip(COLOURS, [*list(COLOURS)[1:], "red"], strict=True))
-    for arm, colours, first in (("oracle", COLOURS, 200), ("none", turned, 200), ("copy", COLOURS, 0)):
-        for name in COLOURS:
+    turned = dict(zip(COLORS, [*list(COLORS)[1:], "red"], strict=True))
+    for arm, colors, first in (("oracle", COLORS, 200), ("none", turned, 200), ("copy", COLORS, 0)):
+        for name in COLORS:
             (tmp_path / arm / name).mkdir(parents=True)
             for seed in range(3):
-                colour = COLOURS[colours[name]] if arm == "none" else COLOURS[name]
-                (tmp_path / arm / name / f"{seed}.jpg").write_bytes(photo_bytes(colour, first + seed))
-    monkeypatch.setattr(judging_command, "load_encoder", lambda name, device: ColourEncoder())
-    monkeypatch.setattr(choosing, "own_encoder", lambda library, device: ColourEncoder())
+                color = COLORS[colors[name]] if arm == "none" else COLORS[name]
+                (tmp_path / arm / name / f"{seed}.jpg").write_bytes(photo_bytes(color, first + seed))
+    monkeypatch.setattr(judging_command, "load_encoder", lambda name, device: ColorEncoder())
+    monkeypatch.setattr(choosing, "own_encoder", lambda library, device: ColorEncoder())
     return tmp_path
 
 
@@ -188,7 +188,7 @@ def test_the_command_tells_right_wrong_and_copied_pictures_apart(world, capsys):
     assert oracle["accuracy (linear)"][0] == oracle["accuracy (means)"][0] == 1 and none["accuracy (linear)"][0] == 0
     assert copy["copied"][0] == 1 and oracle["copied"][0] < 0.2 and report["real"]["copied"][0] <= 1 / 16
     assert report["real"]["accuracy (linear)"][0] == 1 and report["facts"]["held_photos"] == 16
-    assert none["FID"][0] < 3 * oracle["FID"][0]  # the same colours over all: FID does not look at prompts
+    assert none["FID"][0] < 3 * oracle["FID"][0]  # the same colors over all: FID does not look at prompts
     mean, *bounds = report["differences"]["oracle - none"]["CLIP-I"]
     assert mean > 0 and bounds == [None, None]  # four classes are too few for an interval
     assert "none below 5 classes" in said
@@ -202,7 +202,7 @@ def test_a_stopped_judging_goes_on_without_encoding_again(world, monkeypatch):
     assert kept and not (world / "out" / "judge.json").exists()
     assert main(command(world)) == 0
     first = (world / "out" / "judge.json").read_bytes()
-    monkeypatch.setattr(ColourEncoder, "_images", None)
+    monkeypatch.setattr(ColorEncoder, "_images", None)
     assert main(command(world)) == 0
     assert (world / "out" / "judge.json").read_bytes() == first
 
@@ -315,7 +315,7 @@ def test_choices_come_back_as_the_references_that_pictures_were_shown(world, cap
         and "to references" not in arms["none"]
         and "to references" not in arms["copy"]
     )
-    write_prompts(world / "other.jsonl", class_prompts(sorted(COLOURS), "one {}"))
+    write_prompts(world / "other.jsonl", class_prompts(sorted(COLORS), "one {}"))
     assert main(command(world, "--choices", str(world / "choices"), "--prompts", str(world / "other.jsonl"))) == 1
     assert "no references for 'one blue'" in capsys.readouterr().err
 
@@ -327,5 +327,5 @@ def test_choices_that_are_none_are_refused(tmp_path, world):
     with pytest.raises(RealRAGError, match="cannot be read"):
         read_choices(tmp_path / "nothing.jsonl")
     library = Bundle(world / "run" / "library")
-    write_choices(tmp_path / "c", choose(library, ColourEncoder(), PROMPTS, {}, k=1), library)
+    write_choices(tmp_path / "c", choose(library, ColorEncoder(), PROMPTS, {}, k=1), library)
     assert set(read_choices(tmp_path / "c")) == {"none", "random", "oracle"}

@@ -51,8 +51,8 @@ def write_grocery(folder, classes, photos=0, size=(40, 32)):
             for number in range(photos):
                 path = folder / "photos" / split / name / f"{number}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                colour = tuple(int(c) for c in np.random.default_rng(place).integers(0, 255, 3))
-                Image.new("RGB", size, colour).save(path)
+                color = tuple(int(c) for c in np.random.default_rng(place).integers(0, 255, 3))
+                Image.new("RGB", size, color).save(path)
                 lines.append((path.relative_to(folder).as_posix(), name, name, split))
     with open(folder / "labels.csv", "w", newline="") as file:
         csv.writer(file).writerows(lines)
@@ -227,14 +227,14 @@ def test_squeezing_starts_from_the_teachers_widest_directions_at_unit_variance()
     assert mine.shape == (1, 16, 4, 4)
     # Away from the border, what our decoder's first layer says of our latents is what the teacher's says of its own,
     # once these lie in the 16 directions.
-    centred = latents - latents.mean(0)
-    basis = torch.linalg.svd(centred, full_matrices=False)[2][:16]
+    centered = latents - latents.mean(0)
+    basis = torch.linalg.svd(centered, full_matrices=False)[2][:16]
     flat = (theirs.movedim(1, -1) - latents.mean(0)) @ basis.T @ basis + latents.mean(0)
     wanted = teacher.head[1](flat.movedim(-1, 1)).detach()
     assert torch.allclose(inner[:, :, 1:-1, 1:-1], wanted[:, :, 1:-1, 1:-1], atol=1e-3)
     weight = ours.taesd_encoder[-1].weight.flatten(1)
     through = torch.linalg.lstsq(teacher.tail[-1].weight.flatten(1).T, weight.T).solution.T  # (16, 32): scaled basis
-    assert (centred @ through.T).var().item() == pytest.approx(1, abs=1e-2)
+    assert (centered @ through.T).var().item() == pytest.approx(1, abs=1e-2)
 
 
 # The judge and the commands
@@ -328,12 +328,12 @@ def test_histograms_count_colours_and_gradients():
     found = (2 * Histograms()(pictures)) ** 2
     assert found.shape == (2, 656)
     for picture, shares in zip(pictures, found, strict=True):
-        colours = [0.0] * 512
+        colors = [0.0] * 512
         for row in range(12):
             for column in range(10):
                 r, g, b = (min(7, int(value * 8)) for value in picture[:, row, column])
-                colours[64 * r + 8 * g + b] += 1 / 120
-        assert torch.allclose(shares[:512], torch.tensor(colours), atol=1e-5)
+                colors[64 * r + 8 * g + b] += 1 / 120
+        assert torch.allclose(shares[:512], torch.tensor(colors), atol=1e-5)
         grey, gradients = picture.mean(0), [0.0] * 48
         for row in range(1, 11):
             for column in range(1, 9):

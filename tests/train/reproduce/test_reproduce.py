@@ -104,7 +104,7 @@ def work(out, looks=math.inf, said=None):
             if left[0] < 0:
                 raise Stopped("Time is up.")
 
-    return Hurried(PLAN, RECIPE, out, say=(said if said is not None else []).append)
+    return Hurried(PLAN, RECIPE, out, log=(said if said is not None else []).append)
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +234,7 @@ def test_painted_is_said_only_when_every_share_is_there(done, tmp_path):
         half.rank, half.world_size = number, 2
         half.stage("paint")
         if not number:
-            with pytest.raises(RealRAGError, match=r"painted.json is not there.*Run the stage `paint` to its end"):
+            with pytest.raises(RealRAGError, match=r"painted.json is missing.*Finish the stage `paint` first"):
                 half.stage("report")
     assert marker.read_bytes() == before
     assert len(list(pictures.glob("*.jpg"))) == json.loads(before)["painted"]
@@ -335,8 +335,8 @@ def test_ablations_show_what_a_stand_in_must_show(done, encoder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "load_encoder", lambda name, device: encoder)
         before = sorted((out / "painted").glob("*.jsonl"))
-        report = Ablations(PLAN, RECIPE, out, say=lambda line: None).run(wanted, pictures=40)
-        again = Ablations(PLAN, RECIPE, out, say=lambda line: None).run(wanted, pictures=40)
+        report = Ablations(PLAN, RECIPE, out, log=lambda line: None).run(wanted, pictures=40)
+        again = Ablations(PLAN, RECIPE, out, log=lambda line: None).run(wanted, pictures=40)
     assert again == report and report["pictures"] == 40 and before == sorted((out / "painted").glob("*.jsonl"))
     rows = {(row["knob"], row["value"]): row for row in report["rows"]}
     assert rows["none", "registered"]["difference"] == [0, 0, 0] and len(rows) == 1 + len(wanted)
@@ -391,7 +391,7 @@ def test_a_shorter_table_holds_its_arms_alone_and_no_gate_of_an_arm_that_was_not
             out := tmp_path / "out",
             ignore=lambda folder, names: [n for n in names if n.endswith(".jsonl") and "painted" in folder],
         )
-        run = Reproduction(plan, RECIPE, out, say=lambda line: None)
+        run = Reproduction(plan, RECIPE, out, log=lambda line: None)
         for stage in ("choose", "paint", "judge", "report"):
             run.stage(stage)
     found = json.loads((out / "results.json").read_bytes())["judges"]["gradients"]

@@ -208,7 +208,7 @@ def test_what_a_world_cannot_be_is_said():
 
 
 def test_siblings_are_confused_more_than_strangers_and_yet_told_apart():
-    """Ridge regression on gradients and colours: 5 families of 4, 10 photos each to learn from."""
+    """Ridge regression on gradients and colors: 5 families of 4, 10 photos each to learn from."""
     classes = [each for family in FAMILIES[5:10] for each in classes_of(family, 4, 0)]
     families = np.arange(20) // 4
     encoder = GradientEncoder(48)

@@ -9,7 +9,7 @@ import embed_in_a_process as process
 import pytest
 import torch
 from bundle_content import content
-from fake_encoder import ColourEncoder, Cramped
+from fake_encoder import ColorEncoder, Cramped
 
 import realrag.indexing.shards
 from realrag.bundle.bundle import Bundle
@@ -29,7 +29,7 @@ from realrag_train.retriever import run as stages
 def whole(photos, tmp_path, monkeypatch):
     """The bytes of the bundle that one undisturbed process makes, in shards of four photos."""
     monkeypatch.setattr(realrag.indexing.shards, "SHARD", process.SHARD)
-    build(photos, tmp_path / "whole", ColourEncoder())
+    build(photos, tmp_path / "whole", ColorEncoder())
     return content(tmp_path / "whole")
 
 
@@ -56,7 +56,7 @@ def test_two_processes_make_the_bundle_of_one_byte_for_byte(whole, command, tmp_
 @pytest.mark.parametrize("world", [2, 3, 7])
 def test_any_number_of_processes_shares_the_photos_and_ends_the_same(whole, photos, tmp_path, world):
     encoded = [
-        build(photos, tmp_path / "b", ColourEncoder(), rank=rank, world_size=world).encoded
+        build(photos, tmp_path / "b", ColorEncoder(), rank=rank, world_size=world).encoded
         for rank in reversed(range(world))
     ]
     assert content(tmp_path / "b") == whole
@@ -65,7 +65,7 @@ def test_any_number_of_processes_shares_the_photos_and_ends_the_same(whole, phot
 
 def test_the_first_process_waits_for_the_one_that_is_still_at_work(whole, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(sharing, "GRACE", 0.0)
-    first, other = ColourEncoder(), process.Slow()
+    first, other = ColorEncoder(), process.Slow()
     thread = threading.Thread(
         target=build, args=(photos, tmp_path / "b", other), kwargs={"rank": 1, "world_size": 2, "batch": 1}
     )
@@ -87,36 +87,36 @@ def test_what_a_dead_process_left_undone_is_done_by_the_first(whole, photos, tmp
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(photos, tmp_path / "b", ColourEncoder(), rank=1, world_size=2, progress=stop)
+        build(photos, tmp_path / "b", ColorEncoder(), rank=1, world_size=2, progress=stop)
     if lock:  # killed, it could not take its lock away
         (tmp_path / "b" / WORK / "lock-1").write_text(lock)
-    assert build(photos, tmp_path / "b", ColourEncoder(), rank=0, world_size=2).encoded == 11
+    assert build(photos, tmp_path / "b", ColorEncoder(), rank=0, world_size=2).encoded == 11
     assert content(tmp_path / "b") == whole
 
 
 def test_a_process_that_comes_when_all_is_done_changes_nothing(whole, photos, tmp_path, monkeypatch):
-    build(photos, tmp_path / "b", ColourEncoder())
-    late = build(photos, tmp_path / "b", ColourEncoder(), rank=1, world_size=2)
+    build(photos, tmp_path / "b", ColorEncoder())
+    late = build(photos, tmp_path / "b", ColorEncoder(), rank=1, world_size=2)
     assert (late.encoded, late.bundle_id) == (0, "") and content(tmp_path / "b") == whole
     assert not (tmp_path / "b" / WORK).exists()
 
     def scan_meanwhile(*given, **named):  # the first process finishes while this one still looks at the photos
         found = scan(*given, **named)
-        build(photos, tmp_path / "c", ColourEncoder())
+        build(photos, tmp_path / "c", ColorEncoder())
         return found
 
     build_share = realrag.indexing.build.build
     monkeypatch.setattr(
         realrag.indexing.build, "scan", lambda *given, **named: (monkeypatch.undo(), scan_meanwhile(*given, **named))[1]
     )
-    assert build_share(photos, tmp_path / "c", ColourEncoder(), rank=1, world_size=2).encoded == 0
+    assert build_share(photos, tmp_path / "c", ColorEncoder(), rank=1, world_size=2).encoded == 0
     assert len(Bundle(tmp_path / "c").records) == 15 and not (tmp_path / "c" / WORK).exists()
 
 
 def test_too_many_rotten_photos_stop_a_shared_run_too(photos, command, monkeypatch, capsys, tmp_path):
     for name in "abcd":
         (photos / "red" / f"{name}.jpg").write_bytes(b"not a photo")
-    monkeypatch.setattr(stages, "load_encoder", lambda name, device: ColourEncoder())
+    monkeypatch.setattr(stages, "load_encoder", lambda name, device: ColorEncoder())
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank in ("1", "0"):
         monkeypatch.setenv("RANK", rank)
@@ -127,7 +127,7 @@ def test_too_many_rotten_photos_stop_a_shared_run_too(photos, command, monkeypat
 
 def test_ranks_that_cannot_share_are_refused(photos, tmp_path, command, monkeypatch, capsys):
     with pytest.raises(RealRAGError, match="no rank 2 among 2 workers"):
-        build(photos, tmp_path / "b", ColourEncoder(), rank=2, world_size=2)
+        build(photos, tmp_path / "b", ColorEncoder(), rank=2, world_size=2)
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert main(["run", *command[1:]]) == 1
     assert "without torchrun" in capsys.readouterr().err
@@ -155,7 +155,7 @@ def test_memory_may_run_short_at_any_call(photos, tmp_path, call):
     pixels = list(torch.randint(0, 256, (40, 3, 16, 16), dtype=torch.uint8))
     adaptive, cramped = AdaptiveBatch(8), Cramped(at=(call,))
     rows = torch.cat([adaptive.encode(cramped, pixels[start : start + 8]) for start in range(0, 40, 8)])
-    torch.testing.assert_close(rows, ColourEncoder().encode_images(torch.stack(pixels)))
+    torch.testing.assert_close(rows, ColorEncoder().encode_images(torch.stack(pixels)))
     assert adaptive.size == (8 if call > cramped.calls else 4)
 
 
@@ -172,7 +172,7 @@ def test_the_next_shard_is_decoded_while_this_one_is_encoded(photos, tmp_path, m
     monkeypatch.setattr(realrag.indexing.shards, "SHARD", 4)
     candidates, ahead, waited = scan(photos).candidates, threading.Event(), []
 
-    class Counting(ColourEncoder):
+    class Counting(ColorEncoder):
         def prepare(self, image):
             begun.append(1)
             if len(begun) >= 8:
@@ -190,8 +190,8 @@ def test_the_next_shard_is_decoded_while_this_one_is_encoded(photos, tmp_path, m
 
 def test_what_suits_a_device_is_chosen_where_nothing_is_asked_for(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    on_gpu = ColourEncoder().to("meta")
-    assert suited(ColourEncoder(), 0, 0, 8) == (32, 4) and suited(on_gpu, 0, 0, 8) == (256, 8)
+    on_gpu = ColorEncoder().to("meta")
+    assert suited(ColorEncoder(), 0, 0, 8) == (32, 4) and suited(on_gpu, 0, 0, 8) == (256, 8)
     assert suited(on_gpu, 16, 3, 8) == (16, 3) and suited(on_gpu, 0, 0, 64) == (256, 4)
 
 
@@ -220,7 +220,7 @@ def test_killed_at_any_point_no_finished_shard_is_lost_and_the_end_is_the_same(
     said = child.communicate(timeout=60)[0]
     assert child.returncode == -signal.SIGKILL, said
     assert shards(tmp_path / "out") == kept  # at most the one in work is gone
-    encoder = ColourEncoder()
+    encoder = ColorEncoder()
     monkeypatch.setattr(stages, "load_encoder", lambda name, device: encoder)
     assert main(command) == 0
     assert encoder.seen == 15 - min(15, 4 * kept)
@@ -236,7 +236,7 @@ def test_sigterm_stops_within_seconds_and_keeps_what_is_done(whole, command, tmp
     child.send_signal(signal.SIGTERM)
     said = child.communicate(timeout=10)[0]
     assert child.returncode == 75 and "Run the same command again" in said and "Traceback" not in said
-    kept, encoder = shards(tmp_path / "out"), ColourEncoder()
+    kept, encoder = shards(tmp_path / "out"), ColorEncoder()
     assert not (tmp_path / "out" / "library" / WORK / "lock").exists()
     monkeypatch.setattr(stages, "load_encoder", lambda name, device: encoder)
     assert main(command) == 0
@@ -254,7 +254,7 @@ def test_killed_while_drawing_at_most_the_picture_in_work_is_drawn_again(tmp_pat
     said = child.communicate(timeout=60)[0]
     assert child.returncode == -signal.SIGKILL, said
     for name in ("killed", "whole"):
-        encoder, painter = ColourEncoder(), process.Painter(tmp_path / name)
+        encoder, painter = ColorEncoder(), process.Painter(tmp_path / name)
         process.imagine.imagine(tmp_path / name, process.PROMPTS, painter, encoder, seeds=2)
     drawn, once = ((tmp_path / name / "drawn.log").read_text().splitlines() for name in ("killed", "whole"))
     assert len(drawn) == len(once) + again and set(drawn) == set(once)

@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 from fake_comfyui import FakeComfyUI
-from made_photos import COLOURS, photo_bytes
+from made_photos import COLORS, photo_bytes
 from PIL import Image
 from safetensors import safe_open
 
@@ -22,7 +22,7 @@ PROMPTS = class_prompts(["red", "Dark-Green"])
 
 
 class Painter:
-    """Draws one colour a prompt and counts; stops after `most` pictures as a killed run does."""
+    """Draws one color a prompt and counts; stops after `most` pictures as a killed run does."""
 
     def __init__(self, most=99, size=(60, 40)):
         self.facts, self.drawn, self.most, self.size = {"name": "painter"}, 0, most, size
@@ -188,7 +188,7 @@ def test_the_stand_in_draws_a_sibling_for_what_it_does_not_know(encoder):
 
     def pictures(name):
         asked.append(name)
-        return [photo_bytes(COLOURS[name], seed) for seed in range(3)]
+        return [photo_bytes(COLORS[name], seed) for seed in range(3)]
 
     classes = {"a photo of a red": "red", "a photo of a blue": "blue"}
     generator = StandIn(pictures, classes, {"blue": "green"})

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_encoder import ColourEncoder
-from made_photos import COLOURS, photo_bytes
+from fake_encoder import ColorEncoder
+from made_photos import COLORS, photo_bytes
 from tiny_encoders import write_tiny_small
 
 from realrag.bundle.bundle import Bundle
@@ -29,7 +29,7 @@ from realrag_train.small_encoder.trainer import EncoderConfig
 
 pytestmark = pytest.mark.slow
 
-COLOURS = {**COLOURS, "yellow": (220, 220, 30)}
+COLORS = {**COLORS, "yellow": (220, 220, 30)}
 RECIPE = """
 [imagine]
 generator = "stand-in"
@@ -49,12 +49,12 @@ seeds = 2
 def world(tmp_path, monkeypatch):
     """(recipe file, photos for training, others for testing), and the fake encoder in place of a real one."""
     for part, first in (("train", 0), ("test", 100)):
-        for name, colour in COLOURS.items():
+        for name, color in COLORS.items():
             (tmp_path / part / name).mkdir(parents=True)
             for seed in range(5):
-                (tmp_path / part / name / f"{seed}.jpg").write_bytes(photo_bytes(colour, first + seed))
+                (tmp_path / part / name / f"{seed}.jpg").write_bytes(photo_bytes(color, first + seed))
     (tmp_path / "recipe.toml").write_text(RECIPE)
-    monkeypatch.setattr(stages, "load_encoder", lambda name, device: ColourEncoder())
+    monkeypatch.setattr(stages, "load_encoder", lambda name, device: ColorEncoder())
     return tmp_path / "recipe.toml", tmp_path / "train", tmp_path / "test"
 
 
@@ -69,7 +69,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_a_recipe_ends_in_a_bundle_that_answers_and_a_report_that_stands_alone(world, tmp_path):
     said = []
-    run = work(world, tmp_path / "out", say=said.append)
+    run = work(world, tmp_path / "out", log=said.append)
     for stage in STAGES:
         run.stage(stage)
     assert [line.split(":")[0] for line in said if ": done" in line] == list(STAGES)
@@ -85,13 +85,13 @@ def test_a_recipe_ends_in_a_bundle_that_answers_and_a_report_that_stands_alone(w
     assert "stand-in altered photos" in page and page.count("data:image/") >= 6
     assert not re.search(r"(src|href)=\"(?!data:)", page) and "<script" not in page
 
-    bundle = Retriever.open(tmp_path / "out" / "retriever", encoder=ColourEncoder())
+    bundle = Retriever.open(tmp_path / "out" / "retriever", encoder=ColorEncoder())
     text = card(bundle.bundle, "ann/colours", "0" * 40, report)
     assert "| reflective | all |" in text and "| reflective - normal | unseen |" in text and "No generator drew" in text
     assert bundle.head is not None and bundle.head.facts["loss"] == "reflective"
     assert "stand-in" in bundle.head.facts["generator"]
     assert bundle.search("a red thing", k=1).items[0].class_name == "red"
-    assert Retriever.open(tmp_path / "out" / "library", encoder=ColourEncoder()).head is None
+    assert Retriever.open(tmp_path / "out" / "library", encoder=ColorEncoder()).head is None
 
 
 def test_the_heads_of_several_generators_come_into_one_bundle(world, tmp_path):
@@ -105,7 +105,7 @@ def test_the_heads_of_several_generators_come_into_one_bundle(world, tmp_path):
     own, taken = Bundle(tmp_path / "second" / "retriever").manifest.heads
     (alone,) = Bundle(tmp_path / "first" / "retriever").manifest.heads
     assert own.name == "other" and taken == alone and alone.name == "stand-in-altered-photos-not-a-generator"
-    assert Retriever.open(tmp_path / "second" / "retriever", encoder=ColourEncoder()).head_name == "other"
+    assert Retriever.open(tmp_path / "second" / "retriever", encoder=ColorEncoder()).head_name == "other"
 
     world[0].write_text(RECIPE + '[index]\nothers = ["first"]\n')
     with pytest.raises(RealRAGError, match="Give one of the two runs a `name`"):
@@ -120,7 +120,7 @@ def test_a_second_run_does_nothing_again_and_changes_nothing(world, tmp_path, mo
         work(world, tmp_path / "out").stage(stage)
     before = contents(tmp_path / "out")
     again = work(world, tmp_path / "out")
-    monkeypatch.setattr(ColourEncoder, "_images", None)  # nothing is encoded, so nobody misses it
+    monkeypatch.setattr(ColorEncoder, "_images", None)  # nothing is encoded, so nobody misses it
     for stage in STAGES:
         again.stage(stage)
     assert contents(tmp_path / "out") == before
@@ -176,7 +176,7 @@ def test_a_library_of_rotten_photos_stops_the_run(world, tmp_path):
 def test_what_the_generator_draws_instead_is_read_from_its_drawings_where_nobody_states_it(world, tmp_path):
     run = work(world, tmp_path / "out")
     run.stage("embed")
-    drawn = ColourEncoder().encode_texts(["red", "red", "green", "blue"]).numpy()[:, None].astype(np.float16)
+    drawn = ColorEncoder().encode_texts(["red", "red", "green", "blue"]).numpy()[:, None].astype(np.float16)
     assert [prompt.class_name for prompt in run._prompts()] == ["blue", "green", "red", "yellow"]
     material = stages.load_material(run._open(run.library), run.encoder, run._prompts())
     red, green, blue = (material.query_classes[i] for i in (2, 1, 0))
@@ -235,8 +235,7 @@ def test_an_arm_learns_from_measured_utility_in_a_recipe(world, tmp_path):
     for stage in STAGES[1:]:
         run.stage(stage)
     assert (
-        Retriever.open(tmp_path / "out" / "retriever", encoder=ColourEncoder()).head.facts["utility"]["unit"]
-        == "pixels"
+        Retriever.open(tmp_path / "out" / "retriever", encoder=ColorEncoder()).head.facts["utility"]["unit"] == "pixels"
     )
     assert "utility - zero" in json.loads((tmp_path / "out" / "evaluate.json").read_text())["differences"]
 

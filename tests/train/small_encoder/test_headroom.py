@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from made_photos import COLOURS, photo_bytes
+from made_photos import COLORS, photo_bytes
 from safetensors.torch import save_file
 
 from realrag.encoders.load import load_encoder
@@ -178,11 +178,11 @@ CONFIG = EncoderConfig(size=32, cut=12, views=1, epochs=2, batch=8, dim=16, buck
 def sets(tmp_path):
     """Folders of photos to learn from and others to measure on, read."""
     for part, first in (("learn", 0), ("measure", 100)):
-        for name, colour in COLOURS.items():
+        for name, color in COLORS.items():
             (tmp_path / part / f"{name}-thing").mkdir(parents=True)
             for seed in range(4):
                 (tmp_path / part / f"{name}-thing" / f"{seed}.jpg").write_bytes(
-                    photo_bytes(colour, first + seed, size=(32, 24))
+                    photo_bytes(color, first + seed, size=(32, 24))
                 )
     return read_captioned(tmp_path / "learn"), read_captioned(tmp_path / "measure")
 

@@ -49,24 +49,24 @@ def test_sampled_sentences_hold_the_phrase_they_claim():
 
 
 def make_sets(root: Path) -> tuple[Path, Path, Path]:
-    """Coloured squares in the shape of the three photo sets."""
-    colours = {"Red-Apple": "red", "Green-Apple": "green", "Blue-Milk": "blue", "Grey-Milk": "grey"}
+    """Colored squares in the shape of the three photo sets."""
+    colors = {"Red-Apple": "red", "Green-Apple": "green", "Blue-Milk": "blue", "Grey-Milk": "grey"}
     rows = []
-    for name, colour in colours.items():
+    for name, color in colors.items():
         for split, count in (("train", 6), ("val", 2), ("test", 2)):
             for i in range(count):
                 path = Path("photos") / split / name / f"{i}.jpg"
                 (root / "grocery" / path).parent.mkdir(parents=True, exist_ok=True)
-                Image.new("RGB", (40 + i, 48), colour).save(root / "grocery" / path)
+                Image.new("RGB", (40 + i, 48), color).save(root / "grocery" / path)
                 rows.append((path.as_posix(), name, name.split("-")[1], split))
-    about = [(name, name.split("-")[1], "", f"{name}, described.") for name in colours]
+    about = [(name, name.split("-")[1], "", f"{name}, described.") for name in colors]
     for file, header, lines in (
         ("labels.csv", ("path", "class", "coarse_class", "split"), rows),
         ("classes.csv", ("class", "coarse_class", "iconic", "description"), about),
     ):  # fmt: skip
         with open(root / "grocery" / file, "w", newline="") as out:
             csv.writer(out).writerows([header, *lines])
-    for path, colour in (
+    for path, color in (
         ("clothing/hat", "yellow"),
         ("subjects/dog", "brown"),
         ("subjects/dog2", "tan"),
@@ -74,7 +74,7 @@ def make_sets(root: Path) -> tuple[Path, Path, Path]:
     ):
         (root / path).mkdir(parents=True)
         for i in range(2):
-            Image.new("RGB", (40, 40), colour).save(root / path / f"{i}.jpg")
+            Image.new("RGB", (40, 40), color).save(root / path / f"{i}.jpg")
     (root / "subjects" / "prompts_and_classes.txt").write_text(
         "Classes\n\nsubject_name,class\ndog,dog\ndog2,dog\nfancy_boot,boot\n\nPrompts\n"
     )

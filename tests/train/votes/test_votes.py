@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_photos import COLOURS, photo_bytes
+from made_photos import COLORS, photo_bytes
 
 from realrag.errors import RealRAGError
 from realrag.indexing.build import build
@@ -148,10 +148,10 @@ def test_pairs_are_balanced_in_arms_sides_and_prompts():
 def voted(tmp_path, encoder):
     """The page's folder, and a function that votes for one arm, or by a rule of its own, as the page writes it down."""
     for part, first in (("gallery", 0), ("none", 50), ("reflective", 90)):
-        for name, colour in COLOURS.items():
+        for name, color in COLORS.items():
             (tmp_path / part / name).mkdir(parents=True)
             for seed in range(2):
-                (tmp_path / part / name / f"{seed}.jpg").write_bytes(photo_bytes(colour, first + seed))
+                (tmp_path / part / name / f"{seed}.jpg").write_bytes(photo_bytes(color, first + seed))
     build(tmp_path / "gallery", tmp_path / "real", encoder)
     arms = [word for arm in ("none", "reflective") for word in ("--arm", f"{arm}={tmp_path / arm}")]
     assert main(["votes", "make", *arms, "--real", str(tmp_path / "real"), "--out", str(tmp_path / "page")]) == 0
