@@ -152,7 +152,7 @@ def test_another_machine_is_refused_unless_allowed(tmp_path, url):
 
 @pytest.mark.parametrize("url", ["file:///etc/hostname", "127.0.0.1:8188", "http://"])
 def test_what_is_no_address_is_refused(tmp_path, url):
-    with pytest.raises(GeneratorError, match="no address"):
+    with pytest.raises(GeneratorError, match="is not the address of a ComfyUI server"):
         ComfyUI(workflow(tmp_path / "flow.json"), url, remote=True)
 
 
