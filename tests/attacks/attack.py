@@ -25,7 +25,7 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "helpers")]
 
 import torch
 from bundle_content import file_of, replace_hashed, rewrite
-from fake_encoder import ColourEncoder
+from fake_encoder import ColorEncoder
 from made_photos import write_photos
 from tiny_encoders import write_tiny_clip, write_tiny_small
 
@@ -64,7 +64,7 @@ class Kind:
 
 def a_bundle(folder: Path) -> Path:
     write_photos(folder / "photos")
-    build(folder / "photos", folder / "b", ColourEncoder())
+    build(folder / "photos", folder / "b", ColorEncoder())
     save_head(ReflectiveHead(13, 4, {"generator": "toy"}), folder / "head.safetensors")
     change_heads(folder / "b", {"toy": folder / "head.safetensors"})
     return folder / "b"
