@@ -131,5 +131,5 @@ def test_a_sampler_takes_as_many_steps_as_its_plan_says(tmp_path):
         few.facts["steps"] == 1
         and far(few.paint_many([("a lemon", 7, [])])[0], many.paint_many([("a lemon", 7, [])])[0]) > 0
     )
-    with pytest.raises(RealRAGError, match="1 to 1000 steps, not 0"):
+    with pytest.raises(RealRAGError, match=r"`steps` in .painting. is 0; a sampler takes 1 to 1000"):
         Painting(steps=0)

@@ -17,6 +17,7 @@ from realrag.encoders.adaptive_batch import AdaptiveBatch
 from realrag.errors import EncoderError, RealRAGError
 from realrag.indexing import workers as sharing
 from realrag.indexing.build import WORK, build
+from realrag.indexing.options import IndexOptions
 from realrag.indexing.shards import Sizes, encode_all, shard_parts, suited
 from realrag.photos.scan import scan
 from realrag_train.__main__ import main
@@ -34,6 +35,14 @@ def whole(photos, tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def whole_of_recipe(photos, tmp_path, monkeypatch):
+    """The same, with pictures bounded by their longest side, as a recipe does."""
+    monkeypatch.setattr(realrag.indexing.shards, "SHARD", process.SHARD)
+    build(photos, tmp_path / "whole", ColorEncoder(), IndexOptions(sizes=Sizes()))
+    return content(tmp_path / "whole")
+
+
+@pytest.fixture
 def command(photos, tmp_path):
     """The arguments of `embed` into tmp_path/out."""
     (tmp_path / "recipe.toml").write_text("")
@@ -44,11 +53,11 @@ def command(photos, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_make_the_bundle_of_one_byte_for_byte(whole, command, tmp_path):
+def test_two_processes_make_the_bundle_of_one_byte_for_byte(whole_of_recipe, command, tmp_path):
     work = [process.start(tmp_path, "", *command, RANK=str(rank), WORLD_SIZE="2") for rank in (1, 0)]
     said = [child.communicate(timeout=60)[0] for child in work]
     assert [child.returncode for child in work] == [0, 0], said
-    assert content(tmp_path / "out" / "library") == whole
+    assert content(tmp_path / "out" / "library") == whole_of_recipe
     assert "7 photos encoded by process 1 of 2" in said[0] and "15 photos, 8 encoded now" in said[1]
     assert (tmp_path / "out" / "prompts.jsonl").read_text().count("a photo of a") == 3
 
@@ -214,7 +223,7 @@ def shards(out):
     ],
 )
 def test_killed_at_any_point_no_finished_shard_is_lost_and_the_end_is_the_same(
-    whole, command, tmp_path, monkeypatch, point, kept
+    whole_of_recipe, command, tmp_path, monkeypatch, point, kept
 ):
     child = process.start(tmp_path, point, *command)
     said = child.communicate(timeout=60)[0]
@@ -224,11 +233,11 @@ def test_killed_at_any_point_no_finished_shard_is_lost_and_the_end_is_the_same(
     monkeypatch.setattr(stages, "load_encoder", lambda name, device: encoder)
     assert main(command) == 0
     assert encoder.seen == 15 - min(15, 4 * kept)
-    assert content(tmp_path / "out" / "library") == whole
+    assert content(tmp_path / "out" / "library") == whole_of_recipe
 
 
 @pytest.mark.slow
-def test_sigterm_stops_within_seconds_and_keeps_what_is_done(whole, command, tmp_path, monkeypatch):
+def test_sigterm_stops_within_seconds_and_keeps_what_is_done(whole_of_recipe, command, tmp_path, monkeypatch):
     child = process.start(tmp_path, "slow", *command)
     while shards(tmp_path / "out") < 2:
         assert child.poll() is None
@@ -241,7 +250,7 @@ def test_sigterm_stops_within_seconds_and_keeps_what_is_done(whole, command, tmp
     monkeypatch.setattr(stages, "load_encoder", lambda name, device: encoder)
     assert main(command) == 0
     assert 2 <= kept < 4 and encoder.seen == 15 - 4 * kept
-    assert content(tmp_path / "out" / "library") == whole
+    assert content(tmp_path / "out" / "library") == whole_of_recipe
 
 
 @pytest.mark.parametrize(
