@@ -17,6 +17,9 @@ _BEGINS_A_THING = re.compile(
 )
 
 
+MOST_LETTERS = 20_000  # of a prompt, in which names and objects are looked for; no encoder reads as far
+
+
 @dataclass(frozen=True)
 class Question:
     """text: the prompt without syntax and quality words. objects: each is looked for by itself. left_out: what must not
@@ -30,9 +33,11 @@ class Question:
 
 def read_question(prompt: str, lexicon: Lexicon, by_look: Callable[[list[str]], list[bool]]) -> Question:
     """by_look(parts): which parts the encoder alone finds something certain for; asked only where words do not decide."""
-    text = plain(prompt)
+    text = plain(prompt[:MOST_LETTERS])
     short = without_quality_words(text, keep=lambda part: bool(lexicon.names.find(part)))
-    text, notes = lexicon.mended(short or text or prompt)
+    text, notes = lexicon.mended(short or text or prompt[:MOST_LETTERS])
+
+    cut_off = [f"Only the first {MOST_LETTERS:,} letters of the prompt were read."] * (len(prompt) > MOST_LETTERS)
 
     def certain(parts: list[str]) -> list[bool]:
         sure = [bool(lexicon.named(part)) or _by_caption(part, lexicon) for part in parts]
@@ -46,7 +51,7 @@ def read_question(prompt: str, lexicon: Lexicon, by_look: Callable[[list[str]], 
         return sure
 
     read = wish(text, certain, lambda line: [(hit.start, hit.end) for hit in lexicon.names.find(line)])
-    return Question(text, read.objects or ((text,) if not read.left_out else ()), read.left_out, tuple(notes))
+    return Question(text, read.objects or ((text,) if not read.left_out else ()), read.left_out, tuple(notes + cut_off))
 
 
 def _by_caption(part: str, lexicon: Lexicon) -> bool:

@@ -213,6 +213,8 @@ class Retriever:
         if find_by not in (BOTH, LOOK, NAME):
             raise QueryError(f"find_by is {find_by!r}; choose {BOTH!r}, {NAME!r} or {LOOK!r}.")
         allowed, note = self.bundle.records.mask(filters)
+        if filters.include_ids and min_score == AUTO:
+            min_score = None  # photos that somebody pinned are beyond doubt
         asking = Asking(image, k, min_score, diversity, image_weight, find_by, allowed, note)
         if find_by == LOOK or not any(text.strip() for text in texts):
             return self._by_look(texts, asking)

@@ -18,6 +18,7 @@ from ..prompts.words import Token, forms, function_words, read_list, tokens, uns
 
 MOST_WORDS = 12  # of a name that is looked for
 LONG_WORD = 6  # letters from which one typo is forgiven
+LONGEST_WORD = 40  # and up to which: every letter of a longer one would have to be left out in turn
 MOST_TYPOS = 8  # words of a text that are looked at for typos
 _INDEX = re.compile(
     r"^\s*(?:[A-Za-z]?\d+[\s._\-)]+)(?=\D*[^\W\d_]{2})"
@@ -153,7 +154,7 @@ class NameTable:
         suspects = [
             at
             for at, token in enumerate(found)
-            if not taken[at] and len(token.word) >= LONG_WORD and token.word.isascii() and token.word.isalpha()
+            if not taken[at] and LONG_WORD <= len(token.word) <= LONGEST_WORD and token.word.isascii() and token.word.isalpha()
             and token.word not in self
         ][:MOST_TYPOS]  # fmt: skip
         for at in suspects:
@@ -168,7 +169,7 @@ class NameTable:
         """A name's long words by themselves and with each letter left out (as SymSpell keeps them)."""
         kept: dict[str, list[str]] = {}
         for word in self._words:
-            if len(word) >= LONG_WORD and word.isascii() and word.isalpha():
+            if LONG_WORD <= len(word) <= LONGEST_WORD and word.isascii() and word.isalpha():
                 for gap in _gaps(word):
                     kept.setdefault(gap, []).append(word)
         return kept

@@ -1,5 +1,7 @@
 """The right photo: by name whatever the encoder knows, by caption, by look; doubt is said; the old ranking stays."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -155,6 +157,24 @@ def test_what_is_left_out_does_not_come_and_the_note_says_so(shipped, text):
 def test_half_of_a_prompt_in_a_caption_does_not_beat_what_looks_right(shipped):
     answer = shipped.search("green apples", k=2)
     assert answer.items[0].class_name == "Granny-Smith" and answer.items[0].found == "by look"
+
+
+def test_pinned_photos_are_beyond_doubt(shipped):
+    from realrag.bundle.records import Filters
+
+    pinned = shipped.search("garlic", k=1).items[0].id
+    assert [item.id for item in shipped.search("a puffin", filters=Filters(include_ids=(pinned,))).items] == [pinned]
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * 200_000, "word " * 40_000, "苹" * 100_000, "a, " * 60_000, "{" * 50_000, "no " * 50_000]
+)
+def test_a_prompt_of_any_length_is_answered_in_little_memory(shipped, text):
+    tracemalloc.start()
+    answer = shipped.search(text, k=1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6 and "Only the first 20,000 letters" in answer.note
 
 
 def test_names_count_beside_a_picture_and_filters_hold(shipped):
