@@ -219,7 +219,7 @@ def test_only_listed_adapter_files_can_be_loaded(world, tmp_path, monkeypatch):
     assert [name for name in options if not name.endswith("(shipped)")] == ["mine.safetensors"]
     assert node.execute("mine.safetensors").result[0].adapter.spec.label == "Flux XLabs v1"
     assert node.fingerprint_inputs("mine.safetensors") == node.fingerprint_inputs("mine.safetensors")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(Exception, match=r"No file named .../outside.safetensors. in models/realrag_adapters"):
         node.execute("../outside.safetensors")
 
 

@@ -132,7 +132,7 @@ def test_a_window_gives_each_entry_its_share_of_the_sampling(world):
 
 
 def test_redux_refuses_what_it_does_not_fit(world):
-    with pytest.raises(world.adapter_error, match="connect a Flux model"):
+    with pytest.raises(world.adapter_error, match="Connect a Flux model"):
         inject(world, world.models["sd35"], **redux_parts(world))
     with pytest.raises(world.adapter_error, match="positive prompt to conditioning"):
         world.inject.InjectReferences.execute(world.models["flux"], image=photo(1), **redux_parts(world), **DIALS)

@@ -208,7 +208,7 @@ def test_the_shipped_adapter_is_offered_last_and_steers_its_own_miniature_only(p
     *_, sd3, flux = loader.adapters()
     assert (sd3, flux) == ("SD3 miniature (shipped)", "Flux miniature (shipped)")
     assert loader.LoadReferenceAdapter.validate_inputs(f"{name} (shipped)") is True
-    (adapter,) = loader.LoadReferenceAdapter.execute(f"{name} (shipped)").result
+    adapter, *_ = loader.LoadReferenceAdapter.execute(f"{name} (shipped)").result
     retriever = plugin("nodes.retrieval.load_retriever").LoadReflectiveRetriever
     library = retriever.execute(plugin("nodes.folders").SHIPPED).result
     inject = plugin("nodes.injection.inject").InjectReferences.execute
@@ -245,7 +245,7 @@ def test_a_picture_with_a_reference_is_the_one_that_plain_torch_samples(
             pytest.skip("no miniature's weights are in the package")
     family, text = FAMILIES[name], ("a lemon", "")
     model, clip, _ = load(name)
-    (adapter,) = plugin("nodes.injection.load_adapter").LoadReferenceAdapter.execute(f"{name} (shipped)").result
+    adapter, *_ = plugin("nodes.injection.load_adapter").LoadReferenceAdapter.execute(f"{name} (shipped)").result
     library = (
         plugin("nodes.retrieval.load_retriever").LoadReflectiveRetriever.execute(plugin("nodes.folders").SHIPPED).result
     )
@@ -322,7 +322,7 @@ def test_what_is_not_there_or_not_known_is_said_in_a_sentence(plugin, folder, mo
     (tmp_path / "sd3.safetensors").write_bytes((folder / "sd3.safetensors").read_bytes()[:-100])
     (tmp_path / "autoencoder.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     monkeypatch.setattr(plugin("realrag.miniature.files"), "FOLDER", tmp_path)
-    assert "flux.safetensors is not there" in miniature.validate_inputs("Flux miniature")
+    assert "flux.safetensors is missing" in miniature.validate_inputs("Flux miniature")
     assert miniature.define_schema().inputs[0].options == ["SD3 miniature"]
     with pytest.raises(plugin("realrag.errors").RealRAGError, match="cannot be read"):
         miniature.execute("SD3 miniature")

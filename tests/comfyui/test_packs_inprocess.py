@@ -117,7 +117,7 @@ def test_only_listed_packs_can_be_loaded(world, folder, tmp_path):
     (tmp_path / "outside.safetensors").write_bytes((folder / "mine.safetensors").read_bytes())
     node = nodes(world).LoadReferencePack
     assert "No pack named" in node.validate_inputs("../outside.safetensors")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(Exception, match=r"No file named .../outside.safetensors. in models/realrag_packs"):
         node.execute("../outside.safetensors")
     assert node.define_schema().inputs[0].options == ["mine.safetensors"]
 
