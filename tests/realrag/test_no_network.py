@@ -68,8 +68,8 @@ def test_a_carried_name_is_refused_and_never_looked_up(monkeypatch, carrying, pa
 def test_a_file_that_no_encoder_has_is_refused(carrying):
     def add(manifest):
         entry = next(entry for entry in manifest["files"] if entry["role"] == "encoder")
-        manifest["files"].append({**entry, "path": "encoder/config.json"})
+        manifest["files"].append({**entry, "path": "encoder/modeling.json"})
 
     rewrite(carrying, add)
-    with pytest.raises(RealRAGError, match=r"'encoder/config\.json' is no file that an encoder has"):
+    with pytest.raises(RealRAGError, match=r"'encoder/modeling\.json' is no file that an encoder has"):
         Bundle(carrying)

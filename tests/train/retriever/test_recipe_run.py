@@ -108,7 +108,7 @@ def test_the_heads_of_several_generators_come_into_one_bundle(world, tmp_path):
     assert Retriever.open(tmp_path / "second" / "retriever", encoder=ColorEncoder()).head_name == "other"
 
     world[0].write_text(RECIPE + '[index]\nothers = ["first"]\n')
-    with pytest.raises(RealRAGError, match="Give one of the two runs a `name`"):
+    with pytest.raises(RealRAGError, match="Give one of the two runs its own `name`"):
         work(world, tmp_path / "second").stage("index")
     world[0].write_text(RECIPE + '[index]\nothers = ["nowhere"]')
     with pytest.raises(RealRAGError, match="has no retriever yet"):
