@@ -91,8 +91,9 @@ def _best_hits(vectors, query, hits: Hits, pool: int) -> Hits:
     edge = np.partition(hits.matched, -pool)[-pool]
     above = hits.matched > edge
     tied = hits.rows[hits.matched == edge]
-    tied = tied[:: -(-len(tied) // MOST_TIED)]  # evenly; what looks best of all comes by look as well
-    best = search_exactly(vectors, query[None], pool - int(above.sum()), tied)[1][0]
+    wanted = pool - int(above.sum())
+    tied = tied[:: max(1, len(tied) // max(MOST_TIED, wanted))]  # evenly; what looks best of all comes by look as well
+    best = search_exactly(vectors, query[None], wanted, tied)[1][0]
     rows = np.concatenate([hits.rows[above], best])
     return Hits(rows, np.concatenate([hits.matched[above], np.full(len(best), edge, np.float32)]))
 
