@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
 import json
@@ -40,7 +41,12 @@ def steered(model, job: dict):
     base = plugin("nodes.injection.inputs.base_model").base_of(model)
     inputs = plugin("nodes.injection.inputs.controls")
     controls = inputs.Controls(inputs.Strength(weight=0.7))
-    if job["family"].startswith("sd35"):
+    if job["family"].endswith("shared"):
+        shape = (1, 16, job["side"] // 8, job["side"] // 8)
+        latents = [torch.randn(shape) for _ in range(job["references"])]
+        shared = plugin("nodes.injection.model.shared_attention").SharedInjection
+        injection = shared(base, controls, latents, list(range(job["references"])))
+    elif job["family"].startswith("sd35"):
         dtype = next(model.model.diffusion_model.parameters()).dtype
         weights = plugin("nodes.bench.models").instantx_weights(base.width, base.double, dtype)
         managed = plugin("nodes.injection.load_adapter").ManagedAdapter.of(
@@ -57,6 +63,20 @@ def steered(model, job: dict):
     return plugin("nodes.injection.model.patch").attach(model, injection)
 
 
+def alive(device) -> int:
+    """Bytes of tensors that are alive: on the device, or, on a CPU, all that Python knows of."""
+    import torch
+
+    gc.collect()
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    storages = {}
+    for found in gc.get_objects():
+        if issubclass(type(found), torch.Tensor) and found.device.type == "cpu":
+            storages[found.untyped_storage().data_ptr()] = found.untyped_storage().nbytes()
+    return sum(storages.values())
+
+
 def main(job: dict) -> dict:
     start(job["comfyui"], job["device"])
     import comfy.model_management as management
@@ -66,6 +86,8 @@ def main(job: dict) -> dict:
     torch.set_num_threads(1 if job["device"] == "cpu" else torch.get_num_threads())
     dtype = torch.float32 if job["device"] == "cpu" else torch.bfloat16
     model, text_width, pooled_width = plugin("nodes.bench.models").generator(job, dtype)
+    # a CPU's own seconds, on one thread: other work on the machine does not count
+    clock = time.process_time if job["device"] == "cpu" else time.perf_counter
     device, rows = management.get_torch_device(), job["batch"]
     x = torch.randn(rows, 16, job["side"] // 8, job["side"] // 8, device=device, dtype=dtype)
     given = dict(
@@ -84,28 +106,36 @@ def main(job: dict) -> dict:
         options |= dict(cond_or_uncond=[0], sigmas=sigma[:1], wrappers=way.wrappers)
         sent = {**given, "transformer_options": options}
         wrapped = way.model_options.get("model_function_wrapper")
-        started = time.perf_counter()
+        started = clock()
         if wrapped is None:
             out = way.model.apply_model(x, sigma, **sent)
         else:
             out = wrapped(way.model.apply_model, {"input": x, "timestep": sigma, "c": sent, "cond_or_uncond": [0]})
         out.flatten()[0].item()  # waits for the device
-        return 1000 * (time.perf_counter() - started), out
+        return 1000 * (clock() - started), out
 
-    ways, facts = {"without_ms": model, "with_ms": steered(model, job)}, {}
+    step(model)
+    before, facts = alive(device), {}
+    ways = {"without_ms": model, "with_ms": steered(model, job)}
     if job["other"] is not None:
-        before = step(model)[1]
+        plain = step(model)[1]
         ways["other_ms"] = plugin("nodes.bench.other_packs").apply(job["other"], model.clone())
-        facts["other_at_work"] = not torch.equal(step(ways["other_ms"])[1], before)
-        facts["other_leaves_model_clean"] = torch.equal(step(model)[1], before)
+        facts["other_at_work"] = not torch.equal(step(ways["other_ms"])[1], plain)
+        facts["other_leaves_model_clean"] = torch.equal(step(model)[1], plain)
     times = {name: [] for name in ways}
     for number in range(job["rounds"] + 2):  # the first two warm up
-        for name, way in ways.items():
-            took = step(way)[0]
+        for name in list(ways)[:: 1 - 2 * (number % 2)]:  # forth and back: who comes first pays for what wakes up
+            took = step(ways[name])[0]
             if number > 1:
                 times[name].append(took)
+    if job["other"] is None:
+        ways.pop("with_ms").detach()
+        management.unload_all_models()
+        step(model)
+        facts["held_bytes"] = alive(device) - before
     version = getattr(importlib.import_module("comfyui_version"), "__version__", "")
     facts |= {name: statistics.median(values) for name, values in times.items()}
+    facts["ratio"] = statistics.median(b / a for a, b in zip(times["without_ms"], times["with_ms"], strict=True))
     return {**facts, "device": job["device"], "dtype": str(dtype).removeprefix("torch."), "comfyui": version}
 
 

@@ -120,8 +120,9 @@ class Place:
             return out
         self.mask = kwargs.get("mask", args[1] if len(args) > 1 else None)
         self.call.reached += 1
-        out = out.clone()
         self.untouched = self.previous is None
+        if not self.untouched or out.requires_grad:  # what core's attention gives belongs to its caller alone
+            out = out.clone()
         for active in self.block.actives:
             active.attention(self, q, k, v, out)
             self.untouched = False

@@ -87,10 +87,20 @@ class Injection:
         number = index + (self.base.double if kind == "single_block" else 0)
         return self.strength.weight * self.factors[number] if number < len(self.factors) else 0.0
 
-    def scaled(self, place, added: Tensor, own: Tensor) -> Tensor:
-        """What these references add in this block; `own`: the block's own attention on the same rows, for balance."""
-        added = self.amount(place.block.kind, place.block.index) * added
-        return balance(added, own, self.controls.balance) if self.controls.balance > 0 else added
+    def add(self, place, added: Tensor, own: Tensor) -> None:
+        """Add in place what these references give in this block to `own`, its own attention on the same rows."""
+        added, amount = self.scaled(place, added, own)
+        own.add_(added.to(own), alpha=amount)
+
+    def scaled(self, place, added: Tensor, own: Tensor) -> tuple[Tensor, float]:
+        """What these references give in this block, and how much of it is to be added.
+
+        own: the block's own attention on the same rows, which `balance` compares with.
+        """
+        amount = self.amount(place.block.kind, place.block.index)
+        if self.controls.balance > 0:
+            return balance(amount * added, own, self.controls.balance), 1.0
+        return added, amount
 
     @property
     def numbered(self) -> bool:

@@ -65,5 +65,4 @@ class ActiveInstantXFlux(Active):
                 shown = (pick(t, picks, count) for t in (k_ref, v_ref))
                 return instantx_flux.branch(q[group.rows, :, seeing], *shown, per_token(bias, k_ref.shape[2] // count))
 
-            delta = self.injection.scaled(place, group.mixer(branch), out[group.rows, seeing])
-            out[group.rows, seeing] += delta.to(out)
+            self.injection.add(place, group.mixer(branch), out[group.rows, seeing])

@@ -72,8 +72,7 @@ class ActiveInstantX(Active):
                 tokens = per_token(bias, k_ref.shape[2] // count)
                 return adapter.branch(block, q[group.rows], k[group.rows], v[group.rows], *shown, tokens)
 
-            delta = self.injection.scaled(place, group.mixer(branch), out[group.rows, image])
-            out[group.rows, image] += delta.to(out)
+            self.injection.add(place, group.mixer(branch), out[group.rows, image])
 
     def keys_values(self, blank: bool, block: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """(1, H, N * T, D) of all references at this noise level, in the precision of `like`."""
