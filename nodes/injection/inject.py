@@ -11,6 +11,7 @@ from torch import Tensor
 from ...realrag.errors import AdapterError
 from ...realrag.injection.reference_pack import ReferencePack
 from ...realrag.injection.shared_attention import content_seed
+from ..input_check import checked
 from ..sockets import AdapterSocket, PackSocket, ReferencesSocket
 from . import bake_pack
 from .choose_path import choose
@@ -248,6 +249,7 @@ class InjectReferences(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls, model, strength: float, start_percent: float, end_percent: float,
         references=None, image: Tensor | None = None, adapter: ManagedAdapter | None = None, clip_vision=None, vae=None,

@@ -16,6 +16,7 @@ from ...realrag.errors import AdapterError
 from ...realrag.miniature.files import NAMES, adapter_file, check_there
 from ..compat import managed_patcher
 from ..folders import ADAPTERS, file_stamp, listed_file
+from ..input_check import checked
 from ..sockets import AdapterSocket
 from .found_vision import FOLDER, find_vision, vision_paths
 
@@ -99,6 +100,7 @@ class LoadReferenceAdapter(io.ComfyNode):
         return file_stamp(lambda: _path(adapter)), names
 
     @classmethod
+    @checked
     def execute(cls, adapter: str, vision_file: str = AUTOMATIC, legacy: bool = False) -> io.NodeOutput:
         from comfy_execution.graph_utils import ExecutionBlocker
 

@@ -13,6 +13,7 @@ from ...realrag.errors import AdapterError, BundleError
 from ...realrag.files import safe_join
 from ...realrag.injection.reference_pack import is_saved, open_pack, save_pack
 from ..folders import PACKS, file_stamp, listed_file
+from ..input_check import checked
 from ..sockets import AdapterSocket, PackSocket, ReferencesSocket
 from .bake_pack import make_pack
 from .inputs import encode_references
@@ -56,6 +57,7 @@ class SaveReferencePack(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls, model, adapter: ManagedAdapter, clip_vision, name: str, precision: str = FULL, overwrite: bool = False,
         references=None, image: Tensor | None = None,
@@ -109,6 +111,7 @@ class LoadReferencePack(io.ComfyNode):
         return file_stamp(lambda: listed(pack))
 
     @classmethod
+    @checked
     def execute(cls, pack: str) -> io.NodeOutput:
         opened = open_pack(listed(pack))
         lines = [

@@ -8,6 +8,7 @@ from ...realrag.errors import RealRAGError
 from ...realrag.miniature.files import NAMES, autoencoder_file, check_there, families_there, generator_file
 from ..compat import supported_keywords
 from ..folders import file_stamp
+from ..input_check import checked
 from .clip import clip
 from .model import autoencoder, generator
 
@@ -57,6 +58,7 @@ class LoadMiniature(io.ComfyNode):
         return [file_stamp(lambda: generator_file(NAMES[family])), file_stamp(autoencoder_file)]
 
     @classmethod
+    @checked
     def execute(cls, family: str) -> io.NodeOutput:
         if family not in NAMES:
             raise RealRAGError(f"No miniature is called {family!r}; there are {' and '.join(NAMES)}.")

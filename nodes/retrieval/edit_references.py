@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ...realrag.injection.reference_settings import edit
+from ..input_check import checked
 from ..sockets import ReferencesSocket
 from .retrieve import text_of
 
@@ -65,6 +66,7 @@ class EditReferences(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         references,

@@ -16,6 +16,7 @@ from ...realrag.references import References
 from ...realrag.retriever import Retriever
 from ..compat import managed_patcher, supported_keywords
 from ..folders import SHIPPED, bundle_folder, bundles, cache_folder, head_names
+from ..input_check import checked
 from ..progress import progress_bar
 from ..sockets import RetrieverSocket
 from .clip_vision import RetrieverVision
@@ -140,6 +141,7 @@ class LoadReflectiveRetriever(io.ComfyNode):
             return ""
 
     @classmethod
+    @checked
     def execute(cls, bundle: str, head: str | None = None) -> io.NodeOutput:
         managed = open_retriever(bundle_folder(bundle), head_of(head))
         return io.NodeOutput(managed, RetrieverVision(managed))

@@ -13,6 +13,7 @@ from ...realrag.errors import QueryError
 from ...realrag.search.hybrid import BOTH, LOOK, NAME
 from ..compat import supported_keywords
 from ..images import rgb
+from ..input_check import checked
 from ..sockets import ReferencesSocket, RetrieverSocket
 from .load_retriever import ManagedRetriever
 from .preview import labelled, shown_in_node
@@ -174,6 +175,7 @@ class RetrieveRealReferences(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         retriever: ManagedRetriever,

@@ -211,7 +211,7 @@ def test_a_preset_takes_the_place_of_the_dials_and_the_report_says_so(world):
     ],
 )
 def test_values_that_mean_nothing_are_refused_before_sampling(world, wrong, words):
-    with pytest.raises(world.adapter_error, match=words):
+    with pytest.raises(world.plugin("realrag.errors").RealRAGError, match=words):
         steered(world, "flux xlabs", retrieved(world, 1), **wrong)
 
 

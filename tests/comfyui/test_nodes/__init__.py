@@ -1,6 +1,7 @@
 """Nodes for tests only: what tiny random models need around them, and a hash of a latent for bit-exact comparison."""
 
 import hashlib
+import json
 from types import SimpleNamespace
 
 import comfy.model_management as management
@@ -102,10 +103,45 @@ class ShowText:
         return {"ui": {"text": [text]}}
 
 
+class Anything(str):
+    """A type that fits every other."""
+
+    def __ne__(self, other):
+        return False
+
+
+class Value:
+    """Any value, from JSON, for an input of any type."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES = "RealRAG tests", "make", (Anything("*"),)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"json": ("STRING", {"default": "null"})}}
+
+    def make(self, **named):
+        return (json.loads(named["json"]),)
+
+
+class Sink:
+    """Takes an output of any type, so that the node before it runs."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES, OUTPUT_NODE = "RealRAG tests", "take", (), True
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"value": (Anything("*"), {"forceInput": True})}}
+
+    def take(self, value):
+        return {"ui": {"text": [type(value).__name__]}}
+
+
 NODE_CLASS_MAPPINGS = {
     "RealRAGTest_Conditioning": Conditioning,
     "RealRAGTest_TinyFlux": TinyFlux,
     "RealRAGTest_TinyClipVision": TinyClipVision,
     "RealRAGTest_LatentHash": LatentHash,
     "RealRAGTest_ShowText": ShowText,
+    "RealRAGTest_Value": Value,
+    "RealRAGTest_Sink": Sink,
 }
