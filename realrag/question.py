@@ -57,5 +57,5 @@ def read_question(prompt: str, lexicon: Lexicon, by_look: Callable[[list[str]], 
 def _by_caption(part: str, lexicon: Lexicon) -> bool:
     if not _BEGINS_A_THING.match(part):
         return False
-    matched = lexicon.hits(part).matched
+    matched = lexicon.ask(part).hits().matched
     return bool(len(matched)) and float(matched.max()) >= CERTAIN

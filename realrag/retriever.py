@@ -288,7 +288,7 @@ class Retriever:
         notes = []
         for thing in things:
             rows = [self.lexicon.rows_of(codes) for codes in self.lexicon.named(thing)]
-            hits = self.lexicon.hits(thing)
+            hits = self.lexicon.ask(thing).hits()
             rows.append(hits.rows[hits.matched >= CERTAIN])
             if level is not None and level.tells and len(self._vectors) <= EXACT_LIMIT:
                 scores, near = self.index.search(self.query([thing]), min(len(self._vectors), MAX_K))

@@ -14,13 +14,12 @@ import numpy as np
 
 from .index import EXACT_SUBSET, Index, cosines, search_exactly
 from .lexicon import Lexicon
-from .postings import Hits
+from .postings import Hits, distinct
 
 BY_LOOK, BY_CAPTION, BY_NAME = "by look", "by caption", "by name"
 BOTH, LOOK, NAME = "both", "look", "name"  # what to find by
 CERTAIN = 0.8  # share of a question's weight that a photo's words carry, from which it counts as found by caption
 PARTIAL = 0.5  # of a caption's say where it matches less: "green" of "green apples" must not beat what looks right
-MOST_TIED = 256  # photos that match a text equally well, compared by look
 FUSE = 60  # k of reciprocal rank fusion, as in the paper
 
 
@@ -46,17 +45,22 @@ def rank(
     named = _named(index, vectors, lexicon.named(text), lexicon, query, pool, allowed)
     if len(named.rows) >= pool:
         return named
-    hits = lexicon.hits(text, allowed)
-    fresh = ~np.isin(hits.rows, named.rows)
-    hits = Hits(hits.rows[fresh], hits.matched[fresh])
+    asked, wanted = lexicon.ask(text), pool + len(named.rows)
+    hits = _besides(named, asked.best(wanted, allowed))
+    rows, scores = np.empty(0, np.int64), np.empty(0, np.float32)
     if by == NAME:
-        sure = hits.matched >= CERTAIN
-        hits = _best_hits(vectors, query, Hits(hits.rows[sure], hits.matched[sure]), pool)
-        return _behind(named, _fused(vectors, query, hits, np.empty(0, np.int64), np.empty(0, np.float32)))
-    scores, rows = (found[0] for found in index.search(query[None], pool + len(named.rows), allowed))
-    fresh = ~np.isin(rows, named.rows)
-    hits = _best_hits(vectors, query, hits, pool)
-    return _behind(named, _fused(vectors, query, hits, rows[fresh], scores[fresh]))
+        hits = hits.where(hits.matched >= CERTAIN)
+    else:
+        scores, rows = (found[0] for found in index.search(query[None], wanted, allowed))
+        rows, scores = _besides(named, Hits(rows, scores))
+    hits, cosine = _best_hits(vectors, query, hits, pool)
+    fused = _fused(hits, cosine, Hits(rows, asked.matched(rows)), scores)
+    return _behind(named, fused) if len(named.rows) else fused
+
+
+def _besides(named: Ranking, hits: Hits) -> Hits:
+    """The hits without the photos that were found by name."""
+    return hits.where(~np.isin(hits.rows, named.rows)) if len(named.rows) else hits
 
 
 def _named(index, vectors, groups: Sequence[tuple[int, ...]], lexicon, query, pool, allowed) -> Ranking:
@@ -84,38 +88,34 @@ def _named(index, vectors, groups: Sequence[tuple[int, ...]], lexicon, query, po
     )
 
 
-def _best_hits(vectors, query, hits: Hits, pool: int) -> Hits:
-    """The `pool` hits that match most; among equals those that look best."""
-    if len(hits.rows) <= pool:
-        return hits
-    edge = np.partition(hits.matched, -pool)[-pool]
-    above = hits.matched > edge
-    tied = hits.rows[hits.matched == edge]
-    wanted = pool - int(above.sum())
-    tied = tied[:: max(1, len(tied) // max(MOST_TIED, wanted))]  # evenly; what looks best of all comes by look as well
-    best = search_exactly(vectors, query[None], wanted, tied)[1][0]
-    rows = np.concatenate([hits.rows[above], best])
-    return Hits(rows, np.concatenate([hits.matched[above], np.full(len(best), edge, np.float32)]))
+def _best_hits(vectors, query, hits: Hits, pool: int) -> tuple[Hits, np.ndarray]:
+    """The `pool` hits that match most, among equals those that look best, and their cosines (pool,)."""
+    scores = cosines(vectors, hits.rows, query)
+    if len(hits.rows) > pool:
+        best = np.lexsort((-scores, -hits.matched))[:pool]
+        hits, scores = hits.where(best), scores[best]
+    return hits, scores
 
 
-def _fused(vectors, query, hits: Hits, rows: np.ndarray, scores: np.ndarray) -> Ranking:
-    """rows (P,), scores (P,): what look found, best first."""
-    every = np.union1d(hits.rows, rows).astype(np.int64)
-    value, matched = np.zeros(len(every)), np.zeros(len(every), np.float32)
-    cosine = np.full(len(every), np.nan, np.float32)
-    by_look = np.searchsorted(every, rows)
-    cosine[by_look] = scores
-    value[by_look] += 1 / (FUSE + 1 + np.arange(len(rows)))
-    by_words = np.searchsorted(every, hits.rows)
-    matched[by_words] = hits.matched
-    levels = np.unique(hits.matched)  # ascending; equal captions share a rank
-    ranks = len(levels) - np.searchsorted(levels, hits.matched)
-    value[by_words] += hits.matched * np.where(hits.matched >= CERTAIN, 1, PARTIAL) / (FUSE + ranks)
-    unseen = np.flatnonzero(np.isnan(cosine))
-    cosine[unseen] = cosines(vectors, every[unseen], query)
-    order = np.lexsort((every, -cosine, -value))
+def _fused(hits: Hits, cosine: np.ndarray, looks: Hits, scores: np.ndarray) -> Ranking:
+    """hits: what words found, with their cosines (M,). looks: what look found, best first, with scores (P,); `matched` is
+    how much the words of these match."""
+    every = distinct(np.concatenate([hits.rows, looks.rows]))
+    by_words, by_look = every.searchsorted(hits.rows), every.searchsorted(looks.rows)
+    value, matched, cosines_of = (
+        np.zeros(len(every)),
+        np.empty(len(every), np.float32),
+        np.empty(len(every), np.float32),
+    )
+    matched[by_words], matched[by_look] = hits.matched, looks.matched
+    cosines_of[by_words], cosines_of[by_look] = cosine, scores
+    value[by_look] = 1 / (FUSE + 1 + np.arange(len(looks.rows)))
+    levels = distinct(matched)  # ascending; equal captions share a rank
+    ranks = len(levels) - levels.searchsorted(matched)
+    value += matched * np.where(matched >= CERTAIN, 1, PARTIAL) / (FUSE + ranks)
+    order = np.lexsort((every, -cosines_of, -value))
     found = np.where(matched >= CERTAIN, BY_CAPTION, BY_LOOK).astype(object)
-    return Ranking(every[order], cosine[order], found[order])
+    return Ranking(every[order], cosines_of[order], found[order])
 
 
 def _behind(first: Ranking, second: Ranking) -> Ranking:

@@ -10,7 +10,8 @@ import numpy as np
 
 from ..prompts.words import words
 from .names import Named, NameTable
-from .postings import Hits, open_postings
+from .postings import AskedWords
+from .postings_file import open_postings
 
 
 class Lexicon:
@@ -66,9 +67,9 @@ class Lexicon:
         parts.append(text[at:])
         return re.sub(r" +", " ", " ".join(parts)).strip(" ") if notes else text, notes
 
-    def hits(self, text: str, allowed: np.ndarray | None = None) -> Hits:
-        """The rows whose class, caption or file name share words with `text`."""
-        return self.postings.search(text, allowed)
+    def ask(self, text: str) -> AskedWords:
+        """The words of `text` that stand in the class, caption or file name of a photo."""
+        return self.postings.ask(text)
 
     def knows(self, word: str) -> bool:
         """Whether a normalized word stands beside a photo."""

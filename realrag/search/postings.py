@@ -6,31 +6,19 @@ has tells nothing and is dropped when the lists are made. The words themselves a
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 
-from ..files import Verdicts, canonical_json, write_atomic
-from ..prompts.words import VERSION as WORDS_VERSION
 from ..prompts.words import forms, function_words, grams, unspaced, words
+from .word_hashes import hash_of
 
-log = logging.getLogger(__name__)
-
-VERSION = 1  # of the layout below
-_DTYPES = {"U64": np.uint64, "I64": np.int64, "U32": np.uint32}
-FILE, FACTS = "words.safetensors", "words.json"
-COMMON = 0.2  # share of the photos above which a word is dropped, in a library of up to COMMON_ROWS / COMMON photos
-COMMON_ROWS = 20_000  # in a larger one, so many photos; in a very large one COMMON_LARGE of all
-COMMON_LARGE = 0.02
-FEW = 2_000  # a word in so few photos is always kept
 BUDGET = 30_000  # rows that one question looks at; words beyond it, the commonest, are left aside
-CHUNK = 20_000  # photos whose words are turned into numbers at once
+DIGITS, ROUNDING = 6, 1e-6  # of a sum of weights
+MOST_TIED = 64  # rows that match equally well, of which the caller keeps those that look best
+FIRST = 1_000  # rows of the rarest words that are put together before the common ones are looked at
 
 
 class Hits(NamedTuple):
@@ -39,8 +27,26 @@ class Hits(NamedTuple):
     rows: np.ndarray
     matched: np.ndarray
 
+    def where(self, kept: np.ndarray) -> Hits:
+        """The hits of a mask (M,) bool."""
+        return Hits(self.rows[kept], self.matched[kept])
 
-NONE = Hits(np.empty(0, np.int64), np.empty(0, np.float32))
+
+NO_ROWS = np.empty(0, np.int64)
+
+
+class Word(NamedTuple):
+    """A word of a question. weight: its part of the whole question's. lists: rows (M,) uint32 ascending, of each form."""
+
+    weight: float
+    lists: list[np.ndarray]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.lists))
+
+    def photos(self, allowed: np.ndarray | None) -> int:
+        """At least so many allowed photos have the word."""
+        return max(len(rows) if allowed is None else int(allowed[rows].sum()) for rows in self.lists)
 
 
 class Postings:
@@ -50,213 +56,156 @@ class Postings:
     def __init__(self, hashes, starts, rows, dropped, count: int):
         self.hashes, self.starts, self.rows, self.count = hashes, starts, rows, count
         self.dropped = set(dropped.tolist())
-        self._shift = _row_bits(count)
+        self._shift = row_bits(count)
 
-    def _find(self, word: str) -> tuple[list[np.ndarray], bool]:
-        """The rows of a word in singular and plural, a list for each, and whether one of them was too common to keep."""
-        lists, common = [], False
-        for form in forms(word):
-            key = hash_of(form) >> self._shift
-            common = common or key in self.dropped
-            at = int(np.searchsorted(self.hashes, np.uint64(key)))
-            if at < len(self.hashes) and self.hashes[at] == key:
-                lists.append(self.rows[self.starts[at] : self.starts[at + 1]])
-        return lists, common
+    def _find(self, asked: list[str]) -> list[tuple[list[np.ndarray], bool]]:
+        """For each word its rows in singular and plural, a list for each, and whether one was too common to keep."""
+        every = [[hash_of(form) >> self._shift for form in forms(word)] for word in asked]
+        keys = np.array([key for keys in every for key in keys], np.uint64)
+        places = self.hashes.searchsorted(keys)
+        there = self.hashes[np.minimum(places, len(self.hashes) - 1)] == keys if len(self.hashes) else places < 0
+        found, at = [], 0
+        for word in every:
+            part = slice(at, at := at + len(word))
+            lists = [self.rows[self.starts[place] : self.starts[place + 1]] for place in places[part][there[part]]]
+            found.append((lists, any(key in self.dropped for key in word)))
+        return found
 
     def knows(self, word: str) -> bool:
         """Whether a photo has this normalized word, in singular or plural."""
-        return self._find(word) != ([], False)
+        return self._find([word]) != [([], False)]
 
-    def search(self, text: str, allowed: np.ndarray | None = None) -> Hits:
-        """The rows that share words with `text`, and how much of it they match, weighing each word by its rarity. A
-        word that no photo has weighs as much as the rarest; words of grammar weigh nothing."""
+    def ask(self, text: str) -> AskedWords:
+        """The words of `text` and their rows. A word that no photo has weighs as much as the rarest; words of grammar
+        weigh nothing."""
         asked = [
             part
             for word in dict.fromkeys(words(text))
             if word not in function_words()
             for part in (grams(word) if unspaced(word) else [word])
         ]
-        total, found = 0.0, []
-        for number, word in enumerate(asked):
-            lists, common = self._find(word)
-            if common:
-                continue
-            rows = sum(map(len, lists))
-            weight = math.log(1 + self.count / max(1, rows))
-            total += weight
-            if rows:
-                found.append((rows, number, weight, lists))
-        taken = 0
-        keys: list[np.ndarray] = []
-        weights: list[float] = []
-        for rows, _, weight, some in sorted(found, key=lambda each: each[:2]):
-            if keys and taken + rows > BUDGET:
+        found = [lists for lists, common in self._find(asked) if not common]
+        weights = [math.log(1 + self.count / max(1, sum(map(len, lists)))) for lists in found]
+        total = sum(weights)
+        ordered = sorted(
+            (Word(weight / total, lists) for weight, lists in zip(weights, found, strict=True) if lists), key=len
+        )
+        taken, kept = 0, []
+        for word in ordered:
+            taken += len(word)
+            if kept and taken > BUDGET:
                 break
-            taken += rows
-            keys += [part.astype(np.uint64) << np.uint64(16) | np.uint64(len(weights)) for part in some]
-            weights.append(weight / total)
-        if not keys:
-            return NONE
-        # Sorted by row, then by word: a photo with both numbers of a word has it once.
-        every = np.sort(np.concatenate(keys))
-        every = every[np.concatenate([[True], every[1:] != every[:-1]])]
+            kept.append(word)
+        return AskedWords(kept)
+
+
+class AskedWords:
+    """The words of a question that photos have, rarest first."""
+
+    def __init__(self, words: list[Word]):
+        self.words = words
+
+    def hits(self, allowed: np.ndarray | None = None) -> Hits:
+        """Every row with one of the words. allowed (N,) bool."""
+        return _hits(*self._merged(self.words, allowed))
+
+    def best(self, count: int, allowed: np.ndarray | None = None) -> Hits:
+        """The `count` rows that match most; of those that match as much as the last of them, up to MOST_TIED evenly spaced.
+
+        Once so many rows are known that those with only the remaining, commoner words must come behind them, these words
+        are only looked up for the rows that can still be among the best (MaxScore, Turtle and Flood 1995).
+        """
+        rest = list(accumulate((word.weight for word in reversed(self.words)), initial=0.0))[
+            ::-1
+        ]  # from the i-th word on
+        edge = max([word.weight for word in self.words if word.photos(allowed) >= count], default=0.0)
+        at, rows, sums = 0, NO_ROWS, np.empty(0)
+        while at < len(self.words) and (len(rows) < count or rest[at] >= edge - ROUNDING):
+            size, limit = 0, max(FIRST, 2 * sum(map(len, self.words[:at])))
+            while at < len(self.words) and (not size or size + len(self.words[at]) <= limit):
+                size, at = size + len(self.words[at]), at + 1
+            rows, sums = self._merged(self.words[:at], allowed)
+            edge = _edge(sums, count, edge)
+        for place in range(at, len(self.words)):
+            rows, sums = _chosen(sums + rest[place] >= edge - ROUNDING, rows, sums)
+            sums = sums + self.words[place].weight * _has(self.words[place], rows)
+            edge = _edge(sums, count, edge)
+        if len(rows) <= count:
+            return _hits(rows, sums)
+        above = np.flatnonzero(sums > edge + ROUNDING)
+        tied = np.flatnonzero(np.abs(sums - edge) <= ROUNDING)
+        tied = tied[:: max(1, len(tied) // max(MOST_TIED, count - len(above)))]
+        return _hits(*_chosen(np.sort(np.concatenate([above, tied])), rows, sums))
+
+    def matched(self, rows: np.ndarray) -> np.ndarray:
+        """(M,) float32: how much these rows (M,) match."""
+        sums = np.zeros(len(rows))
+        for word in self.words:
+            sums += word.weight * _has(word, rows)
+        return _hits(rows, sums).matched
+
+    def _merged(self, words: list[Word], allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """rows (M,) int64 ascending that have one of `words`, and the sums (M,) of the words' weights."""
+        if not words:
+            return NO_ROWS, np.empty(0)
+        if len(words) == len(words[0].lists) == 1:  # the commonest question: nothing to sort
+            rows = words[0].lists[0].astype(np.int64)
+            rows = rows if allowed is None else rows[allowed[rows]]
+            return rows, np.full(len(rows), words[0].weight)
+        keys = [
+            part.astype(np.uint64) << np.uint64(16) | np.uint64(number)
+            for number, word in enumerate(words)
+            for part in word.lists
+        ]
+        # Sorted by row, then by word: a photo with singular and plural of a word has it once.
+        every = distinct(np.concatenate(keys))
         rows = (every >> np.uint64(16)).astype(np.int64)
-        begins = np.flatnonzero(np.concatenate([[True], rows[1:] != rows[:-1]]))
-        matched = np.add.reduceat(np.array(weights)[(every & np.uint64(0xFFFF)).astype(np.int64)], begins)
-        rows, matched = rows[begins], np.minimum(matched, 1).astype(np.float32)
-        if allowed is not None:
-            rows, matched = rows[allowed[rows]], matched[allowed[rows]]
-        return Hits(rows, matched)
+        begins = np.flatnonzero(_changes(rows))
+        weights = np.array([word.weight for word in words])
+        sums = np.add.reduceat(weights[(every & np.uint64(0xFFFF)).astype(np.int64)], begins)
+        rows = rows[begins]
+        return (rows, sums) if allowed is None else _chosen(allowed[rows], rows, sums)
 
 
-# A word's hash is the sum of its UTF-8 bytes, each times a random number for its place, so that the words of many
-# captions are hashed at once. Two words of ten million collide with a chance of 1 in 300,000 where 64 bits are kept.
-_PLACES = np.random.Generator(np.random.PCG64(20_260)).integers(1, 1 << 64, 256, np.uint64) | np.uint64(1)
-_PLACES_AS_INTS = _PLACES.tolist()
-_MIX = 0x9E3779B97F4A7C15
-_LETTER = np.zeros(256, bool)
-_LETTER[[*range(ord("a"), ord("z") + 1), *range(ord("0"), ord("9") + 1)]] = True
+def _hits(rows: np.ndarray, sums: np.ndarray) -> Hits:
+    """Rounded, so that photos with the same words match equally, in whatever order their weights were added."""
+    return Hits(rows, np.minimum(np.round(sums, DIGITS), 1).astype(np.float32))
 
 
-def hash_of(word: str) -> int:
-    data = word.encode("utf-8", "surrogatepass")[: len(_PLACES)]
-    total = sum([(byte + 1) * place for byte, place in zip(data, _PLACES_AS_INTS, strict=False)]) % (1 << 64)
-    return (total ^ (total >> 29)) * _MIX % (1 << 64)
+def _chosen(kept: np.ndarray, rows: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return rows[kept], sums[kept]
 
 
-def _hashes(text: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Plain ASCII texts, one a line -> the hash of each word (CamelCase is several) and the line that it stands on."""
-    data = np.frombuffer(text, np.uint8)
-    upper = (data >= ord("A")) & (data <= ord("Z"))
-    small = np.where(upper, data | 32, data)
-    inside = _LETTER[small]
-    if not inside.any():
-        return np.empty(0, np.uint64), np.empty(0, np.int64)
-    before, lower = _moved(inside, 1), inside & ~upper & (data > ord("9"))
-    # "redCar": a capital after a small letter; "HTMLPage": the last capital before a small letter
-    camel = upper & (_moved(lower, 1) | (_moved(upper, 1) & _moved(lower, -1)))
-    begins = np.flatnonzero(inside & (~before | camel))
-    ends = np.flatnonzero(inside & (~_moved(inside, -1) | _moved(camel, -1))) + 1
-    lines = np.searchsorted(np.flatnonzero(data == ord("\n")), begins)
-    lengths = ends - begins
-    firsts = np.cumsum(lengths) - lengths
-    places = np.arange(int(lengths.sum())) - np.repeat(firsts, lengths)
-    values = small[inside].astype(np.uint64) + np.uint64(1)
-    values *= np.where(places < len(_PLACES), _PLACES[np.minimum(places, len(_PLACES) - 1)], np.uint64(0))
-    total = np.add.reduceat(values, firsts)
-    return (total ^ (total >> np.uint64(29))) * np.uint64(_MIX), lines
+def distinct(values: np.ndarray) -> np.ndarray:
+    """The values, ascending, each once (np.unique does more, in three times the time)."""
+    ascending = np.sort(values)
+    return ascending[_changes(ascending)]
 
 
-def _moved(mask: np.ndarray, by: int) -> np.ndarray:
-    """A mask shifted to the right (by 1) or to the left (by -1)."""
-    out = np.zeros_like(mask)
-    if by > 0:
-        out[1:] = mask[:-1]
-    else:
-        out[:-1] = mask[1:]
-    return out
+def _changes(ascending: np.ndarray) -> np.ndarray:
+    """(M,) bool: where another value begins."""
+    first = np.ones(len(ascending), bool)
+    np.not_equal(ascending[1:], ascending[:-1], out=first[1:])
+    return first
 
 
-def _row_bits(count: int) -> int:
+def _edge(sums: np.ndarray, count: int, bound: float) -> float:
+    """What the `count`th best has, if it is more than `bound`, which at least so many reach. Most rows have just that:
+    without them, which are equal, there is little to part."""
+    above = sums[sums > bound + ROUNDING]
+    return bound if len(above) < count else float(np.partition(above, -count)[-count])
+
+
+def _has(word: Word, rows: np.ndarray) -> np.ndarray:
+    """(M,) bool: which rows have the word in one of its forms."""
+    found = np.zeros(len(rows), bool)
+    wanted = rows.astype(np.uint32)
+    for each in word.lists:
+        places = np.minimum(each.searchsorted(wanted), len(each) - 1)
+        found |= each[places] == wanted
+    return found
+
+
+def row_bits(count: int) -> int:
     """Of 64 bits, those that number the rows while the lists are sorted; the others are of the word's hash."""
     return max(1, (count - 1).bit_length())
-
-
-def build_postings(texts: Iterable[str], count: int, progress: Callable[[int, int], None] | None = None) -> Postings:
-    """texts: one for each of `count` photos, in row order."""
-    shift, keys = np.uint64(_row_bits(count)), []
-    for start, chunk in _chunks(texts):
-        if progress:
-            progress(start, count)
-        simple = [i for i, text in enumerate(chunk) if text.isascii() and not ("'" in text or "`" in text)]
-        hashes, lines = _hashes("\n".join([chunk[i].replace("\n", " ") for i in simple]).encode())
-        rows = start + np.array(simple, np.int64)[lines]
-        others = sorted(set(range(len(chunk))) - set(simple))
-        found = [
-            (hash_of(part), start + i)
-            for i in others
-            for word in words(chunk[i])
-            for part in (grams(word) if unspaced(word) else [word])
-        ]
-        hashes = np.concatenate([hashes, np.array([each for each, _ in found], np.uint64)])
-        rows = np.concatenate([rows, np.array([row for _, row in found], np.int64)])
-        keys.append(hashes >> shift << shift | rows.astype(np.uint64))
-    if progress:
-        progress(count, count)
-    every = np.concatenate(keys) if keys else np.empty(0, np.uint64)
-    del keys
-    every.sort()
-    every = every[np.concatenate([[True], every[1:] != every[:-1]])] if len(every) else every
-    fresh = np.ones(len(every), bool)
-    fresh[1:] = every[1:] >> shift != every[:-1] >> shift
-    begins = np.flatnonzero(fresh)
-    hashes, counts = every[begins] >> shift, np.diff(np.concatenate([begins, [len(every)]]))
-    rows = (every & ((np.uint64(1) << shift) - np.uint64(1))).astype(np.uint32)
-    del every
-    common = counts > max(FEW, min(COMMON * count, COMMON_ROWS), COMMON_LARGE * count)
-    starts = np.concatenate([[0], counts[~common].cumsum()]).astype(np.int64)
-    return Postings(hashes[~common], starts, rows[np.repeat(~common, counts)], hashes[common], count)
-
-
-def _chunks(texts: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    start, chunk = 0, []
-    for text in texts:
-        chunk.append(text)
-        if len(chunk) == CHUNK:
-            yield start, chunk
-            start, chunk = start + len(chunk), []
-    if chunk:
-        yield start, chunk
-
-
-def open_postings(
-    folder: Path | None, source: str, texts: Callable[[], Iterable[str]], count: int, progress=None
-) -> Postings:
-    """The lists kept in `folder`, mapped; built and kept there where they are missing, damaged or of another `source`
-    (the hash of the records) or version. Without a folder, or one that cannot be written, they live in memory."""
-    recipe = {"version": VERSION, "words": WORDS_VERSION, "records": source, "count": count}
-    if folder is not None and (kept := _read(folder, recipe)) is not None:
-        return kept
-    made = build_postings(texts(), count, progress)
-    if folder is not None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            _write(folder, recipe, made)
-        except OSError as error:
-            log.warning("The word lists cannot be kept: %s", error)
-            return made
-        return _read(folder, recipe) or made
-    return made
-
-
-def _write(folder: Path, recipe: dict, made: Postings) -> None:
-    from safetensors.numpy import save
-
-    dropped = np.array(sorted(made.dropped), np.uint64)
-    arrays = {"hashes": made.hashes, "starts": made.starts, "rows": made.rows, "dropped": dropped}
-    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-    write_atomic(folder / FILE, data)
-    write_atomic(folder / FACTS, canonical_json({"recipe": recipe, "sha256": hashlib.sha256(data).hexdigest()}))
-
-
-def _read(folder: Path, recipe: dict) -> Postings | None:
-    """The kept lists, mapped. Their hash was written down when they were made, so the header is ours."""
-    try:
-        facts = json.loads((folder / FACTS).read_bytes())
-        path = folder / FILE
-        if facts["recipe"] != recipe or Verdicts(folder).sha256(path) != facts["sha256"]:
-            return None
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
-        arrays = {name: _mapped(path, 8 + length, header[name]) for name in ("hashes", "starts", "rows", "dropped")}
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-    return Postings(**arrays, count=recipe["count"])
-
-
-def _mapped(path: Path, begin: int, entry: dict) -> np.ndarray:
-    dtype, shape, (first, last) = _DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
-    if first == last:  # nothing can be mapped of no bytes
-        return np.empty(shape, dtype)
-    return np.asarray(np.memmap(path, dtype, "r", offset=begin + first, shape=shape))

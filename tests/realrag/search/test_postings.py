@@ -6,14 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from realrag.prompts.words import grams, unspaced, words
-from realrag.search import postings
-from realrag.search.postings import FACTS, FILE, build_postings, hash_of, open_postings
+from realrag.search import postings, postings_file
+from realrag.search.postings_file import FACTS, FILE, build_postings, open_postings
+from realrag.search.word_hashes import hash_of
 
 TEXTS = ["a red car", "a blue car", "two red apples", "RedBarn_2", "苹果在桌子上", "bus stop", "", "audi 100"]
 
 
 def rows(text, made=None, **options):
-    hits = (made or build_postings(TEXTS, len(TEXTS))).search(text, **options)
+    hits = (made or build_postings(TEXTS, len(TEXTS))).ask(text).hits(**options)
     return dict(zip(hits.rows.tolist(), hits.matched.tolist(), strict=True))
 
 
@@ -43,7 +44,7 @@ def test_only_allowed_rows_answer():
 
 
 def test_a_word_beside_most_photos_tells_nothing_and_is_dropped(monkeypatch):
-    monkeypatch.setattr(postings, "FEW", 3)
+    monkeypatch.setattr(postings_file, "FEW", 3)
     made = build_postings([f"photo {name}" for name in ("red", "blue", "red", "green", "red")], 5)
     assert rows("photo", made) == {} and made.knows("photo") and set(rows("photo red", made)) == {0, 2, 4}
     assert rows("photo red", made)[0] == pytest.approx(1)
@@ -73,14 +74,14 @@ def test_a_damaged_file_is_built_anew(tmp_path, place):
 def test_lists_of_other_records_or_of_an_older_version_are_built_anew(tmp_path, monkeypatch):
     open_postings(tmp_path, "abc", lambda: TEXTS, len(TEXTS))
     assert set(rows("zebra", open_postings(tmp_path, "def", lambda: ["a zebra"], 1))) == {0}
-    monkeypatch.setattr(postings, "WORDS_VERSION", 99)
+    monkeypatch.setattr(postings_file, "WORDS_VERSION", 99)
     assert set(rows("zebra", open_postings(tmp_path, "def", lambda: ["no", "zebra"], 2))) == {1}
     (tmp_path / FACTS).write_text("[]")
     assert set(rows("zebra", open_postings(tmp_path, "def", lambda: ["zebra"], 1))) == {0}
 
 
 def test_many_chunks_are_one(monkeypatch):
-    monkeypatch.setattr(postings, "CHUNK", 3)
+    monkeypatch.setattr(postings_file, "CHUNK", 3)
     whole = build_postings(TEXTS, len(TEXTS))
     assert rows("a red car", whole) == rows("a red car") and len(whole.rows) == len(build_postings(TEXTS, 8).rows)
 
