@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -21,7 +20,7 @@ from .encoders.base import Encoder, weights_sha256
 from .encoders.load import load_encoder
 from .encoders.reflective_head import ReflectiveHead
 from .errors import EncoderError, QueryError
-from .files import Verdicts, write_atomic, write_json
+from .files import Verdicts, canonical_json, read_bounded, sha256_bytes, write_atomic, write_json
 from .photos.scan import Progress
 from .prompts.words import function_words, words
 from .question import read_question
@@ -30,8 +29,10 @@ from .search.diversity import drop_near_duplicates, mmr
 from .search.hybrid import BOTH, BY_CAPTION, BY_LOOK, BY_NAME, CERTAIN, LOOK, NAME, Ranking, rank
 from .search.index import EXACT_LIMIT, open_index
 from .search.lexicon import Lexicon
+from .validation import strict_json
 
 MAX_K = 1000
+MAX_LEVEL = 1 << 16  # bytes of a remembered level
 # Pictures this close are the same shot saved twice. What this means depends on the encoder, so such pictures are not
 # thrown away: they go behind all others.
 NEAR_DUPLICATE = 0.995
@@ -491,8 +492,9 @@ def kept_level(bundle: Bundle, encoder: Encoder, key: str, measure: Callable[[],
     path = None if bundle.cache is None else bundle.cache / key / "level.json"
     recipe = {"encoder": encoder.fingerprint, "bundle": bundle.id}
     try:
-        content = json.loads(path.read_bytes()) if path else {}
-        if content.get("recipe") == recipe and (level := Level.from_json(content.get("level"))):
+        content = strict_json(read_bounded(path, MAX_LEVEL)) if path else {}
+        right = content.get("recipe") == recipe and content.get("sha256") == _level_sum(recipe, content.get("level"))
+        if right and (level := Level.from_json(content["level"])):
             return level
     except (OSError, ValueError, AttributeError):
         pass
@@ -500,10 +502,15 @@ def kept_level(bundle: Bundle, encoder: Encoder, key: str, measure: Callable[[],
     if path:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, {"recipe": recipe, "level": level.as_json()})
+            digest = _level_sum(recipe, level.as_json())
+            write_json(path, {"recipe": recipe, "level": level.as_json(), "sha256": digest})
         except OSError:
             pass  # a read-only cache only costs another measurement
     return level
+
+
+def _level_sum(recipe: dict, level: object) -> str:
+    return sha256_bytes(canonical_json([recipe, level]))
 
 
 def _words(count: int) -> str:

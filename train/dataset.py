@@ -13,6 +13,7 @@ from realrag.bundle.records import spoken
 from realrag.encoders.base import Encoder
 from realrag.errors import RealRAGError
 from realrag.files import sha256_bytes
+from realrag.validation import strict_json
 
 from .tables import read_lines
 
@@ -47,7 +48,7 @@ def read_prompts(path: Path) -> list[Prompt]:
     prompts = []
     for number, line in enumerate(lines, 1):
         try:
-            fields = json.loads(line)
+            fields = strict_json(line.encode())
             prompt = Prompt(fields["prompt"], fields["class"])
             if not (isinstance(prompt.prompt, str) and prompt.prompt.strip() and isinstance(prompt.class_name, str)):
                 raise ValueError("the prompt is empty or not text")

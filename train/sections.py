@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from realrag.errors import RealRAGError
+from realrag.files import read_bounded
 
+MAX_RECIPE = 1 << 20  # bytes
+LARGEST = 1e18  # of a number: larger ones overflow what computes with them
 CONFIGS = Path(__file__).parent / "configs"
 
 
@@ -54,7 +58,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
         except ImportError:
             raise RealRAGError("Reading a recipe needs Python 3.11, or `pip install realrag[train]`.") from None
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return tomllib.loads(read_bounded(Path(path), MAX_RECIPE).decode("utf-8"))
+    except RecursionError:
+        raise RealRAGError(f"The recipe {path} cannot be read: its values are nested too deeply.") from None
     except (OSError, ValueError) as error:
         raise RealRAGError(f"The recipe {path} cannot be read: {error}") from None
 
@@ -66,21 +72,35 @@ def _section(path: Path, name: str, kind: type, values: Any, given: dict[str, st
         raise RealRAGError(f"{path}, [{name}]: {unknown!r} is not known. Known are {', '.join(defaults)}.")
     chosen = {}
     for key, value in values.items():
-        right = type(defaults[key])
-        value = tuple(value) if right is tuple and isinstance(value, list) else value
-        value = float(value) if right is float and type(value) is int else value
-        if type(value) is not right:
-            raise RealRAGError(f"{path}, [{name}]: {key} is {value!r}; it must be like {defaults[key]!r}.")
+        value = _value(f"{path}, [{name}]: {key}", defaults[key], value, kind, key)
         if key in getattr(kind, "paths", ()):
-            places = [_near(path, each, key) for each in (value if right is tuple else (value,))]
-            value = tuple(places) if right is tuple else places[0]
+            many = isinstance(value, tuple)
+            places = [_near(path, each, key) for each in (value if many else (value,))]
+            value = tuple(places) if many else places[0]
         chosen[key] = value
     chosen |= {key: value for key, value in given.items() if value and key in defaults}
     return kind(**chosen)
 
 
+def _value(where: str, default: Any, value: Any, kind: type, key: str) -> Any:
+    """The value of a field, of the type of its default: a list as a tuple, a whole number where a float is wanted."""
+    if isinstance(default, tuple) and isinstance(value, list):
+        item = get_args(get_type_hints(kind)[key])[0]
+        return tuple(_plain(where, item(), each) for each in value)
+    return _plain(where, default, value)
+
+
+def _plain(where: str, default: Any, value: Any) -> Any:
+    number = type(value) in (int, float)
+    if type(default) is float and number and abs(value) < LARGEST:
+        return float(value)
+    if type(value) is not type(default) or (number and not abs(value) < LARGEST):  # NaN is not below it either
+        raise RealRAGError(f"{where} is {str(value)[:80]!r}; it must be like {default!r}.")
+    return value
+
+
 def _near(recipe: Path, value: str, key: str) -> str:
     """A path of a recipe, relative to the recipe's folder. `model` may be a hub name such as "someone/model": it is a path
     only if it exists."""
-    near = Path(recipe).parent / str(value)
-    return str(near) if value and (key != "model" or near.exists()) else value
+    near = Path(recipe).parent / value
+    return str(near) if value and (key != "model" or os.path.exists(near)) else value

@@ -1,7 +1,9 @@
 """Some mutants of every kind of file; `make fuzz` runs many more."""
 
-import attack
 import pytest
+
+pytest.importorskip("resource")  # measures memory; not on Windows
+import attack
 
 
 @pytest.mark.slow

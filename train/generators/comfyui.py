@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from realrag.files import sha256_bytes
+from realrag.files import read_bounded, sha256_bytes
+from realrag.validation import strict_json
 
 from .errors import GeneratorError
 
 MAX_ANSWER = 256 << 20
+MAX_WORKFLOW = 16 << 20  # bytes
 # Inputs for text in ComfyUI's own nodes; all of them that a node has are filled.
 TEXT_INPUTS = ("text", "clip_l", "clip_g", "t5xxl", "prompt", "value", "string")
 SEED_INPUTS = ("seed", "noise_seed", "value")
@@ -117,7 +119,7 @@ class ComfyUI:
         data = self._request(path, None if body is None else json.dumps(body).encode())
         try:
             answer = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
             raise GeneratorError(f"{self.url}{path} does not answer like ComfyUI. Is another program on that port?")
@@ -132,7 +134,7 @@ class ComfyUI:
             text = error.read(1 << 20)
             try:
                 answer = json.loads(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 answer = None
             if error.code == 400 and isinstance(answer, dict):
                 raise GeneratorError(_refusal(self.url, answer)) from None
@@ -154,27 +156,29 @@ class ComfyUI:
 def read_workflow(path: Path) -> dict[str, dict]:
     """A workflow in API format: {node id: {"class_type", "inputs", "_meta": {"title"}}}."""
     try:
-        graph = json.loads(Path(path).read_text(encoding="utf-8"))
+        graph = strict_json(read_bounded(Path(path), MAX_WORKFLOW))
     except OSError as error:
         raise GeneratorError(
             f"The workflow {path} cannot be read ({error.strerror}). Give the exported JSON file."
         ) from None
-    except ValueError:
-        raise GeneratorError(f"The workflow {path} is not JSON. Export it again from ComfyUI.") from None
+    except ValueError as error:
+        raise GeneratorError(f"The workflow {path} is not JSON ({error}). Export it again from ComfyUI.") from None
     if isinstance(graph, dict) and isinstance(graph.get("nodes"), list):
         raise GeneratorError(
             f"{path} is a saved workflow; the API format is needed. In ComfyUI: Workflow > Export (API)."
         )
     nodes = graph.values() if isinstance(graph, dict) else ()
     if not nodes or not all(
-        isinstance(n, dict) and "class_type" in n and isinstance(n.get("inputs"), dict) for n in nodes
+        isinstance(n, dict) and isinstance(n.get("class_type"), str) and isinstance(n.get("inputs"), dict)
+        for n in nodes
     ):
         raise GeneratorError(f"{path} is not a workflow in API format. In ComfyUI: Workflow > Export (API).")
     return graph
 
 
 def _title(node: dict) -> str:
-    return str((node.get("_meta") or {}).get("title") or node["class_type"])
+    meta = node.get("_meta")
+    return str((meta.get("title") if isinstance(meta, dict) else "") or node["class_type"])
 
 
 def _nodes_titled(graph: dict[str, dict], title: str) -> list[str]:

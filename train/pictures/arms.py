@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from realrag.files import canonical_json, sha256_bytes, sweep_temporaries, write
 from realrag.photos.decode import decode, read_bytes
 from realrag.photos.keep import encode_jpeg, shrink
 from realrag.photos.scan import photo_files
+from realrag.validation import strict_json
 
 from ..dataset import Prompt, class_key
 
@@ -95,7 +95,7 @@ def _from_table(path: Path, classes: dict[str, str]) -> list[Picture]:
         if path.suffix.lower() == ".csv":
             rows = list(csv.DictReader(text.splitlines()))
         else:
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+            rows = [strict_json(line.encode()) for line in text.splitlines() if line.strip()]
     except (OSError, ValueError, csv.Error) as error:
         raise RealRAGError(
             f"The table {path} cannot be read ({error}). Save it as UTF-8, one picture a line."

@@ -18,6 +18,7 @@ from realrag.errors import RealRAGError
 from realrag.files import default_cache, write_atomic
 from realrag.retriever import NEAR_DUPLICATE, Retriever, own_encoder
 from realrag.search.hybrid import LOOK
+from realrag.validation import strict_json
 
 from ..dataset import Prompt, class_codes, read_prompts
 
@@ -113,7 +114,7 @@ def read_choices(path: Path) -> dict[str, dict[str, tuple[str, ...]]]:
     path = path / CHOICES if path.is_dir() else path
     try:
         for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            line = json.loads(text)
+            line = strict_json(text.encode())
             ids = tuple(reference["id"] for reference in line["references"])
             found.setdefault(line["arm"], {})[line["prompt"]] = ids
     except OSError as error:
