@@ -5,6 +5,8 @@ It compiles without the guards on a call's options, so what one call's options h
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 from injection_world import photo
@@ -78,3 +80,20 @@ def test_every_call_of_a_sampling_has_the_same_keys(world, kind, way):
     seen.clear()
     world.sample(noted(world.steered(kind, way, strength=0.0)), steps=4)
     assert seen == bare
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="inductor needs a C++ compiler")
+@pytest.mark.parametrize("kind, way", [("flux", "adapter"), ("sd35", "adapter")])
+def test_cores_node_with_inductor_paints_what_the_plain_model_paints(world, kind, way, tmp_path, monkeypatch):
+    """In and out of a window, then without references: one compiled network sees all kinds of calls."""
+    from comfy_extras.nodes_torch_compile import TorchCompileModel
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    pictures = []
+    for model in (world.steered(kind, way, end_percent=0.5), world.models[kind]):
+        plain = world.sample(model, steps=3)
+        fast = world.sample(TorchCompileModel.execute(model, "inductor").result[0], steps=3)
+        torch.testing.assert_close(fast, plain, rtol=1e-3, atol=1e-3)
+        pictures.append(fast)
+    assert (pictures[0] - pictures[1]).abs().max() > 0.01, "references count"
