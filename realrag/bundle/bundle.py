@@ -388,11 +388,13 @@ class Bundle:
         """Where the bundle's own encoder weights lie, or None when it carries none."""
         return self.folder / ENCODER if self.manifest.of("encoder") else None
 
-    def other_names(self) -> list[tuple[int, str]]:
-        """(class code, name) of the other names that the bundle gives its classes, in any language."""
+    def other_names(self) -> list[tuple[int, str, str]]:
+        """(class code, language tag, name) of the other names that the bundle gives its classes."""
         codes = {class_key(name): code for code, name in enumerate(self.records.classes)}
         return [
-            (codes[key], other.name) for other in self.manifest.names if (key := class_key(other.class_name)) in codes
+            (codes[key], other.language, other.name)
+            for other in self.manifest.names
+            if (key := class_key(other.class_name)) in codes
         ]
 
     def head(self, name: str | None = AUTO):

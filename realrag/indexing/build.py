@@ -298,7 +298,7 @@ def _finish(
     records = RecordTable(out / next(file["path"] for file in files if file["role"] == "records"), count)
     names = _names(photos, records.classes, old, options, report)
     codes = {class_key(name): code for code, name in enumerate(records.classes)}
-    others = [(codes[class_key(name.class_name)], name.name) for name in names]
+    others = [(codes[class_key(name.class_name)], name.language, name.name) for name in names]
     levels = measure_levels(out, files, encoder, heads, others, count)
     report.classes = sum(map(bool, records.classes))
     report.captions = len(captions_to_ask(records))

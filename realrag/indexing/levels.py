@@ -36,7 +36,7 @@ def measure_levels(
     files: Sequence[dict],
     encoder: Encoder,
     heads: Sequence[BundleHead],
-    names: Iterable[tuple[int, str]],
+    names: Iterable[tuple[int, str, str]],
     count: int,
 ) -> dict[str, Level]:
     """Vectors key -> level, of a bundle whose `files` (as the manifest lists them) lie in `out`. Empty where the encoder

@@ -15,7 +15,7 @@ from .postings_file import open_postings
 
 
 class Lexicon:
-    """classes: name of each class code, "" for none; class_codes (N,) int: of each row. others: (code, other name).
+    """classes: name of each class code, "" for none; class_codes (N,) int: of each row. others: (code, language, other name).
 
     texts(): the words beside each photo in row order; read once, when the lists are built. source: the hash of what they
     come from. folder: where the derived lists are kept, None for memory.
@@ -28,7 +28,7 @@ class Lexicon:
         texts: Callable[[], Iterable[str]],
         source: str,
         folder: Path | None = None,
-        others: Iterable[tuple[int, str]] = (),
+        others: Iterable[tuple[int, str, str]] = (),
         progress: Callable[[int, int], None] | None = None,
     ):
         self.names = NameTable(classes, others)

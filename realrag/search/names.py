@@ -41,9 +41,9 @@ class Named(NamedTuple):
 
 
 class NameTable:
-    """classes: name of each class code; "" is none. others: (code, another name of that class), in any language."""
+    """classes: name of each class code; "" is none. others: (code, language tag or "", another name of that class)."""
 
-    def __init__(self, classes: Sequence[str], others: Iterable[tuple[int, str]] = ()):
+    def __init__(self, classes: Sequence[str], others: Iterable[tuple[int, str, str]] = ()):
         self._keys: dict[str, set[int]] = {}
         self._words: dict[str, None] = {}
         self._most_words, self._longest_run = 1, 1
@@ -52,9 +52,13 @@ class NameTable:
         for code, name in whole:
             self._add(code, name)
         own = set(self._keys)
-        for code, name in others:
+        english: set[str] = set()
+        for code, language, name in others:
             self._add(code, name)
+            if language.lower().startswith("en"):
+                english.add("".join(words(name)))
         taken = set(self._keys)
+        self._in_other_languages = taken - own - english
         for code, name in whole:
             for alias in _aliases(name):
                 self._add(code, alias, taken)
@@ -98,7 +102,7 @@ class NameTable:
                 part = found[at : at + length]
                 key = self._key([token.word for token in part])
                 codes = self._classes(key)
-                if codes and not (length == 1 and (self._only_grammar(found, at) or self._only_color(text, found, at))):
+                if codes and not (length == 1 and self._means_another_thing(key, text, found, at)):
                     taken[at : at + length] = [True] * length
                     first, last = part[0].start, part[-1].end
                     meant = self._meant(key, " ".join(token.word for token in part))
@@ -119,6 +123,16 @@ class NameTable:
     def _meant(self, key: str, written: str) -> str:
         """The class's own name for one in another language, which an encoder may not know."""
         return self._own_name.get(min(self._keys[key]), written) if key in self._other_keys else written
+
+    def _means_another_thing(self, key: str, text: str, found: list[Token], at: int) -> bool:
+        return self._only_grammar(found, at) or self._only_color(text, found, at) or self._false_friend(key, found, at)
+
+    def _false_friend(self, key: str, found: list[Token], at: int) -> bool:
+        """ "A puffin on a rock" asks for no skirt, although it is "Rock" in German: a name in another language that is an
+        English word counts only where the text has an article or the like of another language."""
+        if key not in self._in_other_languages or not is_english(found[at].word):
+            return False
+        return not any(token.word in other_function_words() for token in found)
 
     @staticmethod
     def _only_grammar(found: list[Token], at: int) -> bool:
@@ -179,6 +193,12 @@ class NameTable:
 def color_words() -> frozenset[str]:
     """Names of things that are colors or materials as well."""
     return frozenset(read_list("color_words.txt"))
+
+
+@cache
+def other_function_words() -> frozenset[str]:
+    """Articles, conjunctions and prepositions of other languages that are no English words."""
+    return frozenset(read_list("other_function_words.txt"))
 
 
 def _bare(name: str) -> str:

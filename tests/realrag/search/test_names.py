@@ -8,7 +8,20 @@ CLASSES = [
     "Granny-Smith", "Lemon", "can", "Salt and pepper", "001.Black_footed_Albatross", "garlic", "Berry", "t-shirt", "Bus",
     "Iris", "shorts", "Orange", "Crème Fraîche", "Jaguar (animal)", "tench, Tinca tinca", "glass", "1994 Audi 100",
 ]  # fmt: skip
-TABLE = NameTable(CLASSES, [(5, "Knoblauch"), (5, "大蒜"), (5, "ニンニク"), (1, "citron"), (12, "サワークリーム")])
+TABLE = NameTable(
+    CLASSES,
+    [
+        (5, "de", "Knoblauch"),
+        (5, "zh", "大蒜"),
+        (5, "ja", "ニンニク"),
+        (1, "fr", "citron"),
+        (12, "ja", "サワークリーム"),
+        (10, "fr", "short"),
+        (8, "de", "Bus"),
+        (1, "en", "sour"),
+        (10, "de", "Hose"),
+    ],
+)
 
 
 def named(text):
@@ -42,6 +55,10 @@ def named(text):
         ("一个大蒜在桌子上", ["garlic"]),
         ("ニンニクの写真", ["garlic"]),
         ("サワークリームとニンニク", ["Crème Fraîche", "garlic"]),
+        # a name in another language that is an English word, where the text is in that language
+        ("un short sur une table", ["shorts"]),
+        ("eine Hose auf dem Bett", ["shorts"]),
+        ("sour, please", ["Lemon"]),
         # one typo in a long word, none in a short one
         ("a gerlic bulb", ["garlic"]),
         ("granny smiht", []),
@@ -60,6 +77,7 @@ def test_a_class_is_named_however_it_is_written(text, classes):
     [
         "an american flag", "you can see it", "a lemonade", "a woman with short hair", "an orange cat", "orange walls",
         "a bust of marble", "buster", "the german shepherd", "planets", "", ".", "  ", "日本語", "canyon", "a garland",
+        "a garden hose", "short", "Hose",
     ],
 )  # fmt: skip
 def test_what_only_resembles_a_name_names_nothing(text):
