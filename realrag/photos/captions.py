@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ..errors import PhotoError, RealRAGError
+from .archives import ARCHIVE_SUFFIXES
 from .credit import COLUMNS, Credit, clean, credit_of, file_of, lowered, spoken
 from .match import EXACT, Matcher, folded
 from .metadata import xmp_credit
@@ -158,7 +159,7 @@ class Captions:
     def named(self, credit: Credit, file: str) -> Credit:
         """A photo's own words, filled up from the name of its folder or file, and from what holds for all photos."""
         parent = PurePosixPath(file).parent.name
-        if not credit.class_name and parent and not parent.lower().endswith(".tar"):
+        if not credit.class_name and parent and not parent.lower().endswith(ARCHIVE_SUFFIXES):
             credit = replace(credit, class_name=clean(parent))
         if not credit.caption:
             credit = replace(credit, caption=spoken(credit.class_name) or spoken(PurePosixPath(file).stem))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from ..errors import PhotoError, RealRAGError
+from .archives import ARCHIVE_SUFFIXES
 from .captions import Captions
 from .credit import MAX_FIELD, Credit
 from .decode import header
@@ -140,15 +141,15 @@ def scan(
     workers: int = 4,
     progress: Progress = lambda done, total: None,
 ) -> Library:
-    """Walk `folder` and its sub-folders; hash every photo and read its header. Nothing is decoded yet.
+    """Walk `folder` and its sub-folders, or a .zip or .tar file of photos; hash every photo and read its header. Nothing is decoded yet.
 
-    archives: list the photos inside plain .tar files too. keep_bytes: how many bytes of photos, whose hash is not in
+    archives: list the photos inside .tar and .zip files too. keep_bytes: how many bytes of photos, whose hash is not in
     `known`, may stay in memory for `Candidate.source`. Raises RealRAGError when a folder or a table cannot be read; a
     photo that cannot be used never raises, it is listed in `rejected`.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise RealRAGError(f"No folder {folder}. Give the folder that holds your photos.")
+    if not folder.is_dir() and not (folder.is_file() and folder.suffix.lower() in ARCHIVE_SUFFIXES):
+        raise RealRAGError(f"No folder {folder}. Give the folder that holds your photos, or a .zip file of them.")
     listing = walk(folder, archives=archives)
     words = Captions(folder, captions, default, listing)
     library = Library(folder, notes=[*listing.notes, *words.notes])

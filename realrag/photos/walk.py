@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-import tarfile
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ..errors import PhotoError, RealRAGError
+from .archives import ARCHIVE_SUFFIXES, ArchiveError, Member, members
 from .decode import MAX_BYTES, read_bytes
 from .kinds import COMPANION_SUFFIXES, FOREIGN_SUFFIXES, PHOTO_SUFFIXES, RAW_SUFFIXES, READ, kind_of
 
@@ -21,37 +21,22 @@ SYSTEM_FOLDERS = frozenset(
     )
 )  # fmt: skip
 SYSTEM_SUFFIXES = (".lrdata", ".lrcat-data", ".cocatalog", ".cosessiondb")
-MAX_MEMBERS = 2_000_000
 
 
 @dataclass(frozen=True)
 class Entry:
     """A file of a folder. file: its path below the folder, with '/'; inside an archive, the archive's path and the
-    member's. member: (offset, bytes) inside the plain tar file `path`."""
+    member's. member: what to read of the archive `path`."""
 
     file: str
     path: Path
-    member: tuple[int, int] | None = None
+    member: Member | None = None
 
     def read(self, most: int = MAX_BYTES) -> bytes:
-        """The bytes. PhotoError `unreadable`, `empty` or `too_large` (more than `most`)."""
+        """The bytes. PhotoError `unreadable`, `empty`, `too_large` (more than `most`) or `damaged`."""
         if self.member is None:
             return read_bytes(self.path, most)
-        offset, size = self.member
-        name = PurePosixPath(self.file).name
-        if size > most:
-            raise PhotoError("too_large", f"{name}: more than {most / (1 << 20):.3g} MiB. Save a smaller copy.")
-        if not size:
-            raise PhotoError("empty", f"{name}: the file is empty. Copy it again from its source.")
-        try:
-            with open(self.path, "rb") as file:
-                file.seek(offset)
-                data = file.read(size)
-        except OSError as error:
-            raise PhotoError("unreadable", f"{self.path.name}: cannot be read ({error.strerror}).") from None
-        if len(data) != size:
-            raise PhotoError("damaged", f"{self.path.name}: the archive ends inside {name}. Copy it again.")
-        return data
+        return self.member.read(self.path, PurePosixPath(self.file).name, most)
 
 
 @dataclass(frozen=True)
@@ -73,11 +58,16 @@ class Listing:
 
 
 def walk(folder: Path, *, archives: bool = False) -> Listing:
-    """List `folder` and its sub-folders. archives: list what is inside plain .tar files too; nothing is unpacked.
+    """List `folder` and its sub-folders, or the .zip or .tar file `folder`. archives: list what is inside such files in
+    the folder too; nothing is unpacked.
 
     RealRAGError where a folder cannot be read: its photos would count as removed."""
     found, links = Listing(), []
     base = os.fspath(folder)
+    if os.path.isfile(base):
+        _open_archive(Entry("", Path(base)), found)
+        found.photos.sort(key=lambda entry: entry.file)
+        return found
 
     def refuse(error: OSError) -> None:
         raise RealRAGError(
@@ -93,7 +83,7 @@ def walk(folder: Path, *, archives: bool = False) -> Listing:
                 links.append(prefix + name)
             elif name.startswith("."):
                 found.passed_over["hidden folder"] += 1
-            elif name.lower() in SYSTEM_FOLDERS or name.lower().endswith(SYSTEM_SUFFIXES):
+            elif _is_of_system(name):
                 found.passed_over[f"system folder {name}"] += 1
             elif _is_bundle(os.path.join(here, name)):
                 found.passed_over["folder that is a bundle"] += 1
@@ -123,7 +113,7 @@ def _sort_in(entry: Entry, name: str, stems: set[str], found: Listing, archives:
         found.rejected.append(_foreign(entry.file, FOREIGN_SUFFIXES[suffix]))
     elif suffix in COMPANION_SUFFIXES:
         found.words[entry.file] = entry
-    elif suffix == ".tar" and archives:
+    elif suffix in ARCHIVE_SUFFIXES and archives:
         _open_archive(entry, found)
     else:
         _by_content(entry, suffix, found)
@@ -153,23 +143,24 @@ def _foreign(file: str, kind: str) -> Rejected:
 
 
 def _open_archive(archive: Entry, found: Listing) -> None:
-    """The members of a plain tar, as webdataset and img2dataset write them: photos and words by the same stem."""
+    """The members of an archive: photos and words by the same stem."""
+    inside = f"{archive.file}/" if archive.file else ""
     try:
-        with tarfile.open(archive.path, "r:") as tar:
-            for number, member in enumerate(tar):
-                if number >= MAX_MEMBERS:
-                    raise tarfile.TarError(f"more than {MAX_MEMBERS} members")
-                inner = os.path.normpath("/" + member.name.replace("\\", "/")).replace(os.sep, "/").lstrip("/")
-                name = PurePosixPath(inner).name
-                if member.isreg() and not member.issparse() and name:
-                    entry = Entry(f"{archive.file}/{inner}", archive.path, (member.offset_data, member.size))
-                    _sort_in(entry, name, set(), found, False)
-                elif not member.isdir():
-                    found.passed_over["member of an archive that is no file"] += 1
-    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
-        found.rejected.append(
-            Rejected(archive.file, "damaged", f"{archive.file}: not a readable tar file ({str(error)[:80]}).")
-        )
+        for inner, member in members(archive.path):
+            name = PurePosixPath(inner).name
+            if member is None:
+                found.passed_over["member of an archive that is no file, or is encrypted"] += 1
+            elif not any(map(_is_of_system, PurePosixPath(inner).parts[:-1])):
+                _sort_in(Entry(inside + inner, archive.path, member), name, set(), found, False)
+            else:
+                found.passed_over["file in a system folder of an archive"] += 1
+    except ArchiveError as error:
+        file = archive.file or archive.path.name
+        found.rejected.append(Rejected(file, "damaged", f"{file}: not a readable archive ({error}). Make it again."))
+
+
+def _is_of_system(name: str) -> bool:
+    return name.lower() in SYSTEM_FOLDERS or name.lower().endswith(SYSTEM_SUFFIXES)
 
 
 def _is_bundle(folder: str) -> bool:
