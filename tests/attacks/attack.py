@@ -291,9 +291,9 @@ def attack(name: str, count: int, seed: int, seconds: float = 1e9) -> Counter:
         good = file.read_bytes()
         for number in range(count):
             rng = random.Random(f"{name} {seed} {number}")
-            mutant = (by_bytes if number % kind.structured else by_structure)(good, rng)
-            if mutant == good:
-                continue
+            mutant = good
+            while mutant == good:
+                mutant = (by_bytes if number % kind.structured else by_structure)(good, rng)
             file.write_bytes(mutant)
             fault = ""
             try:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from malformed import CONFIGS, SIZES
 from safetensors.torch import save_file
 from tiny_encoders import SMALL as TINY_SMALL
 from tiny_encoders import write_tiny_small
@@ -40,32 +41,7 @@ def load(folder: Path):
     return load_encoder("carried", folder=folder, offline=True)
 
 
-# (where, key, value): harmless here, and each of a kind that another library would follow or believe.
-REFUSED = [
-    ("", "custom", 1), ("model_cfg", "multimodal_cfg", {}), ("model_cfg", "trust_remote_code", True),
-    ("model_cfg", "embed_dim", "24"), ("model_cfg", "embed_dim", 24.0), ("model_cfg", "embed_dim", True),
-    ("model_cfg", "embed_dim", 0), ("model_cfg", "embed_dim", 1 << 40), ("model_cfg", "quick_gelu", "yes"),
-    ("model_cfg", "init_logit_bias", "0"), ("model_cfg", "vision_cfg", []), ("model_cfg", "text_cfg", "x"),
-    ("model_cfg/vision_cfg", "timm_model_name", "a-name/of-a-repository"),
-    ("model_cfg/vision_cfg", "timm_model_name", "scheme:name"), ("model_cfg/vision_cfg", "timm_model_name", "resnet18"),
-    ("model_cfg/vision_cfg", "timm_model_name", ["convnext_base"]), ("model_cfg/vision_cfg", "timm_kwargs", {}),
-    ("model_cfg/vision_cfg", "timm_pool", "other"), ("model_cfg/vision_cfg", "pretrained_cfg", {}),
-    ("model_cfg/vision_cfg", "layers", 10**9), ("model_cfg/vision_cfg", "layers", [1, 1, 1]),
-    ("model_cfg/vision_cfg", "width", -1), ("model_cfg/vision_cfg", "image_size", 1 << 20),
-    ("model_cfg/vision_cfg", "image_size", [32, "32"]), ("model_cfg/vision_cfg", "act_kwargs", {"name": "x"}),
-    ("model_cfg/vision_cfg", "norm_kwargs", {"eps": "1"}), ("model_cfg/vision_cfg", "mlp_ratio", 1e9),
-    ("model_cfg/text_cfg", "hf_model_name", "a-name/of-a-repository"), ("model_cfg/text_cfg", "hf_model_config", {}),
-    ("model_cfg/text_cfg", "hf_pooler_type", "mean_pooler"), ("model_cfg/text_cfg", "auto_map", {}),
-    ("model_cfg/text_cfg", "tokenizer_kwargs", {"trust_remote_code": True}),
-    ("model_cfg/text_cfg", "tokenizer_kwargs", {"cache_dir": "x"}), ("model_cfg/text_cfg", "tokenizer_kwargs", []),
-    ("model_cfg/text_cfg", "tokenizer_mode", "other"), ("model_cfg/text_cfg", "context_length", 1 << 30),
-    ("model_cfg/text_cfg", "vocab_size", 10**12), ("model_cfg/text_cfg", "heads", 100_000),
-    ("preprocess_cfg", "mode", "L"), ("preprocess_cfg", "mean", [0, 0]), ("preprocess_cfg", "std", [0, 1, 1]),
-    ("preprocess_cfg", "size", 10**6), ("preprocess_cfg", "interpolation", "random"), ("preprocess_cfg", "loader", "x"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("part", "key", "value"), REFUSED)
+@pytest.mark.parametrize(("part", "key", "value"), CONFIGS)
 def test_what_is_not_on_the_list_is_refused_by_its_key(folder, part, key, value):
     change(folder, part, **{key: value})
     with pytest.raises(EncoderError, match=rf"(?s)open_clip_config\.json.*{key}"):
@@ -86,15 +62,6 @@ def test_a_missing_part_is_named(folder, missing):
     (folder / CONFIG).write_text(json.dumps(content))
     with pytest.raises(EncoderError, match=f"lacks the key '{missing}'"):
         load(folder)
-
-
-SIZES = [
-    ("model_cfg", {"embed_dim": 16_384}), ("model_cfg/vision_cfg", {"width": 16_384}),
-    ("model_cfg/vision_cfg", {"layers": 256}), ("model_cfg/text_cfg", {"vocab_size": 2_000_000, "width": 16_384}),
-    ("model_cfg/text_cfg", {"layers": 256, "width": 16_384}),
-    ("model_cfg/vision_cfg", {"timm_model_name": "eva02_enormous_patch14_clip_224"}),
-    ("model_cfg/vision_cfg", {"image_size": 1024, "patch_size": 32}),
-]  # fmt: skip
 
 
 @pytest.mark.parametrize(("part", "fields"), SIZES)
