@@ -1,19 +1,18 @@
-"""Runs the stage `embed` or `imagine` in a separate process, which ends at a chosen point:
-`python embed_in_a_process.py FOLDER POINT [embed arguments]`."""
+"""The stage `embed` or `imagine`, or a build, in a process of its own, which ends at a chosen point."""
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+from child import Child
 from fake_encoder import ColorEncoder
 from PIL import Image
 
 import realrag.files as files
 import realrag.indexing.shards as embeddings
 import realrag_train.retriever.imagine as imagine
+from realrag.indexing.build import build
 from realrag_train.__main__ import main
 from realrag_train.retriever import run as stages
 
@@ -22,8 +21,13 @@ PROMPTS = imagine.class_prompts(["red", "green", "blue"])
 
 
 class Slow(ColorEncoder):
+    def __init__(self, seconds=0.2):
+        super().__init__()
+        self.seconds = seconds
+
     def _images(self, x):
-        time.sleep(0.2)
+        print("batch", flush=True)
+        time.sleep(self.seconds)
         return super()._images(x)
 
 
@@ -44,10 +48,13 @@ class Painter:
 
 
 def start(folder, point, *arguments, **environment):
-    paths = [str(Path(__file__).parent), *(path for path in sys.path if path)]
-    given = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", **environment}
-    command = [sys.executable, __file__, str(folder), point, *map(str, arguments)]
-    return subprocess.Popen(command, env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    """The stage `embed` with these arguments of the command; without any, the stage `imagine` in `folder`."""
+    return Child(run_until, folder, point, *map(str, arguments), **environment)
+
+
+def start_build(photos, out):
+    """A slow build in shards of four photos. It writes a line as each batch of two begins."""
+    return Child(build_slowly, photos, out)
 
 
 def end():
@@ -100,12 +107,15 @@ def arm(point):
         before(files.os, "replace", end_when(1, lambda source, target: str(target).endswith(imagine.DRAWN)))
 
 
-if __name__ == "__main__":
-    folder, point = Path(sys.argv[1]), sys.argv[2]
+def run_until(folder, point, *arguments):
     arm(point)
-    if sys.argv[3:]:
+    if arguments:
         encoder = Slow if point == "slow" else ColorEncoder
         stages.load_encoder, embeddings.SHARD = lambda name, device: encoder(), SHARD
-        print("ready", flush=True)
-        raise SystemExit(main(sys.argv[3:]))
+        return main(list(arguments))
     imagine.imagine(folder, PROMPTS, Painter(folder, 3 if point == "third-picture" else 0), ColorEncoder(), seeds=2)
+
+
+def build_slowly(photos, out):
+    embeddings.SHARD = SHARD
+    build(photos, out, Slow(0.05), batch=2)

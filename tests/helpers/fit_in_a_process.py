@@ -1,13 +1,11 @@
-"""Runs one fit or mining in a separate process, which ends at a chosen point: `python fit_in_a_process.py RUN
-POINT`."""
+"""One fit or mining in a process of its own, which ends at a chosen point."""
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
+from child import Child
 from fake_encoder import ColorEncoder
 
 import realrag.files as files
@@ -38,9 +36,7 @@ def mine_here(folder, config=mining.MineConfig(), **more):
 
 
 def start(folder, point):
-    paths = [str(Path(__file__).parent), *(path for path in sys.path if path)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, __file__, str(folder), point], env=environment)
+    return Child(run_until, folder, point)
 
 
 def end(how=signal.SIGKILL):
@@ -79,9 +75,9 @@ def mine_until(folder, piece):
     mine_here(folder, save_seconds=0, progress=lambda done, total: end() if done == piece else None)
 
 
-if __name__ == "__main__":
-    arm(sys.argv[2])
-    if sys.argv[2].startswith("mine"):
-        mine_until(Path(sys.argv[1]), {"mine-first-piece": 1, "mine-third-piece": 3}.get(sys.argv[2]))
+def run_until(folder, point):
+    arm(point)
+    if point.startswith("mine"):
+        mine_until(folder, {"mine-first-piece": 1, "mine-third-piece": 3}.get(point))
     else:
-        fit_here(Path(sys.argv[1]))
+        fit_here(folder)

@@ -56,7 +56,7 @@ class Toy:
         rows = None
         if kind != "normal":
             rows = mine(self.material, self.draw(generator), MineConfig(kind)).rows
-        config = FitConfig(epochs=10, batch=32, hidden=32, rate=2e-3, seed=seed)
+        config = FitConfig(epochs=6, batch=32, hidden=32, rate=4e-3, seed=seed)
         training = ContrastiveTraining(self.material, rows, config, LossConfig(kind))
         training.run()
         with torch.inference_mode():

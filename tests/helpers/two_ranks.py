@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from child import METHOD
 from torch import Tensor
 
 needs_gloo = pytest.mark.skipif(
@@ -18,7 +19,7 @@ def in_two_ranks(work: Callable[..., list[Tensor]], folder: Path, *arguments) ->
     """The results of work(rank, *arguments) on rank 0 and rank 1, with one thread each.
 
     New processes import `work` by name, so it must be defined in this folder and not in a test module."""
-    mp.spawn(_rank, (work, folder, arguments), nprocs=2)
+    mp.start_processes(_rank, (work, folder, arguments), nprocs=2, start_method=METHOD)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 

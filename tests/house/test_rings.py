@@ -2,10 +2,10 @@
 
 import ast
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command_in_a_process import import_modules
 from house_rules import FILES, ROOT, import_graph
 
 
@@ -132,9 +132,8 @@ def test_no_pickle_no_eval_no_exec_and_every_torch_load_is_weights_only(path):
 
 def test_importing_the_core_imports_nothing_heavy():
     modules = "realrag.retriever realrag.indexing.build realrag.hub.pull realrag.hub.push realrag.commands.main realrag.adapters realrag.injection.shared_attention".split()
-    code = f"import sys, {', '.join(modules)}\nprint(sorted({{'open_clip', 'faiss', 'huggingface_hub', 'torchvision'}} & set(sys.modules)))"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out.strip() == "[]"
+    done = import_modules(*modules)
+    assert done.stdout.decode().strip() == "[]", done.stderr
 
 
 def test_no_shipped_file_is_large():

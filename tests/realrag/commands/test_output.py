@@ -9,22 +9,12 @@ import time
 
 import pytest
 from bundle_content import file_of, replace_hashed
+from command_in_a_process import run_command
 
 from realrag import STOPPED_TEXT
 from realrag.commands.main import main
 from realrag.commands.output import on_one_line
 from realrag.retriever import shipped_bundle
-
-
-def run(*arguments, encoding="cp1252", **options):
-    given = {
-        **os.environ,
-        "PYTHONIOENCODING": encoding,
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "realrag", *map(str, arguments)], env=given, capture_output=True, **options
-    )
 
 
 @pytest.fixture
@@ -36,11 +26,11 @@ def with_captions(photos, tmp_path, tiny_clip):
 
 
 def test_any_encoding_of_the_output_gets_text_and_json(with_captions):
-    done = run("search", with_captions, "red", "-k", "15", "--json")
+    done = run_command("search", with_captions, "red", "-k", "15", "--json", encoding="cp1252")
     assert done.returncode == 0, done.stderr
     captions = {item["caption"] for item in json.loads(done.stdout)}
     assert {"猫 и кошка", "🦊 fox"} <= captions
-    plain = run("search", with_captions, "red", "-k", "15")
+    plain = run_command("search", with_captions, "red", "-k", "15", encoding="cp1252")
     assert plain.returncode == 0, plain.stderr
     assert b"fox" in plain.stdout
 
@@ -115,5 +105,5 @@ def test_a_full_disk_names_path_and_bytes(photos, tmp_path, tiny_clip, monkeypat
 
 
 def test_the_shipped_bundle_is_shown_in_ascii_too():
-    done = run("show", shipped_bundle(), encoding="ascii")
+    done = run_command("show", shipped_bundle(), encoding="ascii")
     assert done.returncode == 0, done.stderr

@@ -1,13 +1,12 @@
 """Weights that are not on this machine: what to do about it is known at once, and said."""
 
 import socket
-import subprocess
-import sys
 import threading
 from types import SimpleNamespace
 
 import open_clip
 import pytest
+from command_in_a_process import ask_for_missing_weights
 
 from realrag.encoders import weights
 from realrag.errors import EncoderError
@@ -125,14 +124,8 @@ def test_what_is_here_is_never_asked_for(tmp_path, monkeypatch):
 
 
 def test_a_missing_weight_is_found_out_before_open_clip_is_imported():
-    code = """
-import sys
-from realrag.encoders.load import load_encoder
-try:
-    load_encoder("ViT-L-14:openai", offline=True)
-except Exception as error:
-    print(type(error).__name__, "ViT-L-14:openai=FOLDER" in str(error))
-print(sorted({"open_clip", "torchvision", "timm"} & set(sys.modules)))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.splitlines() == ["EncoderError True", "[]"], done.stderr
+    done = ask_for_missing_weights("ViT-L-14:openai")
+    error, loaded = done.stdout.decode().splitlines()
+    assert error.startswith("EncoderError ")
+    assert "ViT-L-14:openai=FOLDER" in error
+    assert loaded == "[]", done.stderr

@@ -4,13 +4,12 @@ such as its own storage protocol (Xet, switched off here), is not shown by this.
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from bundle_content import rewritten
+from command_in_a_process import run_command
 from fake_encoder import ColorEncoder
 from fake_hub import FakeHub, Repository
 from made_photos import photo_bytes, write_photos
@@ -342,23 +341,16 @@ def test_the_commands_push_and_pull(hub, bundle, tmp_path, capsys):
     commit = hub.repositories[REPO].commits[1][0]
     assert f"realrag pull {REPO} --revision {commit} --out ComfyUI/models/realrag/cars" in said and "private" in said
     # in a process of its own, which finds the hub as its user told it to
-    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path / "home")}
-    command = [
-        sys.executable,
-        "-m",
-        "realrag",
-        "pull",
-        REPO,
-        "--revision",
-        commit,
-        "--out",
-        str(tmp_path / "models" / "cars"),
-    ]
-    offline = subprocess.run(command, env={**environment, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
-    assert offline.returncode == 1 and "HF_HUB_OFFLINE" in offline.stderr and "realrag verify" in offline.stderr
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    environment = {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path / "home")}
+    command = ["pull", REPO, "--revision", commit, "--out", tmp_path / "models" / "cars"]
+    offline = run_command(*command, **environment, HF_HUB_OFFLINE="1")
+    assert offline.returncode == 1
+    assert b"HF_HUB_OFFLINE" in offline.stderr
+    assert b"realrag verify" in offline.stderr
+    done = run_command(*command, **environment)
     assert done.returncode == 0, done.stderr
-    assert "15 photos" in done.stdout and "every file right" in done.stdout
+    assert b"15 photos" in done.stdout
+    assert b"every file right" in done.stdout
     assert content(tmp_path / "models" / "cars") == content(bundle.folder)
     assert main(["pull", REPO, "--out", str(tmp_path / "x")]) == 1
     assert capsys.readouterr().err.startswith("realrag: No revision is given")

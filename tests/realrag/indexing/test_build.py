@@ -1,16 +1,15 @@
 import json
 import os
+import random
 import shutil
 import signal
-import subprocess
-import sys
 import tarfile
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from bundle_content import content
+from embed_in_a_process import start_build
 from fake_encoder import ColorEncoder
 from made_photos import photo_bytes
 from PIL import Image
@@ -185,38 +184,23 @@ def test_a_failure_while_writing_leaves_the_old_bundle(photos, tmp_path, encoder
     Bundle(tmp_path / "b").verify()
 
 
-CHILD = """
-import sys, time
-sys.path.insert(0, sys.argv[3])
-import realrag.embeddings
-from fake_encoder import ColorEncoder
-from realrag.build import build
-realrag.indexing.shards.SHARD = 4
-class Slow(ColorEncoder):
-    def _images(self, x):
-        time.sleep(0.05)
-        return super()._images(x)
-print("ready", flush=True)
-build(sys.argv[1], sys.argv[2], Slow(), batch=2)
-"""
-
-
 @pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 def test_killed_at_random_points_the_build_still_ends_byte_identical(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(realrag.indexing.shards, "SHARD", 4)
     build(photos, tmp_path / "whole", ColorEncoder(), batch=2)
     out = tmp_path / "killed"
-    for delay in (0.05, 0.15, 0.25, 0.33, 0.4, 0.47):
-        child = subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(photos), str(out), str(Path(__file__).parents[2] / "helpers")],
-            stdout=subprocess.PIPE,
-        )
-        child.stdout.readline()
-        time.sleep(delay)
+    rng, killed = random.Random(0), 0
+    for batches in (1, 3, 4, 3, 2):
+        child = start_build(photos, out)
+        for _ in range(batches):
+            child.stdout.readline()
+        time.sleep(0.05 * rng.random())
         child.send_signal(signal.SIGKILL)
-        child.wait()
+        killed += child.wait(60) == -signal.SIGKILL
         if (out / "manifest.json").exists():
             Bundle(out).verify()
+    assert killed >= 3
     build(photos, out, ColorEncoder(), batch=2)
     assert content(out) == content(tmp_path / "whole")
 
