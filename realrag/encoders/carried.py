@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from .. import artifact
 from ..errors import EncoderError, brief
@@ -192,7 +193,7 @@ def check_shapes(path: Path, make: Callable[[], torch.nn.Module], shapes: Mappin
     """EncoderError where a file with tensors of these shapes does not fill the network that `make` builds. It is built
     on the meta device, where tensors have shapes and no memory."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Unfilled():
             wanted = {name: tuple(tensor.shape) for name, tensor in make().state_dict().items()}
     except Exception as error:  # whatever another library makes of settings that pass one by one and not together
         raise EncoderError(f"{path} belongs to no model that can be built ({brief(error)}). {CURE}") from None
@@ -200,6 +201,17 @@ def check_shapes(path: Path, make: Callable[[], torch.nn.Module], shapes: Mappin
         if wanted.get(name) != shapes.get(name):
             found = f"{name[:80]!r} is {shapes.get(name, 'missing')} where {wanted.get(name, 'nothing')} belongs"
             raise EncoderError(f"{path} does not hold the weights that its configuration describes: {found}. {CURE}")
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out the first values of weights: on the meta device there are none, and drawing them from a normal
+    distribution would import all of torch's compiler, which takes seconds."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def read_tokenizer(folder: Path, text_cfg: Mapping[str, Any]):
