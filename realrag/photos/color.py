@@ -29,9 +29,8 @@ def to_srgb(image, contents: Contents, transparency=None):
         white = Image.new("RGB", image.size, "white")
         white.paste(image, mask=alpha)
         return white
-    clean = Image.new("RGB", image.size)  # a new image has no info for metadata to hide in
-    clean.paste(image)
-    return clean
+    image.info.clear()
+    return image
 
 
 def split_alpha(image, contents: Contents, transparency=None):

@@ -32,7 +32,7 @@ def shrink_to_area(image, pixels: int):
 def _resized(image, size: tuple[int, int], gap: float = 3.0):
     from PIL import Image
 
-    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=gap)
+    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=gap)
 
 
 def encode_jpeg(image, quality: int = 92, subsampling: int = 2) -> bytes:

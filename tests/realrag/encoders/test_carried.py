@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -191,3 +193,13 @@ def test_all_plain_models_of_open_clip_pass():
         carried.check_keys(config["text_cfg"], carried.TEXT, name)
         allowed += 1
     assert allowed > 100
+
+
+@pytest.mark.slow
+def test_the_shapes_of_the_shipped_encoder_are_built_without_torchs_compiler():
+    """Drawing values for tensors that have none imported it: two seconds before the first photo."""
+    code = (
+        "import sys; from realrag.encoders.load import load_encoder; load_encoder('realrag-small'); "
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
