@@ -168,6 +168,7 @@ def show(args) -> int:
         "carries_encoder": bundle.encoder_folder is not None,
         "heads": {head.name: head.facts for head in manifest.heads},
         "bytes": sum(file.bytes for file in manifest.files),
+        "manifest_checksum": manifest.checksummed,
         "licences": records.licence_counts(),
         "license_forms": grouped(records.licence_counts()),
         "classes": records.class_counts(),
@@ -177,12 +178,17 @@ def show(args) -> int:
         return OK
     for name in ("folder", "id", "photos", "encoder", "dim", "carries_encoder", "heads", "bytes"):
         say(f"{name:16s} {(', '.join(facts[name]) or 'none') if name == 'heads' else facts[name]}")
+    say(f"{'manifest':16s} {_checksum(manifest)}")
     licenses = {described(form, words): sum(words.values()) for form, words in facts["license_forms"].items()}
     for name, counts in (("licences", licenses), ("classes", facts["classes"])):
         rows = sorted(counts.items(), key=lambda pair: -pair[1])
         shown = ", ".join(f"{key} ({count})" for key, count in rows[:10])
         say(f"{name:16s} {shown}{f', and {len(rows) - 10} more' if len(rows) > 10 else ''}")
     return OK
+
+
+def _checksum(manifest) -> str:
+    return "with a checksum of its own" if manifest.checksummed else "without a checksum, as older versions wrote it"
 
 
 def verify(args) -> int:
@@ -193,6 +199,9 @@ def verify(args) -> int:
     with bar("reading") as progress:
         bundle.verify(progress)
     say(f"{bundle.folder}: right. {bundle.manifest.count} photos, every file, record, vector and picture read.")
+    say(f"Its manifest is {_checksum(bundle.manifest)}.")
+    if not bundle.manifest.checksummed:
+        say("A flipped bit in it would not be noticed. `realrag index` writes one when the bundle next changes.")
     return OK
 
 

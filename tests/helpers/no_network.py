@@ -1,4 +1,4 @@
-"""A guard at socket level: opening a connection or resolving an address fails."""
+"""A guard at socket level: opening a socket or a connection, or resolving an address, fails."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ def no_network(monkeypatch):
         raise Opened(f"a connection was asked for: {given[:2]}")
 
     with monkeypatch.context() as patch:
-        for name in ("connect", "connect_ex", "sendto"):
+        for name in ("connect", "connect_ex", "sendto", "bind"):
             patch.setattr(socket.socket, name, refuse)
+        patch.setattr(socket.socket, "__init__", refuse)
         for name in ("getaddrinfo", "gethostbyname", "create_connection"):
             patch.setattr(socket, name, refuse)
         yield

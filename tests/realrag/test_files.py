@@ -82,7 +82,8 @@ def test_a_broken_verdict_file_is_no_verdict(tmp_path):
 @pytest.mark.parametrize(
     "name",
     ["a.", "a./b", "a.txt.", "CON", "con.json", "a/NUL.tar", "aux", "LPT1.safetensors", "COM9", "C:x", "C:/x", "//host/x", "\\\\?\\x",
-     "a\\b", "a b", "a ", "a:stream", "a*", "a?", "~/x", "a/../b", "./a", "a//b", "/a", "\uff0e\uff0e/a", "caf\u00e9", "x" * 201],
+     "a\\b", "a b", "a ", "a:stream", "a*", "a?", "~/x", "a/../b", "./a", "a//b", "/a", "\uff0e\uff0e/a", "caf\u00e9", "x" * 201,
+     "COM\u00b9.json", "lpt\u00b2", "CONIN$", "a/con.tar.safetensors", "PRN.", "nul .txt", "a~1/..", "A:", "\\\\.\\PhysicalDrive0", "e\u0301"],
 )  # fmt: skip
 def test_names_that_windows_or_macos_read_otherwise_are_refused_everywhere(tmp_path, name):
     with pytest.raises(BundleError, match="Unsafe file name"):

@@ -4,10 +4,11 @@ import sys
 
 import pytest
 import torch
+from bundle_content import rewrite
 from made_photos import photo_bytes
 from PIL import Image
 
-from realrag.bundle.bundle import read_manifest
+from realrag.bundle.bundle import CHECKSUM, read_manifest
 from realrag.commands.main import main
 from realrag.encoders.reflective_head import ReflectiveHead, save_head
 from realrag.locks import FolderLock
@@ -71,7 +72,19 @@ def test_show_and_verify(bundle, capsys):
     facts = json.loads(capsys.readouterr().out)
     assert (facts["photos"], facts["carries_encoder"], facts["licences"]) == (15, True, {"CC0-1.0": 15})
     assert main(["show", str(bundle)]) == 0 and main(["verify", str(bundle)]) == 0
-    assert "right. 15 photos" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "right. 15 photos" in said and said.count("with a checksum of its own") == 2 and facts["manifest_checksum"]
+
+
+def test_a_manifest_of_an_older_version_is_said_to_have_no_checksum(bundle, capsys):
+    rewrite(bundle, lambda m: {key: m[key] for key in m if key not in (CHECKSUM, "levels", "names", "picture_bound")})
+    capsys.readouterr()
+    assert main(["show", str(bundle)]) == 0 and main(["verify", str(bundle)]) == 0
+    said = capsys.readouterr().out
+    assert said.count("without a checksum, as older versions wrote it") == 2
+    assert "right. 15 photos" in said and "A flipped bit in it would not be noticed" in said
+    assert main(["show", str(bundle), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["manifest_checksum"] is False
 
 
 @pytest.fixture
