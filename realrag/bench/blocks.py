@@ -102,10 +102,10 @@ def run(args: argparse.Namespace) -> dict:
     rows: list[dict] = []
     for name in families:
         adapter = load_adapter(check_there(adapter_file(NAMES[name]))).float()
+        steered = Steered(Miniature(load_generator(generator_file(NAMES[name]))), adapter, args.strength)
 
-        def painted(factors: Sequence[float] | None, adapter=adapter, name=name):
-            base = Miniature(load_generator(generator_file(NAMES[name])))
-            steered = Steered(base, adapter, args.strength, factors)
+        def painted(factors: Sequence[float] | None, steered=steered):
+            steered.factors = factors
             given = None if factors is None else features
             return paint(steered, autoencoder, text, prompts, noise, given, steps=args.steps)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
 
+import realrag.indexing.build as indexing
 from realrag.bench.blocks import color_and_texture, layout, moved
 from realrag.commands.main import main
 from realrag.miniature.files import families_there
+from realrag.retriever import shipped_bundle
 
 
 def pictures(seed=0):
@@ -43,7 +46,9 @@ def test_the_way_from_plain_to_full_is_0_at_its_start_and_1_at_its_end():
 
 
 @pytest.mark.skipif(not families_there(), reason="the package holds no miniatures")
-def test_every_block_of_both_miniatures_is_measured(capsys):
+def test_every_block_of_both_miniatures_is_measured(capsys, monkeypatch):
+    """In the bundle that ships, instead of one indexed anew."""
+    monkeypatch.setattr(indexing, "build", lambda photos, out, encoder: shutil.copytree(shipped_bundle(), out))
     assert main(["bench", "blocks", "--prompts", "1", "--steps", "1", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["blocks"]
     assert len({(row["family"], row["block"]) for row in found}) == len(found) >= 2

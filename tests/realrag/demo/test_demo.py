@@ -26,10 +26,10 @@ from realrag.retriever import Retriever, shipped_bundle
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """The whole demo, but painted in 5 steps in place of 20."""
+    """The whole demo, but painted in 2 steps in place of 20."""
     out = tmp_path_factory.mktemp("demo")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pictures, "paint", partial(paint, steps=5))
+        patch.setattr(pictures, "paint", partial(paint, steps=2))
         assert main(["demo", "--out", str(out)]) == 0
     return out
 
@@ -69,10 +69,11 @@ def test_the_contact_sheet_shows_every_answer(demo):
 
 @pytest.mark.slow
 def test_the_demo_twice_is_the_same(demo, tmp_path, monkeypatch):
-    """Bit for bit in one process, with two of its pictures. All files but the bundle are deleted between: no picture lies
+    """Bit for bit in one process, with two of its pictures in 4 steps. All files but the bundle are deleted between: no picture lies
     ready anywhere."""
     names = {"references.json", "references.png", *(("pictures.json", "pictures.png") if families_there() else ())}
     assert {path.name for path in demo.iterdir() if path.is_file()} == names
+    monkeypatch.setattr(pictures, "paint", partial(paint, steps=4))
     monkeypatch.setattr(pictures, "HELD_OUT", HELD_OUT[:1])
     monkeypatch.setattr(pictures, "SEEN", SEEN[:1])
     shutil.copytree(demo / "bundle", tmp_path / "bundle")

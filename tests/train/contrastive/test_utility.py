@@ -52,7 +52,7 @@ class UsefulToy:
 
     def gain(self, loss, seed):
         """(what the first photo is worth, share of first photos of the right class) over photos not trained on."""
-        config = FitConfig(epochs=20, batch=48, hidden=24, rate=3e-3, seed=seed)
+        config = FitConfig(epochs=10, batch=48, hidden=24, rate=1e-2, seed=seed)
         fitting = ContrastiveTraining(self.material, None, config, loss, utility=self.utility)
         fitting.run()
         with torch.inference_mode():
