@@ -2,6 +2,6 @@
 
 from .nodes import comfy_entrypoint
 
-WEB_DIRECTORY = "./web"  # the nodes' help pages
+WEB_DIRECTORY = "./web"  # the nodes' help pages, and what happens when photos are dropped on one
 
 __all__ = ["WEB_DIRECTORY", "comfy_entrypoint"]

@@ -9,6 +9,8 @@ from . import folders
 from .injection.inject import InjectReferences
 from .injection.load_adapter import LoadReferenceAdapter
 from .injection.save_and_load_pack import LoadReferencePack, SaveReferencePack
+from .library.build_library import BuildReferenceLibrary
+from .library.library_info import LibraryInfo
 from .miniature.load_miniature import LoadMiniature
 from .retrieval.edit_references import EditReferences
 from .retrieval.load_retriever import LoadReflectiveRetriever
@@ -23,6 +25,8 @@ class RealRAGExtension(ComfyExtension):
             LoadReflectiveRetriever,
             RetrieveRealReferences,
             EditReferences,
+            BuildReferenceLibrary,
+            LibraryInfo,
             LoadReferenceAdapter,
             InjectReferences,
             SaveReferencePack,

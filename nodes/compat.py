@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 
+import comfy.model_management as management
 import comfy.model_patcher
 
 
@@ -22,3 +23,12 @@ def managed_patcher(module, load_device, offload_device):
     """
     patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
     return patcher(module, load_device=load_device, offload_device=offload_device)
+
+
+def managed_encoder(encoder):
+    """The patcher of an encoder of ours, on the device of text encoders and in half precision where that is fast there."""
+    device = management.text_encoder_device()
+    if not management.is_device_cpu(device) and management.should_use_fp16(device):
+        encoder.fingerprint  # noqa: B018  taken once, before the weights are rounded
+        encoder.half()
+    return managed_patcher(encoder, device, management.text_encoder_offload_device())

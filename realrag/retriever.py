@@ -58,6 +58,9 @@ class Asking(NamedTuple):
     note: str
 
 
+NO_WORDS = "This library's encoder reads no words: photos are found by name and caption, or with a picture."
+
+
 class Chosen(NamedTuple):
     """A row of the answer: its cosine, how it was found, and for which object of the prompt."""
 
@@ -136,6 +139,8 @@ class Retriever:
             pixels = self.encoder.prepare(image.convert("RGB"))[None]
             seen = unit_rows(self.encoder.encode_images(pixels).numpy())
             seen = through_head(self.head, seen)
+        if seen is not None and not self.encoder.has_text_tower:
+            return np.repeat(seen, len(texts), axis=0)
         if image is None and not all(text.strip() for text in texts):
             raise QueryError(
                 "Nothing is asked: the prompt is empty and there is no picture. Write what you want to see."
@@ -214,6 +219,9 @@ class Retriever:
         if find_by not in (BOTH, LOOK, NAME):
             raise QueryError(f"find_by is {find_by!r}; choose {BOTH!r}, {NAME!r} or {LOOK!r}.")
         allowed, note = self.bundle.records.mask(filters)
+        if not self.encoder.has_text_tower and find_by == BOTH and any(text.strip() for text in texts):
+            note = f"{note} {NO_WORDS}".strip()
+            find_by = NAME if image is None else BOTH
         if filters.include_ids and min_score == AUTO:
             min_score = None  # photos that somebody pinned are beyond doubt
         asking = Asking(image, k, min_score, diversity, image_weight, find_by, allowed, note)
@@ -251,7 +259,7 @@ class Retriever:
         objects = question.objects or ("",)
         if len(objects) > asking.k:
             notes.append(f"{len(objects)} objects are asked for and {asking.k} photos: raise top_k to see all.")
-        queries = self.query([part or question.text for part in objects], asking.image, asking.image_weight)
+        queries = self._queries([part or question.text for part in objects], asking)
         chosen: list[Chosen] = []
         best, pool = -1.0, min(count, 4 * asking.k + 16)
         for number, part in enumerate(objects[: asking.k]):
@@ -275,7 +283,13 @@ class Retriever:
     def _level_for(self, asking: Asking) -> Level | None:
         """The level, where it says something: of a text alone, and not where nothing but a fixed bound was asked for."""
         plain = asking.find_by == LOOK and asking.min_score != AUTO
-        return None if asking.image is not None or plain else self.level
+        return None if asking.image is not None or plain or not self.encoder.has_text_tower else self.level
+
+    def _queries(self, parts: list[str], asking: Asking) -> np.ndarray:
+        """(P, D): zeros where there is no picture and the encoder reads no words, so that names and captions decide."""
+        if asking.image is None and not self.encoder.has_text_tower:
+            return np.zeros((len(parts), self._vectors.shape[1]), np.float32)
+        return self.query(parts, asking.image, asking.image_weight)
 
     def _sure_by_look(self, parts: list[str], level: Level | None) -> list[bool]:
         """Which texts alone find a photo above the level. Not asked of large libraries, where each costs a search."""

@@ -14,7 +14,8 @@ from ...realrag.bundle.head_entries import AUTO, PLAIN
 from ...realrag.errors import BundleError, RealRAGError
 from ...realrag.references import References
 from ...realrag.retriever import Retriever
-from ..compat import managed_patcher, supported_keywords
+from ..compat import managed_encoder, supported_keywords
+from ..encoder_files import encoder_of
 from ..folders import SHIPPED, bundle_folder, bundles, cache_folder, head_names
 from ..input_check import checked
 from ..progress import progress_bar
@@ -34,10 +35,7 @@ class ManagedRetriever:
         if sibling is not None:
             self.patcher = sibling.patcher
             return
-        device = management.text_encoder_device()
-        if not management.is_device_cpu(device) and management.should_use_fp16(device):
-            retriever.encoder.half()
-        self.patcher = managed_patcher(retriever.encoder, device, management.text_encoder_offload_device())
+        self.patcher = managed_encoder(retriever.encoder)
 
     def load(self):
         """The encoder, after making room for it and loading it."""
@@ -67,7 +65,9 @@ def open_retriever(folder: Path, head: str = AUTO) -> ManagedRetriever:
         if managed is None:
             sibling = next((other for (bundle, _), other in _open.items() if bundle == manifest.id), None)
             if sibling is None:
-                opened = Retriever.open(folder, head=head, cache=cache_folder(), progress=progress_bar())
+                opened = Retriever.open(
+                    folder, encoder=encoder_of(manifest), head=head, cache=cache_folder(), progress=progress_bar()
+                )
             else:
                 opened = sibling.retriever.with_head(head, progress_bar())
             managed = _open[key] = ManagedRetriever(opened, sibling)
@@ -87,8 +87,7 @@ class LoadReflectiveRetriever(io.ComfyNode):
             display_name="Load Reflective Retriever",
             category="RealRAG",
             description="Opens a bundle: a library of real photos that you search with words. "
-            "Bundles live in ComfyUI/models/realrag; make your own from any folder of photos with `realrag index`. "
-            "Its option --encoder decides what can be found by look.",
+            "Libraries live in ComfyUI/models/realrag; make your own with Build Reference Library.",
             inputs=[
                 io.Combo.Input(
                     "bundle",

@@ -45,6 +45,7 @@ def index(args) -> int:
     from ..encoders.load import load_encoder
     from ..indexing.build import build
     from ..indexing.options import IndexOptions
+    from ..indexing.report_text import what_to_ask
     from ..indexing.shards import Sizes
 
     encoder = load_encoder(args.encoder or DEFAULT_ENCODER, device=args.device)
@@ -82,44 +83,15 @@ def index(args) -> int:
     return OK
 
 
-def what_to_ask(report) -> str:
-    """What the library can be asked, in a few sentences."""
-    lines = [
-        f"Ask it by name for its {report.classes} classes"
-        + (f" and {report.names} other names." if report.names else ".")
-    ]
-    if not report.classes:
-        lines = ["No photo has a class: put each class into a sub-folder, or name it in a table, to ask by name."]
-    if report.unmatched_names:
-        lines.append(f"{report.unmatched_names} rows of the table of names are about classes that are not here.")
-    lines.append(
-        "Photos have captions to ask for." if report.captions else "No caption says more than a class or file name."
-    )
-    if report.level:
-        lines.append(report.level.sentence())
-        if report.level.score is not None and not report.level.tells:
-            lines.append(
-                "Names are found all the same. By look, ask with a picture, or index with another encoder, such as "
-                "--encoder ViT-L-14:openai."
-            )
-    return " ".join(lines)
-
-
 def _print_report(args, report) -> None:
+    from ..indexing.report_text import counts_of, left_out
+
     if args.json:
         level = report.level.as_json() if report.level else None
         facts = {**vars(report), "rejected": [vars(item) for item in report.rejected], "level": level}
         say_json(facts)
         return
-    for item in report.rejected:
-        say(f"left out ({item.reason}): {item.message}")
-    say(*report.notes)
-    say(
-        f"{report.found} photos found = {report.indexed} indexed + {len(report.duplicates)} duplicates "
-        f"+ {len(report.rejected)} rejected; {report.encoded} encoded in this run, {report.removed} removed."
-    )
-    if report.kept:
-        say(f"{report.kept} photos stay as they were: their files are there, but cannot be used now.")
+    say(*left_out(report), *report.notes, *counts_of(report))
 
 
 def _min_score(text: str) -> float | str:

@@ -1,0 +1,288 @@
+"""Build Reference Library: photos of the artist's own -> a library, made, added to or brought up to date in ComfyUI."""
+
+from __future__ import annotations
+
+import hashlib
+import io as bytes_io
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import comfy.model_management as management
+import folder_paths
+import numpy as np
+from comfy_api.latest import io, ui
+from PIL import Image
+from torch import Tensor
+
+from ...realrag.bundle.bundle import MANIFEST, Bundle, read_manifest
+from ...realrag.encoders import Encoder
+from ...realrag.errors import EncoderError, RealRAGError, TooManyError
+from ...realrag.indexing.build import build
+from ...realrag.indexing.options import IndexOptions, Report
+from ...realrag.indexing.report_text import counts_of, left_out, what_to_ask
+from ...realrag.indexing.shards import Sizes
+from ...realrag.photos.credit import Credit
+from ...realrag.retriever import NO_WORDS, own_encoder
+from ..compat import managed_encoder, supported_keywords
+from ..encoder_files import AUTOMATIC, encoder_choices, encoder_of, load_chosen
+from ..input_check import checked
+from ..progress import timed_progress
+from ..retrieval.clip_vision import RetrieverVision
+from ..retrieval.load_retriever import ENCODE_MEMORY, open_retriever
+from ..sockets import RetrieverSocket
+from .names import library_folder, writable
+from .photo_folders import NONE, folder_named, folder_state, photo_folders
+
+ADD, SYNC, REMOVE = "add these photos", "match the folder", "take these photos out"
+MODES = {ADD: "add", SYNC: "sync", REMOVE: "remove"}
+KEEP = ("768", "1024", "1536")
+BETTER = "a CLIP of models/clip_vision that has a text tower"
+MOST_NAMED = 10  # photos left out that the report names
+
+
+class BuildReferenceLibrary(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        advanced = supported_keywords(io.String.Input, advanced=True)
+        return io.Schema(
+            node_id="RealRAG_BuildLibrary",
+            display_name="Build Reference Library",
+            category="RealRAG",
+            description="Makes a library of your own photos, which Load Reflective Retriever then lists. Put a folder of "
+            "photos into ComfyUI/input, with one sub-folder for each thing they show; its name is what you ask for.",
+            inputs=[
+                io.Combo.Input(
+                    "photos",
+                    options=[NONE, *photo_folders()],
+                    default=NONE,
+                    tooltip="A folder or .zip file in ComfyUI/input. Sub-folders are classes: photos in input/cars/audi "
+                    "are found as audi. Drop a .zip file or pictures on this node to bring them there. Press R for new ones.",
+                ),
+                io.String.Input(
+                    "name",
+                    default="my photos",
+                    tooltip="What the library is called. One that exists is added to; its photos stay.",
+                ),
+                io.Combo.Input(
+                    "mode",
+                    options=list(MODES),
+                    default=ADD,
+                    tooltip="add these photos: makes the library, or adds to it. match the folder: also takes out photos "
+                    "that are no longer in the folder. take these photos out: removes what the folder holds.",
+                ),
+                io.Combo.Input(
+                    "encoder",
+                    options=encoder_choices(),
+                    default=AUTOMATIC,
+                    tooltip="What the photos are compared by. automatic: the library's own, or the one that comes along. For a "
+                    "large library, a CLIP or SigLIP file of models/clip_vision with both towers finds more by look. "
+                    "Classes and captions are found by name with any of them.",
+                ),
+                io.Image.Input("images", optional=True, tooltip="Pictures to add in place of a folder, or besides it."),
+                io.String.Input(
+                    "captions",
+                    optional=True,
+                    default="",
+                    multiline=True,
+                    tooltip="What the connected images show, one line for each. One line alone holds for all of them.",
+                ),
+                io.String.Input(
+                    "class_name",
+                    optional=True,
+                    default="",
+                    tooltip="The class of the connected images, such as my cat: the name that you will ask for.",
+                ),
+                io.Combo.Input(
+                    "keep",
+                    options=list(KEEP),
+                    default=KEEP[0],
+                    optional=True,
+                    tooltip="How large the photos are kept, as the side of a square of as many pixels. 1024 suits reference "
+                    "latents. A library that exists keeps its size.",
+                    **advanced,
+                ),
+                io.Int.Input(
+                    "max_removed",
+                    default=25,
+                    min=0,
+                    max=100,
+                    optional=True,
+                    tooltip="match the folder changes nothing if more than this percentage of the library's photos would go, "
+                    "as when a disk is missing.",
+                    **advanced,
+                ),
+                io.String.Input(
+                    "author",
+                    optional=True,
+                    default="",
+                    tooltip="Author of photos that name none, for the credits.",
+                    **advanced,
+                ),
+                io.String.Input(
+                    "license",
+                    optional=True,
+                    default="",
+                    tooltip="License of photos that name none, such as CC-BY-4.0.",
+                    **advanced,
+                ),
+            ],
+            outputs=[
+                RetrieverSocket.Output(display_name="retriever", tooltip="The library, for Retrieve Real References."),
+                io.ClipVision.Output(
+                    display_name="clip_vision",
+                    tooltip="The library's own image encoder, for adapters that were trained on it.",
+                ),
+                io.String.Output(
+                    display_name="report",
+                    tooltip="How many photos were taken in, what was left out and why, and what to ask.",
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+            **supported_keywords(
+                io.Schema,
+                search_aliases=["index photos", "own photos", "train on my photos", "photo library", "dataset"],
+            ),
+        )
+
+    @classmethod
+    def validate_inputs(cls, photos=None, name=None, encoder=None) -> bool | str:
+        """Refuse before anything runs what running would refuse at once. None: another node gives it."""
+        try:
+            if photos is not None and photos != NONE:
+                folder_named(photos)
+            if name is not None:
+                library_folder(name)
+            if encoder is not None and encoder not in encoder_choices():
+                return f"No encoder {str(encoder)[:80]!r}. Choose one of the list; press R for new files in models/clip_vision."
+        except RealRAGError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, photos=None, **others) -> tuple:
+        """Run again when a photo has come, changed or gone. A fingerprint never raises."""
+        try:
+            return folder_state(folder_named(photos))
+        except (RealRAGError, TypeError):
+            return ()
+
+    @classmethod
+    @checked
+    def execute(
+        cls,
+        photos: str,
+        name: str,
+        mode: str,
+        encoder: str,
+        images: Tensor | None = None,
+        captions: str = "",
+        class_name: str = "",
+        keep: str = KEEP[0],
+        max_removed: int = 25,
+        author: str = "",
+        license: str = "",
+    ) -> io.NodeOutput:
+        if mode not in MODES or keep not in KEEP:
+            raise RealRAGError(
+                f"mode is {mode[:40]!r} and keep is {keep[:40]!r}; choose {', '.join(MODES)}, and {', '.join(KEEP)}."
+            )
+        if photos == NONE and images is None:
+            raise RealRAGError(
+                "There are no photos to take in. Choose a folder of ComfyUI/input, drop a .zip file or pictures on this node, or "
+                "connect images."
+            )
+        if images is not None and mode == SYNC:
+            raise RealRAGError(
+                "Connected images are no folder to match. Choose 'add these photos', or disconnect them."
+            )
+        folder = library_folder(name)
+        writable(folder)
+        made = loaded_for(folder, encoder)
+        options = IndexOptions(
+            mode=MODES[mode],  # type: ignore[arg-type]
+            default=Credit(author=author.strip(), licence=license.strip()),
+            sizes=None if (folder / MANIFEST).is_file() else Sizes(int(keep), bound="area"),
+            max_removed=max_removed,
+        )
+        reports = []
+        if photos != NONE:
+            reports.append(_build(folder_named(photos), folder, made, options, cls.hidden))
+        if images is not None:
+            with as_folder(images, captions, class_name) as temporary:
+                reports.append(_build(temporary, folder, made, options, cls.hidden))
+        text = report_of(name.strip(), made, reports)
+        managed = open_retriever(folder)
+        return io.NodeOutput(managed, RetrieverVision(managed), text, ui=ui.PreviewText(text))
+
+
+def loaded_for(folder: Path, choice: str) -> Encoder:
+    """The encoder to build with, in ComfyUI's care and loaded. EncoderError where the library has another one."""
+    there = read_manifest(folder) if (folder / MANIFEST).is_file() else None
+    if there and choice == AUTOMATIC:
+        encoder = encoder_of(there) or own_encoder(Bundle(folder), "cpu")
+    else:
+        encoder = load_chosen(choice)
+    if there and not encoder.is_encoder_of(there.encoder):
+        raise EncoderError(
+            f"The library {folder.name!r} was made with the encoder {there.encoder['name']}, and vectors of two encoders cannot "
+            f"be compared. Choose {AUTOMATIC!r}, or give the library a new name."
+        )
+    management.load_models_gpu([managed_encoder(encoder)], memory_required=ENCODE_MEMORY, force_full_load=True)
+    return encoder
+
+
+def _build(photos: Path, folder: Path, encoder: Encoder, options: IndexOptions, hidden) -> Report:
+    reading, encoding = (timed_progress(what, hidden) for what in ("reading", "encoding"))
+    try:
+        return build(photos, folder, encoder, options, on_scan=reading, progress=encoding)
+    except TooManyError as error:
+        raise RealRAGError(str(error).replace("--max-removed", "max_removed")) from None
+
+
+@contextmanager
+def as_folder(images: Tensor, captions: str, class_name: str) -> Iterator[Path]:
+    """A folder with the pictures (B, H, W, C) in 0..1, in a sub-folder named by their class, each with its caption."""
+    lines = [line.strip() for line in captions.splitlines() if line.strip()]
+    if len(lines) > 1 and len(lines) != len(images):
+        raise RealRAGError(
+            f"There are {len(lines)} captions for {len(images)} images. Give one line for each image, or one for all of them."
+        )
+    root = Path(folder_paths.get_temp_directory())
+    root.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="realrag_images_", dir=root))
+    try:
+        words = "".join(char if char.isalnum() or char in " -_" else " " for char in class_name)
+        inside = folder / " ".join(words.split())[:64]
+        inside.mkdir(exist_ok=True)
+        for number, image in enumerate(images):
+            data = _png(image)
+            stem = hashlib.sha256(data).hexdigest()[:24]
+            (inside / f"{stem}.png").write_bytes(data)
+            if lines:
+                (inside / f"{stem}.txt").write_text(lines[number if len(lines) > 1 else 0], encoding="utf-8")
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _png(image: Tensor) -> bytes:
+    pixels = (image[..., :3].float().clamp(0, 1) * 255).round().to("cpu").numpy().astype(np.uint8)
+    buffer = bytes_io.BytesIO()
+    Image.fromarray(pixels.repeat(3, axis=-1) if pixels.shape[-1] == 1 else pixels).save(
+        buffer, "PNG", compress_level=1
+    )
+    return buffer.getvalue()
+
+
+def report_of(name: str, encoder: Encoder, reports: list[Report]) -> str:
+    """What became of the photos, and what the library can be asked."""
+    last = reports[-1]
+    lines = [f"{name}: {last.total} photos, encoder {encoder.name}."]
+    for report in reports:
+        lines += [*counts_of(report), *left_out(report, MOST_NAMED), *report.notes]
+    lines.append(what_to_ask(last, BETTER))
+    return "\n".join(lines if encoder.has_text_tower else [*lines, NO_WORDS])
