@@ -25,15 +25,14 @@ def progress_bar() -> Callable[[int, int], None]:
 def timed_progress(what: str, hidden) -> Callable[[int, int], None]:
     """The same, and below the node's bar "encoding 120 of 3,000 · 14 a second · 3 min 20 s left". hidden: the node's."""
     fill, begun, last = progress_bar(), time.monotonic(), 0.0
-    node = getattr(hidden, "unique_id", None)
 
     def progress(done: int, total: int) -> None:
         nonlocal last
         fill(done, max(total, 1))
         now = time.monotonic()
-        if node is not None and (now - last >= EVERY or done == total):
+        if now - last >= EVERY:
             last = now
-            _show(progress_text(what, done, total, now - begun), node)
+            show_text(progress_text(what, done, total, now - begun), hidden)
 
     return progress
 
@@ -50,9 +49,10 @@ def progress_text(what: str, done: int, total: int, seconds: float) -> str:
     )
 
 
-def _show(text: str, node: str) -> None:
-    """In the page, if a server is running."""
+def show_text(text: str, hidden) -> None:
+    """Below the running node, where the page shows a node's progress. hidden: the node's, with its id."""
     from server import PromptServer
 
-    if (server := getattr(PromptServer, "instance", None)) is not None:
+    node, server = getattr(hidden, "unique_id", None), getattr(PromptServer, "instance", None)
+    if node is not None and server is not None:
         server.send_progress_text(text, node)

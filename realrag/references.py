@@ -39,7 +39,7 @@ class Reference:
         parts = [
             self.caption or self.file,
             f"by {self.author}" if self.author else "",
-            self.licence or "licence not stated",
+            self.licence or "license not stated",
         ]
         return ", ".join(part for part in parts if part) + (f", {self.source}" if self.source else "")
 

@@ -29,7 +29,7 @@ from ...realrag.retriever import NO_WORDS, own_encoder
 from ..compat import managed_encoder, supported_keywords
 from ..encoder_files import AUTOMATIC, encoder_choices, encoder_of, load_chosen
 from ..input_check import checked
-from ..progress import timed_progress
+from ..progress import show_text, timed_progress
 from ..retrieval.clip_vision import RetrieverVision
 from ..retrieval.load_retriever import ENCODE_MEMORY, open_retriever
 from ..sockets import RetrieverSocket
@@ -216,6 +216,7 @@ class BuildReferenceLibrary(io.ComfyNode):
                 reports.append(_build(temporary, folder, made, options, cls.hidden))
         text = report_of(name.strip(), made, reports)
         managed = open_retriever(folder)
+        show_text(text, cls.hidden)
         return io.NodeOutput(managed, RetrieverVision(managed), text, ui=ui.PreviewText(text))
 
 

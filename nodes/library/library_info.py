@@ -11,7 +11,7 @@ from ...realrag.photos.licenses import described, grouped
 from ..compat import supported_keywords
 from ..folders import SHIPPED, bundle_folder, bundles, cache_folder
 from ..input_check import checked
-from ..progress import progress_bar
+from ..progress import progress_bar, show_text
 
 MOST = 40  # classes or licenses that are named
 
@@ -34,6 +34,7 @@ class LibraryInfo(io.ComfyNode):
                 ),
             ],
             outputs=[io.String.Output(display_name="info", tooltip="The same text, for Preview as Text or a file.")],
+            hidden=[io.Hidden.unique_id],
             is_output_node=True,
             **supported_keywords(io.Schema, search_aliases=["photo library", "classes", "licenses"]),
         )
@@ -56,6 +57,7 @@ class LibraryInfo(io.ComfyNode):
     @checked
     def execute(cls, bundle: str) -> io.NodeOutput:
         text = described_library(Bundle(bundle_folder(bundle), cache_folder(), progress_bar()), bundle)
+        show_text(text, cls.hidden)
         return io.NodeOutput(text, ui=ui.PreviewText(text))
 
 

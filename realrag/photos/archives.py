@@ -21,31 +21,33 @@ _DEFLATED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 @dataclass(frozen=True)
 class Member:
-    """A file inside an archive. offset, bytes: where its bytes lie. size: its bytes when inflated, for a compressed one."""
+    """A file inside an archive. offset, length: where its bytes lie. size, crc: of the file itself, where the archive says
+    them. deflated: whether the bytes are compressed."""
 
     offset: int
-    bytes: int
+    length: int
     size: int = -1
     crc: int = 0
+    deflated: bool = False
 
     def read(self, archive: Path, name: str, most: int) -> bytes:
         """The member's bytes. PhotoError `unreadable`, `empty`, `too_large` (more than `most`) or `damaged`."""
-        if max(self.bytes, self.size) > most:
+        if max(self.length, self.size) > most:
             raise PhotoError("too_large", f"{name}: more than {most / (1 << 20):.3g} MiB. Save a smaller copy.")
-        if not self.bytes or not self.size:
+        if not self.length or not self.size:
             raise PhotoError("empty", f"{name}: the file is empty. Copy it again from its source.")
         try:
             with open(archive, "rb") as file:
                 file.seek(self.offset)
-                data = file.read(self.bytes)
+                data = file.read(self.length)
         except OSError as error:
             raise PhotoError("unreadable", f"{archive.name}: cannot be read ({error.strerror}).") from None
-        if len(data) != self.bytes:
+        if len(data) != self.length:
             raise PhotoError("damaged", f"{archive.name}: the archive ends inside {name}. Copy it again.")
-        return data if self.size < 0 else self._inflated(data, archive, name)
+        return data if self.size < 0 else self._checked(data, archive, name)
 
-    def _inflated(self, data: bytes, archive: Path, name: str) -> bytes:
-        if self.size != self.bytes:
+    def _checked(self, data: bytes, archive: Path, name: str) -> bytes:
+        if self.deflated:
             inflater = zlib.decompressobj(-zlib.MAX_WBITS)
             try:
                 data = inflater.decompress(data, self.size + 1)
@@ -103,4 +105,9 @@ def _in_zip(path: Path) -> Iterator[tuple[str, Member | None]]:
             if mark != b"PK\x03\x04":
                 raise ArchiveError(f"{info.filename[:40]} is not where the archive says")
             offset = info.header_offset + _LOCAL_HEADER.size + name + extra
-            yield info.filename, Member(offset, info.compress_size, info.file_size, info.CRC)
+            yield (
+                info.filename,
+                Member(
+                    offset, info.compress_size, info.file_size, info.CRC, info.compress_type == zipfile.ZIP_DEFLATED
+                ),
+            )

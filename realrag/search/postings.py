@@ -90,7 +90,8 @@ class Postings:
         ordered = sorted(
             (Word(weight / total, lists) for weight, lists in zip(weights, found, strict=True) if lists), key=len
         )
-        taken, kept = 0, []
+        taken = 0
+        kept: list[Word] = []
         for word in ordered:
             taken += len(word)
             if kept and taken > BUDGET:

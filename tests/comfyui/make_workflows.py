@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import controlnet_graphs
+import own_photos_graph
 import start_here_graph
 
 from realrag.miniature.files import families_there
@@ -92,8 +93,9 @@ class Canvas:
         }  # fmt: skip
         if title:
             node["title"] = title
-        # newer versions give preview and save nodes an output as well; older ones would not know it
-        outputs = [] if info["output_node"] else zip(info["output_name"], info["output"], strict=True)
+        # newer versions give core's preview and save nodes an output as well; older ones would not know it
+        core = not kind.startswith("RealRAG_")
+        outputs = [] if info["output_node"] and core else zip(info["output_name"], info["output"], strict=True)
         for slot, (name, kind_of) in enumerate(outputs):
             node["outputs"].append({"name": name, "type": _type(kind_of), "links": [], "slot_index": slot})
         for name, (kind_of, *options) in _inputs(info):
@@ -287,6 +289,12 @@ def controlnet(object_info: dict, base: str) -> dict:
     return canvas.json(f"realrag_controlnet_{base}")
 
 
+def own_photos(object_info: dict) -> dict:
+    canvas = Canvas(object_info)
+    own_photos_graph.draw(canvas)
+    return canvas.json("realrag_own_photos")
+
+
 def start_here(object_info: dict) -> dict:
     canvas = Canvas(object_info)
     found = retrieval(canvas, start_here_graph.NOTE, top_k=start_here_graph.TOP_K, text=start_here_graph.PROMPT)
@@ -294,7 +302,7 @@ def start_here(object_info: dict) -> dict:
     return canvas.json("realrag_start_here")
 
 
-WORKFLOWS = {"realrag_flux": flux, "realrag_sd35": sd35}
+WORKFLOWS = {"realrag_flux": flux, "realrag_sd35": sd35, "realrag_own_photos": own_photos}
 if families_there():
     WORKFLOWS["realrag_start_here"] = start_here
 WORKFLOWS |= {f"realrag_controlnet_{base}": partial(controlnet, base=base) for base in controlnet_graphs.CONTROLNETS}
