@@ -16,7 +16,7 @@ import numpy as np
 from .. import artifact
 from ..errors import BundleError, RealRAGError
 from ..files import canonical_json, open_regular
-from ..photos.credit import MAX_FIELD, clean, spoken
+from ..photos.credit import MAX_FIELD, SAYS, clean, is_generated, spoken
 from ..photos.licenses import normal
 from ..validation import is_count, is_hex, strict_json
 
@@ -276,6 +276,11 @@ class RecordTable:
     def licence_counts(self) -> dict[str, int]:
         counts = np.bincount(self._licence_codes, minlength=len(self.licences))
         return {name or "not stated": int(count) for name, count in zip(self.licences, counts, strict=True)}
+
+    def generated(self) -> int:
+        """How many photos carry a generator's mark, by their source."""
+        with open_regular(self._path) as file:
+            return sum(is_generated(json.loads(line)["source"]) for line in file if SAYS.encode() in line)
 
     def class_counts(self) -> dict[str, int]:
         counts = np.bincount(self.class_codes, minlength=len(self.classes))

@@ -144,6 +144,7 @@ def show(args) -> int:
         "licences": records.licence_counts(),
         "license_forms": grouped(records.licence_counts()),
         "classes": records.class_counts(),
+        "generated": records.generated(),
     }
     if args.json:
         say_json(facts)
@@ -156,6 +157,7 @@ def show(args) -> int:
         rows = sorted(counts.items(), key=lambda pair: -pair[1])
         shown = ", ".join(f"{key} ({count})" for key, count in rows[:10])
         say(f"{name:16s} {shown}{f', and {len(rows) - 10} more' if len(rows) > 10 else ''}")
+    say(f"{'generated':16s} {facts['generated']} of {manifest.count} photos carry a generator's mark")
     return OK
 
 

@@ -35,6 +35,7 @@ class Contents:
     texts: dict[str, str] = field(default_factory=dict)
     png: png.Chunks | None = None
     nclx: tuple[int, int] = (2, 2)  # primaries and transfer of AVIF and HEIF where they carry no profile; 2: not stated
+    c2pa: bool = False  # is there a manifest of content credentials?
 
 
 def contents_of(data: bytes, name: str, header_only: bool = False) -> Contents:
@@ -51,14 +52,14 @@ def contents_of(data: bytes, name: str, header_only: bool = False) -> Contents:
             return _png(data)
     except ValueError as error:
         raise PhotoError("damaged", f"{name}: {error}. Copy it again from its source.") from None
-    return Contents(kind, data)
+    return Contents(kind, data, c2pa=jpeg.MANIFEST in data)
 
 
 def _jpeg(data: bytes, header_only: bool) -> Contents:
     parts = jpeg.split(data, header_only)
     return Contents(
         "JPEG", parts.pixels, parts.whole, parts.progressive, parts.adobe, icc=parts.icc, exif=parts.exif[:MAX_EXIF],
-        xmp=parts.xmp, iptc=parts.photoshop,
+        xmp=parts.xmp, iptc=parts.photoshop, c2pa=parts.c2pa,
     )  # fmt: skip
 
 
@@ -68,7 +69,7 @@ def _png(data: bytes) -> Contents:
     xmp = texts.pop("XML:com.adobe.xmp", "")
     return Contents(
         "PNG", chunks.pixels, exif=chunks.side.get(b"eXIf", b"")[:MAX_EXIF], xmp=xmp.encode()[:MAX_XMP], texts=texts,
-        icc=chunks.icc, png=chunks,
+        icc=chunks.icc, png=chunks, c2pa=jpeg.MANIFEST in data,
     )  # fmt: skip
 
 

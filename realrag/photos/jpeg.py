@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 
 MAX_ICC = 8 << 20
+# The type of the outermost box of a C2PA manifest store (C2PA 2.2, 11.1.4.2): "c2pa" in a UUID of ISO/IEC 19566-5.
+MANIFEST = b"c2pa\x00\x11\x00\x10\x80\x00\x00\xaa\x00\x38\x9b\x71"
 SOI, EOI, SOS = b"\xff\xd8", b"\xff\xd9", 0xDA
 _ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
@@ -27,6 +29,7 @@ class Segments:
     exif: bytes
     xmp: bytes
     photoshop: tuple[bytes, ...]
+    c2pa: bool
 
 
 def split(data: bytes, header_only: bool = False) -> Segments:
@@ -37,7 +40,7 @@ def split(data: bytes, header_only: bool = False) -> Segments:
     exif = xmp = b""
     photoshop: list[bytes] = []
     profile: dict[int, bytes] = {}
-    progressive = adobe = False
+    progressive = adobe = signed = False
     while True:
         at = data.find(b"\xff", at)
         while 0 <= at < len(data) - 1 and data[at + 1] == 0xFF:
@@ -71,6 +74,8 @@ def split(data: bytes, header_only: bool = False) -> Segments:
             several = True
         elif marker == 0xED and body.startswith(b"Photoshop 3.0\0"):
             photoshop.append(data[at:end])
+        elif marker == 0xEB:
+            signed |= MANIFEST in body
         elif not 0xE0 <= marker <= 0xEF and marker != 0xFE:
             kept.append(data[at:end])
         at = end
@@ -84,7 +89,7 @@ def split(data: bytes, header_only: bool = False) -> Segments:
     icc = b"".join(profile[number] for number in sorted(profile))
     if sorted(profile) != list(range(1, len(profile) + 1)):
         icc = b""
-    return Segments(pixels, whole, progressive, adobe, icc[:MAX_ICC], exif, xmp, tuple(photoshop))
+    return Segments(pixels, whole, progressive, adobe, icc[:MAX_ICC], exif, xmp, tuple(photoshop), signed)
 
 
 def _end(data: bytes, at: int) -> tuple[int, bool]:
