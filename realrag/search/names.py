@@ -95,14 +95,15 @@ class NameTable:
 
     def _whole(self, text: str, found: list[Token], taken: list[bool]) -> list[Named]:
         hits = []
+        written = [token.word for token in found]
+        endings = [forms(word) for word in written]
         for length in range(min(self._most_words, len(found)), 0, -1):
             for at in range(len(found) - length + 1):
-                if any(taken[at : at + length]):
+                if True in taken[at : at + length]:
                     continue
-                part = found[at : at + length]
-                key = self._key([token.word for token in part])
-                codes = self._classes(key)
-                if codes and not (length == 1 and self._means_another_thing(key, text, found, at)):
+                key = self._key("".join(written[at : at + length - 1]), endings[at + length - 1])
+                if key and not (length == 1 and self._means_another_thing(key, text, found, at)):
+                    part, codes = found[at : at + length], self._classes(key)
                     taken[at : at + length] = [True] * length
                     first, last = part[0].start, part[-1].end
                     meant = self._meant(key, " ".join(token.word for token in part))
@@ -112,10 +113,13 @@ class NameTable:
                 hits += self._inside_run(token)
         return hits
 
-    def _key(self, parts: list[str]) -> str:
-        """The key of a name in singular or plural; empty where there is none."""
-        head = "".join(parts[:-1])
-        return next((head + last for last in forms(parts[-1]) if head + last in self._keys), "")
+    def _key(self, head: str, endings: list[str]) -> str:
+        """The key of a name of which all but the last word is `head`; empty where there is none.
+        endings: the last word in singular and plural."""
+        for last in endings:
+            if head + last in self._keys:
+                return head + last
+        return ""
 
     def _classes(self, key: str) -> tuple[int, ...]:
         return tuple(sorted(self._keys.get(key, ())))

@@ -28,6 +28,7 @@ def test_the_guard_guards(monkeypatch):
         socket.create_connection(("127.0.0.1", 9))
 
 
+@pytest.mark.slow
 def test_nothing_opens_a_connection(monkeypatch, carrying, photos, tmp_path, capsys, tiny_clip):
     with no_network(monkeypatch):
         for bundle in (shipped_bundle(), carrying):

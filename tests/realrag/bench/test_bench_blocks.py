@@ -45,6 +45,7 @@ def test_the_way_from_plain_to_full_is_0_at_its_start_and_1_at_its_end():
     assert moved(brightness, plain, full, 0.75 * plain + 0.25 * full) == pytest.approx(0.25, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not families_there(), reason="the package holds no miniatures")
 def test_every_block_of_both_miniatures_is_measured(capsys, monkeypatch):
     """In the bundle that ships, instead of one indexed anew."""

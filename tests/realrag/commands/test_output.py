@@ -43,6 +43,7 @@ def test_half_characters_in_json_are_escaped(capsys, with_captions):
     assert json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="needs a POSIX pipe")
 def test_a_reader_that_goes_is_no_error():
     given = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
@@ -54,6 +55,7 @@ def test_a_reader_that_goes_is_no_error():
     assert process.wait() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="sends a signal")
 @pytest.mark.parametrize("delay", [0.15, 0.4, 0.8, 1.6])
 def test_ctrl_c_at_any_time_is_130_without_a_traceback(delay):
