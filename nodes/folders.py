@@ -10,7 +10,7 @@ import folder_paths
 
 from ..realrag.bundle.bundle import read_manifest
 from ..realrag.errors import BundleError, RealRAGError
-from ..realrag.retriever import shipped_bundle
+from ..realrag.library import shipped_bundle
 
 BUNDLES, ADAPTERS, PACKS = "realrag", "realrag_adapters", "realrag_packs"
 # A bundle is a folder, so no single file in `realrag` is a model: "folder", as in core's diffusers, lists none.

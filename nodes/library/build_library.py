@@ -24,8 +24,9 @@ from ...realrag.indexing.build import build
 from ...realrag.indexing.options import IndexOptions, Report
 from ...realrag.indexing.report_text import counts_of, left_out, what_to_ask
 from ...realrag.indexing.shards import Sizes
+from ...realrag.library import own_encoder
 from ...realrag.photos.credit import Credit
-from ...realrag.retriever import NO_WORDS, own_encoder
+from ...realrag.retriever import NO_WORDS
 from ..compat import managed_encoder, supported_keywords
 from ..encoder_files import AUTOMATIC, encoder_choices, encoder_of, load_chosen
 from ..input_check import checked

@@ -142,7 +142,7 @@ def _mean_precision(retriever: Retriever, codes: list[int], names: dict[int, str
         if by == LOOK:
             rows = retriever.index.search(query, every)[1][0]
         else:
-            rows = rank(retriever.index, retriever._vectors, retriever.lexicon, query[0], text, every).rows
+            rows = rank(retriever.index, retriever.vectors, retriever.lexicon, query[0], text, every).rows
         right = retriever.bundle.records.class_codes[rows] == code
         values.append(float((right.cumsum() / np.arange(1, len(right) + 1))[right].mean()))
     return float(np.mean(values))
@@ -176,10 +176,10 @@ def _level_of(retriever: Retriever, codes: list[int], phrases: list[str]) -> Lev
     records = retriever.bundle.records
     classes = [name if code in set(codes) else "" for code, name in enumerate(records.classes)]
     from ..bundle.bundle import unit_rows
-    from ..retriever import captions_to_ask
+    from ..library import captions_to_ask
 
     return measure_level(
-        lambda texts: unit_rows(retriever.encoder.encode_texts(texts).numpy()), retriever._vectors, classes,
+        lambda texts: unit_rows(retriever.encoder.encode_texts(texts).numpy()), retriever.vectors, classes,
         records.class_codes, captions_to_ask(records)[::2], lambda word: False, phrases=phrases,
     )  # fmt: skip
 

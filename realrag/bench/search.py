@@ -136,7 +136,8 @@ def _vectors(args, scratch: Path) -> tuple[np.ndarray, np.ndarray, str]:
 
     if args.bundle:
         from ..files import default_cache
-        from ..retriever import Retriever, unit_vectors
+        from ..library import unit_vectors
+        from ..retriever import Retriever
 
         retriever = Retriever.open(args.bundle, cache=default_cache(), kind="exact")
         records = retriever.bundle.records

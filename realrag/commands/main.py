@@ -22,7 +22,7 @@ OK, FAILED, USAGE, TOO_MANY, BUSY, STOPPED = 0, 1, 2, 3, 4, 130
 
 def _bundle(name: str) -> Path:
     """A bundle's folder; the word `sample` means the one that ships with the plugin."""
-    from ..retriever import shipped_bundle
+    from ..library import shipped_bundle
 
     return shipped_bundle() if name == "sample" and not Path(name).exists() else Path(name)
 

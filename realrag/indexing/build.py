@@ -23,9 +23,9 @@ from ..bundle.records import Record, RecordTable, record_id
 from ..encoders.base import Encoder
 from ..errors import BundleError, EncoderError, RealRAGError, TooManyError
 from ..files import fsync_folder, sha256_file, sweep_temporaries, write_atomic
+from ..library import captions_to_ask
 from ..photos.other_names import find_names, read_names
 from ..photos.scan import KEPT_BYTES, Candidate, Library, Progress, Rejected, scan
-from ..retriever import captions_to_ask
 from .bundle_files import write_rows
 from .levels import measure_levels
 from .options import IndexOptions, Report

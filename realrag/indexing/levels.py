@@ -13,7 +13,7 @@ from ..bundle.records import RecordTable
 from ..doubt import Level, measure_level
 from ..encoders.base import Encoder
 from ..encoders.reflective_head import ReflectiveHead, load_head
-from ..retriever import captions_to_ask, through_head, vectors_key
+from ..library import captions_to_ask, through_head, vectors_key
 from ..search.lexicon import Lexicon
 
 

@@ -28,7 +28,7 @@ from fake_encoder import ColorEncoder
 from fake_hub import FakeHub, Repository
 from made_photos import COLORS, photo_bytes
 
-import realrag.retriever
+import realrag.library
 import realrag.search.index
 from realrag.bundle.bundle import Bundle
 from realrag.bundle.edit_heads import change_heads
@@ -159,7 +159,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    realrag.retriever.EXACT_LIMIT = realrag.search.index.EXACT_LIMIT = 0  # so that an index is built of few photos too
+    realrag.library.EXACT_LIMIT = realrag.search.index.EXACT_LIMIT = 0  # so that an index is built of few photos too
     with tempfile.TemporaryDirectory() as folder:
         os.environ["REALRAG_CACHE"] = f"{folder}/cache"
         stage = Stage(Path(folder) / "stage")

@@ -247,7 +247,7 @@ def test_an_old_bundles_level_is_measured_once_and_kept_in_the_cache(photos, tmp
     old = "format version encoder head count dim picture_longest thumbnail_longest licences files".split()
     path.write_text(json.dumps({key: content[key] for key in old}))  # as version 0.1.0 wrote it
     first = Retriever.open(tmp_path / "b", encoder=encoder, cache=tmp_path / "cache").level
-    monkeypatch.setattr("realrag.retriever.measure_level", lambda *args, **more: pytest.fail("measured again"))
+    monkeypatch.setattr("realrag.library.measure_level", lambda *args, **more: pytest.fail("measured again"))
     assert Retriever.open(tmp_path / "b", encoder=encoder, cache=tmp_path / "cache").level == first
     (kept,) = (tmp_path / "cache").rglob("level.json")
     kept.write_text("{")

@@ -8,8 +8,9 @@ from realrag.bundle.records import Filters
 from realrag.encoders.reflective_head import ReflectiveHead, save_head
 from realrag.errors import EncoderError, QueryError
 from realrag.indexing.build import build
+from realrag.library import unit_vectors
 from realrag.photos.decode import decode
-from realrag.retriever import Retriever, unit_vectors
+from realrag.retriever import Retriever
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def test_near_duplicates_do_not_fill_the_answer(photos, tmp_path, encoder, monke
         (photos / "red" / f"again{quality}.jpg").write_bytes(photo_bytes((255, 0, 0), 1, quality=quality))
     build(photos, tmp_path / "many", encoder)
     retriever = Retriever.open(tmp_path / "many", encoder=encoder)
-    monkeypatch.setattr("realrag.retriever.NEAR_DUPLICATE", 0.9999)
+    monkeypatch.setattr("realrag.answer.NEAR_DUPLICATE", 0.9999)
     answer = retriever.search("red", k=4)
     assert sum(item.file.startswith("red/again") for item in answer.items) == 1 and len(answer) == 4
     everything = retriever.search("red", k=100).items
@@ -156,10 +157,10 @@ def test_the_head_moves_photos_and_pictures_but_not_words(photos, tmp_path, enco
 def test_large_libraries_are_mapped_and_answer_alike(photos, tmp_path, encoder, monkeypatch):
     build(photos, tmp_path / "b", encoder)
     small = Retriever.open(tmp_path / "b", encoder=encoder).search("red", k=5)
-    monkeypatch.setattr("realrag.retriever.EXACT_LIMIT", 3)
+    monkeypatch.setattr("realrag.library.EXACT_LIMIT", 3)
     for _ in range(2):
         large = Retriever.open(tmp_path / "b", encoder=encoder, cache=tmp_path / "cache", kind="ivf")
-        assert isinstance(large._vectors, np.memmap)
+        assert isinstance(large.vectors, np.memmap)
         found = large.search("red", k=5)
         assert [item.id for item in found.items] == [item.id for item in small.items]
     path = next((tmp_path / "cache").rglob("vectors.safetensors"))

@@ -20,7 +20,7 @@ from realrag.encoders.base import Encoder
 from realrag.encoders.reflective_head import ReflectiveHead, load_head, save_head
 from realrag.errors import EncoderError, RealRAGError
 from realrag.files import canonical_json, default_cache, sha256_bytes, write_atomic
-from realrag.retriever import own_encoder
+from realrag.library import own_encoder
 
 from ..dataset import Prompt, load_material, prompts_hash, read_prompts
 from ..flags import add_flags, chosen

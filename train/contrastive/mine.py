@@ -24,7 +24,7 @@ from realrag.files import (
     sha256_file,
     sweep_temporaries,
 )
-from realrag.retriever import own_encoder
+from realrag.library import own_encoder
 
 from ..dataset import load_material, prompts_hash, read_prompts
 from .negatives import MineConfig, MiningState, Negatives, mine

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
+from realrag.answer import NEAR_DUPLICATE
 from realrag.bundle.bundle import MANIFEST, Bundle, unit_rows
 from realrag.bundle.records import Filters
 from realrag.encoders.base import Encoder
 from realrag.encoders.reflective_head import ReflectiveHead, load_head
 from realrag.errors import RealRAGError
 from realrag.files import default_cache, write_atomic
-from realrag.retriever import NEAR_DUPLICATE, Retriever, own_encoder
+from realrag.library import own_encoder
+from realrag.retriever import Retriever
 from realrag.search.hybrid import LOOK
 from realrag.validation import strict_json
 

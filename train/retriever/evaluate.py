@@ -16,7 +16,7 @@ import torch
 from realrag.encoders.reflective_head import ReflectiveHead
 from realrag.errors import RealRAGError
 from realrag.interval_text import with_interval
-from realrag.retriever import through_head
+from realrag.library import through_head
 
 from ..contrastive.tuned_encoder import TunedVectors
 from ..retrieval_metrics import DEPTH, ranked_rows, ranking_figures

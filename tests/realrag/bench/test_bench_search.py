@@ -50,7 +50,7 @@ def test_a_benchmark_of_nothing_is_refused(words):
 
 def test_a_bundle_is_asked_with_its_own_captions(photos, tmp_path, encoder, monkeypatch):
     build(photos, tmp_path / "b", encoder)
-    monkeypatch.setattr("realrag.retriever.own_encoder", lambda bundle, device: encoder)
+    monkeypatch.setattr("realrag.library.own_encoder", lambda bundle, device: encoder)
     library, queries, source = search._vectors(arguments("--bundle", tmp_path / "b"), tmp_path)
     assert library.shape == (15, 13) and queries.shape == (3, 13)
     assert source.endswith("asked with 3 of its captions")

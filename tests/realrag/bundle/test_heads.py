@@ -20,8 +20,9 @@ from realrag.encoders.reflective_head import ReflectiveHead, load_head, save_hea
 from realrag.errors import BundleError, BusyError, EncoderError
 from realrag.files import sha256_file
 from realrag.indexing.build import WORK, build
+from realrag.library import shipped_bundle, vectors_key
 from realrag.locks import FolderLock
-from realrag.retriever import Retriever, shipped_bundle, vectors_key
+from realrag.retriever import Retriever
 
 
 @pytest.fixture
@@ -200,7 +201,7 @@ def test_what_is_cached_for_one_head_is_never_taken_for_another(bundle, files, e
     change_heads(bundle, files)
     small = {name: Retriever.open(bundle, encoder=encoder, head=name).search("red", k=5) for name in (*files, "none")}
     assert len({answer.items[0].score for answer in small.values()}) == 4
-    monkeypatch.setattr("realrag.retriever.EXACT_LIMIT", 3)
+    monkeypatch.setattr("realrag.library.EXACT_LIMIT", 3)
     for _ in range(2):
         for name, expected in small.items():
             large = Retriever.open(bundle, encoder=encoder, head=name, cache=tmp_path / "cache", kind="ivf")
