@@ -98,7 +98,7 @@ def test_an_encoder_that_knows_nothing_is_said_to_and_nothing_is_claimed_by_look
 def test_within_a_class_the_vectors_decide(birds):
     text = "a spotted warbler"
     rows = birds.lexicon.rows_of(birds.lexicon.named(text)[0])
-    scores = birds._vectors[rows] @ birds.query([text])[0]
+    scores = birds.vectors[rows] @ birds.query([text])[0]
     expected = [birds.bundle.records[int(row)].id for row in rows[np.argsort(-scores)]]
     assert [item.id for item in birds.search(text, k=5).items] == expected
 

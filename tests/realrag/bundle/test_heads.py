@@ -205,7 +205,7 @@ def test_what_is_cached_for_one_head_is_never_taken_for_another(bundle, files, e
     for _ in range(2):
         for name, expected in small.items():
             large = Retriever.open(bundle, encoder=encoder, head=name, cache=tmp_path / "cache", kind="ivf")
-            assert isinstance(large._vectors, np.memmap)
+            assert isinstance(large.vectors, np.memmap)
             found = large.search("red", k=5)
             assert [item.id for item in found.items] == [item.id for item in expected.items]
             assert np.allclose([item.score for item in found.items], [item.score for item in expected.items], atol=2e-3)

@@ -373,7 +373,7 @@ def tuned_text(worlds, tmp_path_factory):
 def test_a_tuned_text_tower_searches_a_bundle_of_the_plain_encoder(worlds, tuned_text):
     plain, tuned = load_encoder(str(worlds["clip"] / "tiny")), load_encoder(str(tuned_text))
     before, after = (Retriever.open(worlds["clip"] / "bundle", encoder=encoder) for encoder in (plain, tuned))
-    assert np.array_equal(before._vectors, after._vectors)
+    assert np.array_equal(before.vectors, after.vectors)
     assert not np.allclose(before.query(["a red"]), after.query(["a red"]))
     other = build_with(worlds["clip"], plain, worlds["clip"] / "later")
     assert Retriever.open(other, encoder=tuned).search("a red", k=2).items
@@ -466,12 +466,12 @@ def test_a_head_for_the_plain_words_is_not_used_with_tuned_ones(worlds, tuned_te
 def test_vectors_for_an_evaluation_are_the_bundles_own_or_made_anew(worlds, tuned_text, tmp_path):
     bundle = Bundle(worlds["clip"] / "bundle")
     kept = tuned_vectors(load_encoder(str(tuned_text)), bundle, ["a red", "a blue"])
-    assert kept.queries.shape == (2, 24) and np.allclose(kept.photos, Retriever.open(bundle.folder)._vectors)
+    assert kept.queries.shape == (2, 24) and np.allclose(kept.photos, Retriever.open(bundle.folder).vectors)
     tuned = fit_in(worlds["clip"], "full", tmp_path / "tuned")
     made = tuned_vectors(tuned, bundle, ["a red"])
     indexed = Retriever.open(build_with(worlds["clip"], tuned, tmp_path / "new"))
     assert (
-        not np.allclose(made.photos, kept.photos) and (made.photos * indexed._vectors).sum(1).min() > 0.999
+        not np.allclose(made.photos, kept.photos) and (made.photos * indexed.vectors).sum(1).min() > 0.999
     )  # JPEG once more
 
 

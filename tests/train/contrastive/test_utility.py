@@ -184,7 +184,7 @@ def test_a_head_learns_from_a_measured_file_and_refuses_one_of_other_prompts(wor
     assert head.facts["utility"]["measured_by"] == Brightness.name and head.facts["loss"] == "utility"
     build(tmp_path / "photos", tmp_path / "bundle", ColorEncoder(), head=tmp_path / "head.safetensors")
     after = Retriever.open(tmp_path / "bundle", encoder=ColorEncoder())
-    scores = (after.query([prompt.prompt for prompt in prompts]) @ after._vectors.T)[np.arange(3)[:, None], rows]
+    scores = (after.query([prompt.prompt for prompt in prompts]) @ after.vectors.T)[np.arange(3)[:, None], rows]
     before = load_material(bundle, ColorEncoder(), prompts)
     start = (before.queries @ before.photos.T)[np.arange(3)[:, None], rows]
     agree = [np.corrcoef(each.ravel(), found.utility.ravel())[0, 1] for each in (start, scores)]
