@@ -102,7 +102,7 @@ def head_width(path: Path) -> int | None:
 def load_map_head(path: Path) -> MapHead:
     """The pooling head out of a SigLIP vision file (`.safetensors`, or a pickle through the weights-only reader)."""
     path = Path(path)
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors":  # not through `artifact`, which reads a file whole: the head is 2 % of this one
         try:
             with safe_open(path, framework="pt") as file:
                 prefix = _prefix(file.keys())

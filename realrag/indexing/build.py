@@ -29,7 +29,7 @@ from ..photos.scan import KEPT_BYTES, Candidate, Library, Progress, Rejected, sc
 from .bundle_files import write_rows
 from .levels import measure_levels
 from .options import IndexOptions, Report
-from .shards import DEFAULT_SIZES, Item, Sizes, encode_all, read_shard, shard_parts, shard_words, suited
+from .shards import DEFAULT_SIZES, Item, Sizes, encode_all, read_shard, shard_contents, shard_parts, suited
 from .workers import check_rank, rank_lock, sweep_locks, wait_for_others
 
 
@@ -170,7 +170,7 @@ def _rejected_late(shards: list[Path], library: Library, report: Report) -> set[
     """Move photos that turned out damaged while decoding from the candidates to the rejected; returns their hashes."""
     late: dict[str, tuple[str, str]] = {}
     for shard in shards:
-        late.update(shard_words(shard)[1])
+        late.update(shard_contents(shard)[1])
     for candidate in library.candidates:
         if candidate.sha256 in late:
             report.rejected.append(Rejected(candidate.file, *late[candidate.sha256]))
@@ -254,7 +254,7 @@ def _record(item: Candidate) -> Record:
 def _items(wanted, known: dict, source: Bundle | None, shards: list[Path]) -> Iterator[tuple[Record, Item]]:
     """Each wanted record with its vector and pictures, from the source bundle or from a shard; one shard in memory at a
     time."""
-    place = {sha: shard for shard in shards for sha in shard_words(shard)[0]}
+    place = {sha: shard for shard in shards for sha in shard_contents(shard)[0]}
     open_path, open_items = None, {}
     for sha, record in wanted:
         if source and sha in known:

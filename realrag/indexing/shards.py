@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .. import artifact
 from ..encoders.adaptive_batch import AdaptiveBatch
 from ..encoders.base import Encoder
 from ..errors import PhotoError
-from ..files import canonical_json, sha256_bytes, write_atomic
+from ..files import canonical_json, sha256_bytes
 from ..photos.decode import decode
 from ..photos.keep import encode_jpeg, encode_kept, shrink, shrink_to_area
 from ..photos.scan import Candidate, Progress, in_order
@@ -112,13 +113,11 @@ def encode_shard(
 
 def shard_key(candidates: list[Candidate], encoder: Encoder, sizes: Sizes, batch: int) -> str:
     """Names a shard by all that decides its bytes, so that a shard of another run is never taken for this one's."""
-    facts = [encoder.fingerprint, asdict(sizes), batch, [candidate.sha256 for candidate in candidates]]
-    return sha256_bytes(canonical_json(facts))[:32]
+    recipe = [encoder.fingerprint, asdict(sizes), batch, [candidate.sha256 for candidate in candidates]]
+    return sha256_bytes(canonical_json(recipe))[:32]
 
 
 def write_shard(path: Path, items: list[Item], rejected: dict[str, tuple[str, str]], dim: int) -> None:
-    from safetensors.numpy import save
-
     def blob(parts: list[bytes]) -> np.ndarray:
         return np.frombuffer(b"".join(parts), np.uint8) if any(parts) else np.zeros(0, np.uint8)
 
@@ -131,27 +130,25 @@ def write_shard(path: Path, items: list[Item], rejected: dict[str, tuple[str, st
             -1, 2
         ),
     }
-    words = {"items": json.dumps([item.sha256 for item in items]), "rejected": json.dumps(rejected)}
-    write_atomic(path, save(tensors, words))
+    metadata = {"items": json.dumps([item.sha256 for item in items]), "rejected": json.dumps(rejected)}
+    artifact.write(path, tensors, metadata)
 
 
-def shard_words(path: Path) -> tuple[list[str], dict[str, tuple[str, str]]]:
+def shard_contents(path: Path) -> tuple[list[str], dict[str, tuple[str, str]]]:
     """(hashes of the encoded photos, {hash: (reason, message)} of the refused ones), without loading the rest."""
-    from safetensors import safe_open
+    return _contents(artifact.read_header(path, "a shard of encoded photos", "Delete it and run again.").metadata)
 
-    with safe_open(path, "np") as file:
-        words = file.metadata()
-    return json.loads(words["items"]), {sha: tuple(why) for sha, why in json.loads(words["rejected"]).items()}
+
+def _contents(metadata: dict[str, str]) -> tuple[list[str], dict[str, tuple[str, str]]]:
+    return json.loads(metadata["items"]), {sha: tuple(why) for sha, why in json.loads(metadata["rejected"]).items()}
 
 
 def read_shard(path: Path) -> list[Item]:
-    from safetensors.numpy import load_file
-
-    tensors = load_file(path)
+    tensors, metadata = artifact.read_arrays(path)
     pictures, thumbnails = tensors["pictures"].tobytes(), tensors["thumbnails"].tobytes()
     items, at, small = [], 0, 0
     for sha256, embedding, (length, little) in zip(
-        shard_words(path)[0], tensors["embeddings"], tensors["lengths"].tolist(), strict=False
+        _contents(metadata)[0], tensors["embeddings"], tensors["lengths"].tolist(), strict=True
     ):
         thumbnail = thumbnails[small : small + little] if little else None
         items.append(Item(sha256, embedding, pictures[at : at + length], thumbnail))

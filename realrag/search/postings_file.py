@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import artifact
 from ..files import Verdicts, canonical_json, write_atomic
 from ..prompts.words import VERSION as WORDS_VERSION
 from ..prompts.words import grams, unspaced, words
@@ -96,17 +97,16 @@ def open_postings(
 
 
 def _write(folder: Path, recipe: dict, made: Postings) -> None:
-    from safetensors.numpy import save
-
     dropped = np.array(sorted(made.dropped), np.uint64)
     arrays = {"hashes": made.hashes, "starts": made.starts, "rows": made.rows, "dropped": dropped}
-    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    data = artifact.to_bytes({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     write_atomic(folder / FILE, data)
     write_atomic(folder / FACTS, canonical_json({"recipe": recipe, "sha256": hashlib.sha256(data).hexdigest()}))
 
 
 def _read(folder: Path, recipe: dict) -> Postings | None:
-    """The kept lists, mapped. Their hash was written down when they were made, so the header is ours."""
+    """The kept lists, mapped. `artifact.read_arrays` would load them whole; their hash was written down when they were made,
+    so the header is ours."""
     try:
         facts = json.loads((folder / FACTS).read_bytes())
         path = folder / FILE

@@ -56,7 +56,7 @@ def load_inputs(config: BaseConfig, encoder: Encoder, device: str) -> Inputs:
     return MiniatureInputs(load_autoencoder(Path(config.autoencoder)), encoder)
 
 
-def load_data(recipe: AdapterRecipe, inputs: Inputs, encoder: Encoder, scratch: Path, say: Log) -> AdapterData:
+def load_data(recipe: AdapterRecipe, inputs: Inputs, encoder: Encoder, scratch: Path, log: Log) -> AdapterData:
     """The cached inputs of the training and of the gap. What the scratch folder already holds is not computed again."""
     made: dict[str, Cached] = {}
     for part, class_photos in read_class_photos(recipe.data).items():
@@ -66,10 +66,10 @@ def load_data(recipe: AdapterRecipe, inputs: Inputs, encoder: Encoder, scratch: 
         def progress(done: int, total: int) -> None:
             if (percent := 10 * done // total) != last[0]:
                 last[0] = percent
-                say(f"{part}: {10 * percent} % of {len(class_photos.photos)} photos in {variants} augmentations")
+                log(f"{part}: {10 * percent} % of {len(class_photos.photos)} photos in {variants} augmentations")
 
         made[part] = cached(class_photos, recipe.data, variants, inputs, encoder, scratch, progress)
-    say(
+    log(
         ", ".join(
             f"{part}: {len(c.class_photos.photos)} photos of {len(set(c.class_photos.rows))} classes"
             for part, c in made.items()
@@ -123,7 +123,7 @@ class AdapterFiles:
 
 def train_adapter(
     recipe: AdapterRecipe, out: Path, scratch: Path, watch: WatchConfig = WatchConfig(), device: str = "cpu",
-    say: Log = lambda line: None, sheet: Callable[[AdapterTraining, Base, Inputs], None] | None = None,
+    log: Log = lambda line: None, sheet: Callable[[AdapterTraining, Base, Inputs], None] | None = None,
 ) -> bool:  # fmt: skip
     """Write the adapter `out`; beside it NAME.checkpoint.safetensors, NAME.csv and NAME.gap.csv, and with
     `together` NAME.generator.safetensors. True when it is finished, False when it was stopped.
@@ -139,7 +139,7 @@ def train_adapter(
         raise RealRAGError("Only a miniature can be trained with its adapter. Leave out together = true in [fit].")
     encoder = load_encoder(recipe.data.encoder, offline=True)
     inputs = load_inputs(recipe.base, encoder, device)
-    data, key = load_data(recipe, inputs, encoder, scratch, say), inputs.key
+    data, key = load_data(recipe, inputs, encoder, scratch, log), inputs.key
     if recipe.base.kind != MINIATURE:
         del inputs  # frees the memory of text encoders and autoencoder for the transformer
         inputs = None
@@ -156,9 +156,9 @@ def train_adapter(
         "latents": key,
         "generator": net_key(base.net),
     }
-    say(f"{base.name}: {sum(p.numel() for p in adapter.parameters()) / 1e6:.2f} M parameters to train")
-    files = AdapterFiles(out, training, encoder, facts, say)
-    hooks = Hooks(log=say, saved=files.write, resumed=files.read_gaps)
+    log(f"{base.name}: {sum(p.numel() for p in adapter.parameters()) / 1e6:.2f} M parameters to train")
+    files = AdapterFiles(out, training, encoder, facts, log)
+    hooks = Hooks(log=log, saved=files.write, resumed=files.read_gaps)
     if sheet is not None:
         hooks.sheet = lambda: sheet(training, base, inputs)
     run_key = training_key({**facts, "recipe": recipe.settled()})
@@ -181,7 +181,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flags(parser, WatchConfig)
 
 
-def run(arguments: argparse.Namespace, say: Log = lambda line: print(line, flush=True)) -> None:
+def run(arguments: argparse.Namespace, log: Log = lambda line: print(line, flush=True)) -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     given = {
@@ -198,7 +198,7 @@ def run(arguments: argparse.Namespace, say: Log = lambda line: print(line, flush
     if recipe.base.kind == MINIATURE:
         from .sheet import sheets_of
 
-        sheet = sheets_of(arguments.out, say)
-    if not train_adapter(recipe, arguments.out, arguments.scratch, watch, arguments.device, say, sheet):
+        sheet = sheets_of(arguments.out, log)
+    if not train_adapter(recipe, arguments.out, arguments.scratch, watch, arguments.device, log, sheet):
         raise Stopped(f"Stopped. {RESUME}")
-    say(f"wrote {arguments.out}")
+    log(f"wrote {arguments.out}")

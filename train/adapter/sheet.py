@@ -53,7 +53,7 @@ def save_sheet(path: Path, pictures: list[Tensor]) -> None:
     write_atomic(path, lambda file: image.save(file, "PNG"))
 
 
-def sheets_of(out: Path, say: Callable[[str], None]) -> Callable[[AdapterTraining, Base, MiniatureInputs], None]:
+def sheets_of(out: Path, log: Callable[[str], None]) -> Callable[[AdapterTraining, Base, MiniatureInputs], None]:
     """A function that draws sheets of seen and held-out classes, plain and augmented."""
 
     def draw(training: AdapterTraining, base: Base, inputs: MiniatureInputs) -> None:
@@ -62,6 +62,6 @@ def sheets_of(out: Path, say: Callable[[str], None]) -> Callable[[AdapterTrainin
                 for look, suffix in enumerate(("", LOOKS)[: len(cached.features)]):
                     name = f"{out.stem}.{part}{suffix}.png".replace(" ", "-")
                     save_sheet(out.with_name(name), columns(steered, inputs, cached, look=look))
-        say(f"drew sheets beside {out} after step {training.step}")
+        log(f"drew sheets beside {out} after step {training.step}")
 
     return draw

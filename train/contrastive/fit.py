@@ -220,14 +220,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flags(parser, WatchConfig, skip=("sheet_minutes",), aliases=OLD_FLAGS)
 
 
-def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
+def run(arguments: argparse.Namespace, log: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = _join_ranks(arguments.device)
     torch.set_float32_matmul_precision("high")  # TF32 on a card that has it; no change on a CPU
     if int(os.environ.get("RANK", "0")):
 
-        def say(line):
+        def log(line):
             return None
 
     prompts = arguments.prompts or (arguments.negatives and arguments.negatives.with_name("prompts.jsonl"))
@@ -238,7 +238,7 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
     )
     made = fit_file(
         inputs, arguments.out, chosen(arguments, FitConfig()), chosen(arguments, LossConfig(arguments.loss)),
-        device=device, watch=chosen(arguments, WatchConfig()), progress=Progress(say, "fit"),
+        device=device, watch=chosen(arguments, WatchConfig()), progress=Progress(log, "fit"),
     )  # fmt: skip
     if torch.distributed.is_initialized():
         torch.distributed.barrier()  # a rank that leaves early may take the others down with it
@@ -246,7 +246,7 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
     if made is None:
         raise Stopped(f"Stopped. {RESUME}")
     facts = made.facts if isinstance(made, ReflectiveHead) else made.tuned["facts"]
-    say(f"wrote {arguments.out} after {facts['steps']} steps of {facts['pairs']} pairs")
+    log(f"wrote {arguments.out} after {facts['steps']} steps of {facts['pairs']} pairs")
 
 
 def _join_ranks(device: str) -> str:

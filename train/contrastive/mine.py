@@ -163,7 +163,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
+def run(arguments: argparse.Namespace, log: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
     config = MineConfig(
         arguments.kind, arguments.k, arguments.seeds, not arguments.keep_same_class, arguments.near_duplicate,
         positive_aware=arguments.positive_aware,
@@ -171,12 +171,12 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
     inputs = MineInputs(arguments.bundle, arguments.prompts, arguments.drawn, arguments.head)
     found = mine_file(inputs, arguments.out, config, device=arguments.device)
     facts = found.facts
-    say(f"{facts['prompts']} prompts, {facts['drawn']} of them drawn, {facts['without_negative']} without a negative")
+    log(f"{facts['prompts']} prompts, {facts['drawn']} of them drawn, {facts['without_negative']} without a negative")
     if config.kind == "reflective":
-        say(
+        log(
             f"for {facts['known_share']:.1%} of the drawings the nearest photo was of the true class: the generator knows those"
         )
-    say(
+    log(
         f"left out: {facts['dropped_near_duplicates']} near-duplicates, {facts['dropped_too_fitting']} that fit the prompt too well"
     )
-    say(f"wrote {arguments.out}")
+    log(f"wrote {arguments.out}")

@@ -149,11 +149,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the encoder to write")
 
 
-def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
+def run(arguments: argparse.Namespace, log: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
     mixed = mix(load_encoder(str(arguments.tuned)), load_encoder(arguments.base), arguments.alpha, arguments.out)
     kept = (
         "; libraries of the first encoder stay valid"
         if mixed.tuned["photos_of"]
         else "; photos must be indexed with it"
     )
-    say(f"wrote {arguments.out}{kept}")
+    log(f"wrote {arguments.out}{kept}")

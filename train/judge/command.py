@@ -90,7 +90,7 @@ def read_arms(arguments: argparse.Namespace, prompts: Sequence[Prompt]) -> dict[
     return aligned({name: with_references(pictures, choices.get(name, {})) for name, pictures in arms.items()})
 
 
-def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
+def run(arguments: argparse.Namespace, log: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
     from .page import write_page
 
     if not 0 < arguments.copy_quantile <= 1:
@@ -115,14 +115,14 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
         if time.monotonic() > until:
             raise OutOfTime(f"Time is up. {RESUME}")
         if done < total:
-            say(f"{done} of {total} pictures, {time.monotonic() - began:.0f} s")
+            log(f"{done} of {total} pictures, {time.monotonic() - began:.0f} s")
 
     reports: dict[str, dict] = {}
     for name in arguments.encoder or [DEFAULT_ENCODER]:
         encoder = load_encoder(name, device=arguments.device)
         reports[name] = judge(judged, encoder, arguments.out / "vectors", progress)
-        say(table(reports[name]) + "\n")
+        log(table(reports[name]) + "\n")
     facts = {"real": real.id, "library": library.id, "judge_photos": taught and taught.id, "seed": arguments.seed}
     write_json(arguments.out / "judge.json", {"facts": facts, "encoders": reports})
     write_page(arguments.out / "judge.html", reports, judged.arms, real)
-    say(f"wrote {arguments.out / 'judge.json'} and judge.html")
+    log(f"wrote {arguments.out / 'judge.json'} and judge.html")

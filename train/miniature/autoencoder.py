@@ -153,12 +153,12 @@ def save_autoencoder(path: Path, training: AutoencoderTraining, about: dict) -> 
     write_atomic(path, sorted_header(save(half, metadata)))
 
 
-def front_outputs(world: World, views: int, front: torch.nn.Module, say: Callable[[str], None]) -> list[np.ndarray]:
+def front_outputs(world: World, views: int, front: torch.nn.Module, log: Callable[[str], None]) -> list[np.ndarray]:
     """The outputs of the frozen layers for each view."""
     found = []
     for view in range(views):
         found.append(cached_outputs("front", front, world, view, lambda: world.pixels(view)))
-        say(f"front layers: view {view + 1} of {views}")
+        log(f"front layers: view {view + 1} of {views}")
     return found
 
 
@@ -175,13 +175,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flags(parser, WatchConfig)
 
 
-def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
+def run(arguments: argparse.Namespace, log: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
     torch.set_num_threads(arguments.threads)
     config, world = chosen(arguments, AutoencoderConfig()), read_world(arguments)
     teacher, model = read_taef2(arguments.taef2)
     model = model.to(memory_format=torch.channels_last)
     front = model.taesd_encoder[:FRONT].requires_grad_(False)
-    fronts = front_outputs(world, config.views, front, say)
+    fronts = front_outputs(world, config.views, front, log)
     if arguments.start:
         model.load_state_dict(load_autoencoder(arguments.start).state_dict())
     else:
@@ -193,9 +193,9 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
     if arguments.start:
         about["start"] = sha256_file(arguments.start)
     files = RunFiles.beside(arguments.out)
-    finished = Watch(training, training_key(about), files, chosen(arguments, WatchConfig()), Hooks(log=say)).run()
+    finished = Watch(training, training_key(about), files, chosen(arguments, WatchConfig()), Hooks(log=log)).run()
     if training.step >= config.inner_steps + config.joint_steps:
         save_autoencoder(arguments.out, training, about | {"steps": training.step})
-        say(f"wrote {arguments.out} after step {training.step} of {training.steps}")
+        log(f"wrote {arguments.out} after step {training.step} of {training.steps}")
     if not finished:
         raise Stopped(f"Stopped after step {training.step}. {RESUME}")

@@ -84,8 +84,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="safetensors to write")
 
 
-def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
+def run(arguments: argparse.Namespace, log: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
     taught = read_photos(arguments, "train")
     judge, features = taught_judge(arguments.mobilenet, taught), mobilenet_features(arguments.mobilenet)
     save_judge(arguments.out, features, judge, {"photos": taught.key, "views": 2})
-    say(f"{len(judge.names)} classes from {len(taught.photos.photos)} photos, sha256 {sha256_file(arguments.out)[:12]}")
+    log(f"{len(judge.names)} classes from {len(taught.photos.photos)} photos, sha256 {sha256_file(arguments.out)[:12]}")

@@ -142,7 +142,7 @@ def held_out_loss(model: nn.Module, latents: np.ndarray, groups: list[Group], te
     return total / len(groups)
 
 
-def cached_latents(world: World, views: int, autoencoder: nn.Module, say: Callable[[str], None]) -> list[np.ndarray]:
+def cached_latents(world: World, views: int, autoencoder: nn.Module, log: Callable[[str], None]) -> list[np.ndarray]:
     """(N, 16, h, w) of each view. The first layers' outputs were cached when the autoencoder was trained."""
     front, tail = autoencoder.taesd_encoder[:FRONT], autoencoder.taesd_encoder[FRONT:]
     found = []
@@ -152,7 +152,7 @@ def cached_latents(world: World, views: int, autoencoder: nn.Module, say: Callab
             return cached_outputs("front", front, world, view, lambda: world.pixels(view))
 
         found.append(np.array(cached_outputs("latents", tail, world, view, features)))
-        say(f"latents: view {view + 1} of {views}")
+        log(f"latents: view {view + 1} of {views}")
     return found
 
 
@@ -179,7 +179,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flags(parser, WatchConfig)
 
 
-def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
+def run(arguments: argparse.Namespace, log: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
     torch.set_num_threads(arguments.threads)
     config, watch, out = chosen(arguments, GeneratorConfig()), chosen(arguments, WatchConfig()), arguments.out
     encoder, world, watched = load_encoder(arguments.encoder), read_world(arguments), read_photos(arguments, "val")
@@ -188,8 +188,8 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
             f"{arguments.encoder} has no text tower that a miniature can use. Give the file of a small encoder."
         )
     autoencoder = load_autoencoder(arguments.autoencoder)
-    latents = cached_latents(world, config.views, autoencoder, say)
-    unseen = seen_part(watched, *cached_latents(watched, 1, autoencoder, say), {group.name for group in world.groups})
+    latents = cached_latents(world, config.views, autoencoder, log)
+    unseen = seen_part(watched, *cached_latents(watched, 1, autoencoder, log), {group.name for group in world.groups})
     texts = Texts(encoder.towers.text)
     torch.manual_seed(config.seed)
     training = GeneratorTraining(MODELS[arguments.family][0](), config, latents, groups_of(world), texts)
@@ -213,10 +213,10 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
                 load_autoencoder(arguments.autoencoder),
                 texts,
             )
-        say(f"step {training.step}: loss {held_out:.4f} on held-out photos; wrote {out}")
+        log(f"step {training.step}: loss {held_out:.4f} on held-out photos; wrote {out}")
 
-    if not Watch(training, training_key(about), RunFiles.beside(out), watch, Hooks(log=say, sheet=draw)).run():
+    if not Watch(training, training_key(about), RunFiles.beside(out), watch, Hooks(log=log, sheet=draw)).run():
         export(training.averaged())  # without measuring or a sheet, so that a stopped run ends at once
         raise Stopped(f"Stopped after step {training.step}. {RESUME}")
     draw()
-    say(f"{sum(w.numel() for w in training.model.parameters()) / 1e6:.1f} M parameters, sha256 {sha256_file(out)[:12]}")
+    log(f"{sum(w.numel() for w in training.model.parameters()) / 1e6:.1f} M parameters, sha256 {sha256_file(out)[:12]}")

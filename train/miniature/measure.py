@@ -134,7 +134,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=2)
 
 
-def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
+def run(arguments: argparse.Namespace, log: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
     torch.set_num_threads(arguments.threads)
     autoencoder, away = load_autoencoder(arguments.autoencoder), set(held_out(arguments.grocery))
     taught, tested = read_photos(arguments, "train"), read_photos(arguments, "test")
@@ -160,14 +160,14 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
         name: {"mean": report["copies, all"][name]["mean"] / report["photos, all"][name]["mean"]} for name in judges
     }
     if arguments.generator:
-        report |= drawn(arguments, judges, autoencoder, taught, tested, away, say)
+        report |= drawn(arguments, judges, autoencoder, taught, tested, away, log)
         report["seen, name, without / photos"] = {
             name: {"mean": report["seen, name, without"][name]["mean"] / report["photos, seen"][name]["mean"]}
             for name in judges
         }
     write_atomic(arguments.out, json.dumps(report, indent=1).encode())
     for name, value in report.items():
-        say(f"{name}: {text_of(value)}")
+        log(f"{name}: {text_of(value)}")
 
 
 def text_of(value) -> str:
@@ -191,7 +191,7 @@ def right(judge: tuple[Callable, Classifier], pictures: Tensor, labels: np.ndarr
     return (taught.margins(features.of(pictures), labels) > 0).numpy().astype(float)
 
 
-def drawn(arguments, judges: dict, autoencoder: Autoencoder, taught: World, tested: World, away: set[str], say) -> dict:
+def drawn(arguments, judges: dict, autoencoder: Autoencoder, taught: World, tested: World, away: set[str], log) -> dict:
     """Accuracy by part, words and reference, and its ratio with a reference to without."""
     encoder, base = load_encoder(arguments.encoder), Miniature(load_generator(arguments.generator))
     report, steered, arms = {"generator": sha256_file(arguments.generator)}, Steered(base), ("without",)
@@ -216,7 +216,7 @@ def drawn(arguments, judges: dict, autoencoder: Autoencoder, taught: World, test
                     **about,
                     "near-copies": float(copied(features.of(made), library).float().mean()),
                 }
-                say(f"{line}: {text_of(report[line])}")
+                log(f"{line}: {text_of(report[line])}")
                 page = tile(made[::each], 8)
                 name = arguments.out.with_name(f"{arguments.out.stem}-{line.replace(', ', '-').replace(' ', '-')}.png")
                 write_atomic(name, lambda file: page.save(file, "PNG"))

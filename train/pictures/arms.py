@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from realrag.photos.scan import photo_files
 from realrag.validation import strict_json
 
 from ..dataset import Prompt, class_key
+from ..tables import read_csv, read_lines
 
 BATCH, CACHED = 32, 256  # pictures encoded at once, and cached in one file
 Progress = Callable[[int, int], None]
@@ -91,11 +93,11 @@ def _from_folder(folder: Path, prompts: Sequence[Prompt]) -> list[Picture]:
 
 def _from_table(path: Path, classes: dict[str, str]) -> list[Picture]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        rows: list[Any]
         if path.suffix.lower() == ".csv":
-            rows = list(csv.DictReader(text.splitlines()))
+            rows = read_csv(path)
         else:
-            rows = [strict_json(line.encode()) for line in text.splitlines() if line.strip()]
+            rows = [strict_json(line.encode()) for line in read_lines(path) if line.strip()]
     except (OSError, ValueError, csv.Error) as error:
         raise RealRAGError(
             f"The table {path} cannot be read ({error}). Save it as UTF-8, one picture a line."

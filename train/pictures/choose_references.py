@@ -23,6 +23,7 @@ from realrag.search.hybrid import LOOK
 from realrag.validation import strict_json
 
 from ..dataset import Prompt, class_codes, read_prompts
+from ..tables import read_lines
 
 CHOICES = "choices.jsonl"
 CONTROLS = ("none", "random", "oracle")
@@ -115,7 +116,7 @@ def read_choices(path: Path) -> dict[str, dict[str, tuple[str, ...]]]:
     found: dict[str, dict[str, tuple[str, ...]]] = {}
     path = path / CHOICES if path.is_dir() else path
     try:
-        for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, text in enumerate(read_lines(path), 1):
             line = strict_json(text.encode())
             ids = tuple(reference["id"] for reference in line["references"])
             found.setdefault(line["arm"], {})[line["prompt"]] = ids
@@ -159,7 +160,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu")
 
 
-def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
+def run(arguments: argparse.Namespace, log: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
     folder = arguments.folder
     if arguments.k < 1:
         raise RealRAGError(f"--k is {arguments.k}; at least one reference a prompt is chosen.")
@@ -172,5 +173,5 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
     lines = choose(library, own_encoder(library, arguments.device), prompts, heads, gallery=gallery, k=arguments.k,
                    seed=arguments.seed)  # fmt: skip
     write_choices(arguments.out, lines, library)
-    say(summary(lines))
-    say(f"wrote {arguments.out / CHOICES} and the pictures it names")
+    log(summary(lines))
+    log(f"wrote {arguments.out / CHOICES} and the pictures it names")

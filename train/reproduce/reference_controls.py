@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..pictures.arms import class_key
+from ..tables import read_lines
 from .endpoints import arm_of
 
 
@@ -22,7 +23,7 @@ def describe(choices: Path, world: dict[str, tuple[str, str]]) -> dict[str, dict
     splits = {class_key(name): split for name, (_, split) in world.items()}
     right: dict[tuple[str, str], list[bool]] = {}
     sets: dict[tuple[str, str], set[tuple[str, frozenset[str]]]] = {}
-    for text in choices.read_text(encoding="utf-8").splitlines():
+    for text in read_lines(choices):
         line = json.loads(text)
         of = arm_of(line["arm"]), splits[class_key(line["class"])]
         right.setdefault(of, []).extend(

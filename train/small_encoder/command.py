@@ -56,7 +56,7 @@ def chosen_config(arguments: argparse.Namespace) -> EncoderConfig:
     return chosen(arguments, config)
 
 
-def run(arguments: argparse.Namespace, say: Log = lambda line: print(line, flush=True)) -> None:
+def run(arguments: argparse.Namespace, log: Log = lambda line: print(line, flush=True)) -> None:
     torch.set_num_threads(arguments.threads)
     config, watch = chosen_config(arguments), chosen(arguments, WatchConfig())
     three = [arguments.grocery, arguments.clothing, arguments.subjects]
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace, say: Log = lambda line: print(line, flush
         raise RealRAGError(
             "Give --photos and --validation, or --grocery, --clothing and --subjects (without --headroom)."
         )
-    job = replace(job, scratch=arguments.scratch, watch=watch, log=say)
+    job = replace(job, scratch=arguments.scratch, watch=watch, log=log)
     if arguments.headroom:
         find_headroom(config, job, arguments.out, tuple(arguments.headroom))
     else:

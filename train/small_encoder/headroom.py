@@ -53,12 +53,12 @@ def find_headroom(
     least, most = bounds
     if not 0 <= least < most <= 1:
         raise RealRAGError(f"headroom is {least} to {most}; it needs 0 <= LEAST < MOST <= 1, for example 0.45 0.7.")
-    scratch, say = job.scratch or out.parent, job.log
+    scratch, log = job.scratch or out.parent, job.log
     scratch.mkdir(parents=True, exist_ok=True)
     job = replace(job, scratch=scratch)
 
     def trial(noise: float) -> float:
-        say(f"captions with noise {noise:.4f}")
+        log(f"captions with noise {noise:.4f}")
         asked, path = replace(config, noise=noise), _trial(scratch, noise)
         facts = training_of(path) if path.is_file() else {}
         if facts.get("config") != asdict(asked) or any(facts.get(name) != value for name, value in job.about.items()):
@@ -75,7 +75,7 @@ def find_headroom(
     best = _trial(scratch, noise)
     save_small_encoder(load_small_encoder(best), out, {**training_of(best), "search": search})
     found = "lies within" if search["within"] else "is the nearest to"
-    say(f"{out}: noise {noise:.4f}, {MEASURE} {reached:.3f} on validation photos {found} {least:g} to {most:g}")
+    log(f"{out}: noise {noise:.4f}, {MEASURE} {reached:.3f} on validation photos {found} {least:g} to {most:g}")
     return search
 
 

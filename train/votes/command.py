@@ -38,10 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     read.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
 
 
-def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
+def run(arguments: argparse.Namespace, log: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
     if arguments.votes == "read":
         report = read_page(read_key(arguments.key), arguments.files)
-        say(table(report))
+        log(table(report))
         if arguments.out:
             write_json(arguments.out, report)
         return
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
     pairs = make_pairs(arms, arguments.pairs, arguments.seed)
     page = write_votes_page(arguments.out, pairs, arguments.question, real, arguments.size)
     megabytes = (arguments.out / "vote.html").stat().st_size / 1e6
-    say(
+    log(
         f"{len(pairs)} pairs, page {page}: send {arguments.out / 'vote.html'} ({megabytes:.1f} MB) to the voters, "
         "and keep key.json from them"
     )

@@ -259,7 +259,7 @@ def test_a_stopped_run_goes_on_to_the_very_same_adapter(kind, recipe, tmp_path):
                 os.kill(os.getpid(), signal.SIGTERM)
 
     done = [
-        train_adapter(recipe(kind), tmp_path / "parts" / "a.safetensors", scratch, watch, say=stop) for _ in range(3)
+        train_adapter(recipe(kind), tmp_path / "parts" / "a.safetensors", scratch, watch, log=stop) for _ in range(3)
     ]
     assert done == [False, False, True] and len(stops) == 8
     whole, parts = tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "parts")
@@ -297,7 +297,7 @@ def test_a_run_stops_when_its_minutes_are_over_and_draws_sheets(recipe, tmp_path
     out.parent.mkdir()
     watch = WatchConfig(log_steps=1, max_minutes=1e-6, sheet_minutes=1e-9)
     assert not train_adapter(
-        recipe("sd3"), out, tmp_path / "scratch", watch, say=said.append, sheet=sheets_of(out, said.append)
+        recipe("sd3"), out, tmp_path / "scratch", watch, log=said.append, sheet=sheets_of(out, said.append)
     )
     assert out.is_file() and "drew sheets beside" in "".join(said)
     from PIL import Image
