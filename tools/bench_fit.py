@@ -166,8 +166,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
 
 
-def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
+def run(arguments: argparse.Namespace, log: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
     result = bench_fit(chosen(arguments, BenchSize()), device=arguments.device)
-    say(format_report(result))
+    log(format_report(result))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1))

@@ -19,7 +19,7 @@ toys. Asked for anything else it still answers, by words and parts of words it h
 | file | `realrag/assets/small_encoder.safetensors`, its config and training settings in the metadata |
 | code | `realrag/encoders/small_net.py`; needs torch and safetensors only |
 
-## What it learnt from
+## What it learned from
 
 | data | photos | licence |
 |---|---|---|
@@ -71,8 +71,8 @@ which can change the third digit. The settings; what was compared, was compared 
 ## Where it fails
 
 - Packages with the same print, such as milks of one brand, and fruit of one kind differ by little at {size} x {size}.
-- Sentences: it hears the words, not their order. Colours, counts, places and styles outside the names mean little to
+- Sentences: it hears the words, not their order. Colors, counts, places and styles outside the names mean little to
   it.
-- It learnt from photos of Swedish shops, of clothes laid flat and of a few things at home; other surroundings cost
+- It learned from photos of Swedish shops, of clothes laid flat and of a few things at home; other surroundings cost
   precision.
 """

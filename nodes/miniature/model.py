@@ -38,7 +38,7 @@ def generator(path: Path, disable_dynamic: bool = False):
     else:
         model = sized(weights, {**config, **sizes})
     if model is None:
-        raise RealRAGError(f"This version of ComfyUI does not recognise {path.name} as SD3 or Flux. Update ComfyUI.")
+        raise RealRAGError(f"This version of ComfyUI does not recognize {path.name} as SD3 or Flux. Update ComfyUI.")
     model.cached_patcher_init = (generator, (path,))
     return model
 

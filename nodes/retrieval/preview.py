@@ -23,7 +23,7 @@ NOTHING_FITS = (
 )
 
 
-def labelled(references: References) -> list[Tensor]:
+def labeled(references: References) -> list[Tensor]:
     """One card (H, W, 3) in 0..1 for each reference, best first; or one that says why there are none.
 
     All are of one size, the largest width by the largest height, as galleries shrink a mixture to its odd one out.

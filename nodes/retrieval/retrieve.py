@@ -16,7 +16,7 @@ from ..images import rgb
 from ..input_check import checked
 from ..sockets import ReferencesSocket, RetrieverSocket
 from .load_retriever import ManagedRetriever
-from .preview import labelled, shown_in_node
+from .preview import labeled, shown_in_node
 
 LEAVE_OUT, KEEP = "leave out", "keep"
 
@@ -212,5 +212,5 @@ class RetrieveRealReferences(io.ComfyNode):
             references.batch(),
             references.scores_text(),
             references.credits_text(),
-            ui=shown_in_node(labelled(references)),
+            ui=shown_in_node(labeled(references)),
         )

@@ -12,7 +12,7 @@ from . import instantx_flux, instantx_sd3, redux, xlabs
 from .reading import read_metadata, read_weights
 from .spec import AdapterSpec, Shapes, check_values
 
-# A new family is one module (rename, recognises, inspect, build) and one entry here.
+# A new family is one module (rename, recognizes, inspect, build) and one entry here.
 FAMILIES = (xlabs, instantx_flux, instantx_sd3, redux)
 Adapter = xlabs.XLabsAdapter | instantx_flux.InstantXFluxAdapter | instantx_sd3.InstantXAdapter | redux.ReduxAdapter
 
@@ -26,7 +26,7 @@ OTHERS = {
 
 
 def load_adapter(path: Path) -> Adapter:
-    """Read, recognise and check an adapter file. The module holds the file's own precision and a `.spec`."""
+    """Read, recognize and check an adapter file. The module holds the file's own precision and a `.spec`."""
     path = Path(path)
     weights = read_weights(path)
     try:
@@ -53,7 +53,7 @@ def _recognise(weights: Mapping[str, Tensor]):
     for family in FAMILIES:
         renamed = {family.rename(key): tensor for key, tensor in weights.items()}
         shapes: Shapes = {key: tuple(tensor.shape) for key, tensor in renamed.items()}
-        if family.recognises(shapes):
+        if family.recognizes(shapes):
             if len(renamed) != len(weights):
                 raise AdapterError("The file spells the same weight in two ways. Download the original file again.")
             return family, family.inspect(shapes), renamed

@@ -28,7 +28,7 @@ def rename(key: str) -> str:
     return re.sub(r"^ip_adapter\.(\d+)\.(?:processor\.)?to_([kv])_ip\.weight$", r"blocks.\1.\2.weight", key)
 
 
-def recognises(shapes: Shapes) -> bool:
+def recognizes(shapes: Shapes) -> bool:
     """Our names, after `rename`: a two-layer projector, and keys without bias from the very first block on.
 
     Face adapters for SD1.5 and SDXL have the same projector, but number their blocks 1, 3, 5 or add LoRA weights.
@@ -106,7 +106,7 @@ class InstantXFluxAdapter(nn.Module):
     def keys_values(self, tokens: Tensor, block: int, heads: int, legacy: bool = False) -> tuple[Tensor, Tensor]:
         """Tokens (N, T, C) -> k and v (1, H, N*T, D): the tokens of all references stand side by side.
 
-        `legacy` also normalises v, as Shakker's ComfyUI nodes do against the released code.
+        `legacy` also normalizes v, as Shakker's ComfyUI nodes do against the released code.
         """
         tokens = tokens.flatten(0, 1)[None]
         layers = cast(nn.ModuleDict, self.blocks[block])

@@ -44,8 +44,8 @@ def rename(key: str) -> str:
     return key.replace(".norm_ip.linear.", ".norm_ip.")
 
 
-def recognises(shapes: Shapes) -> bool:
-    """Our names, after `rename`: learned latents, and blocks that normalise the adapter's keys."""
+def recognizes(shapes: Shapes) -> bool:
+    """Our names, after `rename`: learned latents, and blocks that normalize the adapter's keys."""
     return "resampler.latents" in shapes and any(re.fullmatch(r"blocks\.\d+\.norm_ip_k\.weight", key) for key in shapes)
 
 
@@ -225,7 +225,7 @@ class InstantXAdapter(nn.Module):
     ) -> Tensor:
         """What is added to the image's attention at strength 1: raw q, k, v (B, H, L, D) -> (B, L, W).
 
-        q and k may be fp32 where v is half: they are normalised as given, then attend in v's precision.
+        q and k may be fp32 where v is half: they are normalized as given, then attend in v's precision.
         bias: (L or 1, T), added to the scores of the references' tokens, not to those of the image's own.
         """
         layers = cast(nn.ModuleDict, self.blocks[block])

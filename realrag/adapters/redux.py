@@ -25,7 +25,7 @@ def rename(key: str) -> str:
     return key
 
 
-def recognises(shapes: Shapes) -> bool:
+def recognizes(shapes: Shapes) -> bool:
     return "redux_up.weight" in shapes and "redux_down.weight" in shapes
 
 

@@ -1,4 +1,4 @@
-"""SigLIP's pooling head: one learnt query attends to all patches, then an MLP. ComfyUI's vision models leave it out.
+"""SigLIP's pooling head: one learned query attends to all patches, then an MLP. ComfyUI's vision models leave it out.
 
 Source: transformers SiglipMultiheadAttentionPoolingHead. Its weights lie in the vision file as vision_model.head.*.
 """

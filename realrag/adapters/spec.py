@@ -28,7 +28,7 @@ class AdapterSpec:
     encoder: str  # the image encoder in words
     encoder_dim: int
     encoder_output: str  # "image_embeds" or "pooler_output" (N, E), "penultimate_" or "last_hidden_state" (N, L, E)
-    crop: bool  # True: shorter side to size, centre crop. False: squash to a square
+    crop: bool  # True: shorter side to size, center crop. False: squash to a square
     tokens: int  # per reference
     single_blocks: bool = False  # does it feed Flux's single blocks too?
     encoder_sha256: str = ""  # of the image encoder's weights, where the file says so

@@ -35,7 +35,7 @@ def rename(key: str) -> str:
     )
 
 
-def recognises(shapes: Shapes) -> bool:
+def recognizes(shapes: Shapes) -> bool:
     """Our names, after `rename`: a one-layer projector and biased keys in numbered blocks."""
     return "proj.weight" in shapes and any(re.fullmatch(r"blocks\.\d+\.k\.bias", key) for key in shapes)
 

@@ -52,7 +52,7 @@ class Report:
     duplicates: list[tuple[str, str]] = field(default_factory=list)  # (file, the file it repeats)
     rejected: list[Rejected] = field(default_factory=list)
     encoded: int = 0  # photos that went through the encoder in this run
-    total: int = 0  # photos in the bundle afterwards
+    total: int = 0  # photos in the bundle afterward
     removed: int = 0
     kept: int = 0  # photos of the bundle that stay because their files are there but cannot be used now
     classes: int = 0  # that have a name

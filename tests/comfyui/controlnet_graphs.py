@@ -48,8 +48,8 @@ def draw(canvas, base: str, prompt: dict, found: dict) -> None:
         "image": (hint, "IMAGE"),
         "vae": (vae, "VAE"),
     }
-    dials = {"strength": 0.6, "end_percent": 0.7}
-    hinted = canvas.node("ControlNetApplyAdvanced", (1800, 80), (300, 190), links=links, **dials)
+    settings = {"strength": 0.6, "end_percent": 0.7}
+    hinted = canvas.node("ControlNetApplyAdvanced", (1800, 80), (300, 190), links=links, **settings)
     latent_kind = "EmptyLatentImage" if base == "sdxl" else "EmptySD3LatentImage"
     latent = canvas.node(latent_kind, (1400, 700), (360, 110), width=1024, height=1024)
     links = {

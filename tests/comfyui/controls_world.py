@@ -51,14 +51,14 @@ def parts_of(world, way):
     return dict(adapter=world.adapter(kind), clip_vision=Vision())
 
 
-def execute(world, way, references, model=None, **dials):
+def execute(world, way, references, model=None, **settings):
     return world.inject.InjectReferences.execute(
-        model or world.models[WAYS[way][0]], references=references, **parts_of(world, way), **{**DIALS, **dials}
+        model or world.models[WAYS[way][0]], references=references, **parts_of(world, way), **{**DIALS, **settings}
     )
 
 
-def steered(world, way, references, **dials):
-    return execute(world, way, references, **dials).result[0]
+def steered(world, way, references, **settings):
+    return execute(world, way, references, **settings).result[0]
 
 
 @contextmanager

@@ -59,13 +59,13 @@ class World:
             self.plugin("realrag.adapters").build_adapter(weights)
         )
 
-    def steered(self, kind, way, model=None, image=None, seed=0, **dials):
+    def steered(self, kind, way, model=None, image=None, seed=0, **settings):
         """The model of this kind with references by this way: "adapter" or "shared"."""
         model = self.models[kind] if model is None else model
         image = photo(1) if image is None else image
         how = dict(adapter=None, clip_vision=None, vae=None)
         how |= dict(adapter=self.adapter(kind, seed), clip_vision=Vision()) if way == "adapter" else dict(vae=Vae())
-        out = self.inject.InjectReferences.execute(model, image=image, **how, **{**DIALS, **dials})
+        out = self.inject.InjectReferences.execute(model, image=image, **how, **{**DIALS, **settings})
         return out.result[0]
 
     def sample(self, model, steps=2, cfg=2.0, batch=1, seed=3, latent=LATENT):

@@ -123,8 +123,8 @@ class Canvas:
             "widgets_values": [text], **NOTE_STYLE,
         })  # fmt: skip
 
-    def group(self, title: str, at: tuple[int, int], size: tuple[int, int], colour: str) -> None:
-        box = {"id": len(self.groups) + 1, "title": title, "bounding": [*at, *size], "color": colour}
+    def group(self, title: str, at: tuple[int, int], size: tuple[int, int], color: str) -> None:
+        box = {"id": len(self.groups) + 1, "title": title, "bounding": [*at, *size], "color": color}
         self.groups.append({**box, "font_size": 24, "flags": {}})
 
     def _link(self, source: dict, output: str, target: dict, slot: int, kind: str) -> int:

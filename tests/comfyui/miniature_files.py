@@ -26,7 +26,7 @@ def write(folder: Path) -> None:
         model = shaken(net())
         save_generator(folder / f"{model.family}.safetensors", model, model.state_dict(), {"random": True})
     autoencoder = shaken(Autoencoder())
-    nn.init.constant_(autoencoder.taesd_decoder[-1].bias, 0.5)  # grey: a picture at its bounds would hide a difference
+    nn.init.constant_(autoencoder.taesd_decoder[-1].bias, 0.5)  # gray: a picture at its bounds would hide a difference
     half = {key: value.detach().half().contiguous() for key, value in autoencoder.state_dict().items()}
     save_file(half, folder / "autoencoder.safetensors", {"format": FORMAT, "version": VERSION})
     instantx = synthetic_adapters.instantx(width=256, blocks=4, encoder=1024, tokens=18, own_keys=False)

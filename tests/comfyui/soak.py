@@ -26,13 +26,13 @@ ALLOWED = 64 << 20  # bytes of growth that are no leak: the allocator's own, and
 
 
 @dataclass(frozen=True)
-class Held:
+class Usage:
     memory: int
     files: int
     threads: int
 
     @classmethod
-    def of(cls, process: int) -> Held:
+    def of(cls, process: int) -> Usage:
         status = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
         memory = int(status["VmRSS"].split()[0]) * 1024
         return cls(memory, len(os.listdir(f"/proc/{process}/fd")), int(status["Threads"]))
@@ -79,9 +79,9 @@ def soak(server: Server, what: str, make, count: int) -> bool:
     first, began = max(1, count // 5), time.monotonic()
     for number in range(count):
         if number == first:
-            before = Held.of(server.process.pid)
+            before = Usage.of(server.process.pid)
         server.run(make(number))
-    after = Held.of(server.process.pid)
+    after = Usage.of(server.process.pid)
     print(f"{what}: after {first}: {before}; after {count}: {after}; {time.monotonic() - began:.0f} s", flush=True)
     return (
         after.memory - before.memory < ALLOWED

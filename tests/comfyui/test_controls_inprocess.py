@@ -167,8 +167,8 @@ def test_balance_caps_what_is_added_against_the_blocks_own_attention(world, way)
 def test_text_rows_of_single_blocks_see_flux_instantx_only_if_wanted_and_not_through_a_mask(world):
     import test_injection_instantx_flux as flux_instantx
 
-    def rows(references, **dials):
-        return flux_instantx.added(world, steered(world, "flux instantx", references, **dials), 2)[0][:, :7]
+    def rows(references, **settings):
+        return flux_instantx.added(world, steered(world, "flux instantx", references, **settings), 2)[0][:, :7]
 
     masked = edited(world, retrieved(world, 1), 1, mask=LEFT)
     assert rows(retrieved(world, 1)).norm() > 0.1
@@ -233,8 +233,8 @@ def test_plain_settings_change_nothing_bit_for_bit(world, way):
 def test_samples_with_every_control_at_once_repeat_and_stay_finite(world, way):
     references = edited(world, retrieved(world, 1, 2, 3), 1, mask=LEFT, weight=1.5, end_percent=0.8)
     references = edited(world, edited(world, references, 2, mask=1 - LEFT, weight=0.7), 3, negative=True)
-    dials = dict(strength=0.8, combine="average", profile="ease in-out", apply_to="both", balance=1.0)
-    model = steered(world, way, references, **dials, score_temperature=0.2)
+    settings = dict(strength=0.8, combine="average", profile="ease in-out", apply_to="both", balance=1.0)
+    model = steered(world, way, references, **settings, score_temperature=0.2)
     copied = model.clone()
     copied.model_options = copy.deepcopy(copied.model_options)
     first, again = world.sample(model, batch=2, steps=3), world.sample(copied, batch=2, steps=3)

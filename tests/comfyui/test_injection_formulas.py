@@ -190,11 +190,11 @@ def flux_factors():
 
 
 def moved_to(x, reference):
-    def centred(t):
+    def centered(t):
         mean = t.mean(2, keepdim=True)
         return mean, ((t - mean).square().mean(2, keepdim=True) + 1e-5).sqrt()
 
-    (own, spread), (mean, deviation) = centred(x), centred(reference)
+    (own, spread), (mean, deviation) = centered(x), centered(reference)
     return (x - own) / spread * deviation + mean
 
 

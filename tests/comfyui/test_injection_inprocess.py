@@ -39,9 +39,9 @@ def test_the_incoming_model_stays_bit_exact_and_clean(world, kind, way):
 
 
 @both_ways
-@pytest.mark.parametrize("dials", [dict(strength=0.0), dict(start_percent=0.5, end_percent=0.5)])
-def test_nothing_to_do_hands_on_the_very_same_model(world, way, dials):
-    assert world.steered("flux", way, **dials) is world.models["flux"]
+@pytest.mark.parametrize("settings", [dict(strength=0.0), dict(start_percent=0.5, end_percent=0.5)])
+def test_nothing_to_do_hands_on_the_very_same_model(world, way, settings):
+    assert world.steered("flux", way, **settings) is world.models["flux"]
     empty = SimpleNamespace(images=lambda: [], note="Nothing scored 0.9 or more.")
     out = world.inject.InjectReferences.execute(world.models["flux"], references=empty, **DIALS)
     assert out.result[0] is world.models["flux"] and "no references.\nNothing scored" in out.result[1]
@@ -246,7 +246,7 @@ def test_comfyuis_own_image_encoders_give_what_the_adapters_read(world, kind, co
     )
     assert torch.isfinite(world.call(out.result[0])).all()
     assert not torch.equal(world.call(out.result[0]), world.call(world.models[kind]))
-    # Centre crop does not see the photo's ends; squashing does.
+    # Center crop does not see the photo's ends; squashing does.
     ends = photo(1, 40, 90)
     ends[:, :, :10] = 0
     again = world.inject.InjectReferences.execute(

@@ -12,14 +12,14 @@ WEIGHTS = synthetic.instantx_flux(width=256, context=48, blocks=4, encoder=24, t
 HEAD = {key.removeprefix("vision_model.head."): t for key, t in synthetic.map_head(width=24).items()}
 
 
-def steered(world, model=None, images=None, legacy=False, **dials):
+def steered(world, model=None, images=None, legacy=False, **settings):
     head = world.plugin("realrag.adapters.siglip_pooling_head").MapHead(HEAD)
     adapter = world.plugin("nodes.injection.load_adapter").ManagedAdapter.of(
         world.plugin("realrag.adapters").build_adapter(WEIGHTS), head, legacy
     )
     out = world.inject.InjectReferences.execute(
         model or world.models["flux"], image=photo(1) if images is None else images, adapter=adapter,
-        clip_vision=Vision(), **{**DIALS, **dials},
+        clip_vision=Vision(), **{**DIALS, **settings},
     )  # fmt: skip
     return out.result[0]
 

@@ -212,20 +212,20 @@ def test_the_shipped_adapter_is_offered_last_and_steers_its_own_miniature_only(p
     retriever = plugin("nodes.retrieval.load_retriever").LoadReflectiveRetriever
     library = retriever.execute(plugin("nodes.folders").SHIPPED).result
     inject = plugin("nodes.injection.inject").InjectReferences.execute
-    dials = dict(start_percent=0.0, end_percent=1.0, adapter=adapter, clip_vision=library[1])
+    settings = dict(start_percent=0.0, end_percent=1.0, adapter=adapter, clip_vision=library[1])
     model, clip, _ = load(name)
     positive, negative = prompt(clip, "apples"), prompt(clip, "")
     plain, off, one, other = (
         sample(patched, positive, negative)["samples"]
         for patched in (
-            model, inject(model, image=photo(1), strength=0.0, **dials).result[0],
-            *(inject(model, image=photo(seed), strength=1.0, **dials).result[0] for seed in (1, 2)),
+            model, inject(model, image=photo(1), strength=0.0, **settings).result[0],
+            *(inject(model, image=photo(seed), strength=1.0, **settings).result[0] for seed in (1, 2)),
         )
     )  # fmt: skip
     assert torch.equal(off, plain) and not torch.allclose(one, plain) and not torch.allclose(one, other)
     foreign = load(next(another for another in FAMILIES if another != name))[0]
     with pytest.raises(plugin("realrag.errors").AdapterError, match="was made for"):
-        inject(foreign, image=photo(1), strength=1.0, **dials)
+        inject(foreign, image=photo(1), strength=1.0, **settings)
 
 
 @each_family

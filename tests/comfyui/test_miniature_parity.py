@@ -69,8 +69,8 @@ def pair(request, comfyui):
 
 
 def texts(rows, seed=3):
-    dice = torch.Generator().manual_seed(seed)
-    return torch.randn(rows, 5, 24, generator=dice), torch.randn(rows, 20, generator=dice)
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randn(rows, 5, 24, generator=rng), torch.randn(rows, 20, generator=rng)
 
 
 def near(found, wanted):

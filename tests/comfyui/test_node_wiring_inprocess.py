@@ -118,12 +118,12 @@ def test_the_same_photos_are_written_for_the_page_once(world, tmp_path, monkeypa
 
     monkeypatch.setattr(folder_paths, "get_temp_directory", lambda: str(tmp_path / "temp"))
     preview = world.plugin("nodes.retrieval.preview")
-    first = preview.shown_in_node(preview.labelled(retrieved(world, 1, 2)))
+    first = preview.shown_in_node(preview.labeled(retrieved(world, 1, 2)))
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "temp").iterdir()}
-    again = preview.shown_in_node(preview.labelled(retrieved(world, 1, 2)))
+    again = preview.shown_in_node(preview.labeled(retrieved(world, 1, 2)))
     assert first == again and len(first["images"]) == 2
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "temp").iterdir()} == written
-    preview.shown_in_node(preview.labelled(retrieved(world, 2, 1)))  # other ranks: other cards
+    preview.shown_in_node(preview.labeled(retrieved(world, 2, 1)))  # other ranks: other cards
     assert len(list((tmp_path / "temp").iterdir())) == 4
 
 

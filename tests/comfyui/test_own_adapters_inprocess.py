@@ -168,8 +168,8 @@ def test_a_miniature_in_comfyui_is_steered_as_in_training(world, vision, encoder
         clip_vision=vision,
         **DIALS,
     ).result[0]
-    dice = torch.Generator().manual_seed(4)
-    x, states, pooled = (torch.randn(*shape, generator=dice) for shape in ((2, 16, 8, 12), (2, 5, 24), (2, 20)))
+    rng = torch.Generator().manual_seed(4)
+    x, states, pooled = (torch.randn(*shape, generator=rng) for shape in ((2, 16, 8, 12), (2, 5, 24), (2, 20)))
     sigma = torch.tensor([0.6, 0.6])
     import comfy.model_management as management
     import comfy.patcher_extension

@@ -39,9 +39,9 @@ def load(world, name="mine.safetensors"):
     return nodes(world).LoadReferencePack.execute(name).result
 
 
-def from_pack(world, way, pack, adapter=None, **dials):
+def from_pack(world, way, pack, adapter=None, **settings):
     model = world.models[WAYS[way][0]]
-    return world.inject.InjectReferences.execute(model, pack=pack, adapter=adapter, **{**DIALS, **dials}).result
+    return world.inject.InjectReferences.execute(model, pack=pack, adapter=adapter, **{**DIALS, **settings}).result
 
 
 @every_adapter

@@ -83,9 +83,9 @@ def test_references_under_one_mask_share_it(world, own):
 def test_the_parts_of_the_picture_add_up_to_all_of_it(world, seed):
     """Any masks of any sizes: what the parts give each reference is its mask, and together they are 1 everywhere."""
     parts = world.plugin("nodes.injection.prompt.conditioning")._parts
-    dice = torch.Generator().manual_seed(seed)
-    count = int(torch.randint(1, 4, (1,), generator=dice))
-    masks = {i: torch.rand(6, 4, generator=dice).round(decimals=seed % 3) for i in range(count)}
+    rng = torch.Generator().manual_seed(seed)
+    count = int(torch.randint(1, 4, (1,), generator=rng))
+    masks = {i: torch.rand(6, 4, generator=rng).round(decimals=seed % 3) for i in range(count)}
     masks[9] = None
     found = parts(masks)
     torch.testing.assert_close(sum(mask for _, mask in found)[0], torch.ones(6, 4))
@@ -96,8 +96,8 @@ def test_the_parts_of_the_picture_add_up_to_all_of_it(world, seed):
 
 
 def test_too_many_overlapping_masks_are_refused_with_the_cure(world, own):
-    dice = torch.Generator().manual_seed(1)
-    shown = references(*(own(mask=torch.rand(4, 4, generator=dice)) for _ in range(4)))
+    rng = torch.Generator().manual_seed(1)
+    shown = references(*(own(mask=torch.rand(4, 4, generator=rng)) for _ in range(4)))
     with pytest.raises(world.adapter_error, match=r"into 16 parts.*at most 8.*same mask"):
         inject(world, shown)
 

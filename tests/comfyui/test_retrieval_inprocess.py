@@ -138,9 +138,9 @@ def test_every_card_has_one_size_and_an_empty_answer_has_one_card(nodes, plugin)
         )
         for size in sizes
     ]
-    cards = labels.labelled(references.References("q", "b", tuple(items)))
+    cards = labels.labeled(references.References("q", "b", tuple(items)))
     assert len(cards) == 3 and {card.shape for card in cards} == {(90 + 36, 120, 3)}
-    (card,) = labels.labelled(references.References("q", "b", (), "Nothing scores 0.9 or more."))
+    (card,) = labels.labeled(references.References("q", "b", (), "Nothing scores 0.9 or more."))
     assert card.max() > 0.8 > card.mean()
 
 
@@ -149,10 +149,10 @@ def test_linked_values_that_are_no_texts_are_refused_in_words_and_none_counts_as
     retrieve, errors = plugin("nodes.retrieval.retrieve"), plugin("realrag.errors")
     node = retrieve.RetrieveRealReferences
     library = load.open_retriever(folders.bundle_folder(folders.SHIPPED))
-    dials = dict(retriever=library, top_k=2, min_score=0.0, diversity=0.0)
+    settings = dict(retriever=library, top_k=2, min_score=0.0, diversity=0.0)
 
     def found(**given) -> list[str]:
-        return [item.id for item in node.execute(**dials, **given).result[0].items]
+        return [item.id for item in node.execute(**settings, **given).result[0].items]
 
     plain = found(prompt="a lemon")
     nothing = dict.fromkeys(("look_for", "find_by", "doubt", "class_filter", "licence_filter", "exclude_ids"))
@@ -167,6 +167,6 @@ def test_linked_values_that_are_no_texts_are_refused_in_words_and_none_counts_as
 def test_the_card_of_a_doubtful_answer_names_the_way_out(nodes, plugin):
     references = plugin("realrag.references").References
     notes = [references("q", "b", (), "Nothing here fits: best 0.42.", doubtful=doubtful) for doubtful in (False, True)]
-    short, long = (nodes[2].labelled(each)[0] for each in notes)
+    short, long = (nodes[2].labeled(each)[0] for each in notes)
     assert (long > 0.5).sum() > 2 * (short > 0.5).sum(), "more is written on it"
     assert not (long[-16:] > 0.5).any(), "nothing is cut off at the bottom"

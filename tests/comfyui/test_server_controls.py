@@ -1,4 +1,4 @@
-"""Edited references, the further dials and reference packs in a real ComfyUI server, over HTTP."""
+"""Edited references, the further settings and reference packs in a real ComfyUI server, over HTTP."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def test_every_dial_works_and_the_plain_ones_change_nothing(server: Server, fami
         "window": edit(graph, found, end_percent=0.3), "negative": edit(graph, found, rank=2, negative=True),
     }  # fmt: skip
     arms = {name: inject(graph, model, vae, node) for name, node in edited.items()}
-    dials = {
+    settings = {
         "usual": dict(preset="as set below", combine="concat", profile="linear", custom_profile="", apply_to="positive"),
         "usual too": dict(batch="all", text_rows=True, balance=0.0, score_temperature=0.0),
         "preset": dict(preset="subtle"), "sum": dict(combine="sum"), "ease": dict(profile="ease out"),
         "custom": dict(profile="custom", custom_profile="0.5, 1"), "both": dict(apply_to="both"),
         "one": dict(batch="one per latent"), "balance": dict(balance=0.1), "scores": dict(score_temperature=0.01),
     }  # fmt: skip
-    for name, more in dials.items():
+    for name, more in settings.items():
         arms[name] = inject(graph, model, vae, found)
         graph[arms[name]]["inputs"] |= more
     arms["untouched"] = inject(graph, model, vae, found)
@@ -86,8 +86,8 @@ def test_a_pack_is_saved_listed_and_gives_the_same_picture(server: Server):
     graph = Graph()
     model, _ = model_and_vae(graph, server, "flux")
     pack = graph.add("RealRAG_LoadReferencePack", pack="apples.safetensors")
-    dials = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0}
-    arm = graph.add("RealRAG_InjectReferences", model=[model, 0], pack=[pack, 0], **dials)
+    settings = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0}
+    arm = graph.add("RealRAG_InjectReferences", model=[model, 0], pack=[pack, 0], **settings)
     shown = shown_hash(graph, sample(graph, arm))
     credits = graph.add("RealRAGTest_ShowText", text=[pack, 1])
     run = server.run(graph)
@@ -100,7 +100,9 @@ def test_a_pack_that_is_not_in_the_list_is_never_opened(server: Server, name: st
     graph = Graph()
     model, _ = model_and_vae(graph, server, "sd3")
     pack = graph.add("RealRAG_LoadReferencePack", pack=name)
-    dials = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0}
-    shown_hash(graph, sample(graph, graph.add("RealRAG_InjectReferences", model=[model, 0], pack=[pack, 0], **dials)))
+    settings = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0}
+    shown_hash(
+        graph, sample(graph, graph.add("RealRAG_InjectReferences", model=[model, 0], pack=[pack, 0], **settings))
+    )
     with pytest.raises(Refused):
         server.queue(graph)

@@ -10,11 +10,11 @@ from test_server import model_and_vae, retrieval, sample, shown_hash, shown_text
 from test_server_controls import edit
 
 
-def through_prompt(graph: Graph, model: str, colour: int, **links) -> str:
-    picture = graph.add("EmptyImage", width=64, height=48, batch_size=1, color=colour)
+def through_prompt(graph: Graph, model: str, color: int, **links) -> str:
+    picture = graph.add("EmptyImage", width=64, height=48, batch_size=1, color=color)
     prompt = graph.add("RealRAGTest_Conditioning", seed=1)
-    dials = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0, "downsampling": 1, **links}
-    inputs = {"model": [model, 0], "image": [picture, 0], "conditioning": [prompt, 0], **dials}
+    settings = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0, "downsampling": 1, **links}
+    inputs = {"model": [model, 0], "image": [picture, 0], "conditioning": [prompt, 0], **settings}
     return graph.add("RealRAG_InjectReferences", **inputs)
 
 
@@ -39,7 +39,7 @@ def test_redux_steers_the_picture_through_the_prompt(server: Server):
         "adapter": [graph.add("RealRAG_LoadReferenceAdapter", adapter="tiny_redux.safetensors"), 0],
         "clip_vision": [graph.add("RealRAGTest_TinyClipVision"), 0],
     }
-    arms = {name: through_prompt(graph, model, colour, **links) for name, colour in (("red", 0xFF0000), ("blue", 0xFF))}
+    arms = {name: through_prompt(graph, model, color, **links) for name, color in (("red", 0xFF0000), ("blue", 0xFF))}
     arms["strength 0"] = through_prompt(graph, model, 0xFF, **{**links, "strength": 0.0})
     found = hashes(server, graph, model, arms)
     assert found["strength 0"] == found["plain"] and len(set(found.values())) == 3
@@ -63,8 +63,8 @@ def test_masks_windows_and_negatives_of_retrieved_photos_count_through_the_promp
             "conditioning": [positive, 0],
             "negative": [negative, 0],
         }
-        dials = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0, "path": "reference latents"}
-        arm = graph.add("RealRAG_InjectReferences", model=[model, 0], **links, **dials)
+        settings = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0, "path": "reference latents"}
+        arm = graph.add("RealRAG_InjectReferences", model=[model, 0], **links, **settings)
         latent = sample(graph, arm)
         graph[latent]["inputs"] |= {"positive": [arm, 2], "negative": [arm, 4]}
         shown[name] = shown_hash(graph, latent)
@@ -76,7 +76,7 @@ def test_reference_latents_steer_a_model_of_kontexts_kind(server: Server):
     graph = Graph()
     model, vae = model_and_vae(graph, server, "flux")
     links = {"vae": [vae, 0], "path": "reference latents"}
-    arms = {name: through_prompt(graph, model, colour, **links) for name, colour in (("red", 0xFF0000), ("blue", 0xFF))}
+    arms = {name: through_prompt(graph, model, color, **links) for name, color in (("red", 0xFF0000), ("blue", 0xFF))}
     assert len(set(hashes(server, graph, model, arms).values())) == 3
 
 

@@ -69,12 +69,12 @@ def tflite_bytes(layers: list[dict]) -> bytes:
 
 
 def random_layer(depthwise: bool, shape: tuple[int, ...], stride: int, seed: int) -> dict:
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     out = shape[3] if depthwise else shape[0]
-    bias = dice.integers(-99, 99, out, dtype=np.int32)
+    bias = rng.integers(-99, 99, out, dtype=np.int32)
     return dict(
         depthwise=depthwise,
-        kernel=dice.integers(0, 256, shape, dtype=np.uint8),
+        kernel=rng.integers(0, 256, shape, dtype=np.uint8),
         bias=bias,
         scale=0.02,
         zero=120,

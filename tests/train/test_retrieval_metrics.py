@@ -29,8 +29,8 @@ def slow_figures(right: list[bool]) -> dict[str, float]:
 
 @pytest.mark.parametrize("length", [3, 10, 40])
 def test_every_figure_equals_its_slow_twin(length):
-    dice = np.random.default_rng(length)
-    right = dice.random((200, length)) < 0.2
+    rng = np.random.default_rng(length)
+    right = rng.random((200, length)) < 0.2
     values = ranking_figures(right)
     for row, truth in enumerate(right):
         for name, expected in slow_figures([bool(v) for v in truth]).items():

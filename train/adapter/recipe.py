@@ -30,7 +30,7 @@ class BaseConfig:
     precision: str = "fp32"
     checkpointing: bool = False  # recompute activations in the backward pass: slower, less memory
     guidance: float = 1.0  # the guidance input of FLUX.1 dev while training
-    shift: float = 0.0  # of the noise levels towards more noise; 0 for the default of the kind
+    shift: float = 0.0  # of the noise levels toward more noise; 0 for the default of the kind
 
     paths = ("path", "autoencoder")
 

@@ -78,7 +78,7 @@ class AdapterTraining(AveragedTraining):
         return self.fit.rate * warmup_stable_decay(self.step, self.steps, self.fit.warm_up, self.fit.cool_down)
 
     def levels(self, normal: Tensor) -> Tensor:
-        """Standard normal numbers -> noise levels in 0..1: logit-normal, shifted towards more noise."""
+        """Standard normal numbers -> noise levels in 0..1: logit-normal, shifted toward more noise."""
         return shifted(torch.sigmoid(self.fit.spread * normal), self.shift)
 
     def loss(self) -> tuple[Tensor, dict[str, float]]:

@@ -104,7 +104,7 @@ def run(arguments: argparse.Namespace, log: Callable[[str], None] = lambda line:
     taught = Bundle(arguments.judge_photos, default_cache()) if arguments.judge_photos else None
     refuse_shared(real, library, "Then copying would look real. Judge by photos that no arm was shown.")
     if taught:
-        refuse_shared(real, taught, "Then the judges' ceiling would be what they learnt by heart. Take them apart.")
+        refuse_shared(real, taught, "Then the judges' ceiling would be what they learned by heart. Take them apart.")
         refuse_shared(taught, library, "Then a copied reference would be named by heart. Teach the judges from others.")
     arms = read_arms(arguments, prompts_of(arguments.prompts, real))
     judged = Judged(arms, real, library, taught, arguments.copy_quantile, arguments.copy_threshold, arguments.seed)

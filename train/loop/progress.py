@@ -11,7 +11,7 @@ OVER = 60.0  # seconds over which the speed is averaged, so that it follows a sl
 
 
 class Progress:
-    """A progress(done, total) callback. The first call sets the baseline and does not count towards the speed."""
+    """A progress(done, total) callback. The first call sets the baseline and does not count toward the speed."""
 
     def __init__(self, log: Callable[[str], None], what: str, clock: Callable[[], float] = time.monotonic):
         self.log, self.what, self.clock = log, what, clock

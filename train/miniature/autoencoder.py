@@ -44,7 +44,7 @@ class AutoencoderConfig:
     inner_steps: int = 800
     inner_batch: int = 32
     inner_rate: float = 1e-3
-    joint_steps: int = 200  # afterwards the latents are fixed, so a generator can be trained
+    joint_steps: int = 200  # afterward the latents are fixed, so a generator can be trained
     last_steps: int = 1200
     batch: int = 4  # whole pictures
     rate: float = 4e-4  # on pixels

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     for name in ("grocery", "clothing", "subjects"):
         parser.add_argument(
-            f"--{name}", type=Path, metavar="DIR", help="without --photos: what realrag-small learnt from"
+            f"--{name}", type=Path, metavar="DIR", help="without --photos: what realrag-small learned from"
         )
     parser.add_argument("--mobilenet", type=Path, required=True, metavar="FILE", help="made by convert-mobilenet")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="safetensors to write")

@@ -56,7 +56,7 @@ class TinyFlux:
 
 
 class TinyClipVision:
-    """A CLIP_VISION whose answer is 24 numbers off the picture's colours: wide enough for a tiny adapter."""
+    """A CLIP_VISION whose answer is 24 numbers off the picture's colors: wide enough for a tiny adapter."""
 
     CATEGORY, FUNCTION, RETURN_TYPES = "RealRAG tests", "load", ("CLIP_VISION",)
 
@@ -68,8 +68,8 @@ class TinyClipVision:
         return (self,)
 
     def encode_image(self, image, crop=True):
-        colours = torch.nn.functional.adaptive_avg_pool2d(image[..., :3].movedim(-1, 1), (2, 4))  # (B, 3, 2, 4)
-        embeds = (colours.flatten(1) - 0.5) * 4
+        colors = torch.nn.functional.adaptive_avg_pool2d(image[..., :3].movedim(-1, 1), (2, 4))  # (B, 3, 2, 4)
+        embeds = (colors.flatten(1) - 0.5) * 4
         hidden = embeds[:, None]
         return SimpleNamespace(image_embeds=embeds, penultimate_hidden_states=hidden, last_hidden_state=hidden)
 

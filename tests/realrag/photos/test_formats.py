@@ -200,7 +200,7 @@ def test_a_format_that_is_not_read_is_named(start, named):
 @pytest.mark.parametrize("size", [(20_000, 10_000), (20_000, 2_000)], ids=["200 megapixels", "panorama"])
 @pytest.mark.parametrize("progressive", [False, True])
 def test_a_huge_jpeg_is_decoded_small_in_bounded_memory(tmp_path, size, progressive):
-    """In a process of its own, whose peak of memory is read afterwards."""
+    """In a process of its own, whose peak of memory is read afterward."""
     pytest.importorskip("resource")
     Image.new("L", size, 90).save(tmp_path / "huge.jpg", progressive=progressive)
     code = """

@@ -34,8 +34,8 @@ def test_colours_turn_round_the_greys_which_stay():
     assert matrix @ (0.3, 0.3, 0.3) == pytest.approx((0.3, 0.3, 0.3))
     turned = {tuple(np.round(matrix @ np.eye(3)[i], 6)) for i in range(3)}
     assert turned == {(1, 0, 0), (0, 1, 0), (0, 0, 1)} and matrix[0, 0] == pytest.approx(0)
-    grey = color_matrix(Augmentation(saturation=0.0)) @ (1.0, 0.5, 0.2)
-    assert grey == pytest.approx([0.299 + 0.587 * 0.5 + 0.114 * 0.2] * 3)
+    gray = color_matrix(Augmentation(saturation=0.0)) @ (1.0, 0.5, 0.2)
+    assert gray == pytest.approx([0.299 + 0.587 * 0.5 + 0.114 * 0.2] * 3)
 
 
 def test_a_look_shows_the_named_part_and_mirrors_it():

@@ -104,7 +104,7 @@ def test_what_is_not_there_is_named(pipeline, photos, tmp_path, monkeypatch):
 
 
 def test_an_8_bit_optimiser_gets_the_same_groups(pipeline, photos, tmp_path, monkeypatch):
-    """bitsandbytes itself needs a GPU to be of use; its place is taken by torch's optimiser here."""
+    """bitsandbytes itself needs a GPU to be of use; its place is taken by torch's optimizer here."""
     made = []
 
     class AdamW8bit(torch.optim.AdamW):

@@ -1,4 +1,4 @@
-"""Training an adapter: what moves and what stays, stopping and going on, and that references are learnt from."""
+"""Training an adapter: what moves and what stays, stopping and going on, and that references are learned from."""
 
 import csv
 import os

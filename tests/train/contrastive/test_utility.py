@@ -41,14 +41,14 @@ class UsefulToy:
             looks[classes] + 0.5 * shown[:, None] * side + 0.6 * unit(rng.normal(size=(len(classes), self.DIM)))
         )
         queries = unit(looks + 0.3 * unit(rng.normal(size=looks.shape)))
-        self.worth = (np.arange(self.CLASSES)[:, None] == classes) * (1 + shown)  # (P, N): what the generator gains
+        self.gains = (np.arange(self.CLASSES)[:, None] == classes) * (1 + shown)  # (P, N): what the generator gains
         here = np.arange(len(classes)) % 2 == 0
         self.material = Material(photos[here], classes[here], queries, np.arange(self.CLASSES))
         self.tried = candidates(self.material, 16)
         noise = 0.2 * rng.normal(size=self.tried.shape)
-        measured = np.take_along_axis(self.worth[:, here], self.tried, 1) + noise
+        measured = np.take_along_axis(self.gains[:, here], self.tried, 1) + noise
         self.utility = Utility(self.tried, measured.astype(np.float32), {})
-        self.photos, self.kept_worth, self.classes = photos[~here], self.worth[:, ~here], classes[~here]
+        self.photos, self.kept_utility, self.classes = photos[~here], self.gains[:, ~here], classes[~here]
 
     def gain(self, loss, seed):
         """(what the first photo is worth, share of first photos of the right class) over photos not trained on."""
@@ -58,7 +58,7 @@ class UsefulToy:
         with torch.inference_mode():
             first = (self.material.queries @ fitting.head(torch.from_numpy(self.photos)).numpy().T).argmax(1)
         prompts = np.arange(self.CLASSES)
-        return self.kept_worth[prompts, first].mean(), (self.classes[first] == prompts).mean()
+        return self.kept_utility[prompts, first].mean(), (self.classes[first] == prompts).mean()
 
 
 @pytest.mark.slow

@@ -8,9 +8,9 @@ from realrag_train.judge.fid_kid import fid, jackknifed, kid, real_floor, refere
 
 
 def two_sets(n=60, m=45, dim=7, seed=0):
-    dice = np.random.default_rng(seed)
-    turn = dice.normal(size=(dim, dim))
-    return dice.normal(size=(n, dim)) @ turn, 0.7 * dice.normal(size=(m, dim)) + 0.4
+    rng = np.random.default_rng(seed)
+    turn = rng.normal(size=(dim, dim))
+    return rng.normal(size=(n, dim)) @ turn, 0.7 * rng.normal(size=(m, dim)) + 0.4
 
 
 def slow_fid(x, y):
@@ -64,8 +64,8 @@ def test_kid_equals_its_formula_however_it_is_cut(monkeypatch):
 
 
 def test_kid_has_no_bias_where_fid_has():
-    dice = np.random.default_rng(1)
-    pairs = [(dice.normal(size=(20, 6)), dice.normal(size=(20, 6))) for _ in range(300)]
+    rng = np.random.default_rng(1)
+    pairs = [(rng.normal(size=(20, 6)), rng.normal(size=(20, 6))) for _ in range(300)]
     kids, fids = (np.array([measure(x, y) for x, y in pairs]) for measure in (kid, fid))
     assert abs(kids.mean()) < 3 * kids.std() / np.sqrt(300)
     assert fids.mean() > 20 * fids.std() / np.sqrt(300)
@@ -83,8 +83,8 @@ def test_fid_and_kid_equal_torchmetrics():
         def forward(self, images):
             return images.flatten(1)[:, :12].double()
 
-    dice = torch.Generator().manual_seed(0)
-    real, drawn = (torch.rand(40, 3, 4, 4, generator=dice, dtype=torch.float64) ** p for p in (1, 2))
+    rng = torch.Generator().manual_seed(0)
+    real, drawn = (torch.rand(40, 3, 4, 4, generator=rng, dtype=torch.float64) ** p for p in (1, 2))
     theirs = FrechetInceptionDistance(feature=Flat(), normalize=True, input_img_size=(3, 4, 4)).set_dtype(torch.float64)
     kernel = KernelInceptionDistance(feature=Flat(), subsets=1, subset_size=40, normalize=True)
     for metric in (theirs, kernel):
@@ -110,9 +110,9 @@ def test_the_interval_of_a_difference_holds_the_truth_about_as_often_as_it_says(
     or less; a far worse arm is told apart in all of them."""
     inside = apart = 0
     for world in range(60):
-        dice = np.random.default_rng(world)
-        centres, classes = dice.normal(size=(20, 4)), np.arange(20).repeat(6)
-        real, a, b = (centres[classes] + 0.5 * dice.normal(size=(120, 4)) for _ in range(3))
+        rng = np.random.default_rng(world)
+        centers, classes = rng.normal(size=(20, 4)), np.arange(20).repeat(6)
+        real, a, b = (centers[classes] + 0.5 * rng.normal(size=(120, 4)) for _ in range(3))
         far = jackknifed(b + 1.5, classes, real, classes)
         a, b = jackknifed(a, classes, real, classes), jackknifed(b, classes, real, classes)
         for first, second, worse in zip(a, b, far, strict=True):

@@ -36,12 +36,12 @@ def unit(rows):
 
 
 def bench(dim=6, seed=0, classes=4):
-    dice = np.random.default_rng(seed)
-    centres = unit(dice.normal(size=(classes, dim)))
+    rng = np.random.default_rng(seed)
+    centers = unit(rng.normal(size=(classes, dim)))
 
     def photos(each):
         return Photos(
-            unit(centres.repeat(each, 0) + 0.3 * dice.normal(size=(classes * each, dim))),
+            unit(centers.repeat(each, 0) + 0.3 * rng.normal(size=(classes * each, dim))),
             np.arange(classes).repeat(each),
         )
 
@@ -50,12 +50,12 @@ def bench(dim=6, seed=0, classes=4):
         "linear": ridge_classifier(taught.vectors, taught.classes)[0],
         "means": mean_classifier(taught.vectors, taught.classes),
     }
-    return Bench(real, np.ones(7 * classes, bool), library, judges, asked, centres[asked], centres[real.classes], 0.97)
+    return Bench(real, np.ones(7 * classes, bool), library, judges, asked, centers[asked], centers[real.classes], 0.97)
 
 
 def painted(bench, noise=0.3, seed=5, drift=0.0):
-    dice = np.random.default_rng(seed)
-    vectors = unit(bench.prompts + noise * dice.normal(size=bench.prompts.shape) + drift)
+    rng = np.random.default_rng(seed)
+    vectors = unit(bench.prompts + noise * rng.normal(size=bench.prompts.shape) + drift)
     return Arm(vectors, tuple([None, (3, 8), ()][i % 3] for i in range(len(vectors))))
 
 
@@ -113,8 +113,8 @@ def test_the_better_of_two_arms_is_told_by_every_figure_and_equal_arms_by_none()
 
 
 def test_the_ridges_leave_one_out_is_a_refit_without_each_photo(monkeypatch):
-    dice = np.random.default_rng(1)
-    x, y = unit(dice.normal(size=(24, 5))) + np.eye(5)[np.arange(24) % 3] * 0.5, np.arange(24) % 3
+    rng = np.random.default_rng(1)
+    x, y = unit(rng.normal(size=(24, 5))) + np.eye(5)[np.arange(24) % 3] * 0.5, np.arange(24) % 3
     monkeypatch.setattr("realrag_train.judge.classifiers.STRENGTHS", (0.1,))
     _, facts = ridge_classifier(x, y)
     axes = x - x.mean(0)

@@ -1,4 +1,4 @@
-"""The training of the miniatures: its world, its dice, a run that goes on bit by bit, and the commands end to end."""
+"""The training of the miniatures: its world, its rng, a run that goes on bit by bit, and the commands end to end."""
 
 import csv
 import math
@@ -88,7 +88,7 @@ def test_a_crop_stays_inside_the_photo():
         assert made.shape == (16, 16, 3) and (made == (10, 200, 30)).all()
 
 
-# The dice
+# The rng
 
 
 def test_every_epoch_goes_through_all_rows_even_where_a_batch_spans_two():
@@ -101,12 +101,12 @@ def test_every_epoch_goes_through_all_rows_even_where_a_batch_spans_two():
 
 
 def test_noise_levels_are_logit_normal_shifted_with_an_even_share():
-    dice = torch.Generator().manual_seed(0)
-    drawn = noise_levels(40_000, 3.0, 0.0, dice)
+    rng = torch.Generator().manual_seed(0)
+    drawn = noise_levels(40_000, 3.0, 0.0, rng)
     back = drawn / (3 - 2 * drawn)  # undoes the shift
     normal = (back / (1 - back)).log()
     assert abs(normal.mean()) < 0.02 and abs(normal.std() - 1) < 0.02
-    flat = noise_levels(40_000, 1.0, 1.0, dice)
+    flat = noise_levels(40_000, 1.0, 1.0, rng)
     assert torch.histc(flat, 4, 0, 1).sub(10_000).abs().max() < 300
 
 
@@ -132,8 +132,8 @@ def test_the_flow_loss_is_zero_for_the_true_velocity_and_its_slow_twin_otherwise
 def training(steps=6, **more):
     torch.manual_seed(0)
     config = GeneratorConfig(**{"steps": steps, "batch": 4, "views": 2, "warm_up": 2, "bf16": False, **more})
-    dice = np.random.default_rng(0)
-    latents = [dice.normal(size=(5, 16, 4, 4)).astype(np.float16) for _ in range(2)]
+    rng = np.random.default_rng(0)
+    latents = [rng.normal(size=(5, 16, 4, 4)).astype(np.float16) for _ in range(2)]
     groups = [Group(name, name, "fruit", "") for name in ("apple", "pear", "kiwi", "plum", "lime")]
 
     def texts(prompts):
@@ -334,12 +334,12 @@ def test_histograms_count_colours_and_gradients():
                 r, g, b = (min(7, int(value * 8)) for value in picture[:, row, column])
                 colors[64 * r + 8 * g + b] += 1 / 120
         assert torch.allclose(shares[:512], torch.tensor(colors), atol=1e-5)
-        grey, gradients = picture.mean(0), [0.0] * 48
+        gray, gradients = picture.mean(0), [0.0] * 48
         for row in range(1, 11):
             for column in range(1, 9):
                 across, down = (
-                    grey[row, column + 1] - grey[row, column - 1],
-                    grey[row + 1, column] - grey[row - 1, column],
+                    gray[row, column + 1] - gray[row, column - 1],
+                    gray[row + 1, column] - gray[row - 1, column],
                 )
                 strength, turn = min(1, 8 * math.hypot(across, down)), math.atan2(down, across) % math.pi
                 gradients[int(strength * 5.99) * 8 + min(7, int(turn / math.pi * 8))] += 1 / 80
@@ -356,12 +356,12 @@ def test_intervals_draw_classes_and_a_ratio_is_of_the_same_rows():
 
 
 def test_the_judge_learns_classes_that_a_line_parts_and_is_not_led_by_their_sizes():
-    dice = torch.Generator().manual_seed(0)
-    middles = torch.nn.functional.normalize(torch.randn(3, 16, generator=dice), dim=1)
+    rng = torch.Generator().manual_seed(0)
+    middles = torch.nn.functional.normalize(torch.randn(3, 16, generator=rng), dim=1)
     labels = torch.tensor([0] * 60 + [1] * 6 + [2] * 6)
-    drawn = torch.nn.functional.normalize(middles[labels] + 0.1 * torch.randn(72, 16, generator=dice), dim=1)
+    drawn = torch.nn.functional.normalize(middles[labels] + 0.1 * torch.randn(72, 16, generator=rng), dim=1)
     judge = learn("abc", drawn, labels.tolist())
-    fresh = torch.nn.functional.normalize(middles[labels] + 0.1 * torch.randn(72, 16, generator=dice), dim=1)
+    fresh = torch.nn.functional.normalize(middles[labels] + 0.1 * torch.randn(72, 16, generator=rng), dim=1)
     margins = judge.margins(fresh, labels)
     assert accuracy((margins > 0).numpy().astype(float), labels.numpy())["mean"] > 0.95
     assert torch.equal(margins > 0, judge(fresh).argmax(1) == labels)

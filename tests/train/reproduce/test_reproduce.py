@@ -177,8 +177,8 @@ def test_utility_is_above_nothing_for_right_photos_of_what_the_generator_lacks_a
     library, prompts = Bundle(out / "library"), read_prompts(out / "prompts.jsonl")
     found = read_utility(out / "utility.safetensors", len(prompts), len(library.records))
     seen = {name: split == "G-seen" for name, (_, split) in read_splits(done[0] / "photos").items()}
-    for prompt, rows, worth in zip(prompts, found.rows, found.utility, strict=True):
-        for row, value in zip(rows, worth, strict=True):
+    for prompt, rows, utility in zip(prompts, found.rows, found.utility, strict=True):
+        for row, value in zip(rows, utility, strict=True):
             name = library.records[int(row)].class_name
             right = class_key(name) == class_key(prompt.class_name) and not seen[name]
             assert value == pytest.approx(0.9 if right else 0)
@@ -432,11 +432,11 @@ def test_two_arms_with_the_same_pictures_differ_by_exactly_nothing():
 def test_the_interval_of_the_endpoint_covers_the_truth_about_as_often_as_it_says(monkeypatch):
     """Classes differ in what they gain: the truth is the mean over classes that could have been drawn."""
     monkeypatch.setattr(endpoints, "bootstrap", lambda v, c: bootstrap(v, c, resamples=400))
-    dice, classes, truth, hits, trials = np.random.default_rng(1), np.repeat(np.arange(40), 10), 0.06, 0, 300
+    rng, classes, truth, hits, trials = np.random.default_rng(1), np.repeat(np.arange(40), 10), 0.06, 0, 300
     for _ in range(trials):
-        plain = np.clip(dice.normal(0.4, 0.15, 40), 0.05, 0.9)
-        better = np.clip(plain + dice.normal(truth, 0.05, 40), 0, 1)
-        noise = dice.random(400)  # paired: one noise for both
+        plain = np.clip(rng.normal(0.4, 0.15, 40), 0.05, 0.9)
+        better = np.clip(plain + rng.normal(truth, 0.05, 40), 0, 1)
+        noise = rng.random(400)  # paired: one noise for both
         one, two = ((noise < chance[classes]).astype(float)[None] for chance in (better, plain))
         _, low, high = endpoints.difference(verdicts(one, two, classes), "reflective", "normal", "U1")["difference"]
         hits += low <= truth <= high

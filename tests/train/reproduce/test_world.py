@@ -236,11 +236,11 @@ def test_confusions_are_counted_as_by_hand():
 def test_a_gradient_histogram_is_that_of_its_slow_twin():
     encoder = GradientEncoder(16)
     x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    grey = np.pad(x[0].mean(0).numpy(), 1, mode="edge")
+    gray = np.pad(x[0].mean(0).numpy(), 1, mode="edge")
     cells = np.zeros((8, 8, 8))
     for i in range(16):
         for j in range(16):
-            across, down = grey[i + 1, j + 2] - grey[i + 1, j], grey[i + 2, j + 1] - grey[i, j + 1]
+            across, down = gray[i + 1, j + 2] - gray[i + 1, j], gray[i + 2, j + 1] - gray[i, j + 1]
             place = (np.arctan2(down, across) % np.pi) / np.pi * 8
             low = int(np.floor(place)) % 8
             cells[low, i // 2, j // 2] += np.hypot(across, down) * (1 - place % 1) / 4

@@ -20,14 +20,14 @@ def unit(rows):
 
 def world(seed=0, photos_each=12):
     """Six classes in eight dimensions; the generator draws class 1 for 0 and 3 for 2."""
-    dice = np.random.default_rng(seed)
-    centres = unit(dice.normal(size=(6, 8)))
+    rng = np.random.default_rng(seed)
+    centers = unit(rng.normal(size=(6, 8)))
     labels = np.repeat(np.arange(6), photos_each)
-    photos = unit(centres[labels] + 0.6 * dice.normal(size=(len(labels), 8)))
+    photos = unit(centers[labels] + 0.6 * rng.normal(size=(len(labels), 8)))
     siblings = np.array([1, -1, 3, -1, -1, -1])
-    asked = Questions(unit(centres + 0.2 * dice.normal(size=(6, 8))), photos, np.arange(6), labels, siblings)
+    asked = Questions(unit(centers + 0.2 * rng.normal(size=(6, 8))), photos, np.arange(6), labels, siblings)
     shown = np.where(siblings >= 0, siblings, np.arange(6))
-    drawn = (centres[shown][:, None] + 0.1 * dice.normal(size=(6, 3, 8))).astype(np.float16)
+    drawn = (centers[shown][:, None] + 0.1 * rng.normal(size=(6, 3, 8))).astype(np.float16)
     return Questions(asked.queries, photos, np.arange(6), labels, siblings, drawn_photos(asked, drawn))
 
 
@@ -78,10 +78,10 @@ def test_an_untrained_head_gives_exactly_the_figures_of_none():
 
 def test_a_head_that_pushes_the_sibling_away_is_seen_in_the_paired_difference():
     base = np.eye(8)
-    centres = unit([base[0], base[0] + base[1], base[2], base[3]])
+    centers = unit([base[0], base[0] + base[1], base[2], base[3]])
     labels = np.repeat(np.arange(4), 5)
-    photos = unit(centres[labels] + 0.05 * np.random.default_rng(0).normal(size=(20, 8)))
-    asked = Questions(unit(centres), photos, np.arange(4), labels, np.array([1, -1, -1, -1]))
+    photos = unit(centers[labels] + 0.05 * np.random.default_rng(0).normal(size=(20, 8)))
+    asked = Questions(unit(centers), photos, np.arange(4), labels, np.array([1, -1, -1, -1]))
     pushed = ReflectiveHead(8, 8)
     with torch.no_grad():  # a photo that shows direction 1, as class 1 does, loses its direction 0
         for weight in (pushed.fc1.weight, pushed.fc2.weight, pushed.fc1.bias):
@@ -126,7 +126,7 @@ def test_a_report_is_written_as_strict_json_and_no_arm_is_refused(tmp_path):
 
 def test_the_loss_of_the_fast_index_is_what_it_misses(tmp_path):
     pytest.importorskip("faiss")
-    dice = np.random.default_rng(0)
-    vectors, queries = unit(dice.normal(size=(4000, 16))), unit(dice.normal(size=(20, 16)))
+    rng = np.random.default_rng(0)
+    vectors, queries = unit(rng.normal(size=(4000, 16))), unit(rng.normal(size=(20, 16)))
     lost = ann_loss(queries, vectors, tmp_path, "key")
     assert lost is None or 0 <= lost <= 0.3

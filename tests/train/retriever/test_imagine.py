@@ -31,8 +31,8 @@ class Painter:
         if self.drawn == self.most:
             raise KeyboardInterrupt
         self.drawn += 1
-        dice = random.Random(f"{prompt}/{seed}")
-        return Image.new("RGB", self.size, tuple(dice.randrange(256) for _ in range(3)))
+        rng = random.Random(f"{prompt}/{seed}")
+        return Image.new("RGB", self.size, tuple(rng.randrange(256) for _ in range(3)))
 
 
 def workflow(path, **extra):
@@ -89,16 +89,16 @@ def test_drawn_pictures_are_kept_as_jpeg_of_the_library_s_size(tmp_path, encoder
 
 
 def test_the_probe_tells_drawn_from_real_only_where_they_differ():
-    dice = np.random.default_rng(0)
-    real, same, apart = (dice.normal(size=(200, 8)) for _ in range(3))
+    rng = np.random.default_rng(0)
+    real, same, apart = (rng.normal(size=(200, 8)) for _ in range(3))
     apart[:, 0] += 6
     assert abs(separability(real, same) - 0.5) < 0.1
     assert separability(real, apart) > 0.97
 
 
 def test_auc_is_the_share_of_pairs_in_order():
-    dice = np.random.default_rng(1)
-    scores, positive = dice.integers(0, 6, 40).astype(float), dice.random(40) < 0.4
+    rng = np.random.default_rng(1)
+    scores, positive = rng.integers(0, 6, 40).astype(float), rng.random(40) < 0.4
     pairs = [(a > b) + (a == b) / 2 for a in scores[positive] for b in scores[~positive]]
     assert auc(scores, positive) == pytest.approx(np.mean(pairs))
 

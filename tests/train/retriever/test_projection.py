@@ -11,8 +11,8 @@ from realrag_train.retriever.projection import principal_axes, projection, shown
 
 
 def questions(classes=8, each=5, dim=6):
-    dice = np.random.default_rng(0)
-    photos = dice.normal(size=(classes * each, dim)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    photos = rng.normal(size=(classes * each, dim)).astype(np.float32)
     photos /= np.linalg.norm(photos, axis=1, keepdims=True)
     siblings = np.full(classes, -1)
     siblings[5] = 2

@@ -86,7 +86,7 @@ def test_a_recipe_ends_in_a_bundle_that_answers_and_a_report_that_stands_alone(w
     assert not re.search(r"(src|href)=\"(?!data:)", page) and "<script" not in page
 
     bundle = Retriever.open(tmp_path / "out" / "retriever", encoder=ColorEncoder())
-    text = card(bundle.bundle, "ann/colours", "0" * 40, report)
+    text = card(bundle.bundle, "ann/colors", "0" * 40, report)
     assert "| reflective | all |" in text and "| reflective - normal | unseen |" in text and "No generator drew" in text
     assert bundle.head is not None and bundle.head.facts["loss"] == "reflective"
     assert "stand-in" in bundle.head.facts["generator"]

@@ -39,10 +39,10 @@ def test_a_coarse_name_is_true_of_all_its_kinds_and_a_description_of_one():
 
 
 def test_sampled_sentences_hold_the_phrase_they_claim():
-    dice = random.Random(0)
+    rng = random.Random(0)
     seen = set()
     for _ in range(300):
-        text, phrase = sample_text(APPLES[0], dice, 0.3, 0.3)
+        text, phrase = sample_text(APPLES[0], rng, 0.3, 0.3)
         assert phrase in text
         seen.add(phrase)
     assert seen == {"", "apple", "granny smith"}
@@ -50,7 +50,7 @@ def test_sampled_sentences_hold_the_phrase_they_claim():
 
 def make_sets(root: Path) -> tuple[Path, Path, Path]:
     """Colored squares in the shape of the three photo sets."""
-    colors = {"Red-Apple": "red", "Green-Apple": "green", "Blue-Milk": "blue", "Grey-Milk": "grey"}
+    colors = {"Red-Apple": "red", "Green-Apple": "green", "Blue-Milk": "blue", "Gray-Milk": "gray"}
     rows = []
     for name, color in colors.items():
         for split, count in (("train", 6), ("val", 2), ("test", 2)):

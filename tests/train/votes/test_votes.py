@@ -35,13 +35,13 @@ def slow_strengths(wins, steps=20_000, rate=0.05):
 
 def simulated(true, pairs=400, voters=5, seed=0):
     """Everybody votes on every pair; ties come in one of ten."""
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     first, second = (
-        np.array(each) for each in zip(*[dice.permutation(len(true))[:2] for _ in range(pairs)], strict=True)
+        np.array(each) for each in zip(*[rng.permutation(len(true))[:2] for _ in range(pairs)], strict=True)
     )
     first, second, prompts = (each.repeat(voters) for each in (first, second, np.arange(pairs)))
-    won = dice.random(len(first)) < 1 / (1 + np.exp(true[second] - true[first]))
-    score = np.where(dice.random(len(first)) < 0.1, 0.5, won.astype(float))
+    won = rng.random(len(first)) < 1 / (1 + np.exp(true[second] - true[first]))
+    score = np.where(rng.random(len(first)) < 0.1, 0.5, won.astype(float))
     return Votes(tuple("abcd"[: len(true)]), first, second, score, prompts, np.tile(np.arange(voters), pairs))
 
 

@@ -43,7 +43,7 @@ class Pose:
 
 
 def shaded(color: Color, light: float) -> Color:
-    """A color under `light`: 1 keeps it, less darkens it, more moves it towards white."""
+    """A color under `light`: 1 keeps it, less darkens it, more moves it toward white."""
     if light <= 1:
         return tuple(round(c * light) for c in color)
     return tuple(round(c + (255 - c) * min(1.0, light - 1)) for c in color)
