@@ -21,7 +21,7 @@ toys. Asked for anything else it still answers, by words and parts of words it h
 
 ## What it learned from
 
-| data | photos | licence |
+| data | photos | license |
 |---|---|---|
 | GroceryStoreDataset, *train* split ([Klasson et al., WACV 2019](https://github.com/marcusklasson/GroceryStoreDataset)): class names, coarse names, product descriptions | 2640 | MIT |
 | clothing: ten classes of flat-lay photos | 600 | CC0 |
@@ -29,7 +29,7 @@ toys. Asked for anything else it still answers, by words and parts of words it h
 | MobileNet V1 1.0 224, quantised, ImageNet ([google-coral/test_data](https://github.com/google-coral/test_data)): the start of the photo tower | - | Apache-2.0 |
 
 The stem and the first six blocks are MobileNet's, unchanged; the other seven were trained on, with the rest, by
-symmetric InfoNCE. The weights are under RealRAG's own licence, Apache-2.0.
+symmetric InfoNCE. The weights are under RealRAG's own license, Apache-2.0.
 
 ## Figures
 

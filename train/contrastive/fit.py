@@ -32,7 +32,7 @@ from .loss import KINDS, LossConfig
 from .mine import read_drawn, read_negatives
 from .models import Model, TextModel, VisionModel
 from .negatives import MineConfig, Negatives
-from .trainer import ContrastiveTraining
+from .trainer import ContrastiveTraining, Sources
 from .tuned_encoder import finished, refuse_to_replace, tuned_metadata, whole_encoder, write_tuned
 from .utility import Utility, read_utility
 
@@ -110,7 +110,7 @@ def fit_file(
     model = _model(bundle, encoder, prompts, config, torch.device(device))
     training = ContrastiveTraining(
         load_material(bundle, encoder, prompts), None if negatives is None else negatives.rows, config, loss, model=model,
-        utility=utility, drawn=drawn, mining=MineConfig(**mined["config"]) if mined else MineConfig(), device=device,
+        sources=Sources(utility, drawn, MineConfig(**mined["config"]) if mined else MineConfig()), device=device,
     )  # fmt: skip
     if not Watch(training, key, files, watch, Hooks(log=log.info, progress=progress)).run():
         return None

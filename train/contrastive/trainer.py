@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -34,13 +35,22 @@ MAX_SCALE = 100.0  # 1 / tau, as CLIP bounds it
 COLUMNS = ("step", "epoch", "loss", "normal", "negatives", "utility", "margin", "rate", "tau", "held_out_r1")
 
 
+@dataclass(frozen=True)
+class Sources:
+    """What some losses need beside negatives. utility: candidates that were tried, with their measured utility. drawn:
+    (P, S, D) vectors of the drawings, from which `refresh` mines again as `mining` says."""
+
+    utility: Utility | None = None
+    drawn: np.ndarray | None = None
+    mining: MineConfig = MineConfig()
+
+
 class ContrastiveTraining(Training):
     """A model, its optimizer and the number of finished steps.
 
     negatives: (P, K) rows of photos, -1 where there is none; None for a loss without them. model: what is trained; None
-    creates a head. utility: tried candidates and their measured utility, for a loss that uses it. drawn: (P, S, D)
-    vectors of the drawings, needed for `refresh`. With torch.distributed running, each rank takes its part of every
-    batch, and all ranks hold the same model.
+    creates a head. With torch.distributed running, each rank takes its part of every batch, and all ranks hold the same
+    model.
     """
 
     columns = COLUMNS
@@ -53,20 +63,18 @@ class ContrastiveTraining(Training):
         loss: LossConfig = LossConfig(),
         *,
         model: Model | None = None,
-        utility: Utility | None = None,
-        drawn: np.ndarray | None = None,
-        mining: MineConfig = MineConfig(),
+        sources: Sources = Sources(),
         device: str | torch.device = "cpu",
     ):
-        self.material, self.config, self.loss, self.drawn, self.mining = material, config, loss, drawn, mining
-        self.device = torch.device(device)
+        self.material, self.config, self.loss, self.sources = material, config, loss, sources
+        self.device, utility = torch.device(device), sources.utility
         if loss.uses_negatives and negatives is None:
             raise RealRAGError(f"The loss {loss.kind!r} needs negatives. Give --negatives FILE, or use --loss normal.")
         if loss.uses_utility and utility is None:
             raise RealRAGError(
                 "This loss needs the measured utility of references. Give --utility FILE, or set lambda_utility to 0."
             )
-        if config.refresh and loss.kind == "reflective" and drawn is None:
+        if config.refresh and loss.kind == "reflective" and sources.drawn is None:
             raise RealRAGError("Mining again needs the drawings. Give --drawn FILE, or set refresh to 0.")
         if model is None and config.mode != "head":
             raise RealRAGError(f"The mode {config.mode!r} trains a tower: give the model that holds it.")
@@ -259,7 +267,7 @@ class ContrastiveTraining(Training):
             if self.done:
                 self._take(self.best)
         if config.refresh and self.negatives is not None and not self.done and epoch % config.refresh == 0:
-            found = mine(self.material, self.drawn, self.mining, head=self.head, device=self.device)
+            found = mine(self.material, self.sources.drawn, self.sources.mining, head=self.head, device=self.device)
             self.negatives = self._without_held_out(found.rows, "negatives")
             entry["known_share"] = found.facts["known_share"]
 

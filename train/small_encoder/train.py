@@ -21,7 +21,7 @@ from ..retrieval_metrics import SHORT, ranked_relevance, ranking_figures
 from .captioned_photos import QUERY, PhotoSet, with_noise
 from .mobilenet import load_mobilenet
 from .trainer import EncoderConfig, EncoderTraining
-from .views import FrontCache, to_features
+from .views import FrontCache, FrontSettings, to_features
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ def train_encoder(config: EncoderConfig, job: EncoderJob, out: Path) -> dict[str
     model.mobilenet.load_state_dict(start)
 
     data, everything, scratch = job.data, job.cached or job.data, job.scratch or out.parent
-    settings = dict(size=config.size, seed=config.seed, mean=source["mean"], std=source["std"], bf16=config.bf16)
+    settings = FrontSettings(config.cut, config.size, config.seed, source["mean"], source["std"], config.bf16)
     caches = [
-        FrontCache(scratch / "front", model.mobilenet, config.cut, photos, **settings)
+        FrontCache(scratch / "front", model.mobilenet, photos, settings)
         for photos in (everything.photos, job.val.photos)
     ]
     views = caches[0].views(config.views + 1, job.progress)[1:]

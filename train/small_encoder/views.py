@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -67,24 +68,27 @@ def views_of(photos: list[Photo], view: int, size: int, seed: int) -> list[Image
     ]
 
 
+@dataclass(frozen=True)
+class FrontSettings:
+    """All that decides the front's outputs for a photo. cut: how many blocks belong to the front. size: pixels of a side.
+    mean and std: the tower's normalization. seed: of the augmentations."""
+
+    cut: int
+    size: int
+    seed: int
+    mean: float
+    std: float
+    bf16: bool = True
+
+
 @torch.no_grad()
-def front_outputs(
-    tower: MobileNet,
-    cut: int,
-    photos: list[Photo],
-    view: int,
-    size: int,
-    seed: int,
-    mean: float,
-    std: float,
-    bf16: bool,
-) -> np.ndarray:
+def front_outputs(tower: MobileNet, photos: list[Photo], view: int, settings: FrontSettings) -> np.ndarray:
     """(N, h, w, C) uint8 in steps of RELU6_STEP: channels last, as the tower computes."""
     chunks = []
     for start in range(0, len(photos), 64):
-        x = pixels(views_of(photos[start : start + 64], view, size, seed), mean, std)
-        with bf16_autocast("cpu", bf16):
-            output = tower.front(x, cut).float()
+        seen = views_of(photos[start : start + 64], view, settings.size, settings.seed)
+        with bf16_autocast("cpu", settings.bf16):
+            output = tower.front(pixels(seen, settings.mean, settings.std), settings.cut).float()
         chunks.append((output / RELU6_STEP).round().byte().permute(0, 2, 3, 1).numpy())
     return np.concatenate(chunks)
 
@@ -97,28 +101,16 @@ def to_features(stored: np.ndarray) -> Tensor:
 class FrontCache:
     """One .npy file per view, in a folder whose name is a hash of all inputs; a finished view is never computed again."""
 
-    def __init__(
-        self,
-        folder: Path,
-        tower: MobileNet,
-        cut: int,
-        photos: tuple[Photo, ...],
-        *,
-        size: int,
-        seed: int,
-        mean: float,
-        std: float,
-        bf16: bool = True,
-    ):
-        digest = hashlib.sha256(f"{cut} {size} {seed} {mean} {std} {bf16}".encode())
-        for weight in (*tower.stem.parameters(), *tower.blocks[:cut].parameters()):
+    def __init__(self, folder: Path, tower: MobileNet, photos: tuple[Photo, ...], settings: FrontSettings):
+        digest = hashlib.sha256(" ".join(map(str, astuple(settings))).encode())
+        for weight in (*tower.stem.parameters(), *tower.blocks[: settings.cut].parameters()):
             digest.update(weight.detach().numpy().tobytes())
         for photo in photos:
             stat = photo.path.stat()  # a new photo may have the name of an old one
             digest.update(f"{photo.group}/{photo.path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
         self.folder = folder / digest.hexdigest()[:16]
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.compute = lambda view: front_outputs(tower, cut, list(photos), view, size, seed, mean, std, bf16)
+        self.compute = lambda view: front_outputs(tower, list(photos), view, settings)
 
     def view(self, number: int) -> np.ndarray:
         """(N, h, w, C) uint8, mapped from the file."""

@@ -26,7 +26,7 @@ from realrag_train.__main__ import main
 from realrag_train.contrastive.loss import LossConfig
 from realrag_train.contrastive.mine import MineInputs, mine_file, read_negatives, write_negatives
 from realrag_train.contrastive.negatives import MineConfig
-from realrag_train.contrastive.trainer import ContrastiveTraining, FitConfig
+from realrag_train.contrastive.trainer import ContrastiveTraining, FitConfig, Sources
 from realrag_train.dataset import Material
 from realrag_train.loop.stages import STOPPED
 from realrag_train.loop.watch import WatchConfig
@@ -145,7 +145,7 @@ def test_gradient_caching_trains_the_same_head():
 def test_mining_again_changes_the_negatives_and_keeps_the_held_out_photos_out():
     material, drawn, rows = made()
     fitting = ContrastiveTraining(
-        material, rows, small(refresh=1, held_out=0.3, rate=0.05), drawn=drawn, mining=MineConfig(k=2)
+        material, rows, small(refresh=1, held_out=0.3, rate=0.05), sources=Sources(drawn=drawn, mining=MineConfig(k=2))
     )
     first = fitting.negatives.clone()
     fitting.run()

@@ -16,7 +16,7 @@ from realrag.retriever import Retriever
 from realrag_train.contrastive.fit import FitInputs, fit_file
 from realrag_train.contrastive.fit_config import FitConfig
 from realrag_train.contrastive.loss import LossConfig
-from realrag_train.contrastive.trainer import ContrastiveTraining
+from realrag_train.contrastive.trainer import ContrastiveTraining, Sources
 from realrag_train.contrastive.utility import FACTS, Utility, candidates, measure_utility, read_utility, write_utility
 from realrag_train.dataset import Material, load_material, read_prompts
 
@@ -53,7 +53,7 @@ class UsefulToy:
     def gain(self, loss, seed):
         """(what the first photo is worth, share of first photos of the right class) over photos not trained on."""
         config = FitConfig(epochs=10, batch=48, hidden=24, rate=1e-2, seed=seed)
-        fitting = ContrastiveTraining(self.material, None, config, loss, utility=self.utility)
+        fitting = ContrastiveTraining(self.material, None, config, loss, sources=Sources(self.utility))
         fitting.run()
         with torch.inference_mode():
             first = (self.material.queries @ fitting.head(torch.from_numpy(self.photos)).numpy().T).argmax(1)
@@ -81,7 +81,9 @@ def test_measured_utility_finds_what_helps_where_labels_cannot_say_it():
 def test_a_weight_of_zero_is_the_contrastive_loss():
     toy, heads = UsefulToy(0), []
     for loss in (LossConfig("normal"), LossConfig("normal", lambda_utility=0.0, beta=3.0)):
-        fitting = ContrastiveTraining(toy.material, None, FitConfig(epochs=2, batch=48), loss, utility=toy.utility)
+        fitting = ContrastiveTraining(
+            toy.material, None, FitConfig(epochs=2, batch=48), loss, sources=Sources(toy.utility)
+        )
         fitting.run()
         heads.append(fitting.head.state_dict())
     for name in heads[0]:
@@ -91,7 +93,9 @@ def test_a_weight_of_zero_is_the_contrastive_loss():
 def test_the_log_tells_the_utility_term_apart():
     toy = UsefulToy(0)
     for loss, normal in ((LossConfig("normal", lambda_utility=2.0), True), (LossConfig("utility"), False)):
-        fitting = ContrastiveTraining(toy.material, None, FitConfig(epochs=1, batch=48), loss, utility=toy.utility)
+        fitting = ContrastiveTraining(
+            toy.material, None, FitConfig(epochs=1, batch=48), loss, sources=Sources(toy.utility)
+        )
         fitting.advance()
         parts = fitting.figures()
         assert parts["utility"] > 0 and (parts["normal"] > 0) == normal and parts["negatives"] == 0
@@ -101,7 +105,7 @@ def test_the_log_tells_the_utility_term_apart():
 def test_held_out_photos_are_no_candidates_and_beta_follows_the_measurements():
     toy = UsefulToy(0)
     fitting = ContrastiveTraining(
-        toy.material, None, FitConfig(batch=48, held_out=0.3), LossConfig("utility"), utility=toy.utility
+        toy.material, None, FitConfig(batch=48, held_out=0.3), LossConfig("utility"), sources=Sources(toy.utility)
     )
     assert not np.isin(fitting.tried.numpy(), fitting.held_out).any() and (fitting.tried == -1).any()
     there = toy.utility.utility - toy.utility.utility.mean(1, keepdims=True)

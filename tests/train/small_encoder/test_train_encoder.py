@@ -26,7 +26,14 @@ from realrag_train.small_encoder.captioned_photos import (
     sample_text,
 )
 from realrag_train.small_encoder.trainer import EncoderConfig, EncoderTraining, info_nce, pair_loss
-from realrag_train.small_encoder.views import RELU6_STEP, FrontCache, augmented_view, to_features, views_of
+from realrag_train.small_encoder.views import (
+    RELU6_STEP,
+    FrontCache,
+    FrontSettings,
+    augmented_view,
+    to_features,
+    views_of,
+)
 
 # Pairs
 
@@ -172,9 +179,8 @@ def tiny_training(root: Path, config: EncoderConfig = TINY) -> EncoderTraining:
         if isinstance(part, torch.nn.Conv2d):
             part.weight.data = 1.5 * torch.nn.init.kaiming_normal_(part.weight.data)
             torch.nn.init.zeros_(part.bias)
-    cache = FrontCache(
-        root / "front", model.mobilenet, config.cut, data.photos, size=config.size, seed=config.seed, mean=0.5, std=0.5
-    )
+    settings = FrontSettings(config.cut, config.size, config.seed, mean=0.5, std=0.5)
+    cache = FrontCache(root / "front", model.mobilenet, data.photos, settings)
     return EncoderTraining(model, config, data, cache.views(config.views + 1)[1:])
 
 
@@ -248,7 +254,7 @@ def test_views_depend_on_the_seed_and_photo_alone(squares):
 def test_cached_answers_are_the_fronts_to_within_half_a_step(squares):
     torch.manual_seed(0)
     tower, photos = MobileNet(0.25), (Photo(squares / "clothing" / "hat" / "0.jpg", "hat"),)
-    cache = FrontCache(squares / "one", tower, 2, photos, size=32, seed=0, mean=0.5, std=0.5, bf16=False)
+    cache = FrontCache(squares / "one", tower, photos, FrontSettings(2, size=32, seed=0, mean=0.5, std=0.5, bf16=False))
     from realrag_train.small_encoder.views import pixels
 
     answer = tower.front(pixels(views_of(list(photos), 0, 32, 0), 0.5, 0.5), 2)
