@@ -57,7 +57,7 @@ def retrieval(number: int) -> Graph:
 
 def generation(number: int) -> Graph:
     graph = retrieval(number)
-    model = graph.add("RealRAG_LoadMiniature", family=["SD3 miniature", "Flux miniature"][number // 50 % 2])
+    model = graph.add("RealRAG_LoadMiniature", family=["SD3 miniature", "Flux miniature"][number // 2 % 2])
     name = graph[model]["inputs"]["family"]
     adapter = graph.add("RealRAG_LoadReferenceAdapter", adapter=f"{name} (shipped)")
     inputs = {"adapter": [adapter, 0], "clip_vision": ["1", 1]} if number % 5 else {"vae": [model, 2]}

@@ -250,9 +250,11 @@ def test_an_old_bundles_level_is_measured_once_and_kept_in_the_cache(photos, tmp
     monkeypatch.setattr("realrag.library.measure_level", lambda *args, **more: pytest.fail("measured again"))
     assert Retriever.open(tmp_path / "b", encoder=encoder, cache=tmp_path / "cache").level == first
     (kept,) = (tmp_path / "cache").rglob("level.json")
-    kept.write_text("{")
-    with pytest.raises(pytest.fail.Exception, match="measured again"):
-        _ = Retriever.open(tmp_path / "b", encoder=encoder, cache=tmp_path / "cache").level
+    content = json.loads(kept.read_bytes())
+    for spoiled in ("{", json.dumps({**content, "level": {**content["level"], "score": 0.9}}), "[" * 5000):
+        kept.write_text(spoiled)
+        with pytest.raises(pytest.fail.Exception, match="measured again"):
+            _ = Retriever.open(tmp_path / "b", encoder=encoder, cache=tmp_path / "cache").level
 
 
 def test_other_names_come_from_a_table_and_stay_when_photos_are_added(photos, tmp_path):

@@ -164,6 +164,17 @@ def test_a_workflow_that_cannot_be_filled_is_refused_with_its_titles(tmp_path):
     (tmp_path / "saved.json").write_text('{"nodes": [], "links": []}')
     with pytest.raises(GeneratorError, match=r"Export \(API\)"):
         ComfyUI(tmp_path / "saved.json")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(GeneratorError, match="nested too deeply"):
+        ComfyUI(tmp_path / "deep.json")
+    odd = {"1": {"class_type": "A", "inputs": {"text": ""}, "_meta": "x"}, "2": {"class_type": ["B"], "inputs": {}}}
+    (tmp_path / "odd.json").write_text(json.dumps(odd))
+    with pytest.raises(GeneratorError, match="not a workflow in API format"):
+        ComfyUI(tmp_path / "odd.json")
+    odd.pop("2")
+    (tmp_path / "odd.json").write_text(json.dumps(odd))
+    with pytest.raises(GeneratorError, match=r"no node titled 'Prompt'\. Its titles are 'A'"):
+        ComfyUI(tmp_path / "odd.json")
     (tmp_path / "text.json").write_text("hello")
     with pytest.raises(GeneratorError, match="not JSON"):
         ComfyUI(tmp_path / "text.json")

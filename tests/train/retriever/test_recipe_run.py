@@ -264,6 +264,10 @@ def test_a_recipe_for_an_encoder_drives_its_training_and_no_run(tmp_path, capsys
         ("[imagine]\nseed = 1", "'seed' is not known"), ("[imagin]\n", r"section \[imagin\]"),
         ("[imagine]\nseeds = 'two'", "it must be like 2"), ("[fit]\nepochs = true", "it must be like 10"),
         ("[evaluate]\narms = ['best']", "arms are among"), ("seeds =", "cannot be read"), ("data = 3", "'data' is not known"),
+        ("[evaluate]\narms = ['zero', {a = 1}]", "it must be like ''"), ("[start]\nparts = [0.5, 'x']", "it must be like 0.0"),
+        ("[fit]\nepochs = 1" + "0" * 30, "it must be like 10"), ("[data]\nmax_rejected = nan", "it must be like 10.0"),
+        ("[data]\nmax_rejected = 1" + "0" * 400, "it must be like 10.0"), ("[data]\nphotos = " + "[" * 50_000, "nested too deeply"),
+        ("#" * (1 << 20) + "\n", "more than 1048576 bytes"),
     ],
 )  # fmt: skip
 def test_a_wrong_recipe_is_refused_with_its_place(tmp_path, text, told):
