@@ -36,6 +36,15 @@ def encoder():
     return ColorEncoder()
 
 
+@pytest.fixture
+def bundle(photos, tmp_path, encoder):
+    """The bundle of `photos` by the fake encoder."""
+    from realrag.indexing.build import build
+
+    build(photos, tmp_path / "b", encoder)
+    return tmp_path / "b"
+
+
 @pytest.fixture(scope="session")
 def tiny_clip(tmp_path_factory):
     """The folder of a tiny CLIP with random weights; tests only read it."""

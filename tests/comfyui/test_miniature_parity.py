@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_miniature import filled
 
 from realrag.miniature.autoencoder import Autoencoder
 from realrag.miniature.flux import Flux, FluxConfig
@@ -15,19 +16,6 @@ SMALL = {
     "sd3": lambda: SD3(SD3Config(depth=2, context=24, pooled=20, grid=12)),
     "flux": lambda: Flux(FluxConfig(double=1, single=2, context=24, pooled=20)),
 }
-
-
-def filled(model):
-    """No layer stays zero, and no norm's weight stays one."""
-    torch.manual_seed(1)
-    for name, weight in model.named_parameters():
-        spread = torch.randn_like(weight)
-        weight.data = (
-            1 + 0.3 * spread
-            if weight.ndim == 1 and name.endswith(("scale", "ln_q.weight", "ln_k.weight"))
-            else 0.08 * spread
-        )
-    return model.eval().requires_grad_(False)
 
 
 def comfyui_model(ours):

@@ -2,8 +2,8 @@
 
 import numpy as np
 import torch
-from sibling_toy import unit
 from torch import Tensor
+from unit_rows import unit
 
 from realrag_train.contrastive.loss import LossConfig
 from realrag_train.contrastive.negatives import MineConfig, mine

@@ -3,6 +3,7 @@ and draws it for both."""
 
 import numpy as np
 import torch
+from unit_rows import unit
 
 from realrag_train.contrastive.loss import LossConfig
 from realrag_train.contrastive.negatives import MineConfig, mine
@@ -10,10 +11,6 @@ from realrag_train.contrastive.trainer import ContrastiveTraining, FitConfig
 from realrag_train.dataset import Material
 
 PAIRS, SINGLES, DIM, PHOTOS, PROMPTS = 6, 60, 32, 16, 6
-
-
-def unit(rows):
-    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
 
 
 class Toy:

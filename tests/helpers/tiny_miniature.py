@@ -29,3 +29,13 @@ def inputs(rows=2, height=8, width=8, seed=1):
     sizes = (rows, 16, height, width), (rows, 5, 24), (rows, 20)
     x, states, pooled = (torch.randn(size, generator=rng) for size in sizes)
     return x, torch.linspace(0.9, 0.2, rows), states, pooled
+
+
+def filled(model):
+    """No layer stays zero, and no norm's weight stays one."""
+    torch.manual_seed(1)
+    for name, weight in model.named_parameters():
+        spread = torch.randn_like(weight)
+        norm = weight.ndim == 1 and name.endswith(("scale", "ln_q.weight", "ln_k.weight"))
+        weight.data = 1 + 0.3 * spread if norm else 0.08 * spread
+    return model.eval().requires_grad_(False)

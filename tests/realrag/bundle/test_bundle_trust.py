@@ -18,12 +18,6 @@ from realrag.indexing.build import build
 from realrag.retriever import shipped_bundle
 
 
-@pytest.fixture
-def bundle(photos, tmp_path):
-    build(photos, tmp_path / "b", ColorEncoder())
-    return tmp_path / "b"
-
-
 def test_no_flipped_bit_of_a_manifest_is_taken(bundle):
     path = bundle / MANIFEST
     whole = path.read_bytes()

@@ -38,12 +38,6 @@ def files(tmp_path):
     return made
 
 
-@pytest.fixture
-def bundle(photos, tmp_path, encoder):
-    build(photos, tmp_path / "b", encoder)
-    return tmp_path / "b"
-
-
 def content(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): sha256_file(path) for path in folder.rglob("*") if path.is_file()}
 

@@ -15,12 +15,6 @@ from realrag.errors import RealRAGError, TooManyError
 from realrag.indexing.build import build
 
 
-@pytest.fixture
-def bundle(photos, tmp_path):
-    build(photos, tmp_path / "b", ColorEncoder())
-    return tmp_path / "b"
-
-
 def files(bundle) -> set[str]:
     return {record.file for record in Bundle(bundle).records}
 

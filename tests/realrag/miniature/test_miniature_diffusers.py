@@ -2,21 +2,12 @@
 
 import pytest
 import torch
-from tiny_miniature import inputs
+from tiny_miniature import filled, inputs
 
 from realrag.miniature.flux import Flux, FluxConfig
 from realrag.miniature.sd3 import SD3, SD3Config
 
 diffusers = pytest.importorskip("diffusers")
-
-
-def filled(model):
-    torch.manual_seed(1)
-    for name, weight in model.named_parameters():
-        spread = torch.randn_like(weight)
-        norm = weight.ndim == 1 and name.endswith(("scale", "ln_q.weight", "ln_k.weight"))
-        weight.data = 1 + 0.3 * spread if norm else 0.08 * spread
-    return model.eval().requires_grad_(False)
 
 
 def swapped(x):

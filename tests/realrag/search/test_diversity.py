@@ -4,13 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from unit_rows import unit
 
 from realrag.search import diversity as module
 from realrag.search.diversity import drop_near_duplicates, mmr
-
-
-def unit(rows):
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
 def candidates(seed, count, dim=8):

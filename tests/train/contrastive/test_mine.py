@@ -10,6 +10,7 @@ import pytest
 from fake_encoder import ColorEncoder
 from fit_in_a_process import mine_here, start
 from safetensors.numpy import save_file
+from unit_rows import unit
 
 import realrag_train.contrastive.mine as mine_files
 import realrag_train.contrastive.negatives as mining
@@ -21,10 +22,6 @@ from realrag_train.__main__ import main
 from realrag_train.contrastive.mine import read_negatives
 from realrag_train.contrastive.negatives import MineConfig, mine
 from realrag_train.dataset import Material, load_material, read_prompts
-
-
-def unit(rows):
-    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
 
 
 def made(seed=0, photos=60, prompts=9, seeds=3, dim=8, classes=6):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from fake_encoder import ColorEncoder
 from safetensors.numpy import save_file
-from sibling_toy import unit
+from unit_rows import unit
 
 from realrag.bundle.bundle import Bundle
 from realrag.errors import RealRAGError

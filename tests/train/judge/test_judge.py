@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from fake_encoder import ColorEncoder
 from made_photos import COLORS, photo_bytes
+from unit_rows import unit
 
 from realrag.bundle.bundle import Bundle, unit_rows
 from realrag.encoders.reflective_head import ReflectiveHead, save_head
@@ -28,11 +29,6 @@ pytestmark = pytest.mark.slow
 
 COLORS = {**COLORS, "yellow": (220, 220, 30)}
 PROMPTS = class_prompts(sorted(COLORS))
-
-
-def unit(rows):
-    rows = np.asarray(rows, np.float64)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def bench(dim=6, seed=0, classes=4):

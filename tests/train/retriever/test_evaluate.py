@@ -5,17 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from unit_rows import unit
 
 from realrag.encoders.reflective_head import ReflectiveHead
 from realrag.errors import RealRAGError
 from realrag.files import write_json
 from realrag_train.retrieval_metrics import MEASURES
 from realrag_train.retriever.evaluate import Questions, ann_loss, drawn_photos, evaluate, figures, table
-
-
-def unit(rows):
-    rows = np.asarray(rows, np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def world(seed=0, photos_each=12):
