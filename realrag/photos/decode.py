@@ -13,8 +13,9 @@ from pathlib import Path
 
 from ..errors import PhotoError
 from . import jpeg
-from .color import exif_of, to_srgb
+from .color import exif_of, source_profile, to_srgb
 from .contents import Contents, contents_of, opened
+from .keep import shrink, shrink_to_area
 
 # Of pictures that have to be decoded whole. A JPEG is decoded smaller, so its bound lies on what comes out.
 MAX_PIXELS = 100_000_000
@@ -116,12 +117,14 @@ def decode(
     *,
     longest: int | None = None,
     area: int | None = None,
+    exact: bool = False,
     max_pixels: int | None = None,
 ):
     """Bytes -> PIL RGB image: upright, colors in sRGB, transparency on white, metadata gone.
 
     With `longest` or `area`, a large photo may come out smaller, never below that many pixels on the longest side or in
-    all; the caller does the final resize. max_pixels: refuse more. Raises PhotoError.
+    all; the caller does the final resize. exact: a photo whose colors are sRGB already comes out at that size, which
+    saves copies of the larger one. max_pixels: refuse more. Raises PhotoError.
     """
     image, contents = opened(contents_of(data, name), name)
     _bounded(image, contents, name, max_pixels)
@@ -134,7 +137,12 @@ def decode(
             image.load()
             _check_end(image, contents, smaller, name)
             transparency = image.info.get("transparency")
-            image = _reduced(image, wanted * width / image.width, transparency)
+            plain = transparency is None and image.mode in ("L", "RGB") and not source_profile(contents, image.mode)
+            if exact and plain:
+                image = shrink(image, longest) if longest else image
+                image = shrink_to_area(image, area) if area else image
+            else:
+                image = _reduced(image, wanted * width / image.width, transparency)
             if contents.kind == "JPEG" and image.mode == "CMYK" and not contents.adobe:
                 from PIL import ImageChops
 

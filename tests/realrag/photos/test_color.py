@@ -9,6 +9,7 @@ from PIL import Image
 from PIL.ExifTags import IFD
 
 from realrag.photos.decode import decode
+from realrag.photos.keep import shrink_to_area
 from realrag.photos.png import SIGNATURE, chunk
 from realrag.photos.profiles import ADOBE_GAMMA, ADOBE_RGB, BT2020, DISPLAY_P3, SRGB, colorants, linear  # fmt: skip
 
@@ -161,3 +162,13 @@ def test_the_transparent_level_of_a_16_bit_gray_png_is_compared_in_16_bits():
 def test_a_profile_that_cannot_be_read_costs_its_colors_and_not_the_photo():
     data = saved(Image.new("RGB", (4, 4), (60, 160, 60)), "JPEG", b"not a profile" * 50)
     assert np.abs(pixels(data) - (60, 160, 60)).max() <= 2
+
+
+@pytest.mark.parametrize(("mode", "format", "profile"), TABLE)
+def test_a_photo_made_smaller_while_it_is_decoded_has_the_colors_of_one_made_smaller_after(mode, format, profile):
+    data = saved(patches(mode), format, PROFILES[profile])
+    area = 60 * 60
+    small = shrink_to_area(decode(data, area=area, exact=True), area)
+    usual = shrink_to_area(decode(data, area=area), area)
+    assert small.size == usual.size == (60, 60) and small.mode == "RGB" and not small.info
+    assert np.abs(np.asarray(small).astype(int) - np.asarray(usual)).max() <= 2

@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+from importlib.util import find_spec
 
 import pytest
 from made_photos import photo_bytes
@@ -470,6 +471,13 @@ def test_private_bytes_of_no_format_reach_the_bundle(tmp_path, encoder):
         image.rotate(len(files), fillcolor=RED).save(buffer, format, **options)
         files[f"a.{format.lower()}"] = buffer.getvalue()
         assert secret in files[f"a.{format.lower()}"], format
+    if find_spec("pillow_heif") is not None:
+        from pillow_heif import from_pillow
+
+        buffer = io.BytesIO()
+        from_pillow(image.rotate(7, fillcolor=RED)).save(buffer, exif=exif.tobytes(), xmp=packet)
+        files["a.heic"] = buffer.getvalue()
+        assert secret in files["a.heic"]
     # Maker notes, IPTC, a thumbnail and what phones put behind the picture: segments of a JPEG, whatever they hold.
     plain = photo(10)
     segments = b"".join(
