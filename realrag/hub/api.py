@@ -30,8 +30,8 @@ def hub():
     try:
         from huggingface_hub import HfApi
     except Exception as error:  # a broken wheel fails in many ways
-        told = f"huggingface_hub does not import here ({type(error).__name__}: {error}). Install it with pip."
-        raise HubError(told) from error
+        message = f"huggingface_hub does not import here ({type(error).__name__}: {error}). Install it with pip."
+        raise HubError(message) from error
     return HfApi(endpoint=os.environ.get("HF_ENDPOINT", "").rstrip("/") or None, library_name="realrag")
 
 
@@ -55,19 +55,19 @@ def in_words(api, repo: str, commit: str, offline: str) -> Iterator[None]:
         )
         url = f"{api.endpoint}/{repo}/tree/{commit}"
         if "GatedRepoError" in kinds:
-            told = f"{repo} asks for its owner's consent. Ask for it at {api.endpoint}/{repo}, then: {LOG_IN}"
+            message = f"{repo} asks for its owner's consent. Ask for it at {api.endpoint}/{repo}, then: {LOG_IN}"
         elif "RevisionNotFoundError" in kinds:
-            told = f"{repo} has no commit {commit}. Look it up at {api.endpoint}/{repo}/commits/main."
+            message = f"{repo} has no commit {commit}. Look it up at {api.endpoint}/{repo}/commits/main."
         elif "RepositoryNotFoundError" in kinds:
-            told = f"{repo} is not there, or is private and not yours to read. See {api.endpoint}/{repo}. {LOG_IN}"
+            message = f"{repo} is not there, or is private and not yours to read. See {api.endpoint}/{repo}. {LOG_IN}"
         elif status in (401, 403):
-            told = f"The hub does not let this account do that ({status}) with {repo}. {LOG_IN}"
+            message = f"The hub does not let this account do that ({status}) with {repo}. {LOG_IN}"
         elif status and status < 500 and status not in (408, 429):
-            told = f"The hub refuses ({status}): {_first_line(causes[-1])}"
+            message = f"The hub refuses ({status}): {_first_line(causes[-1])}"
         else:
             why = f"{type(causes[-1]).__name__}: {_first_line(causes[-1])}"
-            told = f"The hub cannot be reached ({why}). {offline.replace('{url}', url)}"
-        raise HubError(told) from error
+            message = f"The hub cannot be reached ({why}). {offline.replace('{url}', url)}"
+        raise HubError(message) from error
 
 
 def _first_line(error: BaseException) -> str:

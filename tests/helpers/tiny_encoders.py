@@ -108,3 +108,14 @@ def write_tiny_tokenizer(folder, layout):
     special = [("</s>", 1), ("<start>", 38), ("<end>", 39)]
     tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=special)
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>").save_pretrained(folder)
+
+
+def add_architecture(monkeypatch, file):
+    """open_clip knows the architecture in `file` until the test ends. Left there, it would change the fingerprints of all
+    encoders that are built like it in the tests that follow."""
+    import open_clip
+
+    factory = open_clip.factory
+    monkeypatch.setattr(factory, "_MODEL_CONFIGS", dict(factory._MODEL_CONFIGS))
+    monkeypatch.setattr(factory, "_MODEL_CONFIG_PATHS", list(factory._MODEL_CONFIG_PATHS))
+    open_clip.add_model_config(file)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_photos import photo_bytes
 from PIL import Image
-from tiny_encoders import MEAN, STD, TINY
+from tiny_encoders import MEAN, STD, TINY, add_architecture
 
 from realrag.encoders.load import load_encoder
 from realrag.encoders.open_clip import OpenClipEncoder
@@ -92,14 +92,14 @@ def test_fingerprints_tell_weights_and_preprocessing_apart():
     assert len(prints) == 3 and ColorEncoder().fingerprint in prints
 
 
-def test_weights_of_an_architecture_come_from_a_file(tmp_path):
+def test_weights_of_an_architecture_come_from_a_file(tmp_path, monkeypatch):
     import open_clip
     from safetensors.torch import save_file
 
     config = tmp_path / "models" / "realrag-test-tiny.json"
     config.parent.mkdir()
     config.write_text(json.dumps(TINY))
-    open_clip.add_model_config(config)
+    add_architecture(monkeypatch, config)
     model = open_clip.create_model("realrag-test-tiny")
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, tmp_path / "mine.safetensors")
     encoder = load_encoder(f"realrag-test-tiny:{tmp_path / 'mine.safetensors'}")

@@ -9,7 +9,7 @@ import torch
 from made_photos import photo_bytes
 from PIL import Image
 from safetensors.torch import save_file
-from tiny_encoders import TINY
+from tiny_encoders import TINY, add_architecture
 
 from realrag.bundle.bundle import Bundle
 from realrag.encoders import open_clip as encoders
@@ -113,7 +113,7 @@ def tiny_tag(tmp_path, monkeypatch):
     file = tmp_path / "models" / "realrag-test-tagged.json"
     file.parent.mkdir()
     file.write_text(json.dumps(TINY))
-    open_clip.add_model_config(file)
+    add_architecture(monkeypatch, file)
     torch.manual_seed(0)
     weights = tmp_path / "tagged.safetensors"
     save_file(
@@ -128,8 +128,7 @@ def tiny_tag(tmp_path, monkeypatch):
         "resize_mode": "squash",
     }
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "realrag-test-tagged", {"quick": tag})
-    yield weights
-    file.unlink()
+    return weights
 
 
 def legacy(encoder):
