@@ -12,6 +12,7 @@ from .injection.save_and_load_pack import LoadReferencePack, SaveReferencePack
 from .library.build_library import BuildReferenceLibrary
 from .library.library_info import LibraryInfo
 from .miniature.load_miniature import LoadMiniature
+from .retrieval.check_references import CheckAgainstReferences
 from .retrieval.edit_references import EditReferences
 from .retrieval.load_retriever import LoadReflectiveRetriever
 from .retrieval.retrieve import RetrieveRealReferences
@@ -25,6 +26,7 @@ class RealRAGExtension(ComfyExtension):
             LoadReflectiveRetriever,
             RetrieveRealReferences,
             EditReferences,
+            CheckAgainstReferences,
             BuildReferenceLibrary,
             LibraryInfo,
             LoadReferenceAdapter,

@@ -167,6 +167,14 @@ class RetrieveRealReferences(io.ComfyNode):
                     display_name="credits",
                     tooltip="The author and license of each photo. Keep it with pictures that you publish.",
                 ),
+                io.Boolean.Output(
+                    display_name="found",
+                    tooltip="True if there are references, for a switch: Inject References passes the model through without.",
+                ),
+                io.Float.Output(
+                    display_name="best_score",
+                    tooltip="The best score, also of photos that were left out; -1 without any.",
+                ),
             ],
             # the photos stay in the node when a run takes them from the cache
             **supported_keywords(
@@ -212,5 +220,7 @@ class RetrieveRealReferences(io.ComfyNode):
             references.batch(),
             references.scores_text(),
             references.credits_text(),
+            bool(references.items),
+            max([references.best, *(item.score for item in references.items)]),
             ui=shown_in_node(labeled(references)),
         )

@@ -170,3 +170,21 @@ def test_the_card_of_a_doubtful_answer_names_the_way_out(nodes, plugin):
     short, long = (nodes[2].labeled(each)[0] for each in notes)
     assert (long > 0.5).sum() > 2 * (short > 0.5).sum(), "more is written on it"
     assert not (long[-16:] > 0.5).any(), "nothing is cut off at the bottom"
+
+
+def test_a_gate_says_whether_anything_was_found_and_a_picture_is_checked_against_its_references(nodes, plugin):
+    load, folders, _ = nodes
+    managed = load.open_retriever(folders.bundle_folder(folders.SHIPPED))
+    retrieve = plugin("nodes.retrieval.retrieve").RetrieveRealReferences
+    check = plugin("nodes.retrieval.check_references").CheckAgainstReferences
+    asked = {"retriever": managed, "top_k": 2, "min_score": 0.0, "diversity": 0.0}
+    references, _, _, _, found, best = retrieve.execute(prompt="garlic", **asked).args
+    assert found is True and best == max(item.score for item in references.items)
+    nothing = retrieve.execute(prompt="a puffin", **asked).args
+    assert nothing[4] is False and -1 < nothing[5] < 1
+    copied = references.images()[1][None]
+    report, sheet, likeness, near_copy = check.execute(retriever=managed, references=references, image=copied).args
+    assert near_copy is True and likeness > 0.99 and "nearly a copy of reference 2" in report
+    assert sheet.ndim == 4 and sheet.shape[-1] == 3
+    report, _, likeness, near_copy = check.execute(retriever=managed, references=nothing[0], image=copied).args
+    assert (near_copy, likeness) == (False, -1.0) and "no references" in report
