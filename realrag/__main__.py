@@ -9,7 +9,9 @@ from . import STOPPED_TEXT
 
 def main() -> int:
     """The exit code of the command that the arguments name; 130 where it was stopped, while modules load too."""
-    before = signal.signal(signal.SIGINT, _stop_at_once)
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:  # as in a shell's background job
+        signal.signal(signal.SIGINT, _stop_at_once)
     try:
         from .commands.main import main as run
 

@@ -12,7 +12,13 @@ from ..folders import BUNDLES, SHIPPED, bundles
 
 LONGEST = 64
 _RESERVED = frozenset(
-    ["con", "prn", "aux", "nul", *(f"{kind}{number}" for kind in ("com", "lpt") for number in "123456789")]
+    [
+        "con",
+        "prn",
+        "aux",
+        "nul",
+        *(f"{kind}{number}" for kind in ("com", "lpt") for number in "123456789\u00b9\u00b2\u00b3"),
+    ]
 )
 _SIGNS = " -_.+&()'"
 

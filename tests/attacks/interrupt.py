@@ -21,7 +21,10 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "helpers")]
 from made_photos import write_photos
 
 # The interpreter's own start-up is not ours: a signal that comes before it runs the first line of the command ends it.
-CODE = "import sys, realrag.__main__ as m; print('up', file=sys.stderr, flush=True); sys.exit(m.main())"
+CODE = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a shell's background jobs ignore it
+    "import sys, realrag.__main__ as m; print('up', file=sys.stderr, flush=True); sys.exit(m.main())"
+)
 
 
 def run(command: list[str], seconds: float | None) -> tuple[int, str]:
@@ -49,9 +52,11 @@ def main(times: int = 20) -> int:
             "index": ["index", f"{folder}/photos", "--out", f"{folder}/bundle"],
         }
         for name, command in commands.items():
-            began = time.monotonic()
-            assert run(command, None)[0] == 0
-            takes, found = time.monotonic() - began, Counter()
+            takes, found = 1e9, Counter()
+            for _ in range(3):
+                began = time.monotonic()
+                assert run(command, None)[0] == 0
+                takes = min(takes, time.monotonic() - began)
             for _ in range(times):
                 code, errors = run(command, takes * rng.random())
                 right = code in (0, 130) and "Traceback" not in errors and "Error" not in errors

@@ -1,8 +1,9 @@
 """Hostile values through every input of every node, in a real ComfyUI: after each of them the next prompt runs.
 
-    COMFYUI_PATH=... python tests/comfyui/attack_nodes.py [EVERY]
+    COMFYUI_PATH=... python tests/comfyui/attack_nodes.py [EVERY [NODE ...]]
 
-EVERY: give each input only every so manieth value. Each value comes twice, as a widget's value and from another node.
+EVERY: give each input only every so manieth value. NODE: such as LoadRetriever; all of them without one. Each value comes
+twice, as a widget's value and from another node.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from collections import Counter
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "attacks"), str(HERE.parent.parent)]
+sys.path[:0] = [str(HERE), str(HERE.parent / "attacks"), str(HERE.parent / "helpers"), str(HERE.parent.parent)]
 
 from comfy_server import Graph, Refused, Server
 from hostile_values import VALUES
+from made_photos import write_photos
 
 SHIPPED = "sample (shipped)"
 
@@ -52,15 +54,18 @@ def good(server: Server) -> tuple[Graph, dict[str, str]]:
     adapter = add("LoadReferenceAdapter", adapter=next(name for name in names if name.startswith(family)))
     inputs = {"model": [miniature, 0], "adapter": [adapter, 0], "clip_vision": [loader, 1], "references": [edited, 0]}
     add("InjectReferences", **inputs)
+    add("BuildLibrary", photos="attacked photos", name="attacked")
+    add("LibraryInfo", bundle=SHIPPED)
     add("SaveReferencePack", **inputs, name="good", overwrite=True)
     return graph, ids
 
 
 class Attack:
-    def __init__(self, server: Server, every: int = 1):
-        self.server, self.every = server, every
+    def __init__(self, server: Server, every: int = 1, only: tuple[str, ...] = ()):
+        self.server, self.every, self.only = server, every, only
         self.outcomes: Counter[str] = Counter()
         self.raw: Counter[str] = Counter()  # errors that are not ours: the node said it in no sentence
+        write_photos(server.base / "input" / "attacked photos")
         self.graph, self.ids = good(server)
         server.run(self.graph)  # saves the pack that the next node loads
         self.ids["LoadReferencePack"] = self.graph.add("RealRAG_LoadReferencePack", pack="good.safetensors")
@@ -71,6 +76,8 @@ class Attack:
     def run(self) -> None:
         number = 0
         for name, node in self.ids.items():
+            if self.only and name not in self.only:
+                continue
             declared = self.info[f"RealRAG_{name}"]["input"]
             for key in {**declared["required"], **declared.get("optional", {})}:
                 for value in VALUES[number % self.every :: self.every]:
@@ -125,12 +132,12 @@ class Attack:
         assert self.finished(self.server.queue(graph))["status"]["status_str"] == "success"
 
 
-def main(every: int = 1) -> int:
+def main(every: int = 1, *only: str) -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         server = Server(Path(folder))
         try:
-            attack = Attack(server, every)
+            attack = Attack(server, every, only)
             attack.run()
         finally:
             server.stop()
@@ -141,4 +148,4 @@ def main(every: int = 1) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(int, sys.argv[1:])))
+    sys.exit(main(*map(int, sys.argv[1:2]), *sys.argv[2:]))

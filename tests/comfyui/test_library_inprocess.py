@@ -161,7 +161,7 @@ def test_a_vision_tower_alone_makes_a_library_that_is_found_by_name_and_by_pictu
 
 
 @pytest.mark.parametrize(
-    "name", ["", " ", "..", "../x", "a/b", "a\\b", "C:x", "con", "NUL.txt", "x" * 65, ".hidden", "end.", "a\nb", 7, None, [], {}]
+    "name", ["", " ", "..", "../x", "a/b", "a\\b", "C:x", "con", "NUL.txt", "x" * 65, ".hidden", "end.", "a\nb", "COM\u00b9", 7, None, [], {}]
 )  # fmt: skip
 def test_a_name_that_could_leave_the_folder_is_refused_before_anything_runs(build, here, name):
     if name is None:

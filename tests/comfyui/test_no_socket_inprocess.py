@@ -4,24 +4,31 @@ import socket
 
 import pytest
 import torch
+from made_photos import write_photos
 from no_network import Opened, no_network
 
 
 def test_no_node_opens_a_socket(plugin, tmp_path, monkeypatch):
     import folder_paths
+    import server  # noqa: F401  ComfyUI's own, there before any node runs; a library that it imports tries a socket
 
     import nodes as core
 
     torch.set_num_threads(1)
     monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path / "temp"))
     monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path / "user"))
+    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path / "input"))
+    write_photos(tmp_path / "input" / "photos")
+    libraries = ([str(tmp_path / "libraries")], {"folder"})
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "realrag", libraries)
     packs = tmp_path / "packs"
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "realrag_packs", ([str(packs)], {".safetensors"}))
     classes = {
         name: getattr(plugin(f"nodes.{module}"), name)
         for module, name in (
             ("retrieval.load_retriever", "LoadReflectiveRetriever"), ("retrieval.retrieve", "RetrieveRealReferences"),
-            ("retrieval.edit_references", "EditReferences"), ("injection.load_adapter", "LoadReferenceAdapter"),
+            ("retrieval.edit_references", "EditReferences"), ("library.build_library", "BuildReferenceLibrary"),
+            ("library.library_info", "LibraryInfo"), ("injection.load_adapter", "LoadReferenceAdapter"),
             ("injection.inject", "InjectReferences"), ("injection.save_and_load_pack", "SaveReferencePack"),
             ("injection.save_and_load_pack", "LoadReferencePack"), ("miniature.load_miniature", "LoadMiniature"),
         )
@@ -47,6 +54,9 @@ def test_no_node_opens_a_socket(plugin, tmp_path, monkeypatch):
         picture = found.images()[0][None]
         by_picture = run["RetrieveRealReferences"](retriever, "", 1, 0.0, 0.0, image=picture)[0]
         assert len(found) == 2 and len(by_picture) == 1
+        built = run["BuildReferenceLibrary"]("photos", "mine", "add these photos", "automatic", images=picture)
+        assert len(run["RetrieveRealReferences"](built[0], "red", 1, 0.0, 0.0, doubt="keep")[0]) == 1
+        assert run["LibraryInfo"](shipped)[0]
         found = run["EditReferences"](found, 1, 0.5, 0.0, 1.0, False)[0]
         model, clip, vae = run["LoadMiniature"](name)
         adapter = run["LoadReferenceAdapter"](adapter_name)[0]
