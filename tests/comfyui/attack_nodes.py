@@ -46,6 +46,7 @@ def good(server: Server) -> tuple[Graph, dict[str, str]]:
 
     loader = add("LoadRetriever", bundle=SHIPPED)
     found = add("RetrieveReferences", retriever=[loader, 0], prompt="green apples", top_k=1)
+    add("CheckReferences", retriever=[loader, 0], references=[found, 0], image=[found, 1])
     edited = add("EditReferences", references=[found, 0], weight=0.5)
     miniature = add("LoadMiniature", family=first("RealRAG_LoadMiniature", "family"))
     adapters = info["RealRAG_LoadReferenceAdapter"]["input"]["required"]["adapter"]
@@ -72,6 +73,8 @@ class Attack:
         for node in [*self.ids.values()]:
             self.graph.add("RealRAGTest_Sink", value=[node, 0])
         self.info = server.json("/object_info")
+        ours = {name.removeprefix("RealRAG_") for name in self.info if name.startswith("RealRAG_")}
+        assert ours == set(self.ids), f"not attacked: {ours - set(self.ids)}"
 
     def run(self) -> None:
         number = 0
