@@ -29,6 +29,7 @@ COMMANDS = {
     "judge": ("judge.command", "measure painted pictures by arm: CLIP-I, CLIP-T, FID, KID, class, copying, variety"),
     "votes": ("votes.command", "collect and analyze votes of people on painted pictures"),
     "encoder": ("small_encoder.command", "train the small dual encoder on captioned photos"),
+    "general-encoder": ("general_encoder.command", "train realrag-general's own layers on names and photos"),
     "split": ("small_encoder.split", "split captioned photos by class into library, validation and gallery"),
     "reproduce": ("reproduce.command", "repeat the registered experiment"),
     "adapter": ("adapter.command", "train a reference adapter for a generator (miniature, or diffusers' SD3 and Flux)"),
@@ -38,6 +39,7 @@ COMMANDS = {
     "miniature-measure": ("miniature.measure", "measure the miniature autoencoder, generators and adapters"),
     "bench-fit": ("tools.bench_fit", "measure how fast `fit` trains on this machine (from a checkout)"),
     "convert-mobilenet": ("tools.convert_mobilenet", "convert MobileNet V1 from TFLite (from a checkout)"),
+    "convert-general": ("tools.convert_general", "convert what realrag-general starts from (from a checkout)"),
     "model-card": ("tools.model_card", "measure the small encoder and write its model card (from a checkout)"),
 }
 STAGES = ("start", "embed", "imagine", "index", "evaluate")  # `mine` and `fit` also work without a recipe

@@ -11,9 +11,9 @@ import folder_paths
 from ...realrag.adapters.spec import AdapterSpec
 from ...realrag.adapters.vision_files import fitting, how_to_get
 from ...realrag.encoders.load import load_encoder
+from ...realrag.encoders.small import SMALL
 from ...realrag.errors import AdapterError, RealRAGError
-from ..compat import managed_patcher
-from ..retrieval.clip_vision import RetrieverVision
+from ..retrieval.clip_vision import RetrieverVision, ShippedEncoder
 
 FOLDER = "clip_vision"
 
@@ -43,23 +43,6 @@ class FoundVision:
         return getattr(self.loaded, name)
 
 
-class ShippedEncoder:
-    """The image encoder that comes with RealRAG, in ComfyUI's care, for adapters that were trained on it."""
-
-    def __init__(self, encoder):
-        import comfy.model_management as management
-
-        self.encoder, self.retriever = encoder, self
-        device = management.text_encoder_device()
-        self.patcher = managed_patcher(encoder, device, management.text_encoder_offload_device())
-
-    def load(self):
-        import comfy.model_management as management
-
-        management.load_models_gpu([self.patcher])
-        return self.encoder
-
-
 def vision_paths() -> list[Path]:
     return [Path(folder_paths.get_full_path_or_raise(FOLDER, name)) for name in folder_paths.get_filename_list(FOLDER)]
 
@@ -83,7 +66,7 @@ def find_vision(spec: AdapterSpec, chosen: Path | None = None) -> tuple[object |
 def shipped_vision(spec: AdapterSpec) -> tuple[object | None, str]:
     """For an adapter that names its encoder by hash."""
     try:
-        encoder = load_encoder()
+        encoder = load_encoder(SMALL)
     except RealRAGError:
         encoder = None
     vision = None if encoder is None else RetrieverVision(ShippedEncoder(encoder))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ...realrag.encoders.load import load_encoder
+from ...realrag.encoders.small import SMALL
 from ...realrag.errors import RealRAGError
 from ...realrag.miniature.files import NAMES, autoencoder_file, check_there, families_there, generator_file
 from ..compat import supported_keywords
 from ..folders import file_stamp
 from ..input_check import checked
+from ..retrieval.clip_vision import RetrieverVision, ShippedEncoder
 from .clip import clip
 from .model import autoencoder, generator
 
@@ -34,6 +37,11 @@ class LoadMiniature(io.ComfyNode):
                 io.Model.Output(display_name="model", tooltip="The generator, for Inject References or a sampler."),
                 io.Clip.Output(display_name="clip", tooltip="The text encoder, for CLIP Text Encode."),
                 io.Vae.Output(display_name="vae", tooltip="The autoencoder of this family, for VAE Decode."),
+                io.ClipVision.Output(
+                    display_name="clip_vision",
+                    tooltip="The image encoder that the miniatures' adapters see through, for Inject References, whatever "
+                    "encoder your library was made with.",
+                ),
             ],
             **supported_keywords(
                 io.Schema, search_aliases=["demo model", "tiny sd3", "tiny flux", "small model", "no download"]
@@ -64,4 +72,4 @@ class LoadMiniature(io.ComfyNode):
             raise RealRAGError(f"No miniature is called {family!r}; there are {' and '.join(NAMES)}.")
         model = generator(check_there(generator_file(NAMES[family])))
         vae = autoencoder(check_there(autoencoder_file()), model.model.latent_format)
-        return io.NodeOutput(model, clip(), vae)
+        return io.NodeOutput(model, clip(), vae, RetrieverVision(ShippedEncoder(load_encoder(SMALL))))

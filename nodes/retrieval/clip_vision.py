@@ -1,4 +1,4 @@
-"""A retriever's own image encoder as a CLIP_VISION, for adapters that were trained on it."""
+"""An image encoder of ours, a retriever's or a shipped one, as a CLIP_VISION, for adapters that were trained on it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..compat import managed_patcher
 from ..images import rgb
+
+
+class ShippedEncoder:
+    """An encoder that comes with RealRAG, in ComfyUI's care, without a library: for adapters that were trained on it."""
+
+    def __init__(self, encoder):
+        self.encoder, self.retriever = encoder, self
+        device = management.text_encoder_device()
+        self.patcher = managed_patcher(encoder, device, management.text_encoder_offload_device())
+
+    def load(self):
+        management.load_models_gpu([self.patcher])
+        return self.encoder
 
 
 class RetrieverVision:

@@ -128,6 +128,12 @@ SMALL_PREPROCESS: dict[str, Check] = {
     "size": _whole(1, 1024), "mode": _one_of("crop", "squash", "pad"), "interpolation": _one_of("bicubic", "bilinear"),
     "mean": _three(_number(-10, 10)), "std": _three(_number(1e-6, 10)),
 }  # fmt: skip
+GENERAL: dict[str, Check] = {
+    "dim": _WIDTH, "width": _number(0.01, 8), "text_width": _WIDTH, "layers": _LAYERS, "heads": _whole(1, 64),
+    "wide": _whole(1, 65_536), "positions": _whole(3, 1024), "vocabulary": _whole(4, 2_000_000),
+    "vocabulary_bytes": _whole(1, 64 << 20), "hidden": _WIDTH, "taught_dim": _WIDTH, "side": _FRACTION,
+    "preprocess": lambda value: type(value) is dict,
+}  # fmt: skip
 
 
 def check_keys(content: Any, checks: Mapping[str, Check], where: str, required: tuple[str, ...] = ()) -> None:
@@ -187,6 +193,16 @@ def check_small_config(path: Path, config: Any) -> None:
     """EncoderError where a small encoder's configuration says more, or other, than one can."""
     check_keys(config, SMALL, f"{path.name}, config", ("dim", "width", "buckets", "text_width", "preprocess"))
     check_keys(config["preprocess"], SMALL_PREPROCESS, f"{path.name}, preprocess", ("size",))
+
+
+def check_general_config(path: Path, config: Any) -> None:
+    """EncoderError where a general encoder's configuration says more, or other, than one can."""
+    check_keys(config, GENERAL, f"{path.name}, config", tuple(GENERAL))
+    check_keys(config["preprocess"], SMALL_PREPROCESS, f"{path.name}, preprocess", ("size",))
+    if config["text_width"] % config["heads"]:
+        raise EncoderError(
+            f"{path.name}, config: {config['heads']} heads do not divide the {config['text_width']} of text_width. {CURE}"
+        )
 
 
 def check_shapes(path: Path, make: Callable[[], torch.nn.Module], shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from .. import DEFAULT_ENCODER as SMALL
 from .base import Encoder
+from .general import GENERAL, GeneralEncoder
 from .small import SMALL_FILE, SmallEncoder
 
 log = logging.getLogger(__name__)
@@ -26,8 +27,8 @@ def load_encoder(
 ) -> Encoder:
     """Load an encoder by name.
 
-    name: "realrag-small"; "ARCH:TAG", "ARCH:FILE" or "ARCH:TAG=FILE" of open_clip; a folder in open_clip's layout; a
-        CLIP or SigLIP of transformers, file or folder; or a small-encoder file.
+    name: "realrag-general" or "realrag-small"; "ARCH:TAG", "ARCH:FILE" or "ARCH:TAG=FILE" of open_clip; a folder in open_clip's layout; a
+        CLIP or SigLIP of transformers, file or folder; the folder of a general encoder; or a small-encoder file.
     folder: a folder that holds the weights (a bundle's `encoder` folder).
     device: see `on_device`. offline: never open a connection. made_with: the `encoder` entry of the bundle that the
         encoder is loaded for; a bundle of an earlier version is then asked as it was made, with a warning where that
@@ -41,6 +42,8 @@ def load_encoder(
     place = Path(folder or name)
     if (place / SmallEncoder.FILE).is_file():
         encoder: Encoder = SmallEncoder(place / SmallEncoder.FILE, name if folder else place.resolve().name)
+    elif (place / GeneralEncoder.IMAGE).is_file():
+        encoder = GeneralEncoder(place, name if folder else place.resolve().name)
     elif (place / OpenClipEncoder.CONFIG).is_file():
         encoder = OpenClipEncoder(name if folder else place.resolve().name, folder=place, offline=offline)
     elif transformers_files.is_folder(place):
@@ -51,6 +54,8 @@ def load_encoder(
         encoder = SmallEncoder(place, place.stem)
     elif name == SMALL:
         encoder = SmallEncoder(SMALL_FILE)
+    elif name == GENERAL:
+        encoder = GeneralEncoder()
     else:
         encoder = OpenClipEncoder(name, offline=offline, made_with=made_with)
     if made_with is not None and encoder.fault:

@@ -41,13 +41,12 @@ def draw(canvas, prompt: dict, found: dict, pictures) -> None:
 
 
 def injection(canvas, mini: dict, found: dict) -> dict:
-    """References through the miniature's own adapter, which sees through the retriever's encoder; or without an
+    """References through the miniature's own adapter, which sees through the encoder that comes with it; or without an
     adapter."""
     links = {"model": (mini, "model"), "references": (found, "references")}
     if ADAPTER.is_file():
-        library = next(node for node in canvas.nodes if node["type"] == "RealRAG_LoadRetriever")
         adapter = canvas.node("RealRAG_LoadReferenceAdapter", (960, 250), (360, 110), adapter="SD3 miniature (shipped)")
-        links |= {"adapter": (adapter, "adapter"), "clip_vision": (library, "clip_vision")}
+        links |= {"adapter": (adapter, "adapter"), "clip_vision": (mini, "clip_vision")}
     else:
         links |= {"vae": (mini, "vae")}
     return canvas.node("RealRAG_InjectReferences", (960, 460), (360, 640), strength=STRENGTH, links=links)

@@ -5,10 +5,17 @@ from __future__ import annotations
 import json
 
 import make_workflows
+import numpy as np
 import pytest
 import start_here_graph
 from comfy_server import ROOT, Graph, Refused, Server
 from miniature_files import pack_with_random_miniatures
+from PIL import Image
+from tiny_encoders import write_tiny_clip, write_tiny_general, write_tiny_vit
+
+from realrag.encoders.load import load_encoder
+from realrag.indexing.build import build
+from realrag.indexing.options import IndexOptions
 
 START = ROOT / "workflows" / "realrag_start_here.json"
 FRONTEND_ONLY = {"MarkdownNote"}
@@ -57,9 +64,9 @@ def loaded(graph: Graph, family: str) -> str:
     return graph.add("SaveImage", images=[decoded, 0], filename_prefix="miniature")
 
 
-def test_the_node_offers_the_families_that_are_there_as_model_clip_and_vae(server: Server):
+def test_the_node_offers_the_families_that_are_there_as_model_clip_vae_and_clip_vision(server: Server):
     info = server.json("/object_info/RealRAG_LoadMiniature")["RealRAG_LoadMiniature"]
-    assert info["output"] == ["MODEL", "CLIP", "VAE"]
+    assert info["output"] == ["MODEL", "CLIP", "VAE", "CLIP_VISION"]
     assert info["input"]["required"]["family"][1]["options"] == ["SD3 miniature", "Flux miniature"]
 
 
@@ -92,6 +99,24 @@ def test_an_unknown_family_is_refused_before_anything_runs(server: Server, famil
     assert refusal.value.code == 400 and "No miniature is called" in str(refusal.value)
 
 
+OTHERS = {"general": write_tiny_general, "open_clip": write_tiny_clip, "transformers": write_tiny_vit}
+
+
+@pytest.fixture(scope="module", params=OTHERS)
+def other_library(server: Server, request, tmp_path_factory) -> str:
+    """The name of an artist's own library, of photos of noise, made with an encoder that is not the miniatures'."""
+    kind, base = request.param, tmp_path_factory.mktemp(request.param)
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        path = base / "photos" / ("garlic", "lemon")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
+    encoder = load_encoder(str(OTHERS[kind](base / "encoder")))
+    folder = server.base / "models" / "realrag" / f"own-{kind}"
+    build(base / "photos", folder, encoder, IndexOptions(with_encoder=True))
+    return folder.name
+
+
 def pictures(server: Server, workflow: dict, **changed: str) -> list:
     """What its Save Image nodes save, after two steps each; `changed`: other values of widgets, by what they were."""
     graph = as_prompt(workflow, server.json("/object_info"))
@@ -119,6 +144,13 @@ def test_the_graph_to_start_with_runs_as_it_ships_and_its_two_pictures_differ(se
         pytest.skip("no miniature's weights are in the package, so the graph that needs them does not ship")
     steered, plain = pictures(server, json.loads(START.read_text()))
     assert steered.shape == plain.shape == (384, 384, 3) and (steered != plain).any()
+
+
+def test_the_graph_to_start_with_takes_a_library_of_any_encoder(server: Server, other_library: str):
+    """Load Miniature hands out the encoder that the miniature's adapter was trained on, whatever the library's is."""
+    workflow = make_workflows.start_here(server.json("/object_info"))
+    steered, plain = pictures(server, workflow, **{"sample (shipped)": other_library})
+    assert (steered != plain).any()
 
 
 @pytest.mark.parametrize("name", ["SD3 miniature", "Flux miniature"])

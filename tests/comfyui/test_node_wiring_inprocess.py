@@ -70,7 +70,7 @@ OUTPUTS = {  # the order on the wire of graphs that were saved before; later out
     "RealRAG_EditReferences": ["references", "settings"],
     "RealRAG_SaveReferencePack": ["pack"],
     "RealRAG_LoadReferencePack": ["pack", "credits"],
-    "RealRAG_LoadMiniature": ["model", "clip", "vae"],
+    "RealRAG_LoadMiniature": ["model", "clip", "vae", "clip_vision"],
 }
 WIDGET_ORDER = [  # of the values in graphs that were saved before
     "strength", "start_percent", "end_percent", "path", "downsampling", "preset", "combine", "profile",

@@ -53,6 +53,43 @@ def write_tiny_small(folder):
     return folder
 
 
+GENERAL = {
+    "dim": 20, "taught_dim": 8, "side": 0.5, "width": 0.25, "text_width": 16, "layers": 1, "heads": 2, "wide": 32,
+    "positions": 12, "vocabulary": 0, "vocabulary_bytes": 0, "hidden": 24,
+    "preprocess": {"size": 64, "mode": "crop", "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3},
+}  # fmt: skip
+PIECES = "[PAD] [UNK] [CLS] [SEP] a photo of red blue green apple cat dog ##s gar ##lic lemon . - \u2028".split(" ")
+
+
+def tiny_general():
+    """A tiny general encoder with random weights."""
+    from realrag.encoders.general_net import GeneralDualEncoder
+
+    text = "\n".join(PIECES).encode()
+    torch.manual_seed(0)
+    model = GeneralDualEncoder({**GENERAL, "vocabulary": len(PIECES), "vocabulary_bytes": len(text)})
+    model.text.vocabulary.copy_(torch.frombuffer(bytearray(text), dtype=torch.uint8))
+    for name, weight in model.image.named_parameters():  # see write_tiny_small
+        if weight.ndim == 4:
+            torch.nn.init.kaiming_normal_(weight, nonlinearity="relu")
+    return model
+
+
+def write_tiny_general(folder):
+    from realrag.encoders.general import GeneralEncoder
+    from realrag.encoders.general_net import save_general_encoder
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_general_encoder(tiny_general(), folder / GeneralEncoder.IMAGE, folder / GeneralEncoder.TEXT, {"seed": 0})
+    return folder
+
+
+def write_tiny_vit(folder):
+    """A tiny CLIP of transformers."""
+    write_tiny_transformers(folder, "B")
+    return folder
+
+
 CLIP_LIKE = {  # scaled-down published CLIPs: patch and image size, vision heads, activation
     "B": {"patch": 8, "image": 32, "heads": 2, "act": "quick_gelu"},
     "L": {"patch": 14, "image": 28, "heads": 4, "act": "quick_gelu"},
