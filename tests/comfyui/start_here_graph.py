@@ -31,7 +31,7 @@ SAMPLING = {"seed": 7, "steps": 20, "cfg": 3.0, "sampler_name": "euler", "schedu
 def draw(canvas, prompt: dict, found: dict, pictures) -> None:
     canvas.group("2  Let the miniature see them", (940, 0), (400, 1280), "#3f5159")
     canvas.group("3  Make the picture, with and without", (1380, 0), (1160, 1280), "#3f5159")
-    mini = canvas.node("RealRAG_LoadMiniature", (960, 80), (360, 100), family="SD3 miniature")
+    mini = canvas.node("RealRAG_LoadMiniature", (960, 80), (360, 130), family="SD3 miniature")
     inject = injection(canvas, mini, found)
     clip = {"clip": (mini, "clip")}
     positive = canvas.node("CLIPTextEncode", (1400, 80), (360, 100), links={**clip, "text": (prompt, "STRING")})
