@@ -6,7 +6,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ..realrag import DEFAULT_ENCODER
+from ..realrag import DEFAULT_ENCODER, SHIPPED_ENCODERS
 from ..realrag.bundle.bundle import Manifest
 from ..realrag.encoders import Encoder, load_encoder
 from ..realrag.errors import EncoderError
@@ -14,7 +14,7 @@ from .folders import listed_file
 
 FOLDER = "clip_vision"
 AUTOMATIC = "automatic"
-_SHIPPED = {f"{name} (shipped)": name for name in (DEFAULT_ENCODER,)}
+_SHIPPED = {f"{name} (shipped)": name for name in SHIPPED_ENCODERS}
 
 
 def encoder_choices() -> list[str]:
@@ -26,7 +26,7 @@ def encoder_choices() -> list[str]:
 def load_chosen(choice: str) -> Encoder:
     """The encoder of one of `encoder_choices`, on the CPU. Raises RealRAGError."""
     if choice == AUTOMATIC:
-        return load_encoder(offline=True)
+        return load_encoder(DEFAULT_ENCODER, offline=True)
     if choice in _SHIPPED:
         return load_encoder(_SHIPPED[choice], offline=True)
     return _of_file(choice)

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Bundle", "Retriever", "__version__", "load_encoder"]
 
-# The encoder that ships with the package. It stands here so that the command line can name it without loading torch.
-DEFAULT_ENCODER = "realrag-small"
+# The encoders that ship with the package: the one for a new library of anything, and the one that the miniatures and their
+# adapters see and read with. They stand here so that the command line can name them without loading torch.
+DEFAULT_ENCODER, SMALL_ENCODER = "realrag-general", "realrag-small"
+SHIPPED_ENCODERS = (DEFAULT_ENCODER, SMALL_ENCODER)
 _HOMES = {"Bundle": ".bundle.bundle", "Retriever": ".retriever", "load_encoder": ".encoders.load"}
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from . import DEFAULT_ENCODER
+from . import SHIPPED_ENCODERS
 from .bundle.bundle import Bundle, matrix_header, open_matrix, unit_rows
 from .bundle.head_entries import AUTO, PLAIN
 from .doubt import MOST_KNOWN, Level, measure_level
@@ -163,7 +163,7 @@ def own_encoder(bundle: Bundle, device) -> Encoder:
     name, folder = bundle.manifest.encoder["name"], bundle.encoder_folder
     if folder is not None:
         return load_encoder(name, folder=folder, device=device, offline=True, made_with=bundle.manifest.encoder)
-    if name != DEFAULT_ENCODER and (
+    if name not in SHIPPED_ENCODERS and (
         name.partition(":")[2] == "" or any(sign in name for sign in "/\\") or Path(name).exists()
     ):
         raise EncoderError(

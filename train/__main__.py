@@ -40,6 +40,7 @@ COMMANDS = {
     "bench-fit": ("tools.bench_fit", "measure how fast `fit` trains on this machine (from a checkout)"),
     "convert-mobilenet": ("tools.convert_mobilenet", "convert MobileNet V1 from TFLite (from a checkout)"),
     "convert-general": ("tools.convert_general", "convert what realrag-general starts from (from a checkout)"),
+    "general-card": ("tools.general_card", "measure realrag-general and write its model card (from a checkout)"),
     "model-card": ("tools.model_card", "measure the small encoder and write its model card (from a checkout)"),
 }
 STAGES = ("start", "embed", "imagine", "index", "evaluate")  # `mine` and `fit` also work without a recipe

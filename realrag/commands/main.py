@@ -7,7 +7,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from .. import DEFAULT_ENCODER, STOPPED_TEXT, __version__
+from .. import DEFAULT_ENCODER, SHIPPED_ENCODERS, SMALL_ENCODER, STOPPED_TEXT, __version__
 from ..bundle.head_entries import AUTO
 from ..errors import BusyError, RealRAGError, TooManyError
 from ..photos.credit import Credit
@@ -48,7 +48,7 @@ def index(args) -> int:
     from ..indexing.report_text import what_to_ask
     from ..indexing.shards import Sizes
 
-    encoder = load_encoder(args.encoder or DEFAULT_ENCODER, device=args.device)
+    encoder = load_encoder(args.encoder or _encoder_of(args.out, args.reuse), device=args.device)
     nameless = len(args.head) == 1 and ("=" not in args.head[0] or Path(args.head[0]).is_file())
     options = IndexOptions(
         mode="add" if args.add else "remove" if args.remove else "sync",
@@ -76,11 +76,32 @@ def index(args) -> int:
         say(f"{args.out}: {report.total} photos, encoder {encoder.name}, bundle {report.bundle_id[:12]}")
         say(what_to_ask(report))
         if args.encoder is None:
-            say(
-                f"The encoder {DEFAULT_ENCODER} finds by look only what it was trained on: groceries, clothing, household "
-                "things. For anything else make the library with --encoder ViT-L-14:openai (a download of 1.7 GB, once)."
-            )
+            say(f"By look, {encoder.name} finds {LOOKS[encoder.name]}")
     return OK
+
+
+# What a shipped encoder finds by look, and what finds more.
+LOOKS = {
+    DEFAULT_ENCODER: "everyday things, roughly. For large libraries, scenes, styles and places make the library with --encoder "
+    "ViT-L-14:openai, which finds far more (a download of 1.7 GB, once).",
+    SMALL_ENCODER: "only what it was trained on: groceries, clothing, household things. For anything else make a new library "
+    f"with --encoder {DEFAULT_ENCODER}, which needs no download, or with --encoder ViT-L-14:openai, which finds far more.",
+}
+
+
+def _encoder_of(*libraries: Path | None) -> str:
+    """The shipped encoder that one of these libraries was made with, or the one for a new library."""
+    from ..bundle.bundle import read_manifest
+
+    for folder in libraries:
+        if folder is not None and (folder / "manifest.json").is_file():
+            try:
+                name = read_manifest(folder).encoder["name"]
+            except RealRAGError:
+                continue  # opening it says what is wrong
+            if name in SHIPPED_ENCODERS:
+                return name
+    return DEFAULT_ENCODER
 
 
 def _print_report(args, report) -> None:
@@ -235,7 +256,7 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument(
             "--encoder",
             default=encoder,
-            help="realrag-small, an open_clip model as NAME:TAG, NAME:FILE or NAME:TAG=FILE, or the file or folder of a "
+            help="realrag-general, realrag-small, an open_clip model as NAME:TAG, NAME:FILE or NAME:TAG=FILE, or the file or folder of a "
             "CLIP or SigLIP in transformers' format",
         )
         made.add_argument("--device", default="cpu", help="cpu, cuda, mps")

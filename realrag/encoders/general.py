@@ -7,11 +7,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from .. import DEFAULT_ENCODER as GENERAL
 from .base import Coverage, Encoder
 from .preprocess import Preprocess
 from .word_pieces import WordPieces
 
-GENERAL = "realrag-general"
 GENERAL_FOLDER = Path(__file__).parent.parent / "assets" / "general"
 
 

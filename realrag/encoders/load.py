@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .. import DEFAULT_ENCODER as SMALL
+from .. import SMALL_ENCODER as SMALL
 from .base import Encoder
 from .general import GENERAL, GeneralEncoder
 from .small import SMALL_FILE, SmallEncoder

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from .. import DEFAULT_ENCODER as SMALL
+from .. import SMALL_ENCODER as SMALL
 from .base import Coverage, Encoder, VisionFeatures
 from .preprocess import Preprocess
 from .small_net import MOST_TOKENS, tokens_of, words
@@ -15,8 +15,8 @@ SMALL_FILE = Path(__file__).parent.parent / "assets" / "small_encoder.safetensor
 
 
 class SmallEncoder(Encoder):
-    """The default, and offline: a small dual encoder of our own (docs/model-card.md). Needs neither open_clip nor
-    torchvision."""
+    """A small dual encoder of our own, offline (docs/model-card.md): what the miniatures' adapters see through. Needs
+    neither open_clip nor torchvision."""
 
     kind = "small"
     FILE = "small_encoder.safetensors"

@@ -33,9 +33,9 @@ def test_no_file_of_any_commit_is_larger_than_25_megabytes():
     assert len(blobs) > 100 and not [(size, name) for size, name in blobs if int(size) > 25 * MIB]
 
 
-def test_the_weights_that_ship_stay_within_70_megabytes_and_each_was_committed_once():
+def test_the_weights_that_ship_stay_within_110_megabytes_and_each_was_committed_once():
     weights = [path for path in git("ls-files", "realrag/assets/*.safetensors").splitlines() if "/sample/" not in path]
     assert "realrag/assets/small_encoder.safetensors" in weights
-    assert sum((ROOT / path).stat().st_size for path in weights) <= 70 * MIB
+    assert sum((ROOT / path).stat().st_size for path in weights) <= 110 * MIB
     versions = {path: len(git("log", "--format=%h", "--diff-filter=AM", "--", path).split()) for path in weights}
     assert not {path: count for path, count in versions.items() if count > 1 and "/miniature/" in path}

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from realrag import DEFAULT_ENCODER
+from realrag import SMALL_ENCODER
 from realrag.errors import RealRAGError
 
 from ..sections import CONFIGS, read_sections
@@ -62,7 +62,7 @@ class DataConfig:
     # Fraction of captions beside a reference replaced by that of a confusable class, so that the adapter learns to trust
     # the photo over the words.
     cousins: float = 0.0
-    encoder: str = DEFAULT_ENCODER
+    encoder: str = SMALL_ENCODER
     seed: int = 0
 
     paths = ("photos", "grocery", "clothing", "subjects")

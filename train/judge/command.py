@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from realrag import DEFAULT_ENCODER
+from realrag import SMALL_ENCODER
 from realrag.bundle.bundle import Bundle
 from realrag.encoders.load import load_encoder
 from realrag.errors import RealRAGError
@@ -118,7 +118,7 @@ def run(arguments: argparse.Namespace, log: Callable[[str], None] = lambda line:
             log(f"{done} of {total} pictures, {time.monotonic() - began:.0f} s")
 
     reports: dict[str, dict] = {}
-    for name in arguments.encoder or [DEFAULT_ENCODER]:
+    for name in arguments.encoder or [SMALL_ENCODER]:
         encoder = load_encoder(name, device=arguments.device)
         reports[name] = judge(judged, encoder, arguments.out / "vectors", progress)
         log(table(reports[name]) + "\n")

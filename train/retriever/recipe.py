@@ -7,7 +7,7 @@ import json
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 
-from realrag import DEFAULT_ENCODER
+from realrag import SMALL_ENCODER
 from realrag.errors import RealRAGError
 
 from ..contrastive.fit_config import FitConfig
@@ -32,7 +32,7 @@ class Data:
     prompts: str = ""  # lines of {prompt, class}; if empty, one prompt per class
     utility: str = ""  # measured utility of references, for the arm `utility` and for lambda_utility
     template: str = "a photo of a {}"  # paper, sec. 3.1
-    encoder: str = DEFAULT_ENCODER  # the paper does not say which CLIP
+    encoder: str = SMALL_ENCODER  # the paper does not say which CLIP
     picture_size: int = 768
     max_rejected: float = 10.0  # percentage of unusable photos above which the run stops
 
