@@ -61,7 +61,6 @@ def run(args: argparse.Namespace) -> dict:
     from ..encoders.adaptive_batch import AdaptiveBatch
     from ..encoders.load import load_encoder, on_device
     from ..encoders.open_clip import OpenClipEncoder
-    from ..encoders.small import SmallEncoder
     from ..indexing.shards import Sizes, encode_all, prepare, shard_parts, suited
     from .onnx_twin import image_tower
 
@@ -99,7 +98,7 @@ def run(args: argparse.Namespace) -> dict:
 
         loops = [("synthetic", synthetic), ("end_to_end", end_to_end), ("decode_one_thread", decode_only)]
         twin = None
-        if isinstance(encoder, SmallEncoder) and encoder.place[0].type == "cpu":
+        if encoder.place[0].type == "cpu":
             twin = image_tower(encoder, torch.get_num_threads())
         if twin is not None:
 

@@ -1,4 +1,4 @@
-"""The image tower of the small encoder as an ONNX graph in onnxruntime, with the same weights, for comparing speeds."""
+"""The image tower of an encoder that ships as an ONNX graph in onnxruntime, with the same weights, for comparing speeds."""
 
 from __future__ import annotations
 
@@ -9,48 +9,115 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..encoders.base import Encoder
+from ..encoders.efficientnet_lite import MobileBlock, Tail
+from ..encoders.general import GeneralEncoder
 from ..encoders.small import SmallEncoder
 
 
-def image_tower(encoder: SmallEncoder, threads: int) -> Callable[[Tensor], np.ndarray] | None:
-    """(B, 3, S, S) uint8 -> (B, D) by onnxruntime with `threads` threads; None where onnx or onnxruntime is missing."""
-    try:
-        import onnxruntime
-        from onnx import TensorProto, helper, numpy_helper
-    except Exception:  # a broken wheel fails in many ways; the comparison is left out
-        return None
-    nodes: list[Any] = []
-    values: list[Any] = []
+class Graph:
+    """An ONNX graph in the making; every method returns the name of what it computes."""
 
-    def constant(name: str, array: np.ndarray) -> str:
-        values.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+    def __init__(self, onnx, size: int):
+        self.onnx, self.size = onnx, size
+        self.nodes: list[Any] = []
+        self.values: list[Any] = []
+        self.sides = {"pixels": size}  # of feature maps
+        self.constant("zero", np.float32(0))
+        self.constant("six", np.float32(6))
+
+    def constant(self, name: str, array) -> str:
+        self.values.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
 
-    def convolve(name: str, x: str, layer: nn.Conv2d, side: int) -> tuple[str, int]:
-        stride, kernel = layer.stride[0], layer.kernel_size[0]
+    def node(self, kind: str, inputs: list[str], **attributes) -> str:
+        name = f"{kind}.{len(self.nodes)}"
+        self.nodes.append(self.onnx.helper.make_node(kind, inputs, [name], **attributes))
+        return name
+
+    def convolve(self, x: str, layer: nn.Conv2d, relu6: bool = True) -> str:
+        """With TensorFlow's SAME padding."""
+        stride, kernel, side = layer.stride[0], layer.kernel_size[0], self.sides[x]
         after = -(-side // stride)
         total = max((after - 1) * stride + kernel - side, 0)
         pads = [total // 2, total // 2, total - total // 2, total - total // 2]
-        parts = [constant(f"{name}.{key}", value.detach().numpy()) for key, value in layer.named_parameters()]
-        shape = {"strides": [stride] * 2, "pads": pads, "group": layer.groups, "kernel_shape": [kernel] * 2}
-        nodes.append(helper.make_node("Conv", [x, *parts], [f"{name}.out"], **shape))
-        nodes.append(helper.make_node("Clip", [f"{name}.out", "zero", "six"], [f"{name}.act"]))
-        return f"{name}.act", after
+        parts = [
+            self.constant(f"{len(self.nodes)}.{key}", value.detach().numpy()) for key, value in layer.named_parameters()
+        ]
+        x = self.node(
+            "Conv", [x, *parts], strides=[stride] * 2, pads=pads, group=layer.groups, kernel_shape=[kernel] * 2
+        )
+        x = self.node("Clip", [x, "zero", "six"]) if relu6 else x
+        self.sides[x] = after
+        return x
 
-    net, side = encoder.towers.mobilenet, encoder.preprocess.size
-    constant("zero", np.float32(0))
-    constant("six", np.float32(6))
-    x, at = convolve("stem", "pixels", net.stem, side)
-    for number, block in enumerate(net.blocks):
-        x, at = convolve(f"{number}.depthwise", x, block.depthwise, at)  # type: ignore[arg-type]
-        x, at = convolve(f"{number}.pointwise", x, block.pointwise, at)  # type: ignore[arg-type]
-    nodes.append(helper.make_node("ReduceMean", [x, constant("axes", np.array([2, 3]))], ["mean"], keepdims=0))
-    projection = [constant(key, value.detach().numpy()) for key, value in encoder.towers.projection.named_parameters()]
-    nodes.append(helper.make_node("Gemm", ["mean", *projection], ["embeds"], transB=1))
-    given = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["B", 3, side, side])
-    made = helper.make_tensor_value_info("embeds", TensorProto.FLOAT, ["B", encoder.dim])
-    graph = helper.make_graph(nodes, "tower", [given], [made], values)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    def mobile_block(self, x: str, block: MobileBlock) -> str:
+        wide = self.convolve(x, block.expand) if isinstance(block.expand, nn.Conv2d) else x
+        out = self.convolve(self.convolve(wide, block.depthwise), block.project, relu6=False)
+        if not block.adds:
+            return out
+        added = self.node("Add", [out, x])
+        self.sides[added] = self.sides[out]
+        return added
+
+    def linear(self, x: str, layer: nn.Linear) -> str:
+        bias = layer.bias if layer.bias is not None else torch.zeros(layer.out_features)
+        parts = [
+            self.constant(f"{len(self.nodes)}.{key}", value.detach().numpy())
+            for key, value in (("w", layer.weight), ("b", bias))
+        ]
+        return self.node("Gemm", [x, *parts], transB=1)
+
+
+def small_tower(graph: Graph, encoder: SmallEncoder) -> str:
+    net = encoder.towers.mobilenet
+    x = graph.convolve("pixels", net.stem)
+    for block in net.blocks:
+        x = graph.convolve(graph.convolve(x, block.depthwise), block.pointwise)  # type: ignore[arg-type]
+    x = graph.node("ReduceMean", [x, graph.constant("axes", np.array([2, 3]))], keepdims=0)
+    return graph.linear(x, encoder.towers.projection)
+
+
+def general_tower(graph: Graph, encoder: GeneralEncoder) -> str:
+    image = encoder.towers.image
+    x = graph.convolve("pixels", image.trunk.stem)
+    for block in image.trunk.blocks:
+        x = graph.mobile_block(x, block)  # type: ignore[arg-type]
+    window = (image.window[:, None] * image.window).numpy()
+    weights, axes = graph.constant("window", window), graph.constant("axes", np.array([2, 3]))
+
+    def part(tail: Tail, projection: nn.Linear) -> str:
+        y = x
+        for block in tail.blocks:
+            y = graph.mobile_block(y, block)  # type: ignore[arg-type]
+        y = graph.node("Mul", [graph.convolve(y, tail.head), weights])
+        y = graph.linear(graph.node("ReduceSum", [y, axes], keepdims=0), projection)
+        return graph.node("LpNormalization", [y], axis=1, p=2)
+
+    general, taught = part(image.tail, image.projection), part(image.taught_tail, image.taught_projection)
+    taught = graph.node("Mul", [taught, graph.constant("side", np.float32(image.side))])
+    return graph.node("Concat", [general, taught], axis=1)
+
+
+def image_tower(encoder: Encoder, threads: int) -> Callable[[Tensor], np.ndarray] | None:
+    """(B, 3, S, S) uint8 -> (B, D) by onnxruntime with `threads` threads; None where onnx or onnxruntime is missing, or for
+    an encoder that does not ship."""
+    try:
+        import onnx
+        import onnxruntime
+    except Exception:  # a broken wheel fails in many ways; the comparison is left out
+        return None
+    graph = Graph(onnx, encoder.preprocess.size)
+    if isinstance(encoder, SmallEncoder):
+        embeds = small_tower(graph, encoder)
+    elif isinstance(encoder, GeneralEncoder):
+        embeds = general_tower(graph, encoder)
+    else:
+        return None
+    given = onnx.helper.make_tensor_value_info("pixels", onnx.TensorProto.FLOAT, ["B", 3, graph.size, graph.size])
+    made = onnx.helper.make_tensor_value_info(embeds, onnx.TensorProto.FLOAT, ["B", encoder.dim])
+    content = onnx.helper.make_graph(graph.nodes, "tower", [given], [made], graph.values)
+    model = onnx.helper.make_model(content, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

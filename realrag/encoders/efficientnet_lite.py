@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .fused import conv_relu6
+
 # (expansion, channels, repeats, stride of the first, kernel) of the stages; a stem to STEM channels comes before them, a
 # 1x1 convolution to HEAD channels after them.
 STAGES = (
@@ -15,7 +17,7 @@ STAGES = (
 STEM, HEAD = 32, 1280
 CUT = 14  # blocks in the trunk, of 16
 # On a CPU the stem and the first EARLY blocks, whose results outgrow its cache, take TOGETHER photos at once.
-EARLY, TOGETHER = 6, 4
+EARLY, TOGETHER = 11, 4
 
 
 def same_pad(x: Tensor, kernel: int, stride: int) -> Tensor:
@@ -27,11 +29,6 @@ def same_pad(x: Tensor, kernel: int, stride: int) -> Tensor:
     return F.pad(x, (left, right, top, bottom))
 
 
-def relu6(x: Tensor) -> Tensor:
-    """In place where no gradient needs the numbers before."""
-    return F.relu6(x) if torch.is_grad_enabled() else x.clamp_(0, 6)
-
-
 class MobileBlock(nn.Module):
     """1x1 expansion (none at `expansion` 1), depthwise convolution, 1x1 projection; the input is added where it has the
     shape of the output."""
@@ -40,15 +37,15 @@ class MobileBlock(nn.Module):
         super().__init__()
         wide = channels_in * expansion
         self.expand = nn.Conv2d(channels_in, wide, 1) if expansion > 1 else nn.Identity()
-        padding = kernel // 2 if stride == 1 else 0
-        self.depthwise = nn.Conv2d(wide, wide, kernel, stride, padding, groups=wide)
+        self.depthwise = nn.Conv2d(wide, wide, kernel, stride, groups=wide)
         self.project = nn.Conv2d(wide, channels_out, 1)
         self.stride, self.kernel, self.adds = stride, kernel, stride == 1 and channels_in == channels_out
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x if isinstance(self.expand, nn.Identity) else relu6(self.expand(x))
-        wide = wide if self.stride == 1 else same_pad(wide, self.kernel, self.stride)
-        out = self.project(relu6(self.depthwise(wide)))
+        wide = conv_relu6(x, self.expand) if isinstance(self.expand, nn.Conv2d) else x
+        inside = self.stride == 1  # SAME is then the same all round, and the convolution pads by itself
+        wide = wide if inside else same_pad(wide, self.kernel, self.stride)
+        out = self.project(conv_relu6(wide, self.depthwise, self.kernel // 2 if inside else 0))
         if not self.adds:
             return out
         return out + x if torch.is_grad_enabled() else out.add_(x)
@@ -78,7 +75,7 @@ class Trunk(nn.Module):
 
     def early(self, x: Tensor) -> Tensor:
         """The stem and the first blocks. Channels-last, the fastest layout for depthwise convolutions on a CPU."""
-        x = relu6(self.stem(same_pad(x.contiguous(memory_format=torch.channels_last), 3, 2)))
+        x = conv_relu6(same_pad(x.contiguous(memory_format=torch.channels_last), 3, 2), self.stem)
         for block in self.blocks[:EARLY]:
             x = block(x)
         return x
@@ -103,4 +100,4 @@ class Tail(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:
             x = block(x)
-        return relu6(self.head(x))
+        return conv_relu6(x, self.head)

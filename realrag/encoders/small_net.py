@@ -18,6 +18,7 @@ from .. import artifact
 from ..errors import EncoderError, brief
 from ..validation import strict_json
 from .carried import check_shapes, check_small_config
+from .fused import conv_relu6
 
 FORMAT, VERSION = "realrag-small-encoder", "1"
 CURE = "Download it again, or train it again."
@@ -53,14 +54,10 @@ class SeparableBlock(nn.Module):
         self.pointwise = nn.Conv2d(channels_in, channels_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
-            return F.relu6(self.pointwise(F.relu6(self.depthwise(same_pad(x, self.stride)))))
-        # The same numbers faster: at stride 1 the convolution pads by itself, and nothing is copied to be clamped.
-        if self.stride == 1:
-            x = F.conv2d(x, self.depthwise.weight, self.depthwise.bias, padding=1, groups=self.depthwise.groups)
-        else:
-            x = self.depthwise(same_pad(x, self.stride))
-        return self.pointwise(x.clamp_(0, 6)).clamp_(0, 6)
+        # At stride 1 SAME is a padding of 1 all round, which the convolution does by itself: the same numbers, faster.
+        inside = self.stride == 1 and not torch.is_grad_enabled()
+        x = conv_relu6(x if inside else same_pad(x, self.stride), self.depthwise, 1 if inside else 0)
+        return conv_relu6(x, self.pointwise)
 
 
 class MobileNet(nn.Module):
@@ -77,8 +74,7 @@ class MobileNet(nn.Module):
 
     def front(self, x: Tensor, cut: int) -> Tensor:
         """The stem and the blocks before `cut`. Channels-last, the fastest layout for depthwise convolutions on a CPU."""
-        x = self.stem(same_pad(x.contiguous(memory_format=torch.channels_last), 2))
-        x = F.relu6(x) if torch.is_grad_enabled() else x.clamp_(0, 6)
+        x = conv_relu6(same_pad(x.contiguous(memory_format=torch.channels_last), 2), self.stem)
         for block in self.blocks[:cut]:
             x = block(x)
         return x

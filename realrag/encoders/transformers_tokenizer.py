@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from ..errors import EncoderError, brief
+from ..files import read_bounded
 from .transformers_layout import Layout
 
 VOCABULARY = 49408  # of every CLIP but the multilingual ones
+MOST_BYTES = 64 << 20  # of a tokenizer's file
 PADDING = {"clip": "<|endoftext|>", "siglip": "</s>", "gemma": "<pad>"}  # where the files name none
 
 
@@ -54,17 +56,50 @@ class TextTokens:
             self.library.save_pretrained(folder)
 
 
+class _SentencePieces:
+    """SigLIP's spiece.model as one of transformers' tokenizers, whose own reader of it asks for protobuf, which ComfyUI
+    does not bring. The pieces of a text, then </s> to the end."""
+
+    def __init__(self, path: Path):
+        try:
+            import sentencepiece
+        except Exception as error:  # a broken wheel fails in many ways
+            raise EncoderError(
+                f"{path} needs sentencepiece, which does not import here ({brief(error)}). Install it with `pip install "
+                "sentencepiece`, or put the model's tokenizer.json beside the weights."
+            ) from error
+        try:
+            self.content = read_bounded(path, MOST_BYTES)
+            self.library = sentencepiece.SentencePieceProcessor(model_proto=self.content)
+        except Exception as error:  # the file system's errors, and the library's own
+            raise EncoderError(
+                f"The tokenizer in {path} cannot be loaded ({brief(error)}). Download it again."
+            ) from error
+        self.name, self.end = path.name, self.library.eos_id()
+        if self.end < 0:
+            raise EncoderError(f"The tokenizer in {path} has no </s>, so it is not a SigLIP's. Download it again.")
+
+    def __len__(self) -> int:
+        return len(self.library)
+
+    def __call__(self, texts: list[str], max_length: int, **options) -> dict[str, list[list[int]]]:
+        rows = [[*row[: max_length - 1], self.end] for row in self.library.encode(texts)]
+        return {"input_ids": [row + [self.end] * (max_length - len(row)) for row in rows]}
+
+    def save_pretrained(self, folder: Path) -> None:
+        (folder / self.name).write_bytes(self.content)
+
+
 def _from_files(layout: Layout, folder: Path):
     """The tokenizer in a folder, or None where there is none."""
     if not any((folder / name).is_file() for name in ("tokenizer.json", "spiece.model")):
         return None
+    if not (folder / "tokenizer.json").is_file():
+        return _fitting(_SentencePieces(folder / "spiece.model"), layout, folder)
     try:
         import transformers
 
-        fast = (folder / "tokenizer.json").is_file()
-        found = (transformers.PreTrainedTokenizerFast if fast else transformers.SiglipTokenizer).from_pretrained(
-            folder, local_files_only=True
-        )
+        found = transformers.PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
         if found.pad_token is None:
             found.pad_token = PADDING[layout.tokenizer]
         found.padding_side = "right"
@@ -72,6 +107,10 @@ def _from_files(layout: Layout, folder: Path):
         raise EncoderError(
             f"The tokenizer in {folder} cannot be loaded ({brief(error)}). Download it again."
         ) from error
+    return _fitting(found, layout, folder)
+
+
+def _fitting(found, layout: Layout, folder: Path):
     if len(found) > layout.vocabulary:
         raise EncoderError(
             f"The tokenizer in {folder} has {len(found)} tokens, the model {layout.vocabulary}: it is another model's. Put the "

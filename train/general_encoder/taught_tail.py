@@ -31,7 +31,7 @@ class TailConfig:
 
     seed: int = 0
     views: int = 4  # view 0 is the plain one; each is mirrored half the time
-    epochs: int = 10
+    epochs: int = 6  # with 10, val mAP fell from 0.874 after the fifth to 0.861
     batch: int = 64
     dim: int = 256
     tower_lr: float = 3e-4  # the blocks, which were trained on ImageNet

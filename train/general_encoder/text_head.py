@@ -17,9 +17,9 @@ from .lessons import Lessons
 class HeadConfig:
     seed: int = 0
     hidden: int = 1024
-    steps: int = 3000
+    steps: int = 1200
     batch: int = 512
-    lr: float = 2e-3
+    lr: float = 3e-3
     weight_decay: float = 0.01
     temperature: float = 0.05
     contrast: float = 0.1  # weight of telling the targets of a batch apart, beside the cosine
@@ -54,6 +54,6 @@ def train_head(
         loss.backward()
         optimizer.step()
         shape.step()
-        if step % 500 == 499:
+        if step % 200 == 199:
             log(f"text head, step {step + 1} of {config.steps}: loss {loss.item():.3f}")
     return head.eval()

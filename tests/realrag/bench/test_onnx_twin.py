@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from tiny_encoders import write_tiny_small
+from tiny_encoders import write_tiny_general, write_tiny_small
 
 from realrag.bench.onnx_twin import image_tower
 from realrag.commands.main import main
@@ -14,8 +14,9 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 
-def test_the_twin_gives_the_encoders_vectors(tmp_path):
-    encoder = load_encoder(str(write_tiny_small(tmp_path / "tiny")))
+@pytest.mark.parametrize("write", [write_tiny_small, write_tiny_general])
+def test_the_twin_gives_the_encoders_vectors(tmp_path, write):
+    encoder = load_encoder(str(write(tmp_path / "tiny")))
     size = encoder.preprocess.size
     pixels = torch.randint(0, 256, (5, 3, size, size), dtype=torch.uint8)
     found = torch.from_numpy(image_tower(encoder, 1)(pixels))
