@@ -17,13 +17,13 @@ from .lessons import Lessons
 class HeadConfig:
     seed: int = 0
     hidden: int = 1024
-    steps: int = 1200
+    steps: int = 1500
     batch: int = 512
     lr: float = 3e-3
     weight_decay: float = 0.01
     temperature: float = 0.05
     contrast: float = 0.1  # weight of telling the targets of a batch apart, beside the cosine
-    noise: float = 0.02  # added to MiniLM's vectors, whose 384 numbers are 0.05 in the mean
+    noise: float = 0.005  # added to each of MiniLM's numbers; with 0.02 only half of ImageNet's names kept their rows
 
 
 def train_head(
