@@ -67,7 +67,7 @@ def test_a_folder_becomes_a_library_that_answers_by_name(build, plugin, here):
     (here / "input" / "my birds" / "notes.pdf").write_bytes(b"%PDF-1.4")
     retriever, vision, report = build("my birds")
     assert [item.class_name for item in retriever.search("a blue tit on a branch", k=3).items] == ["blue tit"] * 3
-    assert "birds: 9 photos, encoder realrag-small." in report and "Ask it by name for its 3 classes." in report
+    assert "birds: 9 photos, encoder realrag-general." in report and "Ask it by name for its 3 classes." in report
     assert "notes.pdf" in report or "1 x" in report
     assert vision.encode_image(torch.rand(1, 32, 32, 3)).image_embeds.shape[0] == 1
     assert "birds" in plugin("nodes.folders").bundles()
@@ -208,7 +208,7 @@ def test_library_info_says_what_is_there(build, plugin, here):
     node = plugin("nodes.library.library_info").LibraryInfo
     text = node.execute(bundle="birds").args[0]
     assert "Photos: 9," in text and "Classes: blue tit (3), greenfinch (3), red kite (3)" in text
-    assert "CC-BY-4.0 (9)" in text and "Encoder: realrag-small" in text and "Heads: none" in text
+    assert "CC-BY-4.0 (9)" in text and "Encoder: realrag-general" in text and "Heads: none" in text
     assert node.validate_inputs(bundle="birds") is True and "No bundle named" in node.validate_inputs(bundle="x")
     assert node.fingerprint_inputs(bundle="birds") and node.fingerprint_inputs(bundle=7) == ""
 
