@@ -67,8 +67,22 @@ def kinds_of(data: PhotoSet, name: str) -> list[str]:
     return [f"subjects/{groups[photo.group].coarse}" if name == "subjects" else photo.group for photo in data.photos]
 
 
+def encode(encoder: Encoder, data: PhotoSet, name: str, cache: Path | None = None) -> Photos:
+    """cache: a folder where vectors are kept under the fingerprint of the image tower."""
+    kept = cache / f"{encoder.image_fingerprint[:16]}-{name}.safetensors" if cache else None
+    if kept is not None and kept.is_file():
+        found = artifact.read_tensors(kept, "cached vectors", "Delete it and run again.")
+    else:
+        found = _encode(encoder, data)
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            artifact.write(kept, found)
+    groups = [photo.group for photo in data.photos]
+    return Photos(found["vectors"], kinds_of(data, name), groups, found.get("features"))
+
+
 @torch.inference_mode()
-def encode(encoder: Encoder, data: PhotoSet, name: str) -> Photos:
+def _encode(encoder: Encoder, data: PhotoSet) -> dict[str, Tensor]:
     vectors, features = [], []
     for start in range(0, len(data.photos), 32):
         images = [open_photo(photo.path, encoder.preprocess.size) for photo in data.photos[start : start + 32]]
@@ -81,10 +95,7 @@ def encode(encoder: Encoder, data: PhotoSet, name: str) -> Photos:
             features.append(general.mean((2, 3)))
         else:
             vectors.append(encoder.encode_images(pixels))
-    return Photos(
-        torch.cat(vectors), kinds_of(data, name), [photo.group for photo in data.photos],
-        torch.cat(features) if features else None,
-    )  # fmt: skip
+    return {"vectors": torch.cat(vectors)} | ({"features": torch.cat(features)} if features else {})
 
 
 def unit(vectors: Tensor) -> Tensor:
@@ -222,7 +233,14 @@ def speed(general: Encoder, small: SmallEncoder, rounds: int = 5, photos: int = 
 
 
 def measure(
-    folder: Path, left: Path | None, start: Path, labels: list[str], grocery: Path, clothing: Path, subjects: Path
+    folder: Path,
+    left: Path | None,
+    start: Path,
+    labels: list[str],
+    grocery: Path,
+    clothing: Path,
+    subjects: Path,
+    cache: Path | None = None,
 ) -> dict[str, Any]:
     tower = artifact.read_tensors(start / "lite0.safetensors", "a converted EfficientNet-Lite0", CURE)
     rows, bias = tower["classifier.weight"], tower["classifier.bias"]
@@ -233,7 +251,7 @@ def measure(
     report: dict[str, Any] = {}
     encoders = {GENERAL: load_encoder(str(folder)), SMALL: load_encoder(SMALL)}
     for name, encoder in encoders.items():
-        photos = {key: encode(encoder, data, key) for key, data in sets.items()}
+        photos = {key: encode(encoder, data, key, cache) for key, data in sets.items()}
         labels_of = {
             "clothing": photos["clothing"].kinds, "subjects": photos["subjects"].groups,
             "grocery": photos["grocery"].kinds,
@@ -252,7 +270,7 @@ def measure(
     if left is not None:
         partial = load_encoder(str(left))
         names = training_of(left)["left_out"]
-        photos = encode(partial, sets["grocery"], "grocery")
+        photos = encode(partial, sets["grocery"], "grocery", cache)
         report["left out"] = {
             "names": names, "mAP": name_to_photo(partial, photos, sets["grocery"], names),
             "the other names": name_to_photo(
@@ -339,6 +357,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--left-out", type=Path, metavar="DIR", help="the encoder trained with --left-out 16")
     parser.add_argument("--out", type=Path, default=Path("docs/model-card-general.md"), metavar="FILE")
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="keeps the photos' vectors for another run")
     parser.add_argument("--threads", type=int, default=2)
 
 
@@ -353,6 +372,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.grocery,
         arguments.clothing,
         arguments.subjects,
+        arguments.cache,
     )
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
