@@ -213,7 +213,7 @@ def demo(args) -> int:
     from ..demo.run import run_demo
 
     with bar("encoding") as progress, bar("painting") as painting:
-        made = run_demo(args.out, progress, painting)
+        made = run_demo(args.out, progress, painting, args.encoder)
     say(f"Indexed {made.report.indexed} photos ({made.report.encoded} encoded in this run).")
     for answer in made.answers:
         best = answer.items[0]
@@ -362,6 +362,10 @@ def parser() -> argparse.ArgumentParser:
 
     one = command("demo", demo, "Index the shipped photos and ask several prompts.", "realrag demo --out demo-out")
     one.add_argument("--out", type=Path, default=Path("demo-out"))
+    one.add_argument(
+        "--encoder", default=SMALL_ENCODER,
+        help="what the demo's library is made with, as for `realrag index`; the miniatures see its photos through realrag-small",
+    )  # fmt: skip
 
     what = commands.add_parser("bench", help="Measure answers, and speed as ratios within one run.").add_subparsers(
         required=True, dest="what"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..contact_sheet import contact_sheet
 from ..encoders.load import load_encoder
+from ..encoders.small import SMALL
 from ..files import write_atomic
 from ..indexing.build import Report, build
 from ..miniature.files import families_there
@@ -41,13 +42,14 @@ class Demo:
 
 
 def run_demo(
-    out: Path, progress: Progress = lambda done, total: None, painting: Progress = lambda done, total: None
-) -> Demo:
-    """Build OUT/bundle and search it for PROMPTS: OUT/references.png and .json. Then paint the classes of pictures.py,
+    out: Path, progress: Progress = lambda done, total: None, painting: Progress = lambda done, total: None,
+    encoder_name: str = SMALL,
+) -> Demo:  # fmt: skip
+    """encoder_name: of the library's encoder. Build OUT/bundle and search it for PROMPTS: OUT/references.png and .json. Then paint the classes of pictures.py,
     each without and with its best photo in that bundle: OUT/pictures.png and .json."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    encoder = load_encoder()
+    encoder = load_encoder(encoder_name)
     report = build(PHOTOS, out / "bundle", encoder, progress=progress)
     retriever = Retriever.open(out / "bundle", encoder=encoder)
     answers = retriever.search_batch(list(PROMPTS), k=COLUMNS, min_score=None)  # a full row, including doubtful matches
@@ -63,7 +65,8 @@ def run_demo(
         prompts = [pictures.PROMPT.format(name) for name in classes]
         found = [answer.items[0] for answer in retriever.search_batch(prompts, k=1, min_score=None)]
         library = [retriever.bundle.image(record) for record in retriever.bundle.records]
-        painted = pictures.paint_all(encoder, classes, found, library, painting)
+        small = encoder if encoder_name == SMALL else load_encoder(SMALL)  # what the miniatures see and read through
+        painted = pictures.paint_all(small, classes, found, library, painting)
         picture, table, judged = out / "pictures.png", out / "pictures.json", pictures.summary(painted)
         write_atomic(picture, lambda file: pictures.sheet(classes, found, painted).save(file, "PNG"))
         write_atomic(table, json.dumps(pictures.as_json(classes, found, painted), indent=1).encode())

@@ -206,3 +206,13 @@ def test_help_and_errors_come_without_loading_torch():
 def test_a_large_picture_may_ask(bundle, tmp_path, capsys):
     Image.new("RGB", (3000, 2000), (250, 10, 10)).save(tmp_path / "big.png")
     assert main(["search", str(bundle), "--image", str(tmp_path / "big.png"), "-k", "1"]) == 0
+
+
+def test_a_new_library_takes_the_general_encoder_and_an_existing_one_keeps_its_own(photos, tmp_path, capsys):
+    old, new = tmp_path / "old", tmp_path / "new"
+    assert main(["index", str(photos), "--out", str(old), "--encoder", "realrag-small"]) == 0
+    for folder, name in ((old, "realrag-small"), (new, "realrag-general")):
+        assert main(["index", str(photos), "--out", str(folder)]) == 0
+        assert read_manifest(folder).encoder["name"] == name and not read_manifest(folder).of("encoder")
+        assert f"By look, {name} finds" in capsys.readouterr().out
+    assert main(["search", str(new), "a red apple", "--find-by", "look", "--json"]) == 0

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_encoders import write_tiny_clip, write_tiny_general, write_tiny_vit
 
 import realrag_train as train
 from realrag.bundle.bundle import Bundle
@@ -32,6 +33,20 @@ def demo(tmp_path_factory):
         patch.setattr(pictures, "paint", partial(paint, steps=2))
         assert main(["demo", "--out", str(out)]) == 0
     return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("write", [write_tiny_general, write_tiny_clip, write_tiny_vit])
+def test_the_demo_runs_with_a_library_of_any_encoder(tmp_path, monkeypatch, write):
+    """The miniatures see the photos through realrag-small, whatever the library was made with."""
+    monkeypatch.setattr(pictures, "paint", partial(paint, steps=1))
+    monkeypatch.setattr(pictures, "HELD_OUT", pictures.HELD_OUT[:1])
+    monkeypatch.setattr(pictures, "SEEN", pictures.SEEN[:1])
+    encoder = write(tmp_path / "encoder")
+    assert main(["demo", "--out", str(tmp_path / "demo"), "--encoder", str(encoder)]) == 0
+    bundle = Bundle(tmp_path / "demo" / "bundle")
+    assert bundle.manifest.encoder["kind"] in ("general", "open_clip", "transformers")
+    assert (tmp_path / "demo" / "references.png").is_file()
 
 
 @pytest.mark.slow
