@@ -50,7 +50,7 @@ _TRIES = 3  # openings of a bundle that is replaced meanwhile
 # All that this folder may hold: weights, configuration, and a tokenizer's data.
 ENCODER_FILES = {
     f"{ENCODER}/{name}" for name in (
-        "small_encoder.safetensors", "general_image.safetensors", "general_text.safetensors", "open_clip_model.safetensors", "open_clip_config.json", "model.safetensors", "config.json",
+        "small_encoder.safetensors", "general_image.safetensors", "general_text.safetensors", "general_names.safetensors", "open_clip_model.safetensors", "open_clip_config.json", "model.safetensors", "config.json",
         "preprocessor_config.json", "tokenizer.json",
         "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",
         "spiece.model", "tokenizer.model", "sentencepiece.bpe.model",

@@ -131,7 +131,7 @@ SMALL_PREPROCESS: dict[str, Check] = {
 GENERAL: dict[str, Check] = {
     "dim": _WIDTH, "width": _number(0.01, 8), "text_width": _WIDTH, "layers": _LAYERS, "heads": _whole(1, 64),
     "wide": _whole(1, 65_536), "positions": _whole(3, 1024), "vocabulary": _whole(4, 2_000_000),
-    "vocabulary_bytes": _whole(1, 64 << 20), "hidden": _WIDTH, "taught_dim": _WIDTH, "side": _FRACTION,
+    "vocabulary_bytes": _whole(1, 64 << 20), "hidden": _WIDTH, "taught_dim": _WIDTH, "names": _whole(1, 32_767), "name_targets": _whole(1, 32_767), "side": _FRACTION,
     "preprocess": lambda value: type(value) is dict,
 }  # fmt: skip
 

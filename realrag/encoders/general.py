@@ -18,17 +18,17 @@ GENERAL_FOLDER = Path(__file__).parent.parent / "assets" / "general"
 class GeneralEncoder(Encoder):
     """Photos and English texts, offline (docs/model-card-general.md). Needs torch and tokenizers.
 
-    folder: holds the files IMAGE and TEXT."""
+    folder: holds the files IMAGE, TEXT and NAMES."""
 
     kind = "general"
-    IMAGE, TEXT = "general_image.safetensors", "general_text.safetensors"
+    IMAGE, TEXT, NAMES = "general_image.safetensors", "general_text.safetensors", "general_names.safetensors"
     image_prefixes = ("towers.image.",)
 
     def __init__(self, folder: Path = GENERAL_FOLDER, name: str = GENERAL):
         from .general_net import load_general_encoder
 
         super().__init__()
-        self.towers = load_general_encoder(folder / self.IMAGE, folder / self.TEXT)
+        self.towers = load_general_encoder(folder / self.IMAGE, folder / self.TEXT, folder / self.NAMES)
         self.name, self.dim = name, int(self.towers.config["dim"])
         self.tuned = self.towers.tuned
         self.portable = name == GENERAL and not self.tuned
@@ -56,7 +56,7 @@ class GeneralEncoder(Encoder):
         from .general_net import save_general_encoder
 
         folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / self.IMAGE, folder / self.TEXT]
+        paths = [folder / name for name in (self.IMAGE, self.TEXT, self.NAMES)]
         self.towers.tuned = dict(self.tuned)
         save_general_encoder(self.towers, *paths)
         return paths

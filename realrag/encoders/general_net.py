@@ -1,5 +1,5 @@
 """The networks of `realrag-general`: EfficientNet-Lite0 for photos, MiniLM for texts, and what brings them into one space.
-Also its two files: the weights of the photo tower in fp16, those of MiniLM in int8 with one scale a row."""
+Also its three files: the weights of the photo tower in fp16, those of MiniLM and the names in int8 with one scale a row."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from .efficientnet_lite import Tail, Trunk
 from .minilm import MiniLM
 from .word_pieces import WordPieces
 
-IMAGE_FORMAT, TEXT_FORMAT, VERSION = "realrag-general-image", "realrag-general-text", "1"
+IMAGE_FORMAT, TEXT_FORMAT, NAMES_FORMAT = "realrag-general-image", "realrag-general-text", "realrag-general-names"
+VERSION = "1"
 CURE = "Download RealRAG again, or the bundle that carries it."
-SCALE = ".scale"
+SCALE, NAMES = ".scale", "names."
 
 
 class ImageTower(nn.Module):
@@ -56,8 +57,27 @@ class ImageTower(nn.Module):
         return self.join(self.pool(self.tail(x)), taught)
 
 
+class Names(nn.Module):
+    """Known texts (K, W), MiniLM's vectors of unit length, and the direction of each, a row of `targets` (M, D): the mean of
+    the directions whose texts are near a given one."""
+
+    SHARPNESS = 40.0  # times the cosine
+
+    def __init__(self, config: dict[str, Any]):
+        super().__init__()
+        self.register_buffer("texts", torch.zeros(config["names"], config["text_width"]))
+        self.register_buffer("targets", torch.zeros(config["name_targets"], config["dim"]))
+        self.register_buffer("rows", torch.zeros(config["names"], dtype=torch.int16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, W) of unit length -> (B, D) of unit length."""
+        near = (self.SHARPNESS * (x @ self.texts.T)).softmax(1)
+        return F.normalize(near @ self.targets[self.rows.long()], dim=1)
+
+
 class TextTower(nn.Module):
-    """(B, T) ids and where they are real -> (B, D): MiniLM, then a two-layer MLP. `vocabulary`: its word pieces, one a line,
+    """(B, T) ids and where they are real -> (B, D): MiniLM, then the sum of what a two-layer MLP says and of what the names
+    near it say. `vocabulary`: its word pieces, one a line,
     as bytes of UTF-8."""
 
     def __init__(self, config: dict[str, Any]):
@@ -69,10 +89,12 @@ class TextTower(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(width, config["hidden"]), nn.GELU(), nn.Linear(config["hidden"], config["dim"])
         )
+        self.names = Names(config)
         self.register_buffer("vocabulary", torch.zeros(config["vocabulary_bytes"], dtype=torch.uint8))
 
     def forward(self, ids: Tensor, real: Tensor) -> Tensor:
-        return self.mlp(self.language(ids, real))
+        x = self.language(ids, real)
+        return F.normalize(self.mlp(x), dim=1) + self.names(x)
 
     def pieces(self) -> WordPieces:
         lines = bytes(self.vocabulary.cpu().numpy()).decode("utf-8").split("\n")
@@ -89,8 +111,8 @@ class GeneralDualEncoder(nn.Module):
 
 
 def is_quantized(name: str, tensor: Tensor) -> bool:
-    """Whether a tensor of the text tower is stored in int8: MiniLM's matrices."""
-    return name.startswith("language.") and tensor.ndim == 2
+    """Whether a tensor of the text tower is stored in int8: MiniLM's matrices, and the names."""
+    return name.startswith(("language.", NAMES)) and tensor.ndim == 2
 
 
 def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,9 +129,9 @@ def dequantize(numbers: Tensor, scale: Tensor) -> Tensor:
 
 
 def save_general_encoder(
-    model: GeneralDualEncoder, image: Path, text: Path, about: dict[str, Any] | None = None
+    model: GeneralDualEncoder, image: Path, text: Path, names: Path, about: dict[str, Any] | None = None
 ) -> None:
-    """Write the two files. about: the training, as metadata."""
+    """Write the three files. about: the training, as metadata."""
     metadata = {"version": VERSION, "config": json.dumps(model.config, sort_keys=True)}
     if about:
         metadata["training"] = json.dumps(about, sort_keys=True)
@@ -124,18 +146,27 @@ def save_general_encoder(
         else:
             value = value.detach().cpu()
             state[name] = (value.half() if value.is_floating_point() else value).contiguous()
-    artifact.write(text, state, {"format": TEXT_FORMAT, **metadata})
+    known = {name: value for name, value in state.items() if name.startswith(NAMES)}
+    artifact.write(names, known, {"format": NAMES_FORMAT, **metadata})
+    rest = {name: value for name, value in state.items() if name not in known}
+    artifact.write(text, rest, {"format": TEXT_FORMAT, **metadata})
 
 
-def load_general_encoder(image: Path, text: Path) -> GeneralDualEncoder:
-    """Load in fp32 and eval mode. EncoderError where the files are not the two of one general encoder."""
+def load_general_encoder(image: Path, text: Path, names: Path) -> GeneralDualEncoder:
+    """Load in fp32 and eval mode. EncoderError where the files are not those of one general encoder."""
     photos, metadata = artifact.read(image, IMAGE_FORMAT, VERSION, "a general encoder", CURE, error=EncoderError)
     texts, beside = artifact.read(text, TEXT_FORMAT, VERSION, "a general encoder", CURE, error=EncoderError)
+    more, third = artifact.read(names, NAMES_FORMAT, VERSION, "a general encoder", CURE, error=EncoderError)
     try:
         config = strict_json(metadata["config"].encode())
         check_general_config(image, config)
-        if strict_json(beside["config"].encode()) != config:
-            raise EncoderError(f"{image.name} and {text.name} in {image.parent} are of two encoders. {CURE}")
+        if any(strict_json(other["config"].encode()) != config for other in (beside, third)):
+            raise EncoderError(
+                f"{image.name}, {text.name} and {names.name} in {image.parent} are of two encoders. {CURE}"
+            )
+        if any(name.startswith(NAMES) for name in texts) or not all(name.startswith(NAMES) for name in more):
+            raise ValueError("the names are in the wrong file")
+        texts |= more
         plain = {name: tensor for name, tensor in texts.items() if not name.endswith(SCALE)}
         check_shapes(image, lambda: ImageTower(config), {name: tuple(value.shape) for name, value in photos.items()})
         check_shapes(text, lambda: TextTower(config), {name: tuple(value.shape) for name, value in plain.items()})
@@ -151,6 +182,9 @@ def load_general_encoder(image: Path, text: Path) -> GeneralDualEncoder:
         model.text.load_state_dict(plain)
         model.tuned = dict(strict_json(metadata.get("tuned", "{}").encode()))
         model.text.pieces()
+        rows = model.text.names.rows
+        if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < config["name_targets"]:
+            raise ValueError("a name points to a direction that is not there")
     except EncoderError:
         raise
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:

@@ -55,7 +55,7 @@ def write_tiny_small(folder):
 
 GENERAL = {
     "dim": 20, "taught_dim": 8, "side": 0.5, "width": 0.25, "text_width": 16, "layers": 1, "heads": 2, "wide": 32,
-    "positions": 12, "vocabulary": 0, "vocabulary_bytes": 0, "hidden": 24,
+    "positions": 12, "vocabulary": 0, "vocabulary_bytes": 0, "hidden": 24, "names": 3, "name_targets": 2,
     "preprocess": {"size": 64, "mode": "crop", "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3},
 }  # fmt: skip
 PIECES = "[PAD] [UNK] [CLS] [SEP] a photo of red blue green apple cat dog ##s gar ##lic lemon . - \u2028".split(" ")
@@ -69,6 +69,9 @@ def tiny_general():
     torch.manual_seed(0)
     model = GeneralDualEncoder({**GENERAL, "vocabulary": len(PIECES), "vocabulary_bytes": len(text)})
     model.text.vocabulary.copy_(torch.frombuffer(bytearray(text), dtype=torch.uint8))
+    model.text.names.texts.copy_(torch.nn.functional.normalize(torch.randn(3, 16), dim=1))
+    model.text.names.targets.copy_(torch.nn.functional.normalize(torch.randn(2, 20), dim=1))
+    model.text.names.rows.copy_(torch.tensor([0, 1, 1]))
     for name, weight in model.image.named_parameters():  # see write_tiny_small
         if weight.ndim == 4:
             torch.nn.init.kaiming_normal_(weight, nonlinearity="relu")
@@ -80,7 +83,8 @@ def write_tiny_general(folder):
     from realrag.encoders.general_net import save_general_encoder
 
     folder.mkdir(parents=True, exist_ok=True)
-    save_general_encoder(tiny_general(), folder / GeneralEncoder.IMAGE, folder / GeneralEncoder.TEXT, {"seed": 0})
+    names = GeneralEncoder.IMAGE, GeneralEncoder.TEXT, GeneralEncoder.NAMES
+    save_general_encoder(tiny_general(), *(folder / name for name in names), {"seed": 0})
     return folder
 
 

@@ -67,7 +67,9 @@ def read_start(folder: Path) -> Start:
     return Start(trunk, part("tail"), projection, F.normalize(rows @ projection.T, dim=1), language)
 
 
-def new_model(start: Start, tail: TaughtTail, head: nn.Sequential, side: float) -> GeneralDualEncoder:
+def new_model(
+    start: Start, tail: TaughtTail, head: nn.Sequential, side: float, names: tuple[Tensor, Tensor, Tensor] | None = None
+) -> GeneralDualEncoder:
     """The encoder with all its parts in place."""
     language = start.language
     layers = sum(name.endswith(".query.weight") for name in language)
@@ -76,7 +78,7 @@ def new_model(start: Start, tail: TaughtTail, head: nn.Sequential, side: float) 
         "text_width": language["tokens.weight"].shape[1], "layers": layers, "heads": 12,
         "wide": len(language["layers.0.up.bias"]), "positions": len(language["positions.weight"]),
         "vocabulary": len(language["tokens.weight"]), "vocabulary_bytes": len(language["vocabulary"]),
-        "hidden": len(head[0].bias), "preprocess": json.loads(json.dumps(asdict(PREPROCESS))),
+        "hidden": len(head[0].bias), "names": len(names[1]) if names else 1, "name_targets": len(names[2]) if names else 1, "preprocess": json.loads(json.dumps(asdict(PREPROCESS))),
     }  # fmt: skip
     model = GeneralDualEncoder(config)
     image, text = model.image, model.text
@@ -89,13 +91,44 @@ def new_model(start: Start, tail: TaughtTail, head: nn.Sequential, side: float) 
     text.language.load_state_dict({name: value.float() for name, value in language.items() if name != "vocabulary"})
     text.vocabulary.copy_(language["vocabulary"])
     text.mlp.load_state_dict(head.state_dict())
+    if names:
+        for buffer, value in zip((text.names.texts, text.names.rows, text.names.targets), names, strict=True):
+            buffer.copy_(value)
     return model.eval()
+
+
+def known_names(texts: Texts, lessons: list[Lessons]) -> tuple[Tensor, Tensor, Tensor]:
+    """MiniLM's vectors of every name of ImageNet and of the photos' classes, plain and as a query; the row of each among
+    the directions; the directions. Other sentences and words are left to the two layers."""
+    found, rows, at = [], [], 0
+    for each in lessons:
+        there = set(each.texts)
+        plain = {text for text in there if QUERY.format(text) in there}
+        for text, row in dict(zip(each.texts, (at + each.rows).tolist(), strict=True)).items():
+            if text in plain or text.removeprefix(QUERY.format("")) in plain:
+                found.append(text), rows.append(row)
+        at += len(each.targets)
+    return texts(found), torch.tensor(rows), torch.cat([each.targets for each in lessons])
 
 
 def untrained_head(start: Start, config: TailConfig) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(len(start.language["start.bias"]), 1), nn.GELU(), nn.Linear(1, GENERAL_DIM + config.dim)
     )
+
+
+def kept_head(file: Path, start: Start, config: TailConfig) -> nn.Sequential | None:
+    """The head of an earlier run that was stopped after it, if there is one."""
+    if not file.is_file():
+        return None
+    state, width = (
+        artifact.read_tensors(file, "a trained head", "Delete it and run again."),
+        len(start.language["start.bias"]),
+    )
+    hidden = len(state["0.bias"])
+    head = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, GENERAL_DIM + config.dim))
+    head.load_state_dict(state)
+    return head.eval()
 
 
 def new_tail(start: Start, config: TailConfig, data: PhotoSet) -> TaughtTail:
@@ -223,11 +256,16 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
     model = new_model(start, tail, untrained_head(start, config), SIDE)
     targets = class_targets(joined(model, views[0]), rows, taught, tail.classes, GENERAL_PART)
     lessons = [*general, (photo_lessons(data, targets, names), PHOTOS)]
-    head = train_head(HeadConfig(), [(each, texts(each.texts), fraction) for each, fraction in lessons], say)
-    model = new_model(start, tail, head, SIDE)
+    head = kept_head(scratch / f"head-{len(names)}.safetensors", start, config)
+    if head is None:
+        head = train_head(HeadConfig(), [(each, texts(each.texts), fraction) for each, fraction in lessons], say)
+        artifact.write(scratch / f"head-{len(names)}.safetensors", dict(head.state_dict()))
+    names_known = known_names(texts, [lessons[0][0], lessons[-1][0]])
+    model = new_model(start, tail, head, SIDE, names_known)
     queries = texts([QUERY.format(group.name) for group in val.groups])
     with torch.inference_mode():
-        asked, photos = model.text.mlp(queries), joined(model, plain)
+        asked = F.normalize(model.text.mlp(queries), dim=1) + model.text.names(queries)
+        photos = joined(model, plain)
     report_val = {
         "names": names_found(asked, photos, rows_val, taught),
         "names, as taught": names_found(targets, photos, rows_val, taught),
@@ -242,5 +280,6 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
         "left_out": list(names), "validation": report_val,
     }  # fmt: skip
     arguments.out.mkdir(parents=True, exist_ok=True)
-    save_general_encoder(model, arguments.out / GeneralEncoder.IMAGE, arguments.out / GeneralEncoder.TEXT, about)
+    files = (arguments.out / name for name in (GeneralEncoder.IMAGE, GeneralEncoder.TEXT, GeneralEncoder.NAMES))
+    save_general_encoder(model, *files, about)
     say(f"wrote {arguments.out}")

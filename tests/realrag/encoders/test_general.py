@@ -178,7 +178,7 @@ def test_it_says_which_words_it_cannot_read_and_how_far_it_reads(tiny):
 def test_what_is_saved_is_the_same_encoder(tiny, tmp_path):
     paths = tiny.save_pretrained(tmp_path / "again")
     again = load_encoder(str(tmp_path / "again"))
-    assert {path.name for path in paths} == {IMAGE, TEXT}
+    assert {path.name for path in paths} == {IMAGE, TEXT, GeneralEncoder.NAMES}
     assert again.fingerprint == tiny.fingerprint and again.image_fingerprint == tiny.image_fingerprint
     assert again.kind == "general" and not again.portable
     texts = ["a red apple", "dogs"]
