@@ -1,5 +1,6 @@
 """`python -m realrag`, and the command `realrag`: imports the commands inside, so that Ctrl-C is heard from the start."""
 
+import atexit
 import os
 import signal
 import sys
@@ -15,6 +16,8 @@ def main() -> int:
     try:
         from .commands.main import main as run
 
+        # While the interpreter closes there is nothing to stop, and no Python to answer a signal any more.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGINT, before)
         return run()
     except KeyboardInterrupt:
