@@ -190,8 +190,9 @@ def test_a_library_of_a_vision_tower_alone_is_built_carried_and_searched_by_pict
     retriever = Retriever.open(tmp_path / "bundle")
     best = retriever.search(image=Image.open(tmp_path / "photos" / "1.jpg"), k=1).items[0]
     assert best.file == "1.jpg"
+    assert "reads no words" in retriever.search("a red apple").note
     with pytest.raises(EncoderError, match="no text tower"):
-        retriever.search("a red apple")
+        retriever.search("a red apple", find_by="look")
 
 
 # Without a config
