@@ -52,8 +52,7 @@ a library of something else. "-": not measured, or no goal.
 {table}
 
 Goals that were not reached, with these steps as far as they went: names of subjects and clothing, names of groceries, left-out
-names, and photo to photo on clothing. A tail trained for 10 epochs in place of 6 did not help on val, nor did more weight for the
-general part of groceries.
+names, and photo to photo on clothing. A tail trained for 10 epochs in place of 6 did not help on val.
 
 - **ImageNet's names**: photos whose class has a name among the 1,000 (`RIGHT` in `tools/general_card.py` lists them). The
   classifier is the tower's own, on the plain mean of its features. Of the photos that it names rightly, the text tower
@@ -99,9 +98,9 @@ python -m train general-encoder --start START --wordnet dict --labels imagenet_l
 python -m train general-card --start START --labels imagenet_labels.txt --grocery GROCERY --clothing CLOTHING --subjects SUBJECTS --left-out LEFT_OUT
 ```
 
-The last command computes every figure of the table and writes this card and `model-card-general.json`. Training takes
-about a quarter of an hour on one CPU core. Another machine rounds otherwise, which can change the third digit. The
-settings:
+The last command computes every figure of the table and writes this card and `model-card-general.json`. Another machine rounds
+otherwise, which can change the third digit. The weights that ship were made in parts, in the order of the commands: their
+WordNet words went through MiniLM in fp32, and the heads through files in fp16. The settings:
 
 ```
 {settings}
