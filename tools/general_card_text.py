@@ -22,7 +22,7 @@ found by words whatever the encoder is.
 | files | `realrag/assets/general/`: {files} |
 | code | `realrag/encoders/general_net.py`; needs torch and tokenizers, no onnxruntime and no transformers |
 
-## What it learnt from
+## What it learned from
 
 | source | used for | license |
 |---|---|---|

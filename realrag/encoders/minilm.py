@@ -10,7 +10,7 @@ EPS = 1e-12  # of BERT's layer norms
 
 
 class Layer(nn.Module):
-    """Attention, then an MLP, each added to its input and normalized afterwards."""
+    """Attention, then an MLP, each added to its input and then normalized."""
 
     def __init__(self, width: int, heads: int, wide: int):
         super().__init__()

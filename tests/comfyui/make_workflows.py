@@ -291,7 +291,7 @@ def controlnet(object_info: dict, base: str) -> dict:
 
 def own_photos(object_info: dict) -> dict:
     canvas = Canvas(object_info)
-    own_photos_graph.draw(canvas)
+    own_photos_graph.draw(canvas, LOOK_FOR)
     return canvas.json("realrag_own_photos")
 
 

@@ -18,16 +18,17 @@ Names and captions are found with any of them.
 PROMPT = "a photo of a puffin"
 
 
-def draw(canvas) -> None:
+def draw(canvas, look_for: str) -> None:
     canvas.group("1  Make a library of your photos", (0, 0), (900, 1000), "#3f5159")
     canvas.group("2  Find them", (940, 0), (900, 1000), "#3f5159")
     canvas.note((20, 80), (380, 560), "What this graph does", NOTE)
     build = canvas.node("RealRAG_BuildLibrary", (440, 80), (440, 560), name="my photos")
     canvas.node("PreviewAny", (20, 690), (860, 280), title="Report", links={"source": (build, "report")})
     prompt = canvas.node("PrimitiveStringMultiline", (960, 80), (380, 130), title="Prompt", value=PROMPT)
+    subject = canvas.node("PrimitiveStringMultiline", (960, 260), (380, 100), title=look_for, value="")
     found = canvas.node(
         "RealRAG_RetrieveReferences", (1380, 80), (440, 700), top_k=4,
-        links={"retriever": (build, "retriever"), "prompt": (prompt, "STRING")},
+        links={"retriever": (build, "retriever"), "prompt": (prompt, "STRING"), "look_for": (subject, "STRING")},
     )  # fmt: skip
-    canvas.node("PreviewAny", (960, 270), (380, 240), title="Scores", links={"source": (found, "scores")})
-    canvas.node("PreviewAny", (960, 570), (380, 240), title="Credits", links={"source": (found, "credits")})
+    canvas.node("PreviewAny", (960, 420), (380, 240), title="Scores", links={"source": (found, "scores")})
+    canvas.node("PreviewAny", (960, 720), (380, 240), title="Credits", links={"source": (found, "credits")})

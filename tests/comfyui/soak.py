@@ -21,7 +21,11 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "attacks"), str(HERE.parent.parent)
 
 from comfy_server import Graph, Server
 
-GIVE_BACK = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}  # of glibc
+GIVE_BACK = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "131072",
+    "MALLOC_TRIM_THRESHOLD_": "131072",
+}  # of glibc
 SHIPPED = "sample (shipped)"
 WORDS = "apple milk pepper lemon carton green red ripe bunch box table kitchen shelf bread juice banana onion".split()
 ALLOWED = 64 << 20  # bytes of growth that are no leak: the allocator's own, and ComfyUI's history of prompts

@@ -211,7 +211,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=2)
 
 
-def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
+def run(arguments: argparse.Namespace, log: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
     torch.set_num_threads(arguments.threads)
     start, scratch = read_start(arguments.start), arguments.scratch
     data, val = (read_grocery(arguments.grocery, split) for split in ("train", "val"))
@@ -229,7 +229,7 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
     def report(epoch: int, tail: TaughtTail) -> None:
         with torch.inference_mode():
             photos = torch.cat([tail(to_maps(plain[at : at + 64]), window) for at in range(0, len(plain), 64)])
-        say(
+        log(
             f"tail, epoch {epoch + 1} of {config.epochs}: val mAP {names_found(tail.classes, photos, rows_val, taught):.3f}"
         )
 
@@ -242,7 +242,7 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
         artifact.write(kept, {name: value.contiguous() for name, value in tail.state_dict().items()})
     tail.eval()
     texts = Texts(start, tail, scratch)
-    say("MiniLM reads the texts")
+    log("MiniLM reads the texts")
     labels = arguments.labels.read_text(encoding="utf-8").splitlines()[1:]
     tree = WordNet(arguments.wordnet)
     classes = tree.classes(labels)
@@ -258,7 +258,7 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
     lessons = [*general, (photo_lessons(data, targets, names), PHOTOS)]
     head = kept_head(scratch / f"head-{len(names)}.safetensors", start, config)
     if head is None:
-        head = train_head(HeadConfig(), [(each, texts(each.texts), fraction) for each, fraction in lessons], say)
+        head = train_head(HeadConfig(), [(each, texts(each.texts), fraction) for each, fraction in lessons], log)
         artifact.write(scratch / f"head-{len(names)}.safetensors", dict(head.state_dict()))
     names_known = known_names(texts, [lessons[0][0], lessons[-1][0]])
     model = new_model(start, tail, head, SIDE, names_known)
@@ -273,7 +273,7 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
     }
     if names:
         report_val["names left out"] = names_found(asked, photos, rows_val, ~taught)
-    say("val mAP: " + ", ".join(f"{name} {value:.3f}" for name, value in report_val.items()))
+    log("val mAP: " + ", ".join(f"{name} {value:.3f}" for name, value in report_val.items()))
     about = {
         "tail": asdict(config), "teacher": asdict(TeacherConfig()), "head": asdict(HeadConfig()),
         "fractions": {"names": NAMES, "words": WORDS, "wider": WIDER, "photos": PHOTOS}, "general_part": GENERAL_PART,
@@ -282,4 +282,4 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None] = lambda line:
     arguments.out.mkdir(parents=True, exist_ok=True)
     files = (arguments.out / name for name in (GeneralEncoder.IMAGE, GeneralEncoder.TEXT, GeneralEncoder.NAMES))
     save_general_encoder(model, *files, about)
-    say(f"wrote {arguments.out}")
+    log(f"wrote {arguments.out}")

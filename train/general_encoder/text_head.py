@@ -1,4 +1,4 @@
-"""Trains the two layers behind MiniLM on lessons: each text towards its direction, and away from the others."""
+"""Trains the two layers behind MiniLM on lessons: each text toward its direction, and away from the others."""
 
 from __future__ import annotations
 

@@ -157,17 +157,23 @@ def run(arguments: argparse.Namespace, log: Callable[[str], None] = lambda line:
         for part, mask in (("all", np.ones_like(seen)), ("seen", seen), ("held out", ~seen)):
             report[f"{what}, {part}"] = verdicts(judges, pictures[mask], labels[mask])
     report["copies / photos"] = {
-        name: {"mean": report["copies, all"][name]["mean"] / report["photos, all"][name]["mean"]} for name in judges
+        name: {"mean": over(report["copies, all"][name]["mean"], report["photos, all"][name]["mean"])}
+        for name in judges
     }
     if arguments.generator:
         report |= drawn(arguments, judges, autoencoder, taught, tested, away, log)
         report["seen, name, without / photos"] = {
-            name: {"mean": report["seen, name, without"][name]["mean"] / report["photos, seen"][name]["mean"]}
+            name: {"mean": over(report["seen, name, without"][name]["mean"], report["photos, seen"][name]["mean"])}
             for name in judges
         }
     write_atomic(arguments.out, json.dumps(report, indent=1).encode())
     for name, value in report.items():
         log(f"{name}: {text_of(value)}")
+
+
+def over(part: float, whole: float) -> float | None:
+    """A fraction of a judge's accuracy on photos; None where it names none of them rightly."""
+    return part / whole if whole else None
 
 
 def text_of(value) -> str:
@@ -177,7 +183,7 @@ def text_of(value) -> str:
     parts = [f"{name} {text_of(each)}" for name, each in value.items() if name not in ("mean", "low", "high")]
     if "mean" in value:
         bounds = f" [{value['low']:.3f}, {value['high']:.3f}]" if "low" in value else ""
-        parts.insert(0, f"{value['mean']:.3f}{bounds}")
+        parts.insert(0, "not defined" if value["mean"] is None else f"{value['mean']:.3f}{bounds}")
     return ", ".join(parts)
 
 

@@ -380,3 +380,10 @@ def test_a_sheet_is_filled_row_by_row_and_white_where_nothing_is_left():
     sheet = np.asarray(tile(pictures, 3))
     assert sheet.shape == (4, 6, 3)
     assert sheet[::2, ::2, 0].tolist() == [[0, 26, 51], [76, 102, 255]]
+
+
+def test_a_judge_that_names_no_photo_rightly_gives_no_fraction():
+    from realrag_train.miniature.measure import over, text_of
+
+    assert over(0.5, 0.0) is None and over(0.2, 0.4) == 0.5
+    assert text_of({"mean": None}) == "not defined" and text_of({"mean": 0.5}) == "0.500"
