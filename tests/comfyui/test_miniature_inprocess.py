@@ -53,7 +53,7 @@ def sample(model, positive, negative, steps=2, cfg=2.0, seed=3, size=128):
 def test_stock_nodes_encode_sample_and_decode_it(load, name):
     import comfy.model_base
 
-    model, clip, vae = load(name)
+    model, clip, vae, *_ = load(name)
     assert type(model.model) is {"sd3": comfy.model_base.SD3, "flux": comfy.model_base.Flux}[FAMILIES[name]]
     latent = sample(model, prompt(clip, "a granny smith apple"), prompt(clip, ""))
     other = sample(model, prompt(clip, "a carton of milk"), prompt(clip, ""))
@@ -66,7 +66,7 @@ def test_stock_nodes_encode_sample_and_decode_it(load, name):
 def test_every_weight_of_the_file_is_in_the_model_and_nothing_is_missing(load, folder, name):
     from safetensors.torch import load_file
 
-    model, _, vae = load(name)
+    model, _, vae, *_ = load(name)
     weights = load_file(folder / f"{FAMILIES[name]}.safetensors")
     state = model.model.diffusion_model.state_dict()
     found = {key.replace("_norm.weight", "_norm.scale"): value for key, value in state.items()}
@@ -82,7 +82,7 @@ def test_a_picture_is_the_one_that_plain_torch_samples_from_the_same_noise(plugi
     """So that a picture made while training or in the demo can be made again in ComfyUI."""
     import comfy.sample
 
-    model, clip, vae = load(name)
+    model, clip, vae, *_ = load(name)
     latent = sample(model, prompt(clip, "a (red:1.0) apple"), prompt(clip, "milk"), steps=4, cfg=3.0, seed=5)["samples"]
     noise = comfy.sample.prepare_noise(torch.zeros(1, 16, 16, 16), 5)
     sampling = plugin("realrag.miniature.sampling")
@@ -152,7 +152,7 @@ def test_the_prompt_nodes_of_sd3_and_flux_fill_states_and_pooled_vector_apart(lo
 def test_loras_for_model_and_text_encoder_apply_and_leave_the_originals_alone(load, name):
     import comfy.sd
 
-    model, clip, _ = load(name)
+    model, clip, _, *_ = load(name)
     before = prompt(clip, "apples")
     plain = sample(model, before, before)["samples"]
     rank = {"up": torch.randn(256, 2), "down": torch.randn(2, 384)}
@@ -175,7 +175,7 @@ def test_loras_for_model_and_text_encoder_apply_and_leave_the_originals_alone(lo
 
 @each_family
 def test_the_vae_and_the_sampler_cancel_so_that_the_generator_sees_the_autoencoders_own_latents(load, name):
-    model, _, vae = load(name)
+    model, _, vae, *_ = load(name)
     picture = photo(3, 64, 64)
     latent = vae.encode(picture)
     raw = vae.first_stage_model.taesd_encoder(picture.movedim(-1, 1))
@@ -186,7 +186,7 @@ def test_the_vae_and_the_sampler_cancel_so_that_the_generator_sees_the_autoencod
 
 @each_family
 def test_references_steer_it_and_strength_0_leaves_it_alone(plugin, load, name):
-    model, clip, vae = load(name)
+    model, clip, vae, *_ = load(name)
     positive, negative = prompt(clip, "apples"), prompt(clip, "")
     plain = sample(model, positive, negative)["samples"]
     inject = plugin("nodes.injection.inject").InjectReferences.execute
@@ -213,7 +213,7 @@ def test_the_shipped_adapter_is_offered_last_and_steers_its_own_miniature_only(p
     library = retriever.execute(plugin("nodes.folders").SHIPPED).result
     inject = plugin("nodes.injection.inject").InjectReferences.execute
     settings = dict(start_percent=0.0, end_percent=1.0, adapter=adapter, clip_vision=library[1])
-    model, clip, _ = load(name)
+    model, clip, _, *_ = load(name)
     positive, negative = prompt(clip, "apples"), prompt(clip, "")
     plain, off, one, other = (
         sample(patched, positive, negative)["samples"]
@@ -244,7 +244,7 @@ def test_a_picture_with_a_reference_is_the_one_that_plain_torch_samples(
         if not (folder / f"{FAMILIES[name]}_adapter.safetensors").is_file():
             pytest.skip("no miniature's weights are in the package")
     family, text = FAMILIES[name], ("a lemon", "")
-    model, clip, _ = load(name)
+    model, clip, _, *_ = load(name)
     adapter, *_ = plugin("nodes.injection.load_adapter").LoadReferenceAdapter.execute(f"{name} (shipped)").result
     library = (
         plugin("nodes.retrieval.load_retriever").LoadReflectiveRetriever.execute(plugin("nodes.folders").SHIPPED).result
@@ -287,7 +287,7 @@ def test_a_picture_with_a_reference_is_the_one_that_plain_torch_samples(
 def test_unloading_returns_its_memory_and_dropping_it_leaves_nothing(load, name):
     import comfy.model_management as management
 
-    model, clip, vae = load(name)
+    model, clip, vae, *_ = load(name)
     latent = sample(model, prompt(clip, "apples"), prompt(clip, ""))
     first = node("VAEDecode")().decode(vae, latent)[0]
     assert {type(loaded.model.model).__name__ for loaded in management.current_loaded_models} >= {"MiniatureTextModel"}

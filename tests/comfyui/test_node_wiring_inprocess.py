@@ -44,7 +44,11 @@ BYPASSED = {
         "report": "custom_profile",  # a widget: nothing, unless a text is linked to it
     },
     "RealRAG_EditReferences": {"references": "references"},
-    "RealRAG_RetrieveReferences": {"images": "image", "scores": "prompt", "credits": "class_filter"},
+    "RealRAG_RetrieveReferences": {
+        "images": "image", "scores": "prompt", "credits": "class_filter",
+        "best_score": "diversity",  # a widget: nothing, unless a number is linked to it
+    },
+    "RealRAG_CheckReferences": {"sheet": "image"},
 }  # fmt: skip
 
 
