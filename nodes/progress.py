@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 
@@ -51,8 +52,8 @@ def progress_text(what: str, done: int, total: int, seconds: float) -> str:
 
 def show_text(text: str, hidden) -> None:
     """Below the running node, where the page shows a node's progress. hidden: the node's, with its id."""
-    from server import PromptServer
-
-    node, server = getattr(hidden, "unique_id", None), getattr(PromptServer, "instance", None)
+    # ComfyUI's server module is loaded wherever there is a page; importing it elsewhere would start half a server.
+    served = sys.modules.get("server")
+    node, server = getattr(hidden, "unique_id", None), getattr(getattr(served, "PromptServer", None), "instance", None)
     if node is not None and server is not None:
         server.send_progress_text(text, node)
