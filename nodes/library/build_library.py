@@ -25,7 +25,7 @@ from ...realrag.indexing.options import IndexOptions, Report
 from ...realrag.indexing.report_text import counts_of, left_out, what_to_ask
 from ...realrag.indexing.shards import Sizes
 from ...realrag.library import own_encoder
-from ...realrag.photos.credit import Credit
+from ...realrag.photos.credit import Credit, clean
 from ...realrag.retriever import NO_WORDS
 from ..compat import managed_encoder, supported_keywords
 from ..encoder_files import AUTOMATIC, encoder_choices, encoder_of, load_chosen
@@ -205,7 +205,7 @@ class BuildReferenceLibrary(io.ComfyNode):
         made = loaded_for(folder, encoder)
         options = IndexOptions(
             mode=MODES[mode],  # type: ignore[arg-type]
-            default=Credit(author=author.strip(), licence=license.strip()),
+            default=Credit(author=text_in(author), licence=text_in(license)),
             sizes=None if (folder / MANIFEST).is_file() else Sizes(int(keep), bound="area"),
             max_removed=max_removed,
         )
@@ -245,10 +245,15 @@ def _build(photos: Path, folder: Path, encoder: Encoder, options: IndexOptions, 
         raise RealRAGError(str(error).replace("--max-removed", "max_removed")) from None
 
 
+def text_in(value: str) -> str:
+    """A text as a library takes it: cleaned, and without halves of characters, which no file can hold."""
+    return clean(value.encode("utf-8", "replace").decode())
+
+
 @contextmanager
 def as_folder(images: Tensor, captions: str, class_name: str) -> Iterator[Path]:
     """A folder with the pictures (B, H, W, C) in 0..1, in a sub-folder named by their class, each with its caption."""
-    lines = [line.strip() for line in captions.splitlines() if line.strip()]
+    lines = [text_in(line) for line in captions.splitlines() if line.strip()]
     if len(lines) > 1 and len(lines) != len(images):
         raise RealRAGError(
             f"There are {len(lines)} captions for {len(images)} images. Give one line for each image, or one for all of them."

@@ -107,6 +107,15 @@ def test_images_with_captions_and_a_class_are_taken_in(build, here):
         build("(none: use the images)", "cats")
 
 
+def test_halves_of_characters_in_credits_and_captions_are_replaced(build, here):
+    write_photos(here / "input" / "birds", 1)
+    assert "3 photos" in build("birds", author="A\udfffda", license="MIT\udfff")[2]
+    report = build(
+        "(none: use the images)", "cats", images=torch.rand(1, 20, 20, 3), captions="a\ud800b", class_name="c\ud800"
+    )
+    assert "1 photos" in report[2]
+
+
 def test_a_zip_in_the_input_folder_is_taken_in(build, here):
     write_photos(here / "far", 1)
     with zipfile.ZipFile(here / "input" / "birds.zip", "w") as archive:
