@@ -6,8 +6,8 @@ from comfy_api.latest import io, ui
 
 from ...realrag.bundle.bundle import Bundle, read_manifest
 from ...realrag.bundle.head_entries import PLAIN
+from ...realrag.bundle.summary import generator_marks, license_counts, listed, summary
 from ...realrag.errors import BundleError, RealRAGError
-from ...realrag.photos.licenses import described, grouped
 from ..compat import supported_keywords
 from ..folders import SHIPPED, bundle_folder, bundles, cache_folder
 from ..input_check import checked
@@ -62,29 +62,17 @@ class LibraryInfo(io.ComfyNode):
 
 
 def described_library(bundle: Bundle, name: str) -> str:
-    """Photos, classes, licenses, encoder, heads, names, level and size of a bundle, one a line."""
-    manifest, records = bundle.manifest, bundle.records
-    level = manifest.levels.get(PLAIN)
-    forms = grouped(records.licence_counts())
-    licenses = {described(form, words): sum(words.values()) for form, words in forms.items()}
-    size = sum(file.bytes for file in manifest.files)
+    """Photos, classes, licenses, encoder, heads, names and level of a bundle, one a line."""
+    facts, manifest = summary(bundle), bundle.manifest
+    level, languages = manifest.levels.get(PLAIN), {other.language for other in manifest.names}
     lines = {
         "Library": name,
-        "Photos": f"{manifest.count:,}, {size / 1e6:,.1f} MB",
-        "Classes": _listed(records.class_counts()) or "none: put each class into a sub-folder to ask by name",
-        "Licenses": _listed(licenses) or "none is named",
-        "Other names": f"{len(manifest.names)} in {len({other.language for other in manifest.names})} languages"
-        if manifest.names
-        else "none",
-        "Encoder": manifest.encoder["name"] + (", carried by the library" if bundle.encoder_folder else ""),
-        "Heads": ", ".join(head.name for head in manifest.heads) or "none",
+        "Photos": f"{facts['photos']:,}, {facts['bytes'] / 1e6:,.1f} MB; {generator_marks(facts)}",
+        "Classes": listed(facts["classes"], MOST) or "none: put each class into a sub-folder to ask by name",
+        "Licenses": listed(license_counts(facts), MOST) or "none is named",
+        "Other names": f"{len(manifest.names)} in {len(languages)} languages" if manifest.names else "none",
+        "Encoder": facts["encoder"] + (", carried by the library" if facts["carries_encoder"] else ""),
+        "Heads": ", ".join(facts["heads"]) or "none",
         "By look": level.sentence() if level else "not measured when the library was built",
     }
     return "\n".join(f"{key}: {value}" for key, value in lines.items())
-
-
-def _listed(counts: dict[str, int]) -> str:
-    """The most frequent first."""
-    rows = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-    shown = ", ".join(f"{key or 'without one'} ({count})" for key, count in rows[:MOST])
-    return f"{shown}, and {len(rows) - MOST} more" if len(rows) > MOST else shown

@@ -147,38 +147,20 @@ def search(args) -> int:
 
 def show(args) -> int:
     from ..bundle.bundle import Bundle
+    from ..bundle.summary import generator_marks, license_counts, listed, summary
     from ..files import default_cache
-    from ..photos.licenses import described, grouped
 
     bundle = Bundle(_bundle(args.bundle), default_cache())
-    manifest, records = bundle.manifest, bundle.records
-    facts = {
-        "folder": str(bundle.folder),
-        "id": bundle.id,
-        "photos": manifest.count,
-        "encoder": manifest.encoder["name"],
-        "dim": manifest.dim,
-        "carries_encoder": bundle.encoder_folder is not None,
-        "heads": {head.name: head.facts for head in manifest.heads},
-        "bytes": sum(file.bytes for file in manifest.files),
-        "manifest_checksum": manifest.checksummed,
-        "licences": records.licence_counts(),
-        "license_forms": grouped(records.licence_counts()),
-        "classes": records.class_counts(),
-        "generated": records.generated(),
-    }
+    facts = summary(bundle)
     if args.json:
         say_json(facts)
         return OK
     for name in ("folder", "id", "photos", "encoder", "dim", "carries_encoder", "heads", "bytes"):
         say(f"{name:16s} {(', '.join(facts[name]) or 'none') if name == 'heads' else facts[name]}")
-    say(f"{'manifest':16s} {_checksum(manifest)}")
-    licenses = {described(form, words): sum(words.values()) for form, words in facts["license_forms"].items()}
-    for name, counts in (("licences", licenses), ("classes", facts["classes"])):
-        rows = sorted(counts.items(), key=lambda pair: -pair[1])
-        shown = ", ".join(f"{key} ({count})" for key, count in rows[:10])
-        say(f"{name:16s} {shown}{f', and {len(rows) - 10} more' if len(rows) > 10 else ''}")
-    say(f"{'generated':16s} {facts['generated']} of {manifest.count} photos carry a generator's mark")
+    say(f"{'manifest':16s} {_checksum(bundle.manifest)}")
+    for name, counts in (("licences", license_counts(facts)), ("classes", facts["classes"])):
+        say(f"{name:16s} {listed(counts, 10)}")
+    say(f"{'generated':16s} {generator_marks(facts)}")
     return OK
 
 
