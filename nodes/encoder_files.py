@@ -9,11 +9,13 @@ import folder_paths
 from ..realrag import DEFAULT_ENCODER, SHIPPED_ENCODERS
 from ..realrag.bundle.bundle import Manifest
 from ..realrag.encoders import Encoder, load_encoder
+from ..realrag.encoders.transformers_encoder import TransformersEncoder
 from ..realrag.errors import EncoderError
 from .folders import listed_file
 
 FOLDER = "clip_vision"
 AUTOMATIC = "automatic"
+FOUND_AGAIN = TransformersEncoder.kind  # encoders whose file a library names and does not carry
 _SHIPPED = {f"{name} (shipped)": name for name in SHIPPED_ENCODERS}
 
 
@@ -34,7 +36,8 @@ def load_chosen(choice: str) -> Encoder:
 
 def _of_file(name: str) -> Encoder:
     encoder = load_encoder(str(listed_file(FOLDER, name, f"models/{FOLDER}")), offline=True)
-    encoder.portable = True  # the file is there, so a library need not carry another 1.7 GB of it
+    # The file is there and `encoder_of` finds it again, so a library need not carry another 1.7 GB of it.
+    encoder.portable = encoder.portable or encoder.kind == FOUND_AGAIN
     return encoder
 
 
@@ -44,7 +47,7 @@ def encoder_of(manifest: Manifest) -> Encoder | None:
     The file is found by its name and known by its content. EncoderError where none is the one.
     """
     made_with = manifest.encoder
-    if made_with["kind"] != "transformers" or manifest.of("encoder"):
+    if made_with["kind"] != FOUND_AGAIN or manifest.of("encoder"):
         return None
     name = made_with["name"]
     there = [file for file in folder_paths.get_filename_list(FOLDER) if Path(file).stem == name]
@@ -52,7 +55,7 @@ def encoder_of(manifest: Manifest) -> Encoder | None:
         encoder = _of_file(file)
         if encoder.accepts_vectors_of(made_with):
             return encoder
-    found = f"{there[0]} there is another model of that name" if there else "there is no such file"
+    found = "the file of that name there is another model" if there else "there is no such file"
     raise EncoderError(
         f"This library was made with {name}.safetensors from models/{FOLDER}; {found}. Put the file back (with its config.json, "
         "if it had one beside it), then press R."

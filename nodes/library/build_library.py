@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io as bytes_io
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,9 +11,7 @@ from pathlib import Path
 
 import comfy.model_management as management
 import folder_paths
-import numpy as np
 from comfy_api.latest import io, ui
-from PIL import Image
 from torch import Tensor
 
 from ...realrag.bundle.bundle import MANIFEST, Bundle, read_manifest
@@ -29,6 +26,7 @@ from ...realrag.photos.credit import Credit, clean
 from ...realrag.retriever import NO_WORDS
 from ..compat import managed_encoder, supported_keywords
 from ..encoder_files import AUTOMATIC, encoder_choices, encoder_of, load_chosen
+from ..images import pixels, png
 from ..input_check import checked
 from ..progress import show_text, timed_progress
 from ..retrieval.clip_vision import RetrieverVision
@@ -266,7 +264,7 @@ def as_folder(images: Tensor, captions: str, class_name: str) -> Iterator[Path]:
         inside = folder / " ".join(words.split())[:64]
         inside.mkdir(exist_ok=True)
         for number, image in enumerate(images):
-            data = _png(image)
+            data = png(pixels(image))
             stem = hashlib.sha256(data).hexdigest()[:24]
             (inside / f"{stem}.png").write_bytes(data)
             if lines:
@@ -276,19 +274,10 @@ def as_folder(images: Tensor, captions: str, class_name: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _png(image: Tensor) -> bytes:
-    pixels = (image[..., :3].float().clamp(0, 1) * 255).round().to("cpu").numpy().astype(np.uint8)
-    buffer = bytes_io.BytesIO()
-    Image.fromarray(pixels.repeat(3, axis=-1) if pixels.shape[-1] == 1 else pixels).save(
-        buffer, "PNG", compress_level=1
-    )
-    return buffer.getvalue()
-
-
 def report_of(name: str, encoder: Encoder, reports: list[Report]) -> str:
     """What became of the photos, and what the library can be asked."""
     last = reports[-1]
-    lines = [f"{name}: {last.total} photos, encoder {encoder.name}."]
+    lines = [f"{name}: {last.total} photo{'s' * (last.total != 1)}, encoder {encoder.name}."]
     for report in reports:
         lines += [*counts_of(report), *left_out(report, MOST_NAMED), *report.notes]
     lines.append(what_to_ask(last, BETTER))

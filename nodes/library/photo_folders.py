@@ -58,7 +58,7 @@ def folder_named(name: str) -> Path:
 
 def folder_state(folder: Path) -> tuple[int, int, int]:
     """What changes when a photo is added, changed or taken away: the number of files, their bytes, and the sum of their
-    times. Never raises."""
+    times. Linked folders are not followed, as when photos are read; a link to a folder above would have no end. Never raises."""
     count = size = times = 0
     waiting = [folder]
     while waiting and count < MOST_FILES:
@@ -70,7 +70,7 @@ def folder_state(folder: Path) -> tuple[int, int, int]:
         for entry in entries:
             try:
                 if entry.is_dir():
-                    waiting.append(entry)
+                    waiting += [] if entry.is_symlink() else [entry]
                     continue
                 state = entry.stat()
             except OSError:

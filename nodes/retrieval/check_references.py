@@ -10,11 +10,11 @@ from torch import Tensor
 from ...realrag.contact_sheet import Cell, Row, sheet
 from ...realrag.likeness import likeness, report
 from ..compat import supported_keywords
+from ..images import to_pil
 from ..input_check import checked
 from ..progress import show_text
 from ..sockets import ReferencesSocket, RetrieverSocket
 from .load_retriever import ManagedRetriever
-from .retrieve import to_pil
 
 WARNING, PLAIN = (200, 60, 40), (210, 210, 205)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import textwrap
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from ...realrag.files import write_atomic
 from ...realrag.references import Reference, References
+from ..images import pixels, png
 
 STRIP, INK = (32, 32, 32), (235, 235, 235)
 NOTE_SIZE = (512, 256)  # pixels of the card that is shown where nothing was found
@@ -42,19 +42,13 @@ def shown_in_node(cards: list[Tensor]) -> dict:
     folder, shown = Path(folder_paths.get_temp_directory()), []
     folder.mkdir(parents=True, exist_ok=True)
     for card in cards:
-        pixels = (card.clamp(0, 1) * 255).round().to("cpu").numpy().astype(np.uint8)
-        digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+        values = pixels(card)
+        digest = hashlib.sha256(repr(values.shape).encode() + values.tobytes()).hexdigest()
         path = folder / f"realrag_{digest[:24]}.png"
         if not path.is_file():
-            write_atomic(path, _png(pixels))
+            write_atomic(path, png(values))
         shown.append({"filename": path.name, "subfolder": "", "type": "temp"})
     return {"images": shown}
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
 
 
 def _over_strip(rank: int, item: Reference, width: int, height: int) -> Image.Image:

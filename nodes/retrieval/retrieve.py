@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
 from comfy_api.latest import io
-from PIL import Image
 from torch import Tensor
 
 from ...realrag.bundle.head_entries import AUTO
@@ -12,7 +10,7 @@ from ...realrag.bundle.records import Filters
 from ...realrag.errors import QueryError
 from ...realrag.search.hybrid import BOTH, LOOK, NAME
 from ..compat import supported_keywords
-from ..images import rgb
+from ..images import to_pil
 from ..input_check import checked
 from ..sockets import ReferencesSocket, RetrieverSocket
 from .load_retriever import ManagedRetriever
@@ -40,12 +38,6 @@ def score_bound(min_score: float, doubt: str | None) -> float | str | None:
     if doubt not in (LEAVE_OUT, KEEP, None):
         raise QueryError(f"doubt is {str(doubt)[:80]!r}; choose {LEAVE_OUT!r} or {KEEP!r}.")
     return min_score or (None if doubt == KEEP else AUTO)
-
-
-def to_pil(image: Tensor) -> Image.Image:
-    """The first picture of an IMAGE (B, H, W, C) in 0..1 -> RGB."""
-    pixels = (rgb(image[0]).clamp(0, 1) * 255).round().to("cpu").numpy().astype(np.uint8)
-    return Image.fromarray(pixels)
 
 
 class RetrieveRealReferences(io.ComfyNode):

@@ -68,7 +68,7 @@ def test_a_folder_becomes_a_library_that_answers_by_name(build, plugin, here):
     retriever, vision, report = build("my birds")
     assert [item.class_name for item in retriever.search("a blue tit on a branch", k=3).items] == ["blue tit"] * 3
     assert "birds: 9 photos, encoder realrag-general." in report and "Ask it by name for its 3 classes." in report
-    assert "notes.pdf" in report or "1 x" in report
+    assert "Passed over: 1 x .pdf file." in report
     assert vision.encode_image(torch.rand(1, 32, 32, 3)).image_embeds.shape[0] == 1
     assert "birds" in plugin("nodes.folders").bundles()
     again = plugin("nodes.retrieval.load_retriever").LoadReflectiveRetriever.execute(bundle="birds").args[0]
@@ -113,7 +113,7 @@ def test_halves_of_characters_in_credits_and_captions_are_replaced(build, here):
     report = build(
         "(none: use the images)", "cats", images=torch.rand(1, 20, 20, 3), captions="a\ud800b", class_name="c\ud800"
     )
-    assert "1 photos" in report[2]
+    assert "cats: 1 photo," in report[2]
 
 
 def test_a_zip_in_the_input_folder_is_taken_in(build, here):
@@ -229,6 +229,31 @@ def test_progress_says_how_fast_and_how_long(plugin):
     assert text("encoding", 2, 4, 10) == "encoding 2 of 4 · 5.0 seconds each · 10 s left"
 
 
+def test_a_folder_linked_into_itself_does_not_hang_the_hook(build, here):
+    folder = write_photos(here / "input" / "birds", 1)
+    before = build.node.fingerprint_inputs(photos="birds")
+    (folder / "again").symlink_to(here / "input", target_is_directory=True)
+    (here / "input" / "empty").mkdir()
+    (here / "input" / "empty" / "itself").symlink_to(here / "input" / "empty", target_is_directory=True)
+    assert build.node.fingerprint_inputs(photos="birds") == before
+    assert build.node.fingerprint_inputs(photos="empty") == (0, 0, 0)
+
+
+def test_an_encoder_that_no_file_of_clip_vision_can_stand_for_travels_with_the_library(build, plugin, here):
+    from tiny_encoders import write_tiny_small
+
+    with torch.inference_mode(False):
+        write_tiny_small(here / "clip_vision")
+    write_photos(here / "input" / "birds", 1)
+    build("birds", "small", encoder="small_encoder.safetensors")
+    (here / "clip_vision" / "small_encoder.safetensors").unlink()
+    gc.collect()
+    assert (
+        plugin("nodes.retrieval.load_retriever").open_retriever(here / "models" / "small").search("red kite", k=1).items
+    )
+
+
 def test_a_picture_of_one_channel_is_taken_in(plugin):
-    data = plugin("nodes.library.build_library")._png(torch.full((4, 5, 1), 0.5))
+    images = plugin("nodes.images")
+    data = images.png(images.pixels(torch.full((4, 5, 1), 0.5)))
     assert Image.open(io.BytesIO(data)).size == (5, 4) and Image.open(io.BytesIO(data)).mode == "RGB"
