@@ -28,7 +28,7 @@ async function dropped(data) {
   return (await Promise.all(entries.map((entry) => filesOf(entry)))).flat();
 }
 
-/** @param {Dropped} item @param {string} folder @returns {Promise<void>} */
+/** @param {Dropped} item @param {string} folder @returns {Promise<string>} the name it got: another file may have had its own */
 async function upload({ file }, folder) {
   const body = new FormData();
   body.append("image", file);
@@ -36,6 +36,7 @@ async function upload({ file }, folder) {
   body.append("type", "input");
   const answer = await api.fetchApi("/upload/image", { method: "POST", body });
   if (answer.status !== 200) throw new Error(`${file.name}: ${answer.status} ${answer.statusText}`);
+  return (await answer.json()).name;
 }
 
 /** @param {"success" | "error" | "info"} severity @param {string} detail */
@@ -56,13 +57,14 @@ async function take(node, data) {
   const root = String(widget("name").value).trim().replace(/[^\p{L}\p{N} _-]+/gu, " ").trim() || "my photos";
   try {
     let done = 0;
+    let name = "";
     for (const item of items) {
       const folder = zip ? "" : loose ? [root, item.folder].filter(Boolean).join("/") : item.folder;
-      await upload(item, folder);
+      name = await upload(item, folder);
       if (++done % 100 === 0) tell("info", `${done} of ${items.length} photos are there.`);
     }
     await app.refreshComboInNodes();
-    widget("photos").value = zip ? zip.file.name : loose ? root : [...single][0];
+    widget("photos").value = zip ? name : loose ? root : [...single][0];
     tell("success", `${items.length} file${items.length === 1 ? " is" : "s are"} in ComfyUI/input. Press Run to build the library.`);
   } catch (error) {
     tell("error", `Not all photos could be brought over: ${error.message}`);
