@@ -1,6 +1,5 @@
 """A picture against its references: copies are known however they were changed, other photos are none."""
 
-import numpy as np
 import pytest
 from PIL import Image, ImageFilter, ImageOps
 
@@ -48,11 +47,13 @@ def cut(image, part):
 def test_a_copy_is_known_whatever_was_done_to_it(shipped, items, change):
     for item in items[:4]:
         found = likeness(shipped.encoder, change(item.image.convert("RGB")), [item])[0]
-        assert found.nearly_copied and "Warning: the picture is nearly a copy of reference 1" in report([found])
+        assert found.layout > COPY + 0.05 and "Warning: the picture is nearly a copy of reference 1" in report([found])
 
 
 def test_no_photo_of_the_library_is_a_copy_of_another(items):
-    assert max(layout(one.image, other.image) for one in items[::4] for other in items if other is not one) < COPY
+    assert (
+        max(layout(one.image, other.image) for one in items[::4] for other in items if other is not one) < COPY - 0.05
+    )
 
 
 def test_the_same_thing_looks_more_alike_than_another(shipped):
@@ -74,4 +75,4 @@ def test_objects_are_reported_one_by_one(shipped, items):
     pair = [replace(items[0], object="a lemon"), replace(items[1], object="a mango")]
     lines = report(likeness(shipped.encoder, items[1].image, pair)).splitlines()
     assert lines[0].startswith("a lemon: looks") and lines[2].startswith("a mango: looks 1.00")
-    assert np.mean(["Warning" in line for line in lines]) > 0
+    assert any("Warning" in line for line in lines)
