@@ -22,7 +22,7 @@ LEAST = 20  # questions of either kind below which nothing is measured
 MOST_ROWS = 200_000  # photos, evenly chosen, that a large library is measured on
 BLOCK = 4096
 TELLS = 0.5  # false accepts + false rejects above which a score says next to nothing
-ACCEPTED = 0.05  # share of unknown phrases that then pass the level
+ACCEPTED = 0.05  # fraction of unknown phrases that then pass the level
 TEMPLATE = "a photo of a {}"
 
 
@@ -38,7 +38,7 @@ class Rows(Protocol):
 class Level:
     """A photo found by look alone is doubtful where its score is below `score`; None: it could not be measured.
 
-    false_accepts: share of unknown phrases whose best photo reaches a level measured without them; false_rejects: share
+    false_accepts: fraction of unknown phrases whose best photo reaches a level measured without them; false_rejects: fraction
     of known ones whose own photo does not. tells: whether the encoder tells them apart at all. known, unknown: how many
     were asked.
     """

@@ -58,5 +58,5 @@ class GeneralEncoder(Encoder):
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / name for name in (self.IMAGE, self.TEXT, self.NAMES)]
         self.towers.tuned = dict(self.tuned)
-        save_general_encoder(self.towers, *paths)
+        save_general_encoder(self.towers, paths[0], paths[1], paths[2])
         return paths

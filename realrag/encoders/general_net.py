@@ -32,6 +32,8 @@ class ImageTower(nn.Module):
     The feature maps are averaged with the weights `window` along each side: the middle of a photo, where its subject is,
     counts more than the edge."""
 
+    window: Tensor
+
     def __init__(self, config: dict[str, Any]):
         super().__init__()
         width, cells = config["width"], -(-config["preprocess"]["size"] // 32)
@@ -62,6 +64,9 @@ class Names(nn.Module):
     the directions whose texts are near a given one."""
 
     SHARPNESS = 40.0  # times the cosine
+    texts: Tensor
+    targets: Tensor
+    rows: Tensor
 
     def __init__(self, config: dict[str, Any]):
         super().__init__()
@@ -76,9 +81,10 @@ class Names(nn.Module):
 
 
 class TextTower(nn.Module):
-    """(B, T) ids and where they are real -> (B, D): MiniLM, then the sum of what a two-layer MLP says and of what the names
-    near it say. `vocabulary`: its word pieces, one a line,
-    as bytes of UTF-8."""
+    """(B, T) ids and where they are real -> (B, D): MiniLM, then the sum of the direction that a two-layer MLP gives and of
+    that of the names near it. `vocabulary`: its word pieces, one a line, as bytes of UTF-8."""
+
+    vocabulary: Tensor
 
     def __init__(self, config: dict[str, Any]):
         super().__init__()
@@ -106,7 +112,8 @@ class GeneralDualEncoder(nn.Module):
 
     def __init__(self, config: dict[str, Any]):
         super().__init__()
-        self.config, self.tuned = config, {}
+        self.config = config
+        self.tuned: dict[str, Any] = {}
         self.image, self.text = ImageTower(config), TextTower(config)
 
 

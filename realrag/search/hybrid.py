@@ -18,8 +18,8 @@ from .postings import Hits, distinct
 
 BY_LOOK, BY_CAPTION, BY_NAME = "by look", "by caption", "by name"
 BOTH, LOOK, NAME = "both", "look", "name"  # what to find by
-CERTAIN = 0.8  # share of a question's weight that a photo's words carry, from which it counts as found by caption
-PARTIAL = 0.5  # of a caption's say where it matches less: "green" of "green apples" must not beat what looks right
+CERTAIN = 0.8  # fraction of a question's weight that a photo's words carry, from which it counts as found by caption
+PARTIAL = 0.5  # of a caption's weight where it matches less: "green" of "green apples" must not beat what looks right
 FUSE = 60  # k of reciprocal rank fusion, as in the paper
 
 

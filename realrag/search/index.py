@@ -88,12 +88,12 @@ class IVFIndex:
         answers = [self._rank(query, near, k, depth, rows, allowed) for query, near in zip(queries, found, strict=True)]
         return np.stack([scores for scores, _ in answers]), np.stack([best for _, best in answers])
 
-    def _candidates(self, queries: np.ndarray, depth: int, allowed: np.ndarray | None, share: float) -> np.ndarray:
+    def _candidates(self, queries: np.ndarray, depth: int, allowed: np.ndarray | None, fraction: float) -> np.ndarray:
         """(Q, depth) int64 rows, best codes first, -1 where there are too few. A filter that lets a tenth of the rows
         through leaves a tenth of the codes to compare, so ten times the lists are looked into."""
         import faiss
 
-        probes = min(self.lists, round(self.probes / share))
+        probes = min(self.lists, round(self.probes / fraction))
         selector = None if allowed is None else faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
         return self._index.search(queries, depth, params=faiss.SearchParametersIVF(nprobe=probes, sel=selector))[1]
 
