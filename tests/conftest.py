@@ -17,10 +17,11 @@ def pytest_report_header():
 
 
 def pytest_collection_modifyitems(items):
-    folder = Path(__file__).parent / "comfyui"
+    folder = Path(__file__).parent
     for item in items:
-        if item.path.is_relative_to(folder):
-            item.add_marker("comfyui")
+        for marker, rooms in {"comfyui": ("comfyui", "browser"), "browser": ("browser",)}.items():
+            if any(item.path.is_relative_to(folder / room) for room in rooms):
+                item.add_marker(marker)
 
 
 @pytest.fixture
