@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from ..realrag.miniature.files import families_there
 from . import folders
 from .injection.inject import InjectReferences
+from .injection.inject_settings import InjectSettings
 from .injection.load_adapter import LoadReferenceAdapter
 from .injection.save_and_load_pack import LoadReferencePack, SaveReferencePack
 from .library.build_library import BuildReferenceLibrary
@@ -31,6 +32,7 @@ class RealRAGExtension(ComfyExtension):
             LibraryInfo,
             LoadReferenceAdapter,
             InjectReferences,
+            InjectSettings,
             SaveReferencePack,
             LoadReferencePack,
         ]

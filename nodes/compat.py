@@ -7,12 +7,21 @@ from collections.abc import Callable
 
 import comfy.model_management as management
 import comfy.model_patcher
+from comfy_api.latest import io
 
 
 def supported_keywords(target: Callable, **keywords) -> dict:
     """The keywords that `target` takes in this ComfyUI. One that it does not know would stop the whole pack."""
     known = inspect.signature(target).parameters
     return {name: value for name, value in keywords.items() if name in known}
+
+
+def folded(*inputs: io.Input) -> tuple[io.Input, ...]:
+    """The inputs as the page folds them away, under "Show advanced inputs". Older versions of ComfyUI have no keyword for
+    it, but hand the page whatever stands in `extra_dict`, and their page knows the same word."""
+    for each in inputs:
+        each.extra_dict = {**each.extra_dict, "advanced": True}
+    return inputs
 
 
 def managed_patcher(module, load_device, offload_device):

@@ -102,5 +102,6 @@ _TAKES: dict[str, tuple[str, Callable]] = {
     "REALRAG_RETRIEVER": ("a photo library from Load Reflective Retriever", _object("search")),
     "REALRAG_REFERENCES": ("references from Retrieve Real References", _object("images")),
     "REALRAG_ADAPTER": ("an adapter from Load Reference Adapter", _object("adapter")),
+    "REALRAG_SETTINGS": ("settings from Inject Settings", _object("score_temperature")),
     "REALRAG_PACK": ("a pack from Load or Save Reference Pack", _object("metadata")),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from comfy_api.latest import io
@@ -11,8 +11,9 @@ from torch import Tensor
 from ...realrag.errors import AdapterError
 from ...realrag.injection.reference_pack import ReferencePack
 from ...realrag.injection.shared_attention import content_seed
+from ..compat import folded
 from ..input_check import checked
-from ..sockets import AdapterSocket, PackSocket, ReferencesSocket
+from ..sockets import AdapterSocket, PackSocket, ReferencesSocket, SettingsSocket
 from . import bake_pack
 from .choose_path import choose
 from .initial_latents import first_latent
@@ -20,7 +21,7 @@ from .inputs import advanced_inputs, encode_references
 from .inputs.advanced_inputs import AdvancedInputs, describe
 from .inputs.base_model import BaseModel, base_of
 from .inputs.controls import Controls, Strength, counted
-from .inputs.path_names import ADAPTER, AUTO, INITIAL, PATHS
+from .inputs.path_names import ADAPTER, AUTO, INITIAL
 from .load_adapter import ManagedAdapter
 from .model.patch import Injection, attach
 from .model.shared_attention import SharedInjection
@@ -206,28 +207,19 @@ class InjectReferences(io.ComfyNode):
                     **percent,
                     tooltip="When they leave again: 0.8 gives the prompt the last word.",
                 ),
-                io.Combo.Input(
-                    "path",
-                    options=PATHS,
-                    default=AUTO,
-                    optional=True,
-                    tooltip="auto takes the best way that the model and the connected parts allow; the report says "
-                    "which and why. For Flux Kontext and Qwen-Image-Edit choose reference latents.",
-                ),
-                io.Int.Input(
-                    "downsampling",
-                    default=3,
-                    min=1,
-                    max=5,
-                    optional=True,
-                    tooltip="Only for Flux Redux: 1 keeps every detail and drowns the prompt, 5 keeps a rough idea.",
-                ),
-                *advanced_inputs.inputs(),
+                *folded(*advanced_inputs.path_inputs()),
+                advanced_inputs.preset_input(),
+                *folded(*advanced_inputs.mixing_inputs()),
                 PackSocket.Input(
                     "pack",
                     optional=True,
                     tooltip="From Load Reference Pack, in the place of references: no photos, no CLIP Vision and, for "
                     "Flux, no adapter are needed.",
+                ),
+                SettingsSocket.Input(
+                    "settings",
+                    optional=True,
+                    tooltip="From Inject Settings. When it is connected, its values replace those of the advanced inputs.",
                 ),
             ],
             outputs=[
@@ -253,18 +245,21 @@ class InjectReferences(io.ComfyNode):
     def execute(
         cls, model, strength: float, start_percent: float, end_percent: float,
         references=None, image: Tensor | None = None, adapter: ManagedAdapter | None = None, clip_vision=None, vae=None,
-        conditioning: list | None = None, path: str = AUTO, downsampling: int = 3, pack: ReferencePack | None = None,
-        latent: dict | None = None, negative: list | None = None, **advanced,
+        conditioning: list | None = None, pack: ReferencePack | None = None, latent: dict | None = None,
+        negative: list | None = None, settings: AdvancedInputs | None = None, **advanced,
     ) -> io.NodeOutput:  # fmt: skip
         if pack is not None and (references is not None or image is not None):
             raise AdapterError("Connect either a reference pack or references and pictures, not both.")
         connected = Connected(adapter, clip_vision, vae, conditioning, latent, negative, pack)
         pictures = encode_references.pictures(references, image)
-        controls = AdvancedInputs(**advanced).controls(
+        values = AdvancedInputs(**advanced)
+        if settings is not None:
+            values = replace(settings, preset=values.preset)
+        controls = values.controls(
             Strength(strength, start_percent, end_percent), connected.family,
             references if pack is None else pack, len(pictures) if pack is None else len(pack),
         )  # fmt: skip
-        made = inject(model, pictures, connected, controls, path, downsampling)
+        made = inject(model, pictures, connected, controls, values.path, values.downsampling)
         lines = [made.report, *describe(controls), getattr(references, "note", "")]
         return io.NodeOutput(
             made.model,

@@ -14,7 +14,7 @@ from ...realrag.adapters.siglip_pooling_head import MapHead, head_width, load_ma
 from ...realrag.adapters.vision_files import how_to_get
 from ...realrag.errors import AdapterError
 from ...realrag.miniature.files import NAMES, adapter_file, check_there
-from ..compat import managed_patcher
+from ..compat import folded, managed_patcher
 from ..folders import ADAPTERS, file_stamp, listed_file
 from ..input_check import checked
 from ..sockets import AdapterSocket
@@ -65,12 +65,14 @@ class LoadReferenceAdapter(io.ComfyNode):
                     tooltip="The vision model in models/clip_vision that this adapter was trained with. automatic finds "
                     "it by its content. For Flux InstantX it must hold SigLIP's pooling head.",
                 ),
-                io.Boolean.Input(
-                    "legacy",
-                    default=False,
-                    optional=True,
-                    tooltip="Only for Flux InstantX: normalize values as Shakker's nodes do, to get their look. Off "
-                    "follows the published formula.",
+                *folded(
+                    io.Boolean.Input(
+                        "legacy",
+                        default=False,
+                        optional=True,
+                        tooltip="Only for Flux InstantX: normalize values as Shakker's nodes do, to get their look. Off "
+                        "follows the published formula.",
+                    )
                 ),
             ],
             outputs=[

@@ -24,7 +24,7 @@ from ...realrag.indexing.shards import Sizes
 from ...realrag.library import own_encoder
 from ...realrag.photos.credit import Credit, clean
 from ...realrag.retriever import NO_WORDS
-from ..compat import managed_encoder, supported_keywords
+from ..compat import folded, managed_encoder, supported_keywords
 from ..encoder_files import AUTOMATIC, encoder_choices, encoder_of, load_chosen
 from ..images import pixels, png
 from ..input_check import checked
@@ -45,7 +45,6 @@ MOST_NAMED = 10  # photos left out that the report names
 class BuildReferenceLibrary(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        advanced = supported_keywords(io.String.Input, advanced=True)
         return io.Schema(
             node_id="RealRAG_BuildLibrary",
             display_name="Build Reference Library",
@@ -81,51 +80,49 @@ class BuildReferenceLibrary(io.ComfyNode):
                     "Classes and captions are found by name with any of them.",
                 ),
                 io.Image.Input("images", optional=True, tooltip="Pictures to add in place of a folder, or besides it."),
-                io.String.Input(
-                    "captions",
-                    optional=True,
-                    default="",
-                    multiline=True,
-                    tooltip="What the connected images show, one line for each. One line alone holds for all of them.",
-                ),
-                io.String.Input(
-                    "class_name",
-                    optional=True,
-                    default="",
-                    tooltip="The class of the connected images, such as my cat: the name that you will ask for.",
-                ),
-                io.Combo.Input(
-                    "keep",
-                    options=list(KEEP),
-                    default=KEEP[0],
-                    optional=True,
-                    tooltip="How large the photos are kept, as the side of a square of as many pixels. 1024 suits reference "
-                    "latents. A library that exists keeps its size.",
-                    **advanced,
-                ),
-                io.Int.Input(
-                    "max_removed",
-                    default=25,
-                    min=0,
-                    max=100,
-                    optional=True,
-                    tooltip="match the folder changes nothing if more than this percentage of the library's photos would go, "
-                    "as when a disk is missing.",
-                    **advanced,
-                ),
-                io.String.Input(
-                    "author",
-                    optional=True,
-                    default="",
-                    tooltip="Author of photos that name none, for the credits.",
-                    **advanced,
-                ),
-                io.String.Input(
-                    "license",
-                    optional=True,
-                    default="",
-                    tooltip="License of photos that name none, such as CC-BY-4.0.",
-                    **advanced,
+                *folded(
+                    io.String.Input(
+                        "captions",
+                        optional=True,
+                        default="",
+                        multiline=True,
+                        tooltip="What the connected images show, one line for each. One line alone holds for all of them.",
+                    ),
+                    io.String.Input(
+                        "class_name",
+                        optional=True,
+                        default="",
+                        tooltip="The class of the connected images, such as my cat: the name that you will ask for.",
+                    ),
+                    io.Combo.Input(
+                        "keep",
+                        options=list(KEEP),
+                        default=KEEP[0],
+                        optional=True,
+                        tooltip="How large the photos are kept, as the side of a square of as many pixels. 1024 suits reference "
+                        "latents. A library that exists keeps its size.",
+                    ),
+                    io.Int.Input(
+                        "max_removed",
+                        default=25,
+                        min=0,
+                        max=100,
+                        optional=True,
+                        tooltip="match the folder changes nothing if more than this percentage of the library's photos would go, "
+                        "as when a disk is missing.",
+                    ),
+                    io.String.Input(
+                        "author",
+                        optional=True,
+                        default="",
+                        tooltip="Author of photos that name none, for the credits.",
+                    ),
+                    io.String.Input(
+                        "license",
+                        optional=True,
+                        default="",
+                        tooltip="License of photos that name none, such as CC-BY-4.0.",
+                    ),
                 ),
             ],
             outputs=[

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ...realrag.injection.reference_settings import edit
+from ..compat import folded
 from ..input_check import checked
 from ..sockets import ReferencesSocket
 from .retrieve import text_of
@@ -33,11 +34,16 @@ class EditReferences(io.ComfyNode):
                     step=0.05,
                     tooltip="1 is plain, 2 counts as if the photo were there twice, 0 leaves it out.",
                 ),
-                io.Float.Input(
-                    "start_percent", default=0.0, **percent, tooltip="The point in sampling at which this photo starts."
-                ),
-                io.Float.Input(
-                    "end_percent", default=1.0, **percent, tooltip="The point in sampling at which it ends."
+                *folded(
+                    io.Float.Input(
+                        "start_percent",
+                        default=0.0,
+                        **percent,
+                        tooltip="The point in sampling at which this photo starts.",
+                    ),
+                    io.Float.Input(
+                        "end_percent", default=1.0, **percent, tooltip="The point in sampling at which it ends."
+                    ),
                 ),
                 io.Boolean.Input(
                     "negative",

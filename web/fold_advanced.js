@@ -1,0 +1,67 @@
+// The classic renderer shows all advanced inputs, and keeps the room of a text box whose text comes over a wire. Here our nodes
+// fold both, as Nodes 2.0 does by itself.
+import { app } from "../../scripts/app.js";
+
+const OURS = "RealRAG_";
+const SHOW = "Show advanced inputs";
+const HIDE = "Hide advanced inputs";
+const ROW = 20; // pixels
+
+/** @typedef {{name: string, hidden?: boolean, label?: string, serialize?: boolean, options?: {advanced?: boolean}}} Widget */
+
+const classic = () => !globalThis.LiteGraph?.vueNodesMode;
+
+/** @param {object} node @returns {Widget[]} */
+const advanced = (node) => (node.widgets ?? []).filter((widget) => widget.options?.advanced);
+
+/** Is something connected to the widget's own socket? Then it stays in sight. @param {object} node @param {Widget} widget */
+const linked = (node, widget) => node.inputs?.some((input) => input.widget?.name === widget.name && input.link != null);
+
+/** Hide or show the advanced widgets as the node is set; elsewhere than in the classic renderer, hide none. @param {object} node */
+function fold(node) {
+  for (const widget of advanced(node)) widget.hidden = classic() && !node.showAdvanced && !linked(node, widget);
+  const button = node.widgets?.find(({ name }) => name === SHOW);
+  if (button) button.label = node.showAdvanced ? HIDE : SHOW;
+}
+
+/** A text box shrinks to a row while its text comes over a wire. @param {object} node */
+function shrinkLinkedTexts(node) {
+  for (const widget of node.widgets ?? []) {
+    if (!widget.element || !widget.options) continue;
+    for (const name of ["getMinHeight", "getMaxHeight"]) {
+      const usual = widget.options[name];
+      widget.options[name] = () => (linked(node, widget) ? ROW : usual?.());
+    }
+  }
+}
+
+/** Open or close the node, which grows or shrinks by what appears or goes. @param {object} node */
+function toggle(node) {
+  const before = node.computeSize()[1];
+  node.showAdvanced = !node.showAdvanced;
+  fold(node);
+  const after = node.computeSize()[1];
+  node.setSize([node.size[0], Math.max(after, node.size[1] + after - before)]);
+  node.setDirtyCanvas?.(true, true);
+}
+
+app.registerExtension({
+  name: "RealRAG.FoldAdvanced",
+  setup() {
+    const every = () => app.graph?.nodes?.filter(({ comfyClass }) => comfyClass?.startsWith(OURS)).forEach(fold);
+    app.ui?.settings?.addEventListener?.("Comfy.VueNodes.Enabled.change", () => setTimeout(every));
+  },
+  nodeCreated(node) {
+    if (!node.comfyClass?.startsWith(OURS)) return;
+    shrinkLinkedTexts(node);
+    if (!advanced(node).length) return;
+    // canvasOnly: not in Nodes 2.0. Not saved: a graph's widget values stay those of the inputs.
+    const button = node.addWidget("button", SHOW, null, () => toggle(node), { canvasOnly: true, serialize: false });
+    button.serialize = false;
+    fold(node);
+    if (classic()) node.setSize(node.computeSize());
+  },
+  loadedGraphNode(node) {
+    if (node.comfyClass?.startsWith(OURS)) fold(node);
+  },
+});
