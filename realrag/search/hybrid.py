@@ -20,6 +20,7 @@ BY_LOOK, BY_CAPTION, BY_NAME = "by look", "by caption", "by name"
 BOTH, LOOK, NAME = "both", "look", "name"  # what to find by
 CERTAIN = 0.8  # fraction of a question's weight that a photo's words carry, from which it counts as found by caption
 PARTIAL = 0.5  # of a caption's weight where it matches less: "green" of "green apples" must not beat what looks right
+_FOUND = np.array([BY_LOOK, BY_CAPTION], object)
 FUSE = 60  # k of reciprocal rank fusion, as in the paper
 
 
@@ -29,6 +30,9 @@ class Ranking(NamedTuple):
     rows: np.ndarray
     scores: np.ndarray
     found: np.ndarray
+
+
+NONE = Ranking(np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, object))
 
 
 def rank(
@@ -42,25 +46,33 @@ def rank(
     by: str = BOTH,
 ) -> Ranking:
     """At most about `pool` candidates of each kind. vectors (N, D) unit rows; query (D,) float32 unit; allowed (N,) bool."""
-    named = _named(index, vectors, lexicon.named(text), lexicon, query, pool, allowed)
+    groups = lexicon.named(text)
+    named = _named(index, vectors, groups, lexicon, query, pool, allowed) if groups else NONE
     if len(named.rows) >= pool:
         return named
     asked, wanted = lexicon.ask(text), pool + len(named.rows)
-    hits = _besides(named, asked.best(wanted, allowed))
-    rows, scores = np.empty(0, np.int64), np.empty(0, np.float32)
+    hits = asked.best(wanted, allowed)
+    rows, scores = NONE.rows, NONE.scores
     if by == NAME:
         hits = hits.where(hits.matched >= CERTAIN)
     else:
         scores, rows = (found[0] for found in index.search(query[None], wanted, allowed))
-        rows, scores = _besides(named, Hits(rows, scores))
+        if len(named.rows):
+            kept = _not_in(named.rows, rows)
+            rows, scores = rows[kept], scores[kept]
+    # What a name or look found has its place already.
+    hits = hits.where(_not_in(np.concatenate([named.rows, rows]) if groups else rows, hits.rows))
     hits, cosine = _best_hits(vectors, query, hits, pool)
     fused = _fused(hits, cosine, Hits(rows, asked.matched(rows)), scores)
     return _behind(named, fused) if len(named.rows) else fused
 
 
-def _besides(named: Ranking, hits: Hits) -> Hits:
-    """The hits without the photos that were found by name."""
-    return hits.where(~np.isin(hits.rows, named.rows)) if len(named.rows) else hits
+def _not_in(taken: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(M,) bool: which of `rows` (M,) are not among `taken`."""
+    if not len(taken):
+        return np.ones(len(rows), bool)
+    ascending = np.sort(taken)
+    return ascending.take(ascending.searchsorted(rows), mode="clip") != rows
 
 
 def _named(index, vectors, groups: Sequence[tuple[int, ...]], lexicon, query, pool, allowed) -> Ranking:
@@ -98,24 +110,17 @@ def _best_hits(vectors, query, hits: Hits, pool: int) -> tuple[Hits, np.ndarray]
 
 
 def _fused(hits: Hits, cosine: np.ndarray, looks: Hits, scores: np.ndarray) -> Ranking:
-    """hits: what words found, with their cosines (M,). looks: what look found, best first, with scores (P,); `matched` is
-    how much the words of these match."""
-    every = distinct(np.concatenate([hits.rows, looks.rows]))
-    by_words, by_look = every.searchsorted(hits.rows), every.searchsorted(looks.rows)
-    value, matched, cosines_of = (
-        np.zeros(len(every)),
-        np.empty(len(every), np.float32),
-        np.empty(len(every), np.float32),
-    )
-    matched[by_words], matched[by_look] = hits.matched, looks.matched
-    cosines_of[by_words], cosines_of[by_look] = cosine, scores
-    value[by_look] = 1 / (FUSE + 1 + np.arange(len(looks.rows)))
+    """hits: what words alone found, with their cosines (M,). looks: what look found, best first, with scores (P,);
+    `matched` is how much the words of these match."""
+    rows, matched = np.concatenate([looks.rows, hits.rows]), np.concatenate([looks.matched, hits.matched])
+    cosines_of = np.concatenate([scores, cosine])
     levels = distinct(matched)  # ascending; equal captions share a rank
     ranks = len(levels) - levels.searchsorted(matched)
-    value += matched * np.where(matched >= CERTAIN, 1, PARTIAL) / (FUSE + ranks)
-    order = np.lexsort((every, -cosines_of, -value))
-    found = np.where(matched >= CERTAIN, BY_CAPTION, BY_LOOK).astype(object)
-    return Ranking(every[order], cosines_of[order], found[order])
+    certain = matched >= CERTAIN
+    value = matched * np.where(certain, 1, PARTIAL) / (FUSE + ranks)
+    value[: len(scores)] += 1 / (FUSE + 1 + np.arange(len(scores)))
+    order = np.lexsort((rows, -cosines_of, -value))
+    return Ranking(rows[order], cosines_of[order], _FOUND[certain[order].view(np.int8)])
 
 
 def _behind(first: Ranking, second: Ranking) -> Ranking:

@@ -28,7 +28,7 @@ class Hits(NamedTuple):
     matched: np.ndarray
 
     def where(self, kept: np.ndarray) -> Hits:
-        """The hits of a mask (M,) bool."""
+        """The hits at places (K,), or of a mask (M,) bool."""
         return Hits(self.rows[kept], self.matched[kept])
 
 
@@ -63,12 +63,17 @@ class Postings:
         every = [[hash_of(form) >> self._shift for form in forms(word)] for word in asked]
         keys = np.array([key for keys in every for key in keys], np.uint64)
         places = self.hashes.searchsorted(keys)
-        there = self.hashes[np.minimum(places, len(self.hashes) - 1)] == keys if len(self.hashes) else places < 0
+        there = self.hashes.take(places, mode="clip") == keys if len(self.hashes) else places < 0
+        # Lists: at these sizes a step through numpy costs more than what it does.
+        lists = [
+            self.rows[self.starts[place] : self.starts[place + 1]] if known else None
+            for place, known in zip(places.tolist(), there.tolist(), strict=True)
+        ]
         found, at = [], 0
         for word in every:
-            part = slice(at, at := at + len(word))
-            lists = [self.rows[self.starts[place] : self.starts[place + 1]] for place in places[part][there[part]]]
-            found.append((lists, any(key in self.dropped for key in word)))
+            own = [rows for rows in lists[at : at + len(word)] if rows is not None]
+            at += len(word)
+            found.append((own, bool(self.dropped) and not self.dropped.isdisjoint(word)))
         return found
 
     def knows(self, word: str) -> bool:
@@ -126,24 +131,20 @@ class AskedWords:
             while at < len(self.words) and (not size or size + len(self.words[at]) <= limit):
                 size, at = size + len(self.words[at]), at + 1
             rows, sums = self._merged(self.words[:at], allowed)
-            edge = _edge(sums, count, edge)
+            edge = _edge(sums, count, edge) if at < len(self.words) else edge
         for place in range(at, len(self.words)):
-            rows, sums = _chosen(sums + rest[place] >= edge - ROUNDING, rows, sums)
-            sums = sums + self.words[place].weight * _has(self.words[place], rows)
-            edge = _edge(sums, count, edge)
-        if len(rows) <= count:
-            return _hits(rows, sums)
-        above = np.flatnonzero(sums > edge + ROUNDING)
-        tied = np.flatnonzero(np.abs(sums - edge) <= ROUNDING)
-        tied = tied[:: max(1, len(tied) // max(MOST_TIED, count - len(above)))]
-        return _hits(*_chosen(np.sort(np.concatenate([above, tied])), rows, sums))
+            if len(rows) > FIRST:  # fewer are looked up sooner than parted
+                edge = _edge(sums, count, edge)
+                rows, sums = _chosen(sums + rest[place] >= edge - ROUNDING, rows, sums)
+            sums = sums + self.words[place].weight * _has(self.words[place], rows.astype(np.uint32))
+        return _hits(rows, sums) if len(rows) <= count else _hits(*_most(rows, sums, count, _edge(sums, count, edge)))
 
     def matched(self, rows: np.ndarray) -> np.ndarray:
         """(M,) float32: how much these rows (M,) match."""
-        sums = np.zeros(len(rows))
-        for word in self.words:
-            sums += word.weight * _has(word, rows)
-        return _hits(rows, sums).matched
+        if not self.words:
+            return np.zeros(len(rows), np.float32)
+        numbers = rows.astype(np.uint32)
+        return _hits(rows, sum(word.weight * _has(word, numbers) for word in self.words)).matched
 
     def _merged(self, words: list[Word], allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """rows (M,) int64 ascending that have one of `words`, and the sums (M,) of the words' weights."""
@@ -170,7 +171,19 @@ class AskedWords:
 
 def _hits(rows: np.ndarray, sums: np.ndarray) -> Hits:
     """Rounded, so that photos with the same words match equally, in whatever order their weights were added."""
-    return Hits(rows, np.minimum(np.round(sums, DIGITS), 1).astype(np.float32))
+    return Hits(rows, sums.round(DIGITS).astype(np.float32))
+
+
+def _most(rows: np.ndarray, sums: np.ndarray, count: int, edge: float) -> tuple[np.ndarray, np.ndarray]:
+    """The rows with more than `edge`, which the `count`th best has, and of those with as much up to MOST_TIED evenly
+    spaced."""
+    kept = np.flatnonzero(sums >= edge - ROUNDING)
+    if len(kept) > count + MOST_TIED:
+        more = sums[kept] > edge + ROUNDING
+        above, tied = kept[more], kept[~more]
+        tied = tied[:: max(1, len(tied) // max(MOST_TIED, count - len(above)))]
+        kept = np.sort(np.concatenate([above, tied]))
+    return _chosen(kept, rows, sums)
 
 
 def _chosen(kept: np.ndarray, rows: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -198,13 +211,9 @@ def _edge(sums: np.ndarray, count: int, bound: float) -> float:
 
 
 def _has(word: Word, rows: np.ndarray) -> np.ndarray:
-    """(M,) bool: which rows have the word in one of its forms."""
-    found = np.zeros(len(rows), bool)
-    wanted = rows.astype(np.uint32)
-    for each in word.lists:
-        places = np.minimum(each.searchsorted(wanted), len(each) - 1)
-        found |= each[places] == wanted
-    return found
+    """(M,) bool: which rows (M,) uint32 have the word in one of its forms."""
+    found = [each.take(each.searchsorted(rows), mode="clip") == rows for each in word.lists]
+    return found[0] if len(found) == 1 else np.logical_or.reduce(found)
 
 
 def row_bits(count: int) -> int:
