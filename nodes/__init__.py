@@ -6,6 +6,8 @@ from comfy_api.latest import ComfyExtension, io
 
 from ..realrag.miniature.files import families_there
 from . import folders
+from .credits import prompt_metadata
+from .credits.add_credits import AddCredits
 from .injection.inject import InjectReferences
 from .injection.inject_settings import InjectSettings
 from .injection.load_adapter import LoadReferenceAdapter
@@ -19,6 +21,7 @@ from .retrieval.load_retriever import LoadReflectiveRetriever
 from .retrieval.retrieve import RetrieveRealReferences
 
 folders.register()
+prompt_metadata.register()
 
 
 class RealRAGExtension(ComfyExtension):
@@ -35,6 +38,7 @@ class RealRAGExtension(ComfyExtension):
             InjectSettings,
             SaveReferencePack,
             LoadReferencePack,
+            AddCredits,
         ]
         # Where no miniature's weights are in the package, a node that loads them could only say so.
         return [*nodes, LoadMiniature] if families_there() else nodes

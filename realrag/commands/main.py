@@ -1,4 +1,4 @@
-"""The commands: realrag index, search, show, verify, convert, demo, bench; and those of cli_bundles."""
+"""The commands: realrag index, search, show, verify, convert, demo, bench; and those of the modules beside it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..bundle.head_entries import AUTO
 from ..errors import BusyError, RealRAGError, TooManyError
 from ..photos.credit import Credit
 from ..search.hybrid import BOTH, LOOK, NAME
-from . import bundles
+from . import bundles, credits
 from .bundles import bar
 from .output import close_quietly, prepare, say, say_json
 
@@ -334,6 +334,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("bundle")
 
     bundles.add_commands(command)
+    credits.add_commands(command)
 
     one = command(
         "convert", convert, "Make a safetensors file of a pickled adapter; no code in the pickle is run.",

@@ -13,11 +13,12 @@ MAX_CHUNKS = 1 << 20
 MAX_ICC = 8 << 20
 MAX_TEXT = 4 << 20
 _SIDE = (b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP", b"eXIf")
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"comf")  # comf: the texts of an animation that ComfyUI saved
 # The texts that are looked at; the rest may be anything of any size.
 TEXT_KEYS = frozenset(
     (
         "parameters", "prompt", "workflow", "Software", "Comment", "Description", "Title", "XML:com.adobe.xmp",
-        "invokeai_metadata", "sd-metadata", "Dream",
+        "invokeai_metadata", "sd-metadata", "Dream", "realrag",
     )
 )  # fmt: skip
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -66,7 +67,7 @@ def split(data: bytes) -> Chunks:
             transparent = data[at + 8 : end - 4] if kind == b"tRNS" else transparent
         elif kind == b"acTL":
             animated = True
-        elif kind in _SIDE or kind in (b"tEXt", b"zTXt", b"iTXt"):
+        elif kind in _SIDE or kind in _TEXTS:
             body = data[at + 8 : end - 4]
             if zlib.crc32(data[at + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big"):
                 if kind in _SIDE:
@@ -105,7 +106,7 @@ def _text(kind: bytes, body: bytes) -> tuple[str, str] | None:
     key, _, rest = body.partition(b"\0")
     if (name := key.decode("latin-1")) not in TEXT_KEYS or len(rest) > MAX_TEXT:
         return None
-    if kind == b"tEXt":
+    if kind in (b"tEXt", b"comf"):
         try:
             return name, rest.decode("utf-8")  # Latin-1 by the standard, UTF-8 by habit
         except UnicodeDecodeError:

@@ -57,6 +57,7 @@ def good(server: Server) -> tuple[Graph, dict[str, str]]:
     add("InjectReferences", **inputs)
     add("BuildLibrary", photos="attacked photos", name="attacked")
     add("LibraryInfo", bundle=SHIPPED)
+    add("Credits", images=[found, 1], references=[edited, 0])
     add("SaveReferencePack", **inputs, name="good", overwrite=True)
     return graph, ids
 

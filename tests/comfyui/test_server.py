@@ -74,7 +74,7 @@ def ids(server: Server) -> tuple[str, str]:
 
 NODES = (
     "LoadRetriever", "RetrieveReferences", "EditReferences", "LoadReferenceAdapter", "InjectReferences",
-    "SaveReferencePack", "LoadReferencePack", *["LoadMiniature"] * bool(families_there()),
+    "SaveReferencePack", "LoadReferencePack", "Credits", *["LoadMiniature"] * bool(families_there()),
 )  # fmt: skip
 
 
