@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import json
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -199,6 +200,24 @@ def some_prompts(folder: Path) -> Path:
     return folder / "prompts.jsonl"
 
 
+def an_archive(suffix: str) -> Callable[[Path], Path]:
+    """Photos with their captions, as they are in a .zip or .tar."""
+
+    def make(folder: Path) -> Path:
+        write_photos(folder / "photos")
+        (folder / "archive").mkdir()
+        made = shutil.make_archive(str(folder / "archive" / "photos"), suffix, folder / "photos")
+        return Path(made)
+
+    return make
+
+
+def index(file: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        build(file.parent, Path(folder) / "b", ColorEncoder())
+        Bundle(Path(folder) / "b").verify()
+
+
 def carried(file: Path) -> None:
     load_encoder("carried", folder=file.parent, offline=True)
 
@@ -216,6 +235,8 @@ KINDS = {
     "recipe adapter": Kind(a_recipe("adapter"), lambda file: read_adapter_recipe(str(file)).settled()),
     "recipe world": Kind(a_recipe("world"), read_plan),
     "workflow": Kind(a_workflow, ComfyUI),
+    "photos zip": Kind(an_archive("zip"), index),
+    "photos tar": Kind(an_archive("tar"), index),
     "prompts": Kind(some_prompts, read_prompts),
 }
 

@@ -55,6 +55,7 @@ def good(server: Server) -> tuple[Graph, dict[str, str]]:
     adapter = add("LoadReferenceAdapter", adapter=next(name for name in names if name.startswith(family)))
     inputs = {"model": [miniature, 0], "adapter": [adapter, 0], "clip_vision": [loader, 1], "references": [edited, 0]}
     add("InjectReferences", **inputs)
+    add("InjectSettings")
     add("BuildLibrary", photos="attacked photos", name="attacked")
     add("LibraryInfo", bundle=SHIPPED)
     add("Credits", images=[found, 1], references=[edited, 0])
