@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..artifact import all_finite
 from ..errors import AdapterError
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -151,7 +152,7 @@ def check_values(weights: Mapping[str, Tensor]) -> None:
                 f"{key} is stored as {str(tensor.dtype).removeprefix('torch.')}; an adapter is fp16, bf16 or fp32. "
                 "Use the original, unquantised file."
             )
-        if not tensor.is_meta and not torch.isfinite(tensor).all():
+        if not tensor.is_meta and not all_finite(tensor):
             raise AdapterError(f"{key} holds NaN or infinity. The file is damaged: download it again.")
 
 

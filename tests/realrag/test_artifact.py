@@ -1,6 +1,7 @@
 """The one reader of our safetensors files: what was written comes back, and anything else is a sentence."""
 
 import json
+import math
 import os
 
 import numpy as np
@@ -120,3 +121,16 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
         os.mkfifo(tmp_path / "pipe")
         with pytest.raises(RealRAGError, match="not a regular file"):
             read(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_one_number_that_is_not_finite_is_found_wherever_it_stands(tmp_path, dtype, bad):
+    for place in (0, 499, 999):
+        tensor = torch.linspace(-1, 1, 1000).to(dtype)
+        artifact.write(tmp_path / "file", {"good": tensor, "none": torch.empty(0, 3, dtype=dtype)}, METADATA)
+        read(tmp_path / "file")
+        tensor[place] = bad
+        artifact.write(tmp_path / "file", {"bad": tensor}, METADATA)
+        with pytest.raises(RealRAGError, match="'bad' holds numbers that are not finite"):
+            read(tmp_path / "file")
