@@ -52,9 +52,8 @@ def bundle_folder(name: str) -> Path:
         return found[name]
     except (KeyError, TypeError):
         raise BundleError(
-            f"No bundle named {str(name)[:80]!r} in models/realrag. There are: {', '.join(found)[:400]}. Put its folder there, or "
-            "build one with `realrag index PHOTOS --out ComfyUI/models/realrag/NAME --encoder ViT-L-14:openai`, then press R to "
-            "refresh the list. Without --encoder, only groceries, clothing and household things are found by look."
+            f"No bundle named {str(name)[:80]!r} in models/realrag. There are: {', '.join(found)[:400]}. Choose one of them, make "
+            "one with Build Reference Library, or put its folder there; then press R to refresh the list."
         ) from None
 
 
@@ -63,9 +62,13 @@ def listed_file(kind: str, name: str, where: str) -> Path:
 
     where: the folder as an artist knows it.
     """
-    path = folder_paths.get_full_path(kind, name) if name in folder_paths.get_filename_list(kind) else None
+    there = folder_paths.get_filename_list(kind)
+    path = folder_paths.get_full_path(kind, name) if name in there else None
     if path is None:
-        raise RealRAGError(f"No file named {name!r} in {where}. Put the file there, then press R to refresh the list.")
+        raise RealRAGError(
+            f"No file named {str(name)[:80]!r} in {where}. There are: {', '.join(there)[:400] or 'none'}. Put the file there, then "
+            "press R to refresh the list."
+        )
     return Path(path)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from .errors import RealRAGError
 from .files import open_regular, sorted_header, write_atomic
 from .validation import is_count, strict_json
+from .wrong_file import LOOK_AT, what_it_is
 
 if TYPE_CHECKING:  # the commands' help comes without loading torch
     from torch import Tensor
@@ -100,6 +101,15 @@ def read_header(path: Path, what: str, cure: str, *, error: type[RealRAGError] =
         return Header({name: tuple(entry["shape"]) for name, entry in content.items()}, metadata, size)
 
 
+def what_file_is(path: Path) -> str:
+    """A sentence on a file that is a web page or the like in place of a model; "" where it may be one, or cannot be read."""
+    try:
+        with open_regular(path) as file:
+            return what_it_is(file.read(LOOK_AT))
+    except OSError:
+        return ""
+
+
 def read_tensors(path: Path, what: str, cure: str, *, error: type[RealRAGError] = RealRAGError) -> dict[str, Tensor]:
     """The tensors of a file whose header `read_header` accepts, whatever its format. Raises `error`."""
     from safetensors import safe_open
@@ -167,5 +177,7 @@ def _in_words(path: Path, what: str, cure: str, error: type[RealRAGError]) -> It
     except OSError as reason:
         raise error(f"{path} cannot be read as {what}: {reason.strerror or reason}. {cure}") from None
     except (ValueError, SafetensorError, RuntimeError, KeyError, TypeError) as reason:
+        if other := what_file_is(path):
+            raise error(f"{path} is not {what}: {other}") from None
         why = (str(reason).splitlines() or [type(reason).__name__])[0][:300]
         raise error(f"{path} is damaged, or is not {what}: {why}. {cure}") from None

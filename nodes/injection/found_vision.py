@@ -7,12 +7,14 @@ from pathlib import Path
 
 import comfy.clip_vision
 import folder_paths
+from safetensors import SafetensorError
 
 from ...realrag.adapters.spec import AdapterSpec
 from ...realrag.adapters.vision_files import fitting, how_to_get
+from ...realrag.artifact import what_file_is
 from ...realrag.encoders.load import load_encoder
 from ...realrag.encoders.small import SMALL
-from ...realrag.errors import AdapterError, RealRAGError
+from ...realrag.errors import AdapterError, RealRAGError, brief
 from ..retrieval.clip_vision import RetrieverVision, ShippedEncoder
 
 FOLDER = "clip_vision"
@@ -28,7 +30,12 @@ class FoundVision:
 
     @cached_property
     def loaded(self):
-        model = comfy.clip_vision.load(str(self.path))
+        if other := what_file_is(self.path):
+            raise AdapterError(f"{self.path.name} is not a vision model: {other}")
+        try:
+            model = comfy.clip_vision.load(str(self.path))
+        except SafetensorError as error:
+            raise AdapterError(f"{self.path.name} is damaged ({brief(error)}). Download it again.") from error
         if model is None:
             raise AdapterError(f"ComfyUI cannot read {self.path.name} as a vision model. Fetch the file again.")
         return model

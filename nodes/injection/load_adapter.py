@@ -87,13 +87,17 @@ class LoadReferenceAdapter(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, adapter: str | None = None, vision_file: str | None = AUTOMATIC) -> bool | str:
-        """Refuse an unlisted name before anything runs, as older versions do not. None: another node will give it."""
-        if adapter is not None and adapter not in adapters():
-            return f"No adapter named {adapter!r} in models/realrag_adapters. Put the file there, then press R."
-        if vision_file not in (None, AUTOMATIC, *folder_paths.get_filename_list("clip_vision")):
-            return f"No file named {vision_file!r} in models/clip_vision. Choose {AUTOMATIC!r}, or put it there."
-        return True
+    def validate_inputs(cls, adapter: str | None = None) -> bool | str:
+        """Refuse an unlisted name before anything runs. None: another node will give it.
+
+        Of `adapter` alone: ComfyUI shows the answer once for each input that is named here, and looks vision_file up itself.
+        """
+        if adapter is None or adapter in (there := adapters()):
+            return True
+        return (
+            f"No adapter named {str(adapter)[:80]!r} in models/realrag_adapters. There are: {', '.join(there)[:400] or 'none'}. "
+            "Put the file there, then press R."
+        )
 
     @classmethod
     def fingerprint_inputs(cls, adapter: str | None = None, vision_file: str | None = AUTOMATIC, legacy=False) -> tuple:

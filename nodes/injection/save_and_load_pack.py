@@ -101,9 +101,12 @@ class LoadReferencePack(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, pack: str | None = None) -> bool | str:
         """Refuse an unlisted name before anything runs, as older versions do not. None: another node will give it."""
-        if pack is None or pack in folder_paths.get_filename_list(PACKS):
+        if pack is None or pack in (there := folder_paths.get_filename_list(PACKS)):
             return True
-        return f"No pack named {pack!r} in models/realrag_packs. Put the file there, then press R."
+        return (
+            f"No pack named {str(pack)[:80]!r} in models/realrag_packs. There are: {', '.join(there)[:400] or 'none'}. Make one "
+            "with Save Reference Pack, or put the file there, then press R."
+        )
 
     @classmethod
     def fingerprint_inputs(cls, pack: str | None = None) -> tuple:

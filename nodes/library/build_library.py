@@ -145,18 +145,16 @@ class BuildReferenceLibrary(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, photos=None, name=None, encoder=None) -> bool | str:
-        """Refuse before anything runs what running would refuse at once. None: another node gives it."""
+    def validate_inputs(cls, photos=None) -> bool | str:
+        """Refuse an unlisted folder before anything runs. None: another node gives it.
+
+        Of `photos` alone: ComfyUI shows the answer once for each input that is named here. It looks the encoder up in its list
+        itself, and running begins with the name.
+        """
         try:
-            if photos is not None and photos != NONE:
-                folder_named(photos)
-            if name is not None:
-                library_folder(name)
-            if encoder is not None and encoder not in encoder_choices():
-                return f"No encoder {str(encoder)[:80]!r}. Choose one of the list; press R for new files in models/clip_vision."
+            return photos in (None, NONE) or bool(folder_named(photos))
         except RealRAGError as error:
             return str(error)
-        return True
 
     @classmethod
     def fingerprint_inputs(cls, photos=None, **others) -> tuple:

@@ -11,6 +11,7 @@ from pathlib import Path
 import comfy.model_detection as detection
 import comfy.model_management as management
 import comfy.model_patcher
+import comfy.patcher_extension
 import comfy.sd
 import comfy.utils
 from safetensors import SafetensorError
@@ -40,7 +41,29 @@ def generator(path: Path, disable_dynamic: bool = False):
     if model is None:
         raise RealRAGError(f"This version of ComfyUI does not recognize {path.name} as SD3 or Flux. Update ComfyUI.")
     model.cached_patcher_init = (generator, (path,))
+    if (grid := getattr(model.model.diffusion_model, "pos_embed_max_size", None)) is not None:
+        wrapper = SizeCheck(grid * model.model.diffusion_model.patch_size)
+        model.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "realrag_size", wrapper)
     return model
+
+
+class SizeCheck:
+    """Refuses, before the first step, a latent for which SD3's table of positions has no places."""
+
+    def __init__(self, most: int):
+        self.most = most  # sides of a latent
+
+    def __deepcopy__(self, memo) -> SizeCheck:
+        return self
+
+    def __call__(self, sample, noise: Tensor, *args, **kwargs):
+        height, width = noise.shape[-2:]
+        if max(height, width) > self.most:
+            raise RealRAGError(
+                f"The latent is for a picture of {width * 8} x {height * 8} pixels, and this miniature paints at most "
+                f"{self.most * 8} x {self.most * 8}. Set the empty latent to 128 x 128, the size that it was trained for."
+            )
+        return sample(noise, *args, **kwargs)
 
 
 def flux_sizes(weights: dict[str, Tensor]) -> dict[str, int]:

@@ -119,15 +119,14 @@ class LoadReflectiveRetriever(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, bundle: str | None = None, head: str | None = None) -> bool | str:
-        """Refuse an unlisted name, and a head that the bundle lacks, before anything runs. None: another node gives it."""
-        if bundle is None:
-            return True
+    def validate_inputs(cls, bundle: str | None = None) -> bool | str:
+        """Refuse an unlisted name before anything runs. None: another node gives it.
+
+        Of `bundle` alone: ComfyUI shows the answer once for each input that is named here. It looks the head up in the list
+        itself, and running refuses one that this bundle lacks.
+        """
         try:
-            folder = bundle_folder(bundle)
-            if head_of(head) not in (AUTO, PLAIN):
-                read_manifest(folder).named(head_of(head))
-            return True
+            return bundle is None or bool(bundle_folder(bundle))
         except BundleError as error:
             return str(error)
 

@@ -67,6 +67,8 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             size = os.fstat(file.fileno()).st_size
             content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception:  # what torch raises for a damaged file is of many kinds, and its advice is to load it unsafely
+        if other := artifact.what_file_is(path):
+            raise AdapterError(f"{path.name} is not an adapter: {other}") from None
         raise AdapterError(
             f"{path.name} is damaged, or holds more than weights. Only plain tensors are read from pickle files; use the "
             ".safetensors version."

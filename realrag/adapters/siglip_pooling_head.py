@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from ..artifact import what_file_is
 from ..errors import AdapterError, brief
 from .attention import attend, layer_norm, linear, merge_heads, split_heads
 from .reading import read_weights
@@ -108,6 +109,8 @@ def load_map_head(path: Path) -> MapHead:
                 prefix = _prefix(file.keys())
                 weights = {key: file.get_tensor(key) for key in file.keys() if key.startswith(prefix)}
         except (SafetensorError, OSError, ValueError) as error:
+            if other := what_file_is(path):
+                raise AdapterError(f"{path.name} is not a vision model: {other}") from None
             raise AdapterError(f"{path.name} is damaged ({brief(error)}). Download it again.") from error
     else:
         whole = read_weights(path)

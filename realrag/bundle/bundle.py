@@ -18,6 +18,7 @@ from ..photos.credit import clean, spoken
 from ..photos.decode import decode
 from ..photos.other_names import MAX_NAME, OtherName
 from ..validation import is_count, is_hex, strict_json
+from ..wrong_file import LOOK_AT, what_it_is
 from .head_entries import AUTO, MAX_HEADS, PLAIN, BundleFile, BundleHead, read_heads
 from .records import Record, RecordTable
 
@@ -131,6 +132,8 @@ def read_manifest(folder: Path) -> Manifest:
         if not isinstance(content, dict):
             raise ValueError("not an object")
     except (ValueError, UnicodeDecodeError) as error:
+        if not data.lstrip().startswith(b"{") and (other := what_it_is(data[:LOOK_AT])):
+            raise BundleError(f"{path} is not a bundle's manifest: {other}") from None
         raise BundleError(f"{path} is not valid JSON ({error}). {AGAIN}") from None
     version = content.get("version")
     if content.get("format") != FORMAT or type(version) is not int or version not in VERSIONS:

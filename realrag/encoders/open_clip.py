@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..artifact import what_file_is
 from ..errors import EncoderError, brief
 from . import open_clip_settings as settings
 from . import transformers_files
@@ -87,13 +88,16 @@ class OpenClipEncoder(Encoder):
                 f"Encoder {name!r} asks for the text model {self._config['text_cfg']['hf_model_name']!r} from the network, "
                 "which is not opened here. Use an encoder that open_clip holds whole, such as CLIP or SigLIP."
             )
-        if options.get("pretrained") and transformers_files.is_file(Path(options["pretrained"])):
+        path_given = Path(options["pretrained"]) if options.get("pretrained") else None
+        if path_given and transformers_files.is_file(path_given):
             raise EncoderError(
                 f"The file of {name!r} is in transformers' format, which needs no ARCH and TAG. Give it alone: --encoder FILE."
             )
         try:
             self.towers = open_clip.create_model(source, require_pretrained=not untrained, **options).eval()
         except Exception as error:
+            if path_given and (other := what_file_is(path_given)):
+                raise EncoderError(f"{path_given} is not an encoder: {other}") from error
             raise EncoderError(
                 f"Encoder {name!r} cannot be loaded from {folder or options.get('pretrained')} ({brief(error)}). Check that "
                 "the weights belong to this model."

@@ -122,7 +122,11 @@ def test_the_loader_finds_the_pooling_head_among_the_vision_files(world, tmp_pat
     with pytest.raises(refused, match=r"a plain.safetensors holds no pooling head"):
         node.execute("a.safetensors", "a plain.safetensors")
     assert node.validate_inputs("a.safetensors") is True
-    assert "models/clip_vision" in node.validate_inputs("a.safetensors", "../adapters/a.safetensors")
+    error = world.plugin("realrag.errors").RealRAGError
+    with pytest.raises(
+        error, match=r"No file named '\.\./adapters/a\.safetensors' in models/clip_vision\. There are: a plain"
+    ):
+        node.execute("a.safetensors", "../adapters/a.safetensors")
 
 
 def test_the_wrong_encoder_is_refused_before_sampling(world):

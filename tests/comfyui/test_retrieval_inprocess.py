@@ -77,7 +77,9 @@ def test_heads_of_one_bundle_rank_differently_and_share_one_encoder(nodes, two_h
     assert not load._open
 
 
-def test_the_list_offers_the_heads_of_all_bundles_and_a_wrong_one_is_refused_with_what_there_is(nodes, two_heads):
+def test_the_list_offers_the_heads_of_all_bundles_and_a_wrong_one_is_refused_with_what_there_is(
+    plugin, nodes, two_heads
+):
     load, folders, _ = nodes
     node = load.LoadReflectiveRetriever
     (two_heads.parent / "damaged").mkdir()
@@ -85,12 +87,17 @@ def test_the_list_offers_the_heads_of_all_bundles_and_a_wrong_one_is_refused_wit
     assert folders.head_names() == ["flux", "SD3.5"]
     options = next(each for each in node.define_schema().inputs if each.id == "head")
     assert options.options == ["auto", "none (plain encoder)", "flux", "SD3.5"] and options.default == "auto"
+    assert node.validate_inputs("two-heads") is True
     for right in ("auto", "none (plain encoder)", "none", "flux", "SD3.5", None):
-        assert node.validate_inputs("two-heads", right) is True
-    assert node.validate_inputs("two-heads") is True and node.validate_inputs(folders.SHIPPED, "auto") is True
-    assert "no head 'flux': it has none" in node.validate_inputs(folders.SHIPPED, "flux")
-    for wrong in ("Flux", "../flux", "/etc/passwd", "", "flux\0", "x" * 10_000, 7, [], {"a": 1}, True, float("nan")):
-        assert "its heads are flux, SD3.5" in node.validate_inputs("two-heads", wrong), wrong
+        assert node.execute("two-heads", right).args
+    with pytest.raises(plugin("realrag.errors").BundleError, match="no head 'flux': it has none"):
+        node.execute(folders.SHIPPED, "flux")
+    for wrong in ("Flux", "../flux", "/etc/passwd", "", "flux\0", "x" * 10_000):
+        with pytest.raises(plugin("realrag.errors").BundleError, match=r"its heads are flux, SD3\.5"):
+            node.execute("two-heads", wrong)
+    for wrong in (7, [], {"a": 1}, True, float("nan")):
+        with pytest.raises(plugin("realrag.errors").QueryError, match="head is"):
+            node.execute("two-heads", wrong)
 
 
 def test_cancel_stops_the_opening_of_a_bundle(nodes):
