@@ -6,8 +6,11 @@ import json
 
 import pytest
 from comfy_server import ROOT, Graph, Refused, Server
-from make_workflows import WIDGETS, WORKFLOWS
 from test_server import inject, model_and_vae, retrieval, sample, shown_hash, shown_text
+
+from realrag_train.maintainer_tools import tool
+
+make_workflows = tool("make_workflows")
 
 # The photos that commit fa6ddab, the last before there were names and doubt, gave for these prompts, best first.
 BEFORE = {
@@ -48,7 +51,9 @@ def test_a_graph_saved_by_the_page_before_still_finds_its_photos(server: Server,
         if node["type"] in wanted:
             known = info[node["type"]]["input"]
             inputs = {**known["required"], **known.get("optional", {})}
-            named = [key for key, (kind, *_) in inputs.items() if isinstance(kind, list) or kind in WIDGETS]
+            named = [
+                key for key, (kind, *_) in inputs.items() if isinstance(kind, list) or kind in make_workflows.WIDGETS
+            ]
             values = dict(zip(named, node["widgets_values"], strict=False))  # inputs that came later are not sent
             values |= {slot["name"]: origins[slot["link"]] for slot in node["inputs"] if slot["link"] in origins}
             graph[str(identity)] = {"class_type": node["type"], "inputs": values}
@@ -158,10 +163,9 @@ def test_odd_values_of_the_new_inputs_are_refused_or_answered_in_words(server: S
     server.run(graph)
 
 
-def test_every_graph_has_a_box_for_what_to_look_for_and_it_is_empty():
-    for name in WORKFLOWS:
+def test_no_graph_sends_the_words_of_style_into_the_search_by_a_wire():
+    """look_for is a box of the node itself, empty unless the graph is about several objects or one part of the prompt."""
+    for name in make_workflows.TEMPLATES:
         graph = json.loads((ROOT / "workflows" / f"{name}.json").read_text())
-        nodes, links = {node["id"]: node for node in graph["nodes"]}, {link[0]: link for link in graph["links"]}
         found = next(node for node in graph["nodes"] if node["type"] == "RealRAG_RetrieveReferences")
-        box = nodes[links[next(slot["link"] for slot in found["inputs"] if slot["name"] == "look_for")][1]]
-        assert box["title"] == "Look for (empty: the prompt)" and box["widgets_values"] == [""], name
+        assert "look_for" not in {slot["name"] for slot in found["inputs"]}, name

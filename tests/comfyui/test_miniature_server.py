@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 
-import make_workflows
 import numpy as np
 import pytest
-import start_here_graph
 from comfy_server import ROOT, Graph, Refused, Server
 from miniature_files import pack_with_random_miniatures
 from PIL import Image
@@ -16,9 +14,10 @@ from tiny_encoders import write_tiny_clip, write_tiny_general, write_tiny_vit
 from realrag.encoders.load import load_encoder
 from realrag.indexing.build import build
 from realrag.indexing.options import IndexOptions
+from realrag_train.maintainer_tools import tool
 
 START = ROOT / "workflows" / "realrag_start_here.json"
-FRONTEND_ONLY = {"MarkdownNote"}
+make_workflows = tool("make_workflows")
 
 
 @pytest.fixture(scope="module")
@@ -28,27 +27,6 @@ def server(comfyui, tmp_path_factory):
     server = Server(base, pack=pack_with_random_miniatures(base / "pack"))
     yield server
     server.stop()
-
-
-def as_prompt(workflow: dict, object_info: dict) -> Graph:
-    """A graph as the frontend queues it: widgets in their order under their names, links by node and slot."""
-    links = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
-    graph = Graph()
-    for node in workflow["nodes"]:
-        if node["type"] in FRONTEND_ONLY or node["mode"] != 0:
-            continue
-        linked = {socket["name"]: links[socket["link"]] for socket in node["inputs"] if socket["link"] is not None}
-        values, inputs = iter(node["widgets_values"]), {}
-        described = object_info[node["type"]]["input"]
-        for name, (kind, *options) in {**described.get("required", {}), **described.get("optional", {})}.items():
-            options = options[0] if options else {}
-            if isinstance(kind, list) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"):
-                if not options.get("forceInput"):
-                    inputs[name] = next(values)
-                    if options.get("control_after_generate"):
-                        next(values)
-        graph[str(node["id"])] = {"class_type": node["type"], "inputs": {**inputs, **linked}}
-    return graph
 
 
 def loaded(graph: Graph, family: str) -> str:
@@ -117,9 +95,9 @@ def other_library(server: Server, request, tmp_path_factory) -> str:
     return folder.name
 
 
-def pictures(server: Server, workflow: dict, **changed: str) -> list:
-    """What its Save Image nodes save, after two steps each; `changed`: other values of widgets, by what they were."""
-    graph = as_prompt(workflow, server.json("/object_info"))
+def pictures(server: Server, graph: dict, **changed: str) -> tuple[np.ndarray, np.ndarray]:
+    """The picture without references and the one with them, after two steps each. graph: in API format; `changed`: other
+    values of widgets, by what they were."""
     for node in graph.values():
         inputs = {
             name: changed.get(value, value) if isinstance(value, str) else value
@@ -127,40 +105,44 @@ def pictures(server: Server, workflow: dict, **changed: str) -> list:
         }
         node["inputs"] = inputs | ({"steps": 2} if node["class_type"] == "KSampler" else {})
     run = server.run(graph)
-    found = next(node for node, inner in graph.items() if inner["class_type"] == "RealRAG_RetrieveReferences")
-    assert run.outputs[found]["images"]
-    saved = [node for node, inner in graph.items() if inner["class_type"] == "SaveImage"]
-    return [server.picture(run.outputs[node]["images"][0]) for node in saved]
+    shown = {inner["class_type"]: run.outputs.get(node, {}) for node, inner in graph.items()}
+    texts = [run.outputs[node]["text"][0] for node, inner in graph.items() if inner["class_type"] == "PreviewAny"]
+    assert shown["RealRAG_RetrieveReferences"]["images"] and any("Path: " in text for text in texts)
+    (pair,) = (server.picture(image) for image in shown["SaveImage"]["images"])
+    half = pair.shape[1] // 2
+    return pair[:, :half], pair[:, half:]
+
+
+def start(server: Server) -> dict:
+    return make_workflows.as_prompt(json.loads(START.read_text()), server.json("/object_info"))
 
 
 def test_it_asks_for_what_the_miniatures_were_never_shown():
     unseen = (ROOT / "train" / "miniature" / "held_out.txt").read_text().splitlines()
-    assert {start_here_graph.THING, "lemon", "mango", "red beet"} <= set(unseen)
+    assert {"garlic", "lemon", "mango", "red beet"} <= set(unseen) and '"a photo of garlic"' in START.read_text()
     assert not {"conference", "red bell pepper", "pear", "red pepper"} & set(unseen)
 
 
 def test_the_graph_to_start_with_runs_as_it_ships_and_its_two_pictures_differ(server: Server):
-    if not START.is_file():
-        pytest.skip("no miniature's weights are in the package, so the graph that needs them does not ship")
-    steered, plain = pictures(server, json.loads(START.read_text()))
+    plain, steered = pictures(server, start(server))
     assert steered.shape == plain.shape == (384, 384, 3) and (steered != plain).any()
 
 
 def test_the_graph_to_start_with_takes_a_library_of_any_encoder(server: Server, other_library: str):
     """Load Miniature hands out the encoder that the miniature's adapter was trained on, whatever the library's is."""
-    workflow = make_workflows.start_here(server.json("/object_info"))
-    steered, plain = pictures(server, workflow, **{"sample (shipped)": other_library})
+    plain, steered = pictures(server, start(server), **{"sample (shipped)": other_library})
     assert (steered != plain).any()
 
 
 @pytest.mark.parametrize("name", ["SD3 miniature", "Flux miniature"])
 @pytest.mark.parametrize("adapter", [True, False])
-def test_it_runs_with_each_family_with_its_adapter_and_without_one(
-    server: Server, monkeypatch, name: str, adapter: bool
-):
-    monkeypatch.setattr(start_here_graph, "ADAPTER", ROOT / "README.md" if adapter else ROOT / "none")
-    workflow = make_workflows.start_here(server.json("/object_info"))
-    assert adapter == any(node["type"] == "RealRAG_LoadReferenceAdapter" for node in workflow["nodes"])
-    chosen = {"SD3 miniature": name, "SD3 miniature (shipped)": f"{name} (shipped)"}
-    steered, plain = pictures(server, workflow, **chosen)
+def test_it_runs_with_each_family_with_its_adapter_and_without_one(server: Server, name: str, adapter: bool):
+    graph = start(server)
+    if not adapter:
+        inject = next(node for node in graph.values() if node["class_type"] == "RealRAG_InjectReferences")
+        for part in ("adapter", "clip_vision"):
+            del inject["inputs"][part]
+        mini = next(key for key, node in graph.items() if node["class_type"] == "RealRAG_LoadMiniature")
+        inject["inputs"]["vae"] = [mini, 2]
+    plain, steered = pictures(server, graph, **{"SD3 miniature": name, "SD3 miniature (shipped)": f"{name} (shipped)"})
     assert (steered != plain).any()

@@ -2,9 +2,12 @@
 
 import json
 
-import make_workflows
 import pytest
 from comfy_server import ROOT, Server
+
+from realrag_train.maintainer_tools import tool
+
+WIDGETS = tool("make_workflows").WIDGETS
 
 SAVED = ROOT / "tests" / "data" / "saved-by-0.1.0"
 
@@ -20,7 +23,7 @@ def test_a_saved_graph_finds_its_nodes_inputs_and_outputs(server: Server, name: 
         widgets = []
         for key, (kind, *options) in inputs.items():
             options = options[0] if options else {}
-            if (isinstance(kind, list) or kind in make_workflows.WIDGETS) and not options.get("forceInput"):
+            if (isinstance(kind, list) or kind in WIDGETS) and not options.get("forceInput"):
                 widgets += [(key, kind)] + [(key, "COMBO")] * bool(options.get("control_after_generate"))
         assert len(node["widgets_values"]) <= len(widgets), node["type"]
         for (key, kind), value in zip(widgets, node["widgets_values"], strict=False):  # new widgets keep their defaults

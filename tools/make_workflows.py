@@ -1,0 +1,110 @@
+"""Write the example graphs in `workflows/` (UI format 0.4): python -m tools.make_workflows URL-OF-A-SERVER
+
+The server's /object_info says which sockets and widgets each node has; everything else stands in tools/graphs.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from .graphs.api_format import as_prompt
+from .graphs.canvas import ROOT, VERSION, WIDGETS, Canvas
+from .graphs.controlnets import controlnet
+from .graphs.flux import flux2, instantx, kontext, redux, xlabs
+from .graphs.miniature import start_here
+from .graphs.miniature_more import negatives, objects_with_masks, packs, picture_query
+from .graphs.own_photos import own_photos
+from .graphs.stable_diffusion import sd35, sdxl_embeds, vae_alone
+
+__all__ = ["ROOT", "TEMPLATES", "VERSION", "WIDGETS", "Template", "as_prompt", "text", "workflow"]
+
+
+@dataclass(frozen=True)
+class Template:
+    """An example graph as the page lists it."""
+
+    title: str
+    description: str  # what the artist gets, and what has to be downloaded
+    draw: Callable[[dict], Canvas]
+    newer: bool = False  # does it need nodes that ComfyUI 0.3.64 lacks?
+
+
+# In the order in which an artist meets them.
+TEMPLATES = {
+    "realrag_start_here": Template(
+        "Start here",
+        "Real photos steer a picture, without and with them side by side. Nothing to download.",
+        start_here,
+    ),
+    "realrag_own_photos": Template(
+        "Your own photos", "A folder of your photos becomes a library that every other graph can use.", own_photos
+    ),
+    "realrag_flux": Template(
+        "Flux with XLabs' adapter", "Flux sees real photos through XLabs' IP-Adapter v2.", xlabs
+    ),
+    "realrag_flux_instantx": Template(
+        "Flux with InstantX's adapter", "Flux sees more of each photo, through InstantX's IP-Adapter (5.3 GB).", instantx
+    ),
+    "realrag_flux_redux": Template(
+        "Flux Redux", "Real photos stand behind the prompt, through Flux Redux (129 MB).", redux
+    ),
+    "realrag_kontext": Template("Flux Kontext", "Kontext puts the thing of a real photo into a new scene.", kontext),
+    "realrag_flux2": Template("FLUX.2", "FLUX.2 klein looks at several real photos. Needs ComfyUI 0.4.", flux2, newer=True),
+    "realrag_sd35": Template(
+        "Stable Diffusion 3.5 with InstantX's adapter", "SD3.5 Large sees real photos through InstantX's IP-Adapter.", sd35
+    ),
+    "realrag_vae_alone": Template(
+        "No adapter: the VAE alone", "SD3.5 Medium, SD3 or Flux see real photos without any adapter file.", vae_alone
+    ),
+    "realrag_sdxl_embeds": Template(
+        "SDXL through its prompt", "SDXL takes mood and colors from real photos, with CLIP Vision G.", sdxl_embeds
+    ),
+    "realrag_objects_with_masks": Template(
+        "Several objects with masks", "Each object of the prompt from its own photos, in its own place. Nothing to download.",
+        objects_with_masks,
+    ),
+    "realrag_negatives": Template(
+        "Negative photos and weights", "Photos say what not to paint, and one counts twice. Nothing to download.", negatives
+    ),
+    "realrag_picture_query": Template(
+        "Search with a picture", "Find photos that look like yours, and paint with them. Nothing to download.", picture_query
+    ),
+    "realrag_packs": Template(
+        "Reference packs", "Keep what an adapter made of photos in one small file. Nothing to download.", packs
+    ),
+    "realrag_controlnet_flux": Template(
+        "ControlNet: Flux", "The outlines of a real photo shape a picture by Flux.", partial(controlnet, base="flux")
+    ),
+    "realrag_controlnet_sd35": Template(
+        "ControlNet: Stable Diffusion 3.5", "The outlines of a real photo shape a picture by SD3.5 Large.",
+        partial(controlnet, base="sd35"),
+    ),
+    "realrag_controlnet_sdxl": Template(
+        "ControlNet: SDXL", "The outlines of a real photo shape a picture by SDXL.", partial(controlnet, base="sdxl")
+    ),
+}  # fmt: skip
+
+
+def workflow(name: str, object_info: dict) -> dict:
+    """The graph of this name, with the sockets that this ComfyUI's nodes have."""
+    template = TEMPLATES[name]
+    return template.draw(object_info).json(name, template.title, template.description)
+
+
+def text(graph: dict) -> str:
+    return json.dumps(graph, indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    with urllib.request.urlopen(sys.argv[1] + "/object_info") as answer:
+        served = json.load(answer)
+    for name, template in TEMPLATES.items():
+        if template.newer and "EmptyFlux2LatentImage" not in served:
+            print(f"{name} stays as it is: this ComfyUI is older than its nodes.")
+            continue
+        (ROOT / "workflows" / f"{name}.json").write_text(text(workflow(name, served)))
