@@ -18,10 +18,11 @@ from .graphs.controlnets import controlnet
 from .graphs.flux import flux2, instantx, kontext, redux, xlabs
 from .graphs.miniature import start_here
 from .graphs.miniature_more import negatives, objects_with_masks, packs, picture_query
+from .graphs.models import KNOWN
 from .graphs.own_photos import own_photos
 from .graphs.stable_diffusion import sd35, sdxl_embeds, vae_alone
 
-__all__ = ["ROOT", "TEMPLATES", "VERSION", "WIDGETS", "Template", "as_prompt", "text", "workflow"]
+__all__ = ["KNOWN", "ROOT", "TEMPLATES", "VERSION", "WIDGETS", "Template", "as_prompt", "text", "workflow"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Template:
     title: str
     description: str  # what the artist gets, and what has to be downloaded
     draw: Callable[[dict], Canvas]
-    newer: bool = False  # does it need nodes that ComfyUI 0.3.64 lacks?
+    requires: str = ""  # a node that it needs and ComfyUI 0.3.64 lacks
 
 
 # In the order in which an artist meets them.
@@ -54,7 +55,7 @@ TEMPLATES = {
         "Flux Redux", "Real photos stand behind the prompt, through Flux Redux (129 MB).", redux
     ),
     "realrag_kontext": Template("Flux Kontext", "Kontext puts the thing of a real photo into a new scene.", kontext),
-    "realrag_flux2": Template("FLUX.2", "FLUX.2 klein looks at several real photos. Needs ComfyUI 0.4.", flux2, newer=True),
+    "realrag_flux2": Template("FLUX.2", "FLUX.2 klein looks at several real photos. Needs ComfyUI 0.4.", flux2, requires="EmptyFlux2LatentImage"),
     "realrag_sd35": Template(
         "Stable Diffusion 3.5 with InstantX's adapter", "SD3.5 Large sees real photos through InstantX's IP-Adapter.", sd35
     ),
@@ -104,7 +105,7 @@ if __name__ == "__main__":
     with urllib.request.urlopen(sys.argv[1] + "/object_info") as answer:
         served = json.load(answer)
     for name, template in TEMPLATES.items():
-        if template.newer and "EmptyFlux2LatentImage" not in served:
+        if template.requires and template.requires not in served:
             print(f"{name} stays as it is: this ComfyUI is older than its nodes.")
             continue
         (ROOT / "workflows" / f"{name}.json").write_text(text(workflow(name, served)))

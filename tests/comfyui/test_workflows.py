@@ -16,7 +16,8 @@ make_workflows = tool("make_workflows")
 
 @pytest.fixture(scope="module", params=make_workflows.TEMPLATES)
 def name(request, server: Server) -> str:
-    if make_workflows.TEMPLATES[request.param].newer and not server.json("/object_info/EmptyFlux2LatentImage"):
+    required = make_workflows.TEMPLATES[request.param].requires
+    if required and not server.json(f"/object_info/{required}"):
         pytest.skip("this ComfyUI is older than the model that the graph is for")
     return request.param
 

@@ -24,7 +24,7 @@ FIRST = 50  # below the title of the group
 HEIGHTS = {
     "RealRAG_LoadRetriever": 134, "RealRAG_RetrieveReferences": 482, "RealRAG_EditReferences": 222,
     "RealRAG_BuildLibrary": 400, "RealRAG_LoadReferenceAdapter": 178, "RealRAG_InjectReferences": 594,
-    "RealRAG_SaveReferencePack": 230, "RealRAG_LoadReferencePack": 106, "RealRAG_LoadMiniature": 146,
+    "RealRAG_SaveReferencePack": 230, "RealRAG_Credits": 86, "RealRAG_LoadReferencePack": 106, "RealRAG_LoadMiniature": 146,
     "PrimitiveStringMultiline": 126, "PrimitiveInt": 110, "PreviewAny": 162, "CLIPTextEncode": 126, "UNETLoader": 110,
     "DualCLIPLoader": 166, "CLIPLoader": 138, "CheckpointLoaderSimple": 126, "VAELoader": 86, "CLIPVisionLoader": 86,
     "FluxGuidance": 86, "ConditioningZeroOut": 58, "EmptySD3LatentImage": 142, "EmptyLatentImage": 142,

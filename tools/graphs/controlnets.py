@@ -60,7 +60,7 @@ def controlnet(object_info: dict, base: str) -> Canvas:
     columns = canvas.column(300), canvas.column(380)
     sampling = Sampling(latent, vae, {"seed": 7, **SETTINGS[base]}, f"realrag_controlnet_{base}")
     changed = Prompts((hinted, "positive"), (hinted, "negative"))
-    arm(canvas, columns, "With the outlines", model, changed, sampling)
+    arm(canvas, columns, "With the outlines", model, changed, sampling, credited=found)
     canvas.group("2  Its outlines as a hint", middle)
     canvas.group("3  Make the picture", loaders, *columns)
     return canvas

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .canvas import Canvas
 from .models import needs
-from .parts import COMPARE, PROMPT, STORY, Prompts, Sampling, adapted, both_arms, find, flux_text, through
+from .parts import COMPARE, PROMPT, STORY, Prompts, Sampling, adapted, both_arms, credits, find, flux_text, through
 
 SAMPLING = {"seed": 7, "steps": 20, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple"}
 SEE = "2  Let Flux see them"
@@ -59,7 +59,7 @@ def _adapter_graph(
     latent = canvas.node("EmptySD3LatentImage", loaders, width=1024, height=1024)
     vae = canvas.node("VAELoader", loaders, vae_name="ae.safetensors")
     changed = Prompts((inject, "conditioning"), (inject, "negative")) if redux else None
-    columns = both_arms(canvas, model, inject, prompts, Sampling(latent, vae, SAMPLING, name), changed)
+    columns = both_arms(canvas, model, inject, prompts, Sampling(latent, vae, SAMPLING, name), found, changed)
     canvas.group(SEE, middle)
     canvas.group(PAINT, loaders, *columns)
     return canvas
@@ -99,7 +99,7 @@ def kontext(object_info: dict) -> Canvas:
     inject = canvas.node("RealRAG_InjectReferences", middle, path="reference latents", links=links)
     changed = Prompts((inject, "conditioning"), (inject, "negative"))
     sampling = Sampling(latent, vae, SAMPLING, "realrag_kontext")
-    columns = both_arms(canvas, model, inject, prompts, sampling, changed)
+    columns = both_arms(canvas, model, inject, prompts, sampling, found, changed)
     canvas.group("2  Let Kontext see it", middle)
     canvas.group(PAINT, loaders, *columns)
     return canvas
@@ -137,7 +137,7 @@ def flux2(object_info: dict) -> Canvas:
     sampled = canvas.node("SamplerCustomAdvanced", how, title="With references", links=links)
     links = {"samples": (sampled, "output"), "vae": (vae, "VAE")}
     decoded = canvas.node("VAEDecode", how, links=links, collapsed=True)
-    links = {"images": (decoded, "IMAGE")}
+    links = {"images": credits(canvas, how, (decoded, "IMAGE"), {"references": (found, "references")})}
     canvas.node("SaveImage", shown, title="With references", filename_prefix="realrag_flux2", links=links, shows=300)
     canvas.text(shown, "Report", (inject, "report"))
     canvas.group("2  Let FLUX.2 see them", middle)

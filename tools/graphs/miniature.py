@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .canvas import Canvas, Column
-from .parts import GALLERY
+from .parts import GALLERY, credits
 
 STRENGTH = 1.5  # found best for the miniatures: docs/miniature.md
 SIZE = 128  # pixels on a side of what they paint
@@ -92,8 +92,9 @@ class Painter:
         links = {"samples": (sampled, "LATENT"), "vae": (self.mini, "vae")}
         return canvas.node("VAEDecode", self.column, links=links, collapsed=True)
 
-    def compare(self, canvas: Canvas, inject: dict, shown: Column, prefix: str) -> None:
-        """Both pictures side by side, enlarged and saved as one; below them the report."""
+    def compare(self, canvas: Canvas, inject: dict, shown: Column, prefix: str, source: dict) -> None:
+        """Both pictures side by side, enlarged and saved as one with credits; below them the report. source: whose credits, as
+        a link of Add Credits."""
         plain = self.paint(canvas, self.mini, "Without references")
         steered = self.paint(canvas, inject, "With references")
         links = {"image1": (plain, "IMAGE"), "image2": (steered, "IMAGE")}
@@ -103,7 +104,7 @@ class Painter:
             "ImageScaleBy", self.column, title="Enlarge", links={"image": (pair, "IMAGE")}, collapsed=True, **enlarged
         )
         title = "Compare: without references | with references"
-        links = {"images": (large, "IMAGE")}
+        links = {"images": credits(canvas, self.column, (large, "IMAGE"), source)}
         canvas.node("SaveImage", shown, title=title, filename_prefix=prefix, links=links, shows=240)
         canvas.text(shown, "Report", (inject, "report"))
 
@@ -141,7 +142,7 @@ def start_here(object_info: dict) -> Canvas:
     painter = Painter.of(canvas, 230, prompt)
     inject = inject_into(canvas, see, painter, (found, "references"))
     shown = canvas.column(460)
-    painter.compare(canvas, inject, shown, "realrag_start_here")
+    painter.compare(canvas, inject, shown, "realrag_start_here", {"references": (found, "references")})
     canvas.text(left, "Credits", (found, "credits"))
     canvas.group("1  Find real photos", left, middle)
     canvas.group("2  Let the model see them", see)

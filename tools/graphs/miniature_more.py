@@ -23,9 +23,9 @@ def _edited(canvas: Canvas, column: Column, references: tuple[dict, str], title:
     return canvas.node("RealRAG_EditReferences", column, title=title, links=links, **values)
 
 
-def _ending(canvas: Canvas, see: Column, painter: Painter, inject: dict, prefix: str) -> None:
+def _ending(canvas: Canvas, see: Column, painter: Painter, inject: dict, references: dict, prefix: str) -> None:
     shown = canvas.column(460)
-    painter.compare(canvas, inject, shown, prefix)
+    painter.compare(canvas, inject, shown, prefix, {"references": (references, "references")})
     canvas.group("2  Let the model see them", see)
     canvas.group("3  Paint, without and with", painter.column, shown)
 
@@ -53,7 +53,7 @@ def objects_with_masks(object_info: dict) -> Canvas:
     see = canvas.column(330)
     painter = Painter.of(canvas, 230, prompt)
     inject = inject_into(canvas, see, painter, (both, "references"))
-    _ending(canvas, see, painter, inject, "realrag_objects_with_masks")
+    _ending(canvas, see, painter, inject, both, "realrag_objects_with_masks")
     return canvas
 
 
@@ -72,7 +72,7 @@ def negatives(object_info: dict) -> Canvas:
     see = canvas.column(330)
     painter = Painter.of(canvas, 230, prompt)
     inject = inject_into(canvas, see, painter, (heavy, "references"))
-    _ending(canvas, see, painter, inject, "realrag_negatives")
+    _ending(canvas, see, painter, inject, heavy, "realrag_negatives")
     return canvas
 
 
@@ -91,7 +91,7 @@ def picture_query(object_info: dict) -> Canvas:
     seen = canvas.column(330)
     painter = Painter.of(canvas, 230, prompt)
     inject = inject_into(canvas, seen, painter, (found, "references"))
-    _ending(canvas, seen, painter, inject, "realrag_picture_query")
+    _ending(canvas, seen, painter, inject, found, "realrag_picture_query")
     return canvas
 
 
@@ -122,7 +122,7 @@ def packs(object_info: dict) -> Canvas:
     links = {"model": (painter.mini, "model"), "adapter": (adapter, "adapter"), "pack": (pack, "pack")}
     inject = canvas.node("RealRAG_InjectReferences", see, strength=STRENGTH, links=links)
     shown = canvas.column(460)
-    painter.compare(canvas, inject, shown, "realrag_packs")
+    painter.compare(canvas, inject, shown, "realrag_packs", {"pack": (pack, "pack")})
     canvas.group("2  Pack them, and let the model see the pack", save, painter.column, see)
     canvas.group("3  Without and with", shown)
     return canvas

@@ -24,7 +24,7 @@ def own_photos(object_info: dict) -> Canvas:
     canvas = Canvas(object_info)
     left, middle, right = canvas.column(380), canvas.column(420), canvas.column(420)
     canvas.note(left, 480, NOTE)
-    build = canvas.node("RealRAG_BuildLibrary", middle, photos="none", name="my photos", shows=60)
+    build = canvas.node("RealRAG_BuildLibrary", middle, photos="(none: use the images)", name="my photos", shows=60)
     canvas.text(middle, "Report", (build, "report"), shows=80)
     prompt = canvas.node("PrimitiveStringMultiline", left, title="Prompt", value="a photo of a puffin")
     links = {"retriever": (build, "retriever"), "prompt": (prompt, "STRING")}

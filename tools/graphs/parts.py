@@ -85,11 +85,17 @@ def checkpoint_text(canvas: Canvas, column: Column, checkpoint: dict, prompt: di
     return Prompts((positive, "CONDITIONING"), (negative, "CONDITIONING"))
 
 
+def credits(canvas: Canvas, column: Column, picture: tuple[dict, str], source: dict) -> tuple[dict, str]:
+    """The picture on its way to Save Image, with the credits of these references or of this pack for the file."""
+    node = canvas.node("RealRAG_Credits", column, collapsed=True, links={"images": picture, **source})
+    return node, "images"
+
+
 def arm(
     canvas: Canvas, columns: tuple[Column, Column], title: str, model: dict, prompts: Prompts, sampling: Sampling,
-    muted: bool = False,
+    muted: bool = False, credited: dict | None = None,
 ) -> None:  # fmt: skip
-    """KSampler, VAE Decode and Save Image, all of this title."""
+    """KSampler, VAE Decode and Save Image, all of this title. credited: the references whose authors the file names."""
     links = {
         "model": (model, "MODEL"),
         "positive": prompts.positive,
@@ -99,18 +105,22 @@ def arm(
     sampled = canvas.node("KSampler", columns[0], title=title, muted=muted, links=links, **sampling.settings)
     links = {"samples": (sampled, "LATENT"), "vae": (sampling.vae, "VAE")}
     decoded = canvas.node("VAEDecode", columns[0], muted=muted, collapsed=True, links=links)
-    links = {"images": (decoded, "IMAGE")}
+    picture = (decoded, "IMAGE")
+    if credited:
+        picture = credits(canvas, columns[0], picture, {"references": (credited, "references")})
+    links = {"images": picture}
     prefix = sampling.prefix + ("_plain" if muted else "")
     canvas.node("SaveImage", columns[1], title=title, muted=muted, filename_prefix=prefix, links=links, shows=230)
 
 
 def both_arms(
-    canvas: Canvas, plain: dict, inject: dict, prompts: Prompts, sampling: Sampling, changed: Prompts | None = None
-) -> tuple[Column, Column]:
+    canvas: Canvas, plain: dict, inject: dict, prompts: Prompts, sampling: Sampling, found: dict,
+    changed: Prompts | None = None,
+) -> tuple[Column, Column]:  # fmt: skip
     """The picture with references; the same one without them, muted, to compare; and the report. changed: the prompts with
     references, where these go in through them."""
     columns = canvas.column(300), canvas.column(380)
-    arm(canvas, columns, "With references", inject, changed or prompts, sampling)
+    arm(canvas, columns, "With references", inject, changed or prompts, sampling, credited=found)
     canvas.text(columns[1], "Report", (inject, "report"))
     arm(canvas, columns, "Without references", plain, prompts, sampling, muted=True)
     return columns

@@ -49,7 +49,7 @@ def sd35(object_info: dict) -> Canvas:
     inject = canvas.node("RealRAG_InjectReferences", middle, strength=0.5, links=links)
     latent = canvas.node("EmptySD3LatentImage", loaders, width=1024, height=1024)
     sampling = Sampling(latent, model, SD35_SAMPLING, "realrag_sd35")
-    columns = both_arms(canvas, model, inject, prompts, sampling)
+    columns = both_arms(canvas, model, inject, prompts, sampling, found)
     canvas.group(SEE, middle)
     canvas.group(PAINT, loaders, *columns)
     return canvas
@@ -64,7 +64,7 @@ def vae_alone(object_info: dict) -> Canvas:
     inject = canvas.node("RealRAG_InjectReferences", middle, links=links)
     latent = canvas.node("EmptySD3LatentImage", loaders, width=1024, height=1024)
     sampling = Sampling(latent, model, SD35_SAMPLING, "realrag_vae_alone")
-    columns = both_arms(canvas, model, inject, prompts, sampling)
+    columns = both_arms(canvas, model, inject, prompts, sampling, found)
     canvas.group(SEE, middle)
     canvas.group(PAINT, loaders, *columns)
     return canvas
@@ -83,7 +83,7 @@ def sdxl_embeds(object_info: dict) -> Canvas:
     latent = canvas.node("EmptyLatentImage", loaders, width=1024, height=1024)
     sampling = Sampling(latent, model, SDXL_SAMPLING, "realrag_sdxl_embeds")
     changed = Prompts((inject, "conditioning"), (inject, "negative"))
-    columns = both_arms(canvas, model, inject, prompts, sampling, changed)
+    columns = both_arms(canvas, model, inject, prompts, sampling, found, changed)
     canvas.group("2  Let SDXL see them", middle)
     canvas.group(PAINT, loaders, *columns)
     return canvas

@@ -1,0 +1,134 @@
+"""Every input has words, every node a help page, and every example graph holds what there is: without a ComfyUI."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from pathlib import Path
+
+import pytest
+import template_rules as rules
+from declared_nodes import declared, in_order
+from PIL import Image
+
+from realrag_train.maintainer_tools import tool
+
+ROOT = Path(__file__).parents[2]
+HELP = ROOT / "web" / "docs"
+make_workflows = tool("make_workflows")
+NAMES = set(make_workflows.TEMPLATES)
+GRAPHS = {name: json.loads((ROOT / "workflows" / f"{name}.json").read_text()) for name in sorted(NAMES)}
+every_node = pytest.mark.parametrize("node", declared().values(), ids=list(declared()))
+every_graph = pytest.mark.parametrize("name", GRAPHS)
+
+
+def silent(node: dict) -> list[str]:
+    """Inputs and outputs without a tooltip, and what the node itself lacks."""
+    missing = [word for word in ("display_name", "description", "category") if not node.get(word)]
+    parts = [*node["inputs"], *node["outputs"]]
+    return missing + [
+        each["id"] for each in parts if not re.search(r"\w.*[.:?]$", each.get("tooltip") or "", re.DOTALL)
+    ]
+
+
+@every_node
+def test_every_input_and_output_has_a_tooltip(node: dict):
+    assert silent(node) == []
+    for part in ("inputs", "outputs"):
+        broken = copy.deepcopy(node)
+        if broken[part]:
+            broken[part][-1].pop("tooltip")
+            assert silent(broken) == [broken[part][-1]["id"]]
+
+
+def unexplained(node: dict, page: str) -> list[str]:
+    """Inputs and outputs that a help page does not name in bold."""
+    bold = set(re.findall(r"\*\*(\w+)\*\*", page))
+    return [each["id"] for each in [*node["inputs"], *node["outputs"]] if each["id"] not in bold]
+
+
+@every_node
+def test_every_node_has_a_help_page_that_names_its_inputs_and_outputs(node: dict):
+    page = (HELP / f"{node['node_id']}.md").read_text()
+    assert page.startswith(f"# {node['display_name']}\n")
+    assert unexplained(node, page) == []
+    first = in_order(node)[0]["id"]
+    assert first in unexplained(node, page.replace(f"**{first}**", first))
+
+
+def test_no_help_page_is_left_of_a_node_that_is_gone():
+    assert {page.stem for page in HELP.glob("*.md")} == set(declared())
+
+
+def test_the_graphs_are_those_that_are_listed_each_with_a_name_words_and_a_small_picture():
+    assert {path.stem for path in (ROOT / "workflows").glob("*.json")} == NAMES
+    assert {path.stem for path in (ROOT / "workflows").glob("*.jpg")} == NAMES and len(NAMES) >= 12
+    for name, template in make_workflows.TEMPLATES.items():
+        info = GRAPHS[name]["extra"]["info"]
+        assert (info["name"], info["description"]) == (template.title, template.description)
+        assert re.fullmatch(r"[A-Z].{20,110}\.", template.description)
+        with Image.open(ROOT / "workflows" / f"{name}.jpg") as picture:
+            assert picture.format == "JPEG" and picture.size == (400, 400)
+        assert (ROOT / "workflows" / f"{name}.jpg").stat().st_size <= 25_000
+    titles = [template.title for template in make_workflows.TEMPLATES.values()]
+    assert len(set(titles)) == len(titles)
+
+
+def test_an_artist_meets_the_graphs_in_order():
+    """First what runs at once and one's own photos, then a graph for each model, then what else the nodes can do."""
+    order = list(make_workflows.TEMPLATES)
+    assert order[:2] == ["realrag_start_here", "realrag_own_photos"]
+    assert [name for name in order if "controlnet" in name] == order[-3:]
+    runs_at_once = [
+        name for name, graph in GRAPHS.items() if "Nothing to download." in graph["extra"]["info"]["description"]
+    ]
+    for name, graph in GRAPHS.items():
+        mini = any(node["type"] == "RealRAG_LoadMiniature" for node in graph["nodes"])
+        assert mini == (name in runs_at_once), name
+
+
+@every_graph
+def test_a_graph_holds_nodes_widgets_models_and_notes_that_are_there(name: str):
+    graph, known = GRAPHS[name], make_workflows.KNOWN
+    assert rules.nodes_and_widgets(graph) == []
+    assert rules.models(graph, known) == []
+    assert rules.notes(graph, NAMES) == []
+    assert rules.reports(graph) == []
+    assert rules.overlaps(graph) == []
+
+
+def broken(name: str, kind: str, **changes) -> dict:
+    graph = copy.deepcopy(GRAPHS[name])
+    next(node for node in graph["nodes"] if node["type"] == kind).update(changes)
+    return graph
+
+
+def test_a_graph_that_is_broken_is_found_out():
+    inject, flux = "RealRAG_InjectReferences", GRAPHS["realrag_flux"]
+    values = next(node for node in flux["nodes"] if node["type"] == inject)["widgets_values"]
+    for changes in (
+        {"type": "RealRAG_Gone"}, {"widgets_values": values[:-1]}, {"widgets_values": [9.0, *values[1:]]},
+        {"widgets_values": [*values[:3], "no such path", *values[4:]]}, {"outputs": []},
+        {"inputs": [{"name": "gone", "type": "MODEL", "link": None}]},
+    ):  # fmt: skip
+        assert rules.nodes_and_widgets(broken("realrag_flux", inject, **changes)), changes
+    known = make_workflows.KNOWN
+    assert rules.models(broken("realrag_flux", "VAELoader", widgets_values=["gone.safetensors"]), known)
+    assert rules.models(broken("realrag_flux", "VAELoader", properties={}), known)
+    assert rules.models(broken("realrag_sd35", "MarkdownNote", widgets_values=["nothing"]), known)
+    for text in ("| a | b |", "<b>bold</b>", "see *realrag_gone*"):
+        assert rules.notes(broken("realrag_flux", "MarkdownNote", widgets_values=[text]), NAMES), text
+    assert rules.reports(broken("realrag_flux", "PreviewAny", type="PreviewImage")) == []  # that shows the credits
+    assert rules.reports(broken("realrag_flux", inject, outputs=[{"name": "report", "links": []}]))
+    assert rules.reports(broken("realrag_flux", "SaveImage", title=""))
+    assert rules.overlaps(broken("realrag_flux", inject, pos=[0, 100]))
+
+
+def test_the_readme_names_the_files_that_the_graphs_ask_for():
+    """Those of the table of adapters and vision models; a file may be called otherwise where it is fetched."""
+    readme = (ROOT / "README.md").read_text()
+    table = {file: folder for file, folder in re.findall(r"\| `([\w.-]+\.\w+)`[^|]*\|[^|]*\| `(\w+)` \|", readme)}
+    assert len(table) >= 4
+    for file, folder in table.items():
+        assert make_workflows.KNOWN[file]["directory"] == folder, file
