@@ -4,12 +4,14 @@ import io
 import json
 import tarfile
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 from made_photos import photo_bytes
 from PIL import Image, PngImagePlugin
 
 from realrag.bundle.bundle import Bundle
+from realrag.commands.main import main
 from realrag.errors import RealRAGError
 from realrag.indexing.build import build
 from realrag.photos.scan import scan
@@ -27,6 +29,14 @@ def put(folder, files: dict[str, bytes | str]):
 
 def photo(seed: int, format="JPEG") -> bytes:
     return photo_bytes(RED, seed, (48, 36), format)
+
+
+def index(capsys, folder, out, *more: str) -> SimpleNamespace:
+    """What `realrag index` reports."""
+    capsys.readouterr()
+    assert main(["index", str(folder), "--out", str(out), "--encoder", "realrag-small", "--json", *more]) == 0
+    report = json.loads(capsys.readouterr().out)
+    return SimpleNamespace(**{**report, "rejected": [SimpleNamespace(**item) for item in report["rejected"]]})
 
 
 def words(library) -> dict[str, str]:
@@ -59,7 +69,7 @@ def jpeg_with_xmp(seed: int, packet: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def test_kohya(tmp_path, encoder):
+def test_kohya(tmp_path, capsys):
     folder = put(
         tmp_path / "kohya",
         {
@@ -70,7 +80,7 @@ def test_kohya(tmp_path, encoder):
             "meta_cap.json": json.dumps({"c": {"tags": "1boy, outdoors", "caption": "a man outdoors"}, "d": {"tags": "x"}}),
         },
     )  # fmt: skip
-    report = build(folder, tmp_path / "b", encoder)
+    report = index(capsys, folder, tmp_path / "b")
     assert (report.found, report.indexed, len(report.rejected)) == (3, 3, 0)
     assert {record.file: record.caption for record in Bundle(tmp_path / "b").records} == {
         "10_ohwx man/a.png": "ohwx man, smiling",
@@ -84,7 +94,7 @@ def test_kohya(tmp_path, encoder):
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
-def test_hugging_face_imagefolder(tmp_path, encoder, suffix):
+def test_hugging_face_imagefolder(tmp_path, capsys, suffix):
     rows = [
         {"file_name": "0001.png", "text": "a red thing, round"},
         {"file_name": "0002.png", "text": "another"},
@@ -106,7 +116,7 @@ def test_hugging_face_imagefolder(tmp_path, encoder, suffix):
         import pyarrow.parquet as parquet
 
         parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "train" / "metadata.parquet")
-    report = build(folder, tmp_path / "b", encoder)
+    report = index(capsys, folder, tmp_path / "b")
     assert (report.found, report.indexed) == (3, 3)
     assert {record.file: record.caption for record in Bundle(tmp_path / "b").records} == {
         "test/0001.png": "test", "train/0001.png": "a red thing, round", "train/0002.png": "another",
@@ -127,7 +137,7 @@ def test_parquet_without_its_package_is_said_and_the_photos_are_indexed(tmp_path
     assert "pip install pyarrow" in library.notes[0]
 
 
-def test_webdataset_is_read_without_unpacking(tmp_path, encoder):
+def test_webdataset_is_read_without_unpacking(tmp_path, capsys):
     folder = tmp_path / "wds"
     folder.mkdir()
     members = {
@@ -145,7 +155,7 @@ def test_webdataset_is_read_without_unpacking(tmp_path, encoder):
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
     put(folder, {"00000_stats.json": "{}", "00000.parquet": b"PAR1"})
-    report = build(folder, tmp_path / "b", encoder)
+    report = index(capsys, folder, tmp_path / "b")
     assert (report.found, report.indexed, len(report.rejected)) == (3, 3, 0)
     records = {record.file: record for record in Bundle(tmp_path / "b").records}
     assert {file: (record.caption, record.class_name, record.source) for file, record in records.items()} == {
@@ -160,7 +170,7 @@ def test_webdataset_is_read_without_unpacking(tmp_path, encoder):
         "1 .txt file belongs to no photo (first: 00000.tar/000000003.txt).",
         "1 photo has no words of its own (first: 00000.tar/dog/000000002.png).",
     ]
-    again = build(folder, tmp_path / "b", encoder)
+    again = index(capsys, folder, tmp_path / "b")
     assert (again.encoded, again.removed, again.bundle_id) == (0, 0, report.bundle_id)
 
 
@@ -170,7 +180,7 @@ def test_a_tar_that_is_damaged_is_named(tmp_path):
     assert len(library.candidates) == 1
 
 
-def test_lightroom_export_with_sidecars(tmp_path, encoder):
+def test_lightroom_export_with_sidecars(tmp_path, capsys):
     inside = xmp(description="Heron at dawn", creator="Ann", terms="CC BY 4.0", web="https://ann.example/heron")
     folder = put(
         tmp_path / "export",
@@ -182,7 +192,7 @@ def test_lightroom_export_with_sidecars(tmp_path, encoder):
             "Previews.lrdata/0.jpg": photo(5), ".DS_Store": b"x", "Export.lrtemplate": "x", "@eaDir/IMG_1.jpg/S.jpg": photo(6),
         },
     )  # fmt: skip
-    report = build(folder, tmp_path / "b", encoder)
+    report = index(capsys, folder, tmp_path / "b", "--max-rejected", "20")
     assert (report.found, report.indexed) == (5, 4)
     assert [(item.file, item.reason) for item in report.rejected] == [("IMG_5.CR3", "unsupported_format")]
     found = {record.file: record for record in Bundle(tmp_path / "b").records}
