@@ -7,14 +7,16 @@ the wrong photo of the class first: P@5 0.87 in place of 1.0.) Behind them capti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from .index import EXACT_SUBSET, Index, cosines, search_exactly
 from .lexicon import Lexicon
-from .postings import Hits, distinct
+from .postings import AskedWords, Hits, distinct
 
 BY_LOOK, BY_CAPTION, BY_NAME = "by look", "by caption", "by name"
 BOTH, LOOK, NAME = "both", "look", "name"  # what to find by
@@ -24,6 +26,9 @@ _FOUND = np.array([BY_LOOK, BY_CAPTION], object)
 FUSE = 60  # k of reciprocal rank fusion, as in the paper
 
 
+Found = TypeVar("Found")
+
+
 class Ranking(NamedTuple):
     """rows (M,) int64, best first. scores (M,) float32: cosines with the query. found (M,): how each was found."""
 
@@ -31,6 +36,26 @@ class Ranking(NamedTuple):
     scores: np.ndarray
     found: np.ndarray
 
+
+_pool: ThreadPoolExecutor | None = None
+
+
+def _meanwhile(work: Callable[[], Found]) -> Callable[[], Found]:
+    """Begins `work` in a thread; what comes back waits for its result. faiss lets Python go while it searches, on one core
+    for one query, so that words cost next to nothing where there is a second."""
+    global _pool
+    _pool = _pool or ThreadPoolExecutor(1, "realrag-words")
+    return _pool.submit(work).result
+
+
+def _after_fork() -> None:
+    """A child process has none of its parent's threads."""
+    global _pool
+    _pool = None
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which knows no fork
+    os.register_at_fork(after_in_child=_after_fork)
 
 NONE = Ranking(np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, object))
 
@@ -50,19 +75,27 @@ def rank(
     named = _named(index, vectors, groups, lexicon, query, pool, allowed) if groups else NONE
     if len(named.rows) >= pool:
         return named
-    asked, wanted = lexicon.ask(text), pool + len(named.rows)
-    hits = asked.best(wanted, allowed)
+    wanted = pool + len(named.rows)
+
+    def by_words() -> tuple[AskedWords, Hits, np.ndarray]:
+        asked = lexicon.ask(text)
+        hits = asked.best(wanted, allowed)
+        hits = hits.where(hits.matched >= CERTAIN) if by == NAME else hits
+        return asked, hits, cosines(vectors, hits.rows, query)
+
     rows, scores = NONE.rows, NONE.scores
     if by == NAME:
-        hits = hits.where(hits.matched >= CERTAIN)
+        asked, hits, cosine = by_words()
     else:
+        words = _meanwhile(by_words) if len(vectors) > EXACT_SUBSET else by_words
         scores, rows = (found[0] for found in index.search(query[None], wanted, allowed))
         if len(named.rows):
             kept = _not_in(named.rows, rows)
             rows, scores = rows[kept], scores[kept]
+        asked, hits, cosine = words()
     # What a name or look found has its place already.
-    hits = hits.where(_not_in(np.concatenate([named.rows, rows]) if groups else rows, hits.rows))
-    hits, cosine = _best_hits(vectors, query, hits, pool)
+    kept = _not_in(np.concatenate([named.rows, rows]) if groups else rows, hits.rows)
+    hits, cosine = _best_hits(hits.where(kept), cosine[kept], pool)
     fused = _fused(hits, cosine, Hits(rows, asked.matched(rows)), scores)
     return _behind(named, fused) if len(named.rows) else fused
 
@@ -100,9 +133,8 @@ def _named(index, vectors, groups: Sequence[tuple[int, ...]], lexicon, query, po
     )
 
 
-def _best_hits(vectors, query, hits: Hits, pool: int) -> tuple[Hits, np.ndarray]:
-    """The `pool` hits that match most, among equals those that look best, and their cosines (pool,)."""
-    scores = cosines(vectors, hits.rows, query)
+def _best_hits(hits: Hits, scores: np.ndarray, pool: int) -> tuple[Hits, np.ndarray]:
+    """The `pool` hits that match most, among equals those that look best by their cosines (M,), and these (pool,)."""
     if len(hits.rows) > pool:
         best = np.lexsort((-scores, -hits.matched))[:pool]
         hits, scores = hits.where(best), scores[best]

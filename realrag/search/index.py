@@ -1,4 +1,4 @@
-"""Search: the rows nearest to a query, exactly or through inverted lists of 8-bit codes.
+"""Search: the rows nearest to a query, exactly or through inverted lists of 4-bit codes.
 
 Both engines answer alike, best first and ties by row number. Scores are exact cosines with the embeddings given: the
 codes only choose which rows to compare.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,13 +23,14 @@ log = logging.getLogger(__name__)
 
 # Below this many rows an exact answer takes about 20 ms: no index to build, to keep, or to be wrong.
 EXACT_LIMIT = 200_000
-# A filter that leaves this few rows is answered exactly, in the time of one look into the lists.
-EXACT_SUBSET = 20_000
-# Lists that a query looks into: this times the fourth root of their number. On `synthetic` a recall@10 of 0.98 needs
-# about 180 of 1,789 lists at 200,000 rows and 245 of 4,000 at a million; this gives 234 and 286.
-PROBES = 36
-# Codes are 8 bits a dimension, so the true ten stand within the first twenty by code: more adds time and no recall.
-DEPTH, DEPTH_MORE = 2, 32
+# A filter that leaves this few rows is answered exactly, in the time of three looks into the lists.
+EXACT_SUBSET = 16_000
+# Lists that a query looks into, of about sqrt(N) that have about sqrt(N) rows each: a sixth of a million, a third of
+# 200,000. On `realrag bench search` the recall@10 is then 0.99 at both.
+PROBES = 200
+COUNTED = 50_000  # of a filter's rows, those by which it is known in which lists they are
+# Codes of half a byte for two dimensions: the true ten stand within the first few hundred by code.
+DEPTH, DEPTH_MORE = 4, 360
 BLOCK = 2048  # rows made float32 at once: 4 MB at 512 dimensions, which stays in the processor's cache
 SCORES = 1 << 24  # scores held at once by an exact search: 64 MB
 
@@ -63,7 +65,7 @@ class ExactIndex:
 
 
 class IVFIndex:
-    """Looks into the lists whose centers are nearest (faiss `IVF,SQ8`), then ranks what it finds by the embeddings.
+    """Looks into the lists whose centers are nearest (faiss `IVF,PQ4 fast scan`), then ranks what it finds by the embeddings.
 
     embeddings: (N, D) unit rows, fp16 and mapped for a large library. index: a faiss index of the same rows; it is only
     ever read, since adding to a mapped one ends the process. probes: lists looked into per query; more of them take
@@ -76,7 +78,7 @@ class IVFIndex:
         self.embeddings, self._index = embeddings, index
         self.n, self.dim = embeddings.shape
         self.lists = index.nlist
-        self.probes = min(self.lists, round(PROBES * self.lists**0.25))
+        self.probes = min(self.lists, PROBES)
 
     def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         queries, rows, k = _checked(queries, k, allowed, self.n, self.dim)
@@ -84,27 +86,65 @@ class IVFIndex:
         open_rows = self.n if rows is None else len(rows)
         if not len(queries) or (rows is not None and open_rows <= EXACT_SUBSET) or 4 * depth > open_rows:
             return search_exactly(self.embeddings, queries, k, rows)
-        found = self._candidates(queries, depth, allowed, open_rows / self.n)
+        if rows is None or allowed is None:
+            found = self._candidates(queries, depth)
+        else:
+            found = self._candidates_among(queries, depth, allowed, rows)
         answers = [self._rank(query, near, k, depth, rows, allowed) for query, near in zip(queries, found, strict=True)]
         return np.stack([scores for scores, _ in answers]), np.stack([best for _, best in answers])
 
-    def _candidates(self, queries: np.ndarray, depth: int, allowed: np.ndarray | None, fraction: float) -> np.ndarray:
-        """(Q, depth) int64 rows, best codes first, -1 where there are too few. A filter that lets a tenth of the rows
-        through leaves a tenth of the codes to compare, so ten times the lists are looked into."""
+    def _candidates(self, queries: np.ndarray, depth: int) -> np.ndarray:
+        """(Q, depth) int64 rows, best codes first, -1 where there are too few."""
         import faiss
 
-        probes = min(self.lists, round(self.probes / fraction))
-        selector = None if allowed is None else faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-        return self._index.search(queries, depth, params=faiss.SearchParametersIVF(nprobe=probes, sel=selector))[1]
+        return self._index.search(queries, depth, params=faiss.SearchParametersIVF(nprobe=self.probes))[1]
+
+    def _candidates_among(self, queries: np.ndarray, depth: int, allowed: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """The same among the allowed rows: in as many lists, the nearest first, as hold the part of the allowed rows that
+        is compared of all rows without a filter. Where the filter leaves out the query's own subject, the lists nearest to
+        it hold few of them. A filter by subject leaves a smaller library in fewer lists, of which a larger part is compared,
+        by the square root as for other small libraries."""
+        import faiss
+
+        every = max(1, len(rows) // COUNTED)
+        counts = np.bincount(self._list_of_row[rows[::every]], minlength=self.lists)
+        fewer = max(1.0, _spread(np.bincount(self._list_of_row[::every], minlength=self.lists)) / _spread(counts))
+        fewer = fewer**0.5 * (self.n / len(rows)) ** 0.15  # and a little more, as fewer rows lie farther apart
+        wanted = counts.sum() * min(1.0, fewer * self.probes / self.lists)
+        selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+        found = np.empty((len(queries), depth), np.int64)
+        for at, (scores, order) in enumerate(zip(*self._index.quantizer.search(queries, self.lists), strict=True)):
+            held = np.flatnonzero(counts[order]) if every == 1 else np.arange(self.lists)
+            held = held[: int(counts[order[held]].cumsum().searchsorted(wanted)) + 1]
+            chosen = faiss.SearchParametersIVF(nprobe=len(held), sel=selector)
+            near, centers, unused = order[held], scores[held], np.empty(depth, np.float32)
+            given = (queries[at], near, centers, unused, found[at])
+            asked, lists, cosines_of, distances, ids = map(faiss.swig_ptr, given)
+            # The method of the same name without "_c" takes no selector.
+            self._index.search_preassigned_c(1, asked, depth, lists, cosines_of, distances, ids, False, chosen)
+        return found
+
+    @cached_property
+    def _list_of_row(self) -> np.ndarray:
+        """(N,) int32"""
+        import faiss
+
+        lists, found = self._index.invlists, np.zeros(self.n, np.int32)
+        for number in range(self.lists):
+            ids = faiss.rev_swig_ptr(lists.get_ids(number), lists.list_size(number))
+            found[ids[(ids >= 0) & (ids < self.n)]] = number
+        return found
 
     def _rank(self, query, near, k, depth, rows, allowed) -> tuple[np.ndarray, np.ndarray]:
         near = np.unique(near[(near >= 0) & (near < self.n)])  # never believe an id
         if allowed is not None:
             near = near[allowed[near]]
-        scores, best = _ranked(cosines(self.embeddings, near, query), near)
+        best = near[_may_be_best(_float32(self.embeddings[near]) @ query, k, _slack(query))]
         # Too few found, or so many equal pictures that more of them may lie beyond the candidates.
-        if len(best) < k or (len(best) == depth and scores[k - 1] == scores[-1]):
+        if len(best) < k or len(best) == depth:
             scores, best = (found[0] for found in search_exactly(self.embeddings, query[None], k, rows))
+        else:
+            scores, best = _ranked(cosines(self.embeddings, best, query), best)
         return scores[:k], best[:k]
 
 
@@ -128,7 +168,7 @@ def open_index(
         return ExactIndex(embeddings)
     from . import ivf  # the only module that builds and reads faiss's files
 
-    if ivf.usable_faiss() is None:
+    if len(embeddings) < ivf.FEWEST or ivf.usable_faiss() is None:
         return ExactIndex(embeddings)
     if cache is None and kind == "auto":
         log.info("No cache folder to keep an index in: searching all %d rows exactly.", len(embeddings))
@@ -153,8 +193,6 @@ def search_exactly(
     best_scores, best_rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
     if not k:
         return best_scores, best_rows
-    # A float32 product of D terms is off by at most (D + 1) / 2^24 of the lengths (Higham 2002, 3.1); two are compared.
-    slack = 2 * (embeddings.shape[1] + 1) * 2.0**-24 * np.linalg.norm(queries, axis=1)
     together = max(1, SCORES // count)
     for first in range(0, len(queries), together):
         part = queries[first : first + together]
@@ -165,28 +203,44 @@ def search_exactly(
             else:
                 np.matmul(part, block.T, out=scores[:, start : start + len(block)])
         for at, row_scores in enumerate(scores, first):
-            near = np.flatnonzero(row_scores >= np.partition(row_scores, count - k)[count - k] - slack[at])
+            near = _may_be_best(row_scores, k, _slack(queries[at]))
             near = near if rows is None else rows[near]
             ranked = _ranked(cosines(embeddings, near, queries[at]), near)
             best_scores[at], best_rows[at] = ranked[0][:k], ranked[1][:k]
     return best_scores, best_rows
 
 
-def cosines(embeddings: np.ndarray, rows: np.ndarray, query: np.ndarray) -> np.ndarray:
-    """(M,) float32 of query (D,) with each of `rows` (M,), summed in float64, in one order whatever the other rows.
+def _spread(counts: np.ndarray) -> float:
+    """Over how many lists the rows (L,) are spread, large ones counting more (inverse participation ratio)."""
+    return float(counts.sum()) ** 2 / float((counts.astype(np.float64) ** 2).sum())
 
-    torch turns fp16 into float32 six times faster than numpy.
-    """
+
+def _slack(query: np.ndarray) -> float:
+    """A float32 product of D terms is off by at most (D + 1) / 2^24 of the lengths (Higham 2002, 3.1); two are compared."""
+    return 2 * (len(query) + 1) * 2.0**-24 * float(np.linalg.norm(query))
+
+
+def _may_be_best(scores: np.ndarray, k: int, slack: float) -> np.ndarray:
+    """Places of the scores (M,) float32 that can be among the best k if each is off by half of `slack`."""
+    if len(scores) <= k:
+        return np.arange(len(scores))
+    return np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k] - slack)
+
+
+def _float32(block: np.ndarray) -> np.ndarray:
+    """torch turns fp16 into float32 six times faster than numpy."""
     import torch
 
+    return torch.from_numpy(block).float().numpy() if block.dtype == np.float16 else block
+
+
+def cosines(embeddings: np.ndarray, rows: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """(M,) float32 of query (D,) with each of `rows` (M,), summed in float64, in one order whatever the other rows."""
     query = query.astype(np.float64)
     scores = np.empty(len(rows), np.float32)
     for start in range(0, len(rows), BLOCK):
         part = slice(start, start + BLOCK)
-        block = embeddings[rows[part]]
-        if block.dtype == np.float16:
-            block = torch.from_numpy(block).float().numpy()
-        scores[part] = (block * query).sum(axis=1)
+        scores[part] = (_float32(embeddings[rows[part]]) * query).sum(axis=1)
     return scores
 
 

@@ -1,4 +1,4 @@
-"""The faiss side of search: build inverted lists of 8-bit codes, keep them in the cache, and map them again.
+"""The faiss side of search: build inverted lists of 4-bit codes, keep them in the cache, and map them again.
 
 The file is derived from the embeddings and free to delete. It is parsed only if its sha256 is the one written down when
 it was made: a damaged faiss file may load without a word and then answer wrongly.
@@ -29,10 +29,13 @@ log = logging.getLogger(__name__)
 
 FAISS_MIN = (1, 15, 1)  # older ones crash on damaged files
 FILE, FACTS = "ivf.faiss", "ivf.json"
-VERSION = 1  # of the recipe below; a change makes every cached file be built anew
+VERSION = 2  # of the recipe below; a change makes every cached file be built anew
 MAX_LISTS = 16_384
 ITERATIONS = 8  # of k-means
-SAMPLE = 32  # rows per list that k-means sees
+SAMPLE = 64  # rows per list that k-means and the codes are trained on
+BITS = 4
+CODES = 1 << BITS
+FEWEST = 256  # rows of which lists are made: a table of 16 codes needs as many rows to learn from
 SEED = 0
 BLOCK = 16_384  # rows made float32 at once
 # Fixed, so that the bytes do not depend on how many threads the program uses. On macOS two OpenMP runtimes, torch's and
@@ -88,14 +91,26 @@ def open_lists(
 
 
 def list_count(rows: int) -> int:
-    """4 sqrt(N): comparing a query with the centers then costs about as much as with the codes in the lists."""
-    return max(1, min(round(4 * math.sqrt(rows)), rows // 8, MAX_LISTS))
+    """sqrt(N): a list then has about as many rows as there are lists."""
+    return max(1, min(round(math.sqrt(rows)), rows // 8, MAX_LISTS))
+
+
+def table_bytes(rows: int, dim: int) -> int:
+    """faiss asks for room for a table of so many bytes when it reads the file, although inner products need none."""
+    return list_count(rows) * _parts(dim) * CODES * 4 + 64
+
+
+def _parts(dim: int) -> int:
+    """Of a row's dimensions, each with a code: pairs, or single ones where their number is odd."""
+    return dim if dim % 2 else dim // 2
 
 
 def build_lists(embeddings: np.ndarray, progress: Callable[[int, int], None] | None = None) -> faiss.IndexIVF:
-    """Lists of 8-bit codes round spherical k-means centers; the same embeddings, faiss and processor give the same bytes.
+    """Lists round spherical k-means centers, of codes of half a byte for two dimensions of a row's difference from its
+    center, laid out so that a processor looks up 32 at once (product quantization in registers, André et al. 2017). The same
+    embeddings, faiss and processor give the same bytes.
 
-    Memory: the codes, the k-means sample and one block.
+    Memory: the codes, the sample and one block. embeddings: (N, D), N >= FEWEST.
     """
     import faiss
 
@@ -113,9 +128,9 @@ def build_lists(embeddings: np.ndarray, progress: Callable[[int, int], None] | N
     with _threads(faiss):
         sample = np.ascontiguousarray(embeddings[np.sort(chosen)], np.float32)
         centers = faiss.IndexFlatIP(dim)
-        index = faiss.IndexIVFScalarQuantizer(
-            centers, dim, lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT, True
-        )
+        index = faiss.IndexIVFPQFastScan(centers, dim, lists, _parts(dim), BITS, faiss.METRIC_INNER_PRODUCT)
+        index.by_residual = True
+        index.pq.cp.min_points_per_centroid = 1  # else a line on stderr for a small library
         _train(faiss, sample, centers, lists, lambda: step(len(sample)))
         index.train(sample)
         for start in range(0, count, BLOCK):
@@ -174,7 +189,7 @@ def _read(folder: Path, recipe: dict) -> faiss.IndexIVF | None:
         if Verdicts(folder).sha256(path) != facts["sha256"]:
             log.warning("The index in %s is damaged: building it anew.", folder)
             return None
-        with _tight_limits(faiss, path.stat().st_size):
+        with _tight_limits(faiss, path.stat().st_size + table_bytes(*recipe["shape"])):
             lists = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if MAPPED else 0)
     except FileNotFoundError:
         return None
@@ -186,7 +201,7 @@ def _read(folder: Path, recipe: dict) -> faiss.IndexIVF | None:
 
 @contextmanager
 def _tight_limits(faiss, size: int):
-    """Let faiss allocate no more than the file could hold. The limits belong to the process, so they are put back."""
+    """Let faiss allocate no more than `size` bytes. The limits belong to the process, so they are put back."""
     with _limits:
         old = faiss.get_deserialization_vector_byte_limit(), faiss.get_deserialization_loop_limit()
         faiss.set_deserialization_vector_byte_limit(size)

@@ -141,10 +141,8 @@ class AskedWords:
 
     def matched(self, rows: np.ndarray) -> np.ndarray:
         """(M,) float32: how much these rows (M,) match."""
-        if not self.words:
-            return np.zeros(len(rows), np.float32)
         numbers = rows.astype(np.uint32)
-        return _hits(rows, sum(word.weight * _has(word, numbers) for word in self.words)).matched
+        return _hits(rows, sum((word.weight * _has(word, numbers) for word in self.words), np.zeros(len(rows)))).matched
 
     def _merged(self, words: list[Word], allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """rows (M,) int64 ascending that have one of `words`, and the sums (M,) of the words' weights."""

@@ -111,6 +111,25 @@ def test_ivf_search_with_its_own_choice_of_lists_finds_nearly_everything(no_shor
         assert (np.diff(scores) <= 0).all() and (mask is None or mask[rows].all())
 
 
+@pytest.mark.parametrize("by", ["chance", "subject"])
+@pytest.mark.parametrize("fraction", [0.5, 0.1])
+def test_a_filter_costs_no_recall_whatever_it_leaves(no_short_cut, by, fraction):
+    rows, queries, rng = clustered_vectors(20_000, 32), text_queries(100, 32), np.random.default_rng(5)
+    index = IVFIndex(rows, ivf.build_lists(rows))
+    index.probes = index.lists // 4
+    if by == "chance":
+        allowed = rng.random(len(rows)) < fraction
+    else:  # whole lists, so that those nearest to a query often hold nothing
+        allowed = (rng.random(index.lists) < fraction)[index._list_of_row]
+    recall = []
+    for mask in (None, allowed):
+        scores, found = index.search(queries, K, mask)
+        recall.append(np.mean(scores >= ExactIndex(rows).search(queries, K, mask)[0][:, -1:]))
+        assert mask is None or mask[found].all()
+    assert recall[1] > recall[0] - 0.02
+    assert recall[0] < 1  # or the lists left out would not show
+
+
 def test_equal_rows_score_equal_bits_whatever_they_are_compared_with():
     query = text_queries(1, DIM)[0]
     together = module.cosines(library(), np.arange(ROWS), query)
