@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
-from realrag.search import postings
-from realrag.search.hybrid import _best_hits
+from realrag.bench.clustered_vectors import clustered_vectors, text_queries
+from realrag.search import hybrid, postings
+from realrag.search.hybrid import _best_hits, rank
+from realrag.search.index import ExactIndex, cosines
+from realrag.search.lexicon import Lexicon
 from realrag.search.postings import MOST_TIED, Hits, Postings
 from realrag.search.postings_file import build_postings
 
@@ -58,10 +61,35 @@ def test_equal_matches_fill_the_pool(pool, better):
     vectors = np.random.default_rng(0).standard_normal((1000, 8)).astype(np.float32)
     matched = np.full(1000, 0.5, np.float32)
     matched[:better] = 0.9
-    found, cosines = _best_hits(vectors, vectors[0], Hits(np.arange(1000), matched), pool)
-    assert len(found.rows) == len(found.matched) == len(cosines) == len(set(found.rows.tolist())) == pool
+    scores = cosines(vectors, np.arange(1000), vectors[0])
+    found, best = _best_hits(Hits(np.arange(1000), matched), scores, pool)
+    assert len(found.rows) == len(found.matched) == len(best) == len(set(found.rows.tolist())) == pool
     assert (found.matched == 0.9).sum() == min(pool, better)
-    assert cosines == pytest.approx(vectors[found.rows] @ vectors[0], abs=1e-6)
+    assert best == pytest.approx(vectors[found.rows] @ vectors[0], abs=1e-6)
+
+
+def test_a_large_library_asks_for_words_in_a_thread_and_answers_alike(monkeypatch):
+    rng = np.random.default_rng(2)
+    vectors = clustered_vectors(3000, 16, dtype=np.float32)
+    texts = [" ".join(rng.choice(NAMES, 4)) for _ in range(3000)]
+    lexicon = Lexicon([""], np.zeros(3000, np.int32), lambda: texts, "toy")
+
+    def answers():
+        return [
+            rank(ExactIndex(vectors), vectors, lexicon, query, " ".join(rng.choice(NAMES, 3)), 20)
+            for query in text_queries(5, 16)
+        ]
+
+    rng = np.random.default_rng(3)
+    alone = answers()
+    monkeypatch.setattr(hybrid, "EXACT_SUBSET", 10)
+    for _ in range(2):
+        rng = np.random.default_rng(3)
+        for found, right in zip(answers(), alone, strict=True):
+            assert all(np.array_equal(*pair) for pair in zip(found, right, strict=True))
+        hybrid._after_fork()  # a child process begins a thread of its own
+    with pytest.raises(AttributeError):  # what fails in the thread fails here
+        rank(ExactIndex(vectors), vectors, lexicon, text_queries(1, 16)[0], None, 20)
 
 
 @pytest.mark.parametrize("pool", [1, MOST_TIED, 272, 999, 1000])
