@@ -14,7 +14,8 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from .index import EXACT_SUBSET, Index, cosines, search_exactly
+from .exact import cosines, search_exactly
+from .index import EXACT_SUBSET, Index
 from .lexicon import Lexicon
 from .postings import AskedWords, Hits, distinct
 

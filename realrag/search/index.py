@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from ..errors import BusyError, QueryError
+from .exact import cosines, may_be_best, products, ranked, search_exactly
 
 if TYPE_CHECKING:
     import faiss
@@ -31,8 +32,6 @@ PROBES = 200
 COUNTED = 50_000  # of a filter's rows, those by which it is known in which lists they are
 # Codes of half a byte for two dimensions: the true ten stand within the first few hundred by code.
 DEPTH, DEPTH_MORE = 4, 360
-BLOCK = 2048  # rows made float32 at once: 4 MB at 512 dimensions, which stays in the processor's cache
-SCORES = 1 << 24  # scores held at once by an exact search: 64 MB
 
 
 class Index(Protocol):
@@ -139,12 +138,12 @@ class IVFIndex:
         near = np.unique(near[(near >= 0) & (near < self.n)])  # never believe an id
         if allowed is not None:
             near = near[allowed[near]]
-        best = near[_may_be_best(_float32(self.embeddings[near]) @ query, k, _slack(query))]
+        best = near[may_be_best(*products(self.embeddings, near, query), k)]
         # Too few found, or so many equal pictures that more of them may lie beyond the candidates.
         if len(best) < k or len(best) == depth:
             scores, best = (found[0] for found in search_exactly(self.embeddings, query[None], k, rows))
         else:
-            scores, best = _ranked(cosines(self.embeddings, best, query), best)
+            scores, best = ranked(cosines(self.embeddings, best, query), best)
         return scores[:k], best[:k]
 
 
@@ -181,86 +180,9 @@ def open_index(
         return ExactIndex(embeddings)
 
 
-def search_exactly(
-    embeddings: np.ndarray, queries: np.ndarray, k: int, rows: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines (Q, k) float32 and rows (Q, k) int64 of the best among `rows` (ascending int64; None: all).
-
-    A float32 product, block by block, finds all that can be among the best k whatever its rounding; those are then
-    compared in float64, so that equal rows score equal bits and ties fall by row number.
-    """
-    count = len(embeddings) if rows is None else len(rows)
-    best_scores, best_rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-    if not k:
-        return best_scores, best_rows
-    together = max(1, SCORES // count)
-    for first in range(0, len(queries), together):
-        part = queries[first : first + together]
-        scores = np.empty((len(part), count), np.float32)
-        for start, block in _blocks(embeddings, rows):
-            if len(part) == 1:  # numpy is slower at a product of one row
-                np.matmul(block, part[0], out=scores[0, start : start + len(block)])
-            else:
-                np.matmul(part, block.T, out=scores[:, start : start + len(block)])
-        for at, row_scores in enumerate(scores, first):
-            near = _may_be_best(row_scores, k, _slack(queries[at]))
-            near = near if rows is None else rows[near]
-            ranked = _ranked(cosines(embeddings, near, queries[at]), near)
-            best_scores[at], best_rows[at] = ranked[0][:k], ranked[1][:k]
-    return best_scores, best_rows
-
-
 def _spread(counts: np.ndarray) -> float:
     """Over how many lists the rows (L,) are spread, large ones counting more (inverse participation ratio)."""
     return float(counts.sum()) ** 2 / float((counts.astype(np.float64) ** 2).sum())
-
-
-def _slack(query: np.ndarray) -> float:
-    """A float32 product of D terms is off by at most (D + 1) / 2^24 of the lengths (Higham 2002, 3.1); two are compared."""
-    return 2 * (len(query) + 1) * 2.0**-24 * float(np.linalg.norm(query))
-
-
-def _may_be_best(scores: np.ndarray, k: int, slack: float) -> np.ndarray:
-    """Places of the scores (M,) float32 that can be among the best k if each is off by half of `slack`."""
-    if len(scores) <= k:
-        return np.arange(len(scores))
-    return np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k] - slack)
-
-
-def _float32(block: np.ndarray) -> np.ndarray:
-    """torch turns fp16 into float32 six times faster than numpy."""
-    import torch
-
-    return torch.from_numpy(block).float().numpy() if block.dtype == np.float16 else block
-
-
-def cosines(embeddings: np.ndarray, rows: np.ndarray, query: np.ndarray) -> np.ndarray:
-    """(M,) float32 of query (D,) with each of `rows` (M,), summed in float64, in one order whatever the other rows."""
-    query = query.astype(np.float64)
-    scores = np.empty(len(rows), np.float32)
-    for start in range(0, len(rows), BLOCK):
-        part = slice(start, start + BLOCK)
-        scores[part] = (_float32(embeddings[rows[part]]) * query).sum(axis=1)
-    return scores
-
-
-def _ranked(scores: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    order = np.lexsort((rows, -scores))
-    return scores[order], rows[order].astype(np.int64)
-
-
-def _blocks(embeddings: np.ndarray, rows: np.ndarray | None):
-    """(position, (<= BLOCK, D) float32) over all rows or the chosen ones; a block is valid until the next."""
-    import torch
-
-    buffer = np.empty((BLOCK, embeddings.shape[1]), np.float32)
-    for start in range(0, len(embeddings) if rows is None else len(rows), BLOCK):
-        part = slice(start, start + BLOCK)
-        block = embeddings[part] if rows is None else embeddings[rows[part]]
-        if block.dtype == np.float16:
-            torch.from_numpy(buffer)[: len(block)].copy_(torch.from_numpy(np.array(block)))
-            block = buffer[: len(block)]
-        yield start, np.asarray(block, np.float32)
 
 
 def _checked(queries, k, allowed, n: int, dim: int) -> tuple[np.ndarray, np.ndarray | None, int]:

@@ -5,8 +5,9 @@ import pytest
 
 from realrag.bench.clustered_vectors import clustered_vectors, text_queries
 from realrag.search import hybrid, postings
+from realrag.search.exact import cosines
 from realrag.search.hybrid import _best_hits, rank
-from realrag.search.index import ExactIndex, cosines
+from realrag.search.index import ExactIndex
 from realrag.search.lexicon import Lexicon
 from realrag.search.postings import MOST_TIED, Hits, Postings
 from realrag.search.postings_file import build_postings

@@ -17,8 +17,8 @@ from realrag.bench.clustered_vectors import clustered_vectors, text_queries
 from realrag.errors import QueryError
 from realrag.files import sha256_file
 from realrag.locks import FolderLock
+from realrag.search import exact, ivf
 from realrag.search import index as module
-from realrag.search import ivf
 from realrag.search.index import ExactIndex, IVFIndex, open_index
 
 ROWS, DIM, K = 1500, 32, 10
@@ -132,16 +132,45 @@ def test_a_filter_costs_no_recall_whatever_it_leaves(no_short_cut, by, fraction)
 
 def test_equal_rows_score_equal_bits_whatever_they_are_compared_with():
     query = text_queries(1, DIM)[0]
-    together = module.cosines(library(), np.arange(ROWS), query)
-    alone = [module.cosines(library(), np.array([row]), query)[0] for row in (100, 250, 5, 709)]
+    together = exact.cosines(library(), np.arange(ROWS), query)
+    alone = [exact.cosines(library(), np.array([row]), query)[0] for row in (100, 250, 5, 709)]
     assert alone == [together[100], together[100], together[5], together[5]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000), length=st.sampled_from([1e-6, 0.3, 1.0, 900.0, 1e6]), dim=st.sampled_from([3, 64, 511]),
+    some=st.booleans(),
+)  # fmt: skip
+def test_a_product_is_off_by_no_more_than_it_says(seed, length, dim, some):
+    rng = np.random.default_rng(seed)
+    rows = np.sort(rng.choice(200, 70, replace=False)) if some else None
+    embeddings = rng.standard_normal((200, dim))
+    embeddings = (embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)).astype(np.float16)
+    query = (length * embeddings[3].astype(float) + 0.2 * length * rng.standard_normal(dim) / dim**0.5).astype(
+        np.float32
+    )
+    right = embeddings.astype(np.float64) @ query.astype(np.float64)
+    scores, slack = exact.products(embeddings, rows, query)
+    assert np.abs(scores - (right if rows is None else right[rows])).max() <= slack / 2
+    assert slack <= 4e-3 * np.linalg.norm(query)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_one_query_is_answered_alike_with_quick_products_and_without(monkeypatch, quick):
+    monkeypatch.setattr(exact, "_sums_in_float32", lambda: quick)
+    monkeypatch.setattr(exact, "GATHERED", 100)
+    query = library()[100:101].astype(np.float32) * 3
+    agrees(ExactIndex(library()), library(), query, K)
+    agrees(ExactIndex(library()), library(), query, K, np.arange(ROWS) % 3 == 1)
+    assert not exact.products(library(), None, np.zeros(DIM, np.float32))[0].any()
 
 
 def test_an_exact_search_in_many_parts_is_the_same(monkeypatch):
     queries = text_queries(20, DIM)
     whole = ExactIndex(library()).search(queries, K)
-    monkeypatch.setattr(module, "BLOCK", 64)
-    monkeypatch.setattr(module, "SCORES", 3 * ROWS)
+    monkeypatch.setattr(exact, "BLOCK", 64)
+    monkeypatch.setattr(exact, "SCORES", 3 * ROWS)
     parts = ExactIndex(library()).search(queries, K)
     assert np.array_equal(whole[0], parts[0]) and np.array_equal(whole[1], parts[1])
 
