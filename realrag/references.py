@@ -31,7 +31,7 @@ class Reference:
     height: int
     image: Image.Image
     settings: ReferenceSettings = ReferenceSettings()  # what an artist set for it; plain as retrieved
-    found: str = "by look"  # or "by name", "by caption"
+    found: str = "by look"  # or "by name", "by caption", "pinned"
     object: str = ""  # which of several objects of the prompt it was found for
 
     def credit(self) -> str:

@@ -133,6 +133,8 @@ def search(args) -> int:
         diversity=args.diversity,
         filters=filters,
         find_by=args.find_by,
+        pinned=args.pins,
+        page=args.page,
     )
     if args.json:
         say_json(answer.as_json())
@@ -323,7 +325,14 @@ def parser() -> argparse.ArgumentParser:
         "--licence", dest="licences", action="append", default=[], help="only this licence (repeat for more)"
     )
     one.add_argument("--id", dest="ids", action="append", default=[], help="only this photo (repeat for more)")
-    one.add_argument("--without", action="append", default=[], metavar="ID", help="never this photo (repeat for more)")
+    one.add_argument(
+        "--without", "--ban", action="append", default=[], metavar="ID", help="never this photo (repeat for more)"
+    )
+    one.add_argument(
+        "--pin", dest="pins", action="append", default=[], metavar="ID",
+        help="this photo first, whatever it scores (repeat for more)",
+    )  # fmt: skip
+    one.add_argument("--page", type=int, default=1, help="1 the best photos, 2 those after them, and so on")
     common(one, None)
 
     one = command("show", show, "Say what is in a bundle.", "realrag show sample")

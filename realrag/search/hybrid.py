@@ -20,6 +20,7 @@ from .lexicon import Lexicon
 from .postings import AskedWords, Hits, distinct
 
 BY_LOOK, BY_CAPTION, BY_NAME = "by look", "by caption", "by name"
+PINNED = "pinned"  # not found, but chosen by somebody
 BOTH, LOOK, NAME = "both", "look", "name"  # what to find by
 CERTAIN = 0.8  # fraction of a question's weight that a photo's words carry, from which it counts as found by caption
 PARTIAL = 0.5  # of a caption's weight where it matches less: "green" of "green apples" must not beat what looks right

@@ -44,11 +44,8 @@ def named(page: RealPage, node: int, name: str) -> None:
     )
 
 
-def libraries(page: RealPage) -> list[str]:
-    """What Load Reflective Retriever offers on this page."""
-    return page.evaluate(
-        "() => app.graph.nodes.find((node) => node.type === 'RealRAG_LoadRetriever').widgets[0].options.values"
-    )
+OFFERED = """(library) => app.graph.nodes.find((node) => node.type === "RealRAG_LoadRetriever").widgets[0].options.values
+    .includes(library)"""
 
 
 @pytest.mark.parametrize("kind", ["pictures", "zip"])
@@ -65,7 +62,7 @@ def test_dropped_photos_become_a_library_that_the_loader_offers(page: RealPage, 
         assert page.widgets(NODE)["photos"] == library
         assert sorted(path.name for path in (page.server.base / "input" / library).iterdir()) == sorted(PHOTOS)
     page.run()
-    assert library in libraries(page)
+    page.page.wait_for_function(OFFERED, arg=library)  # the page asks the server for its lists anew
     assert (page.server.base / "models" / "realrag" / library / "manifest.json").is_file()
 
 

@@ -106,7 +106,7 @@ def test_near_duplicates_do_not_fill_the_answer(photos, tmp_path, encoder, monke
         (photos / "red" / f"again{quality}.jpg").write_bytes(photo_bytes((255, 0, 0), 1, quality=quality))
     build(photos, tmp_path / "many", encoder)
     retriever = Retriever.open(tmp_path / "many", encoder=encoder)
-    monkeypatch.setattr("realrag.answer.NEAR_DUPLICATE", 0.9999)
+    monkeypatch.setattr("realrag.choosing.NEAR_DUPLICATE", 0.9999)
     answer = retriever.search("red", k=4)
     assert sum(item.file.startswith("red/again") for item in answer.items) == 1 and len(answer) == 4
     everything = retriever.search("red", k=100).items

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from realrag.answer import NEAR_DUPLICATE
 from realrag.bundle.bundle import MANIFEST, Bundle, unit_rows
 from realrag.bundle.records import Filters
+from realrag.choosing import NEAR_DUPLICATE
 from realrag.encoders.base import Encoder
 from realrag.encoders.reflective_head import ReflectiveHead, load_head
 from realrag.errors import RealRAGError

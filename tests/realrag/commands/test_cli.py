@@ -55,6 +55,22 @@ def test_search_by_text_filters_and_words(bundle, capsys):
     assert json.loads(capsys.readouterr().out) == []
 
 
+def test_search_pins_bans_and_pages(bundle, capsys):
+    def found(*options: str) -> list[str]:
+        assert main(["search", str(bundle), "a blue thing", "-k", "2", "--min-score", "-1", "--json", *options]) == 0
+        return [item["id"] for item in json.loads(capsys.readouterr().out)]
+
+    first, second = found(), found("--page", "2")
+    assert not set(first) & set(second)
+    assert found("--pin", second[1]) == [second[1], first[0]]
+    assert first[0] not in found("--ban", first[0]) == found("--without", first[0])
+    assert found("--pin", second[1], "--ban", second[1]) == first
+    assert main(["search", str(bundle), "a blue thing", "--pin", "0" * 16]) == 0
+    assert "not in this library" in capsys.readouterr().out
+    assert main(["search", str(bundle), "a blue thing", "--page", "0"]) == 2
+    assert "page is 0" in capsys.readouterr().err
+
+
 def test_add_and_remove(photos, bundle, tmp_path, capsys, tiny_clip):
     more = tmp_path / "more"
     more.mkdir()
