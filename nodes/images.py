@@ -30,3 +30,10 @@ def png(values: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(values).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
+
+
+def jpeg(image: Image.Image) -> bytes:
+    """RGB -> the bytes of a JPEG file, every color at full resolution."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=92, subsampling=0)
+    return buffer.getvalue()

@@ -116,11 +116,11 @@ class References:
         ]
 
 
-def letterbox(image, frame: tuple[int, int]):
-    """PIL image scaled to fit `frame` (width, height) whole, centered on gray. Never cropped."""
+def letterbox(image, frame: tuple[int, int], color: tuple[int, int, int] = (GRAY, GRAY, GRAY)):
+    """PIL image scaled to fit `frame` (width, height) whole, centered on gray or another color. Never cropped."""
     scale = min(frame[0] / image.width, frame[1] / image.height)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    canvas = Image.new("RGB", frame, (GRAY, GRAY, GRAY))
+    canvas = Image.new("RGB", frame, color)
     resized = image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
     canvas.paste(resized, ((frame[0] - size[0]) // 2, (frame[1] - size[1]) // 2))
     return canvas

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ...realrag.bundle.head_entries import AUTO
 from ...realrag.bundle.records import Filters
+from ...realrag.choosing import MAX_PAGE
 from ...realrag.errors import QueryError
 from ...realrag.search.hybrid import BOTH, LOOK, NAME
 from ..compat import supported_keywords
@@ -14,7 +15,7 @@ from ..images import to_pil
 from ..input_check import checked
 from ..sockets import ReferencesSocket, RetrieverSocket
 from .load_retriever import ManagedRetriever
-from .preview import labeled, shown_in_node
+from .preview import shown
 
 LEAVE_OUT, KEEP = "leave out", "keep"
 
@@ -106,7 +107,7 @@ class RetrieveRealReferences(io.ComfyNode):
                     default="",
                     **rare,
                     tooltip="Only these photos, by their ids in the scores text, separated by commas. "
-                    "Use it to pin your choice.",
+                    "To have photos first and others after them, use pinned.",
                 ),
                 io.String.Input(
                     "exclude_ids",
@@ -140,6 +141,23 @@ class RetrieveRealReferences(io.ComfyNode):
                     tooltip="leave out: drops photos that match no better than unrelated text does, so an absent subject "
                     "gives no photos. keep: shows them anyway. Applies to photos found by look, while min_score is 0.",
                 ),
+                io.String.Input(
+                    "pinned",
+                    optional=True,
+                    default="",
+                    **rare,
+                    tooltip="These photos come first whatever they score, by their ids, separated by commas. "
+                    "The pin on a card writes here; the ban writes to exclude_ids.",
+                ),
+                io.Int.Input(
+                    "page",
+                    optional=True,
+                    default=1,
+                    min=1,
+                    max=MAX_PAGE,
+                    **supported_keywords(io.Int.Input, advanced=True),
+                    tooltip="1 takes the best photos, 2 those after them, and so on. Pinned photos stay on every page.",
+                ),
             ],
             outputs=[
                 ReferencesSocket.Output(
@@ -168,6 +186,7 @@ class RetrieveRealReferences(io.ComfyNode):
                     tooltip="The best score, also of photos that were left out; -1 without any.",
                 ),
             ],
+            is_output_node=True,  # it shows photos, also with nothing behind it: to look before a picture is made
             # the photos stay in the node when a run takes them from the cache
             **supported_keywords(
                 io.Schema, has_intermediate_output=True, search_aliases=["reference photos", "real images", "rag"]
@@ -191,6 +210,8 @@ class RetrieveRealReferences(io.ComfyNode):
         look_for: str = "",
         find_by: str | None = BOTH,
         doubt: str | None = LEAVE_OUT,
+        pinned: str = "",
+        page: int = 1,
     ) -> io.NodeOutput:
         subject = text_of("look_for", look_for)
         references = retriever.search(
@@ -206,6 +227,8 @@ class RetrieveRealReferences(io.ComfyNode):
                 words(text_of("include_ids", include_ids)),
                 words(text_of("exclude_ids", exclude_ids)),
             ),
+            pinned=words(text_of("pinned", pinned)),
+            page=page,
         )
         return io.NodeOutput(
             references,
@@ -214,5 +237,5 @@ class RetrieveRealReferences(io.ComfyNode):
             references.credits_text(),
             bool(references.items),
             max([references.best, *(item.score for item in references.items)]),
-            ui=shown_in_node(labeled(references)),
+            ui=shown(references),
         )

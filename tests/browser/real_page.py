@@ -10,6 +10,7 @@ from pathlib import Path
 from comfy_server import PATIENCE, Server
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome") or ""
+ANSWERS = 20  # seconds within which a page that is open does what it was asked for
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--no-first-run", "--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
@@ -22,6 +23,21 @@ WATCH = """() => {
     window.realragRuns = [];
     for (const event of ["execution_success", "execution_error", "execution_interrupted"])
         app.api.addEventListener(event, ({ detail }) => window.realragRuns.push({ event, detail }));
+}"""
+# Newer pages give a node the values of the last node that had its id in a graph without a name: the defaults are set again.
+LOAD = """async (graph) => {
+    await app.loadApiJson(graph, "test");
+    const given = Object.values(graph);
+    for (const node of app.graph.nodes) {
+        const { input } = LiteGraph.registered_node_types[node.type].nodeData;
+        const known = given.filter((each) => each.class_type === node.type);
+        for (const [name, [, options]] of Object.entries({ ...input.required, ...input.optional })) {
+            const widget = node.widgets?.find((each) => each.name === name);
+            if (widget && options?.default !== undefined && !known.some((each) => name in each.inputs))
+                widget.value = options.default;
+        }
+    }
+    app.graph.arrange(60);
 }"""
 
 
@@ -36,14 +52,14 @@ class RealPage:
             {"Comfy.VueNodes.Enabled": nodes2, "Comfy.TutorialCompleted": True, "Comfy.Workflow.Persist": False},
         )
         self.page = browser.new_page(viewport={"width": width, "height": height})
-        self.page.set_default_timeout(1000 * PATIENCE)
+        self.page.set_default_timeout(1000 * ANSWERS)
         self.page.on("pageerror", lambda error: self._heard(f"uncaught: {error}"))
         self.page.on(
             "console",
             lambda line: self._heard(f"{line.text} ({line.location.get('url', '')})") if line.type == "error" else None,
         )
-        self.page.goto(server.url, wait_until="domcontentloaded")
-        self.page.wait_for_function(READY)
+        self.page.goto(server.url, wait_until="domcontentloaded", timeout=1000 * PATIENCE)
+        self.page.wait_for_function(READY, timeout=1000 * PATIENCE)
         self.page.wait_for_timeout(2000)  # dialogs of the first visit
         self.page.keyboard.press("Escape")
         self.page.evaluate(WATCH)
@@ -66,14 +82,14 @@ class RealPage:
         if "nodes" in workflow:
             self.evaluate("async (graph) => { await app.loadGraphData(graph); }", workflow)
         else:
-            self.evaluate("async (graph) => { await app.loadApiJson(graph, 'test'); app.graph.arrange(60); }", workflow)
+            self.evaluate(LOAD, workflow)
         self.page.wait_for_timeout(1000)  # sizes settle
 
     def run(self, start: str = "() => app.queuePrompt(0, 1)") -> None:
         """Press Run and wait for the end, which must be a success. start: another way to begin a run."""
         begun = self.evaluate("() => window.realragRuns.length")
         self.evaluate(start)
-        self.page.wait_for_function("(begun) => window.realragRuns.length > begun", arg=begun)
+        self.page.wait_for_function("(begun) => window.realragRuns.length > begun", arg=begun, timeout=1000 * PATIENCE)
         ended = self.evaluate("(begun) => window.realragRuns[begun]", begun)
         assert ended["event"] == "execution_success", str(ended["detail"])[:3000]
         self.page.wait_for_timeout(500)  # pictures are fetched

@@ -124,13 +124,13 @@ def test_the_same_photos_are_written_for_the_page_once(world, tmp_path, monkeypa
 
     monkeypatch.setattr(folder_paths, "get_temp_directory", lambda: str(tmp_path / "temp"))
     preview = world.plugin("nodes.retrieval.preview")
-    first = preview.shown_in_node(preview.labeled(retrieved(world, 1, 2)))
+    first = preview.shown(retrieved(world, 1, 2))
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "temp").iterdir()}
-    again = preview.shown_in_node(preview.labeled(retrieved(world, 1, 2)))
+    again = preview.shown(retrieved(world, 1, 2))
     assert first == again and len(first["images"]) == 2
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "temp").iterdir()} == written
-    preview.shown_in_node(preview.labeled(retrieved(world, 2, 1)))  # other ranks: other cards
-    assert len(list((tmp_path / "temp").iterdir())) == 4
+    preview.shown(retrieved(world, 2, 1))  # other ranks: other cards of the same photos
+    assert len(list((tmp_path / "temp").iterdir())) == len(written) + 2
 
 
 def vision_weights(width=24, embedding=None, head=None, places=5):

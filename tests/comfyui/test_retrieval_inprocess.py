@@ -125,30 +125,61 @@ def test_registering_again_keeps_the_users_folders_in_front(nodes, tmp_path):
         folder_paths.folder_names_and_paths[name] = (before, folders.SUFFIXES[name])
 
 
-def test_every_card_has_one_size_and_an_empty_answer_has_one_card(nodes, plugin):
+def test_every_card_has_one_size_whatever_the_photos_and_an_empty_answer_has_one_card(nodes, plugin):
+    import numpy as np
     from PIL import Image
 
-    labels, references = nodes[2], plugin("realrag.references")
-    sizes = ((60, 90), (120, 40), (30, 30))
+    preview, references = nodes[2], plugin("realrag.references")
+    name = "a-very-long-class-name-that-no-card-can-hold"
     items = [
-        references.Reference(
-            "id",
-            0.5,
-            "",
-            "a-very-long-class-name-that-no-card-can-hold",
-            "",
-            "",
-            "",
-            "f.jpg",
-            *size,
-            Image.new("RGB", size),
-        )
-        for size in sizes
+        references.Reference("id", 0.5, "", name, "", "", "", "f.jpg", *size, Image.new("RGB", size, "white"))
+        for size in ((60, 90), (768, 40), (30, 30), (768, 1))
     ]
-    cards = labels.labeled(references.References("q", "b", tuple(items)))
-    assert len(cards) == 3 and {card.shape for card in cards} == {(90 + 36, 120, 3)}
-    (card,) = labels.labeled(references.References("q", "b", (), "Nothing scores 0.9 or more."))
-    assert card.max() > 0.8 > card.mean()
+    cards = [np.asarray(card) for card in preview.labeled(references.References("q", "b", tuple(items)))]
+    assert len(cards) == 4 and {card.shape for card in cards} == {(384 + 96, 384, 3)}
+    for card, (width, height) in zip(cards, ((256, 384), (384, 20), (384, 384), (384, 1)), strict=True):
+        white = (card[:384] > 250).all(axis=2)
+        assert (white.any(axis=0).sum(), white.any(axis=1).sum()) == (width, height), "small photos are not stamps"
+    (card,) = preview.labeled(references.References("q", "b", (), "Nothing scores 0.9 or more."))
+    values = np.asarray(card) / 255
+    assert values.max() > 0.8 > values.mean()
+
+
+def test_the_page_gets_what_a_card_shows_and_the_photo_itself(nodes, plugin):
+    import json
+
+    load, folders, preview = nodes
+    library = load.open_retriever(folders.bundle_folder(folders.SHIPPED))
+    references = library.search("a lemon\na mango", k=2, pinned=["0" * 16])
+    ui = preview.shown(references)
+    assert json.loads(json.dumps(ui)) == ui and len(ui["images"]) == 2
+    assert ui["realrag_note"] == [references.note] and "not in this library" in references.note
+    for rank, (photo, item) in enumerate(zip(ui["realrag_photos"], references.items, strict=True), 1):
+        assert (photo["id"], photo["rank"], photo["object"]) == (item.id, rank, item.object)
+        assert photo["score"] == pytest.approx(item.score, abs=1e-4) and photo["credit"] == item.credit()
+        assert photo["photo"]["type"] == "temp" and photo["photo"]["filename"].endswith(".jpg")
+    nothing = preview.shown(library.search("a puffin"))
+    assert nothing["realrag_photos"] == [] and "set min_score to 0" in nothing["realrag_note"][0]
+
+
+def test_pins_bans_and_pages_reach_the_search(nodes, plugin):
+    load, folders, _ = nodes
+    retrieve, errors = plugin("nodes.retrieval.retrieve"), plugin("realrag.errors")
+    library = load.open_retriever(folders.bundle_folder(folders.SHIPPED))
+    settings = dict(retriever=library, prompt="garlic", top_k=2, min_score=0.0, diversity=0.0, doubt="keep")
+
+    def found(**given) -> list[str]:
+        return [item.id for item in retrieve.RetrieveRealReferences.execute(**settings, **given).result[0].items]
+
+    plain, later = found(), found(page=2)
+    assert not set(plain) & set(later) and found(page=None, pinned=None) == found(page=1.0, pinned=" ,\n") == plain
+    assert found(pinned=f"{later[0]}, {later[1]}") == later
+    assert found(pinned=later[0]) == [later[0], plain[0]]
+    assert found(pinned=later[0], exclude_ids=later[0]) == plain
+    assert found(pinned="../../etc/passwd, \0, " + "f" * 16) == plain
+    for wrong in ({"page": 0}, {"page": 101}, {"page": 1.5}, {"page": "2"}, {"pinned": 7}, {"pinned": [later[0]]}):
+        with pytest.raises(errors.QueryError):
+            found(**wrong)
 
 
 def test_linked_values_that_are_no_texts_are_refused_in_words_and_none_counts_as_not_given(nodes, plugin):
@@ -172,11 +203,13 @@ def test_linked_values_that_are_no_texts_are_refused_in_words_and_none_counts_as
 
 
 def test_the_card_of_a_doubtful_answer_names_the_way_out(nodes, plugin):
+    import numpy as np
+
     references = plugin("realrag.references").References
     notes = [references("q", "b", (), "Nothing here fits: best 0.42.", doubtful=doubtful) for doubtful in (False, True)]
-    short, long = (nodes[2].labeled(each)[0] for each in notes)
-    assert (long > 0.5).sum() > 2 * (short > 0.5).sum(), "more is written on it"
-    assert not (long[-16:] > 0.5).any(), "nothing is cut off at the bottom"
+    short, long = (np.asarray(nodes[2].labeled(each)[0]) for each in notes)
+    assert (long > 128).sum() > 2 * (short > 128).sum(), "more is written on it"
+    assert not (long[-16:] > 128).any(), "nothing is cut off at the bottom"
 
 
 def test_a_gate_says_whether_anything_was_found_and_a_picture_is_checked_against_its_references(nodes, plugin):

@@ -67,7 +67,7 @@ def test_search_pins_bans_and_pages(bundle, capsys):
     assert found("--pin", second[1], "--ban", second[1]) == first
     assert main(["search", str(bundle), "a blue thing", "--pin", "0" * 16]) == 0
     assert "not in this library" in capsys.readouterr().out
-    assert main(["search", str(bundle), "a blue thing", "--page", "0"]) == 2
+    assert main(["search", str(bundle), "a blue thing", "--page", "0"]) == 1
     assert "page is 0" in capsys.readouterr().err
 
 

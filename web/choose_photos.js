@@ -1,0 +1,229 @@
+// Retrieve Real References: the photos as cards to look at, pin, ban and page through. What is chosen stands in the node's
+// own inputs `pinned`, `exclude_ids` and `page`, so a saved workflow holds it. Texts of a library reach the page as text only.
+import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
+import { element, openLarge, styled } from "./photo_cards.js";
+
+const NODE = "RealRAG_RetrieveReferences";
+const TEXT_BOXES = ["prompt", "look_for"];
+const LINE = 20; // height of one widget
+
+/** @typedef {import("./photo_cards.js").Photo} Photo */
+
+/** @param {object} node @param {string} name */
+const widgetOf = (node, name) => node.widgets?.find((each) => each.name === name);
+
+/** Whether another node gives this input its value. @param {object} node @param {string} name */
+const isLinked = (node, name) => node.inputs?.some((slot) => slot.widget?.name === name && slot.link != null) ?? false;
+
+/** @param {object} node @param {string} name @returns {string[]} the ids in a text widget */
+const idsIn = (node, name) => [...new Set(String(widgetOf(node, name)?.value ?? "").split(/[,\n]/).map((id) => id.trim()).filter(Boolean))];
+
+/** @param {object} node @param {string} name @param {string | number} value */
+function set(node, name, value) {
+  const widget = widgetOf(node, name);
+  widget.value = value;
+  widget.callback?.(value);
+  node.graph?.setDirtyCanvas?.(true, true);
+}
+
+/** The id under which a run knows this node: ids of the subgraphs around it come first. @param {object} node @returns {string | null} */
+function runId(node, graph = app.rootGraph ?? app.graph) {
+  if (graph.nodes.includes(node)) return String(node.id);
+  for (const outer of graph.nodes) {
+    const inner = outer.subgraph && runId(node, outer.subgraph);
+    if (inner) return `${outer.id}:${inner}`;
+  }
+  return null;
+}
+
+class Cards {
+  /** @param {object} node */
+  constructor(node) {
+    this.node = node;
+    /** @type {Photo[]} */
+    this.photos = [];
+    this.note = "";
+    this.shown = ""; // what was chosen when the photos were looked for
+    this.box = styled(element("div", "realrag-cards"));
+    this.box.addEventListener("wheel", (event) => {
+      if (this.box.scrollHeight > this.box.clientHeight && !event.ctrlKey) event.stopPropagation();
+      else if (!LiteGraph.vueNodesMode) app.canvas.processMouseWheel(event); // the cards lie over the classic canvas
+    });
+    const options = { serialize: false, hideOnZoom: false, getMinHeight: () => 250 };
+    this.widget = node.addDOMWidget("realrag_cards", "realrag_cards", this.box, options);
+    this.widget.serialize = false; // the inputs hold what was chosen
+    this.draw();
+  }
+
+  /** @returns {string} */
+  get chosen() {
+    return JSON.stringify([idsIn(this.node, "pinned"), idsIn(this.node, "exclude_ids"), widgetOf(this.node, "page")?.value]);
+  }
+
+  /** @param {{realrag_photos?: Photo[], realrag_note?: string[]}} output of a run */
+  show(output) {
+    if (!output?.realrag_photos) return;
+    this.photos = output.realrag_photos;
+    this.note = output.realrag_note?.[0] ?? "";
+    this.shown = this.chosen;
+    this.draw();
+  }
+
+  /** Put the photo into one list, or out of it, and out of the other. @param {Photo} photo @param {string} name @param {string} other */
+  toggle(photo, name, other) {
+    const ids = idsIn(this.node, name);
+    const rest = ids.filter((id) => id !== photo.id);
+    set(this.node, name, (rest.length < ids.length ? rest : [...ids, photo.id]).join(", "));
+    if (rest.length === ids.length) set(this.node, other, idsIn(this.node, other).filter((id) => id !== photo.id).join(", "));
+    this.draw();
+  }
+
+  /** Run this node alone, with what it needs, to see the photos. */
+  look() {
+    const id = runId(this.node);
+    if (id) app.queuePrompt(0, 1, [id]);
+  }
+
+  /** @param {number} step */
+  turn(step) {
+    set(this.node, "page", Math.min(100, Math.max(1, Number(widgetOf(this.node, "page").value) + step)));
+    this.draw();
+    this.look();
+  }
+
+  draw() {
+    const grid = element("div", "realrag-grid");
+    grid.append(...this.photos.map((photo) => this.card(photo)));
+    const parts = [this.bar(), grid];
+    if (!this.photos.length && !this.note) parts.push(element("p", "realrag-hint", "Press Look, or Run, to see the photos here."));
+    if (this.note) parts.push(element("p", "realrag-note", this.note));
+    this.box.replaceChildren(...parts);
+    this.node.graph?.setDirtyCanvas?.(true, true);
+  }
+
+  bar() {
+    const page = Number(widgetOf(this.node, "page")?.value ?? 1);
+    const fixed = isLinked(this.node, "page");
+    const look = this.button("Look", "Search with these settings and show the photos, without making a picture", () => this.look());
+    look.classList.toggle("realrag-changed", this.photos.length > 0 && this.shown !== this.chosen);
+    const bar = element("div", "realrag-bar");
+    bar.append(
+      look,
+      this.button("‹", "Previous photos", () => this.turn(-1), fixed || page <= 1),
+      element("span", "", `page ${page}`),
+      this.button("›", "Next photos", () => this.turn(1), fixed || page >= 100),
+      element("span", "realrag-space"),
+    );
+    for (const [name, words] of [["pinned", "pinned"], ["exclude_ids", "banned"]]) {
+      const count = idsIn(this.node, name).length;
+      if (count) {
+        const clear = () => (set(this.node, name, ""), this.draw());
+        bar.append(this.button(`${count} ${words} ✕`, `Take back: no photo is ${words} then`, clear, isLinked(this.node, name)));
+      }
+    }
+    return bar;
+  }
+
+  /** @param {Photo} photo */
+  card(photo) {
+    const pinned = idsIn(this.node, "pinned").includes(photo.id);
+    const banned = idsIn(this.node, "exclude_ids").includes(photo.id);
+    const card = element("div", "realrag-card");
+    card.classList.toggle("realrag-pinned", pinned);
+    card.classList.toggle("realrag-banned", banned);
+    card.dataset.id = photo.id;
+    const picture = element("img", "");
+    picture.src = api.apiURL(`/view?${new URLSearchParams(photo.photo)}`);
+    picture.alt = photo.name;
+    picture.draggable = false;
+    const open = this.button("", "Open large", () => openLarge(this.photos, photo.rank - 1));
+    open.className = "realrag-open";
+    open.setAttribute("aria-label", `Open large: ${photo.rank}`);
+    open.append(picture, element("span", "realrag-rank", String(photo.rank)));
+    const pin = this.button("Pin", pinned ? "Pinned: comes first. Press to take back" : "Pin: always comes first", () =>
+      this.toggle(photo, "pinned", "exclude_ids"), isLinked(this.node, "pinned"));
+    const ban = this.button("Ban", banned ? "Banned: does not come again. Press to take back" : "Ban: never comes", () =>
+      this.toggle(photo, "exclude_ids", "pinned"), isLinked(this.node, "exclude_ids"));
+    pin.setAttribute("aria-pressed", String(pinned));
+    ban.setAttribute("aria-pressed", String(banned));
+    const choices = element("div", "realrag-choices");
+    choices.append(pin, ban);
+    const score = element("div", "realrag-score", `${photo.score.toFixed(3)} · ${photo.found}`);
+    if (photo.doubtful) score.append(element("span", "realrag-doubt", " · doubtful"));
+    const lines = [score, element("div", "realrag-name", photo.name)];
+    if (photo.object) lines.push(element("div", "realrag-for", `for: ${photo.object}`));
+    lines.push(element("div", "realrag-credit", [photo.license, photo.author].filter(Boolean).join(" · ")));
+    card.title = `${photo.caption || photo.name}\n${photo.credit}`;
+    card.append(open, choices, ...lines);
+    return card;
+  }
+
+  /** @param {string} text @param {string} title @param {() => void} press @param {boolean} off */
+  button(text, title, press, off = false) {
+    const button = element("button", "", text);
+    button.type = "button";
+    button.title = off ? `${title} (another node gives this value)` : title;
+    button.disabled = off;
+    button.addEventListener("click", press);
+    return button;
+  }
+}
+
+/** A text box that another node fills needs one line with its name, not the space of a box that nobody sees: the classic
+ * renderer leaves it blank. @param {object} node */
+function shrinkLinkedBoxes(node) {
+  const boxes = TEXT_BOXES.map((name) => widgetOf(node, name)).filter((widget) => widget?.computeLayoutSize);
+  for (const widget of boxes) {
+    const { computeLayoutSize } = widget;
+    widget.computeLayoutSize = function (...values) {
+      return isLinked(node, widget.name) ? { minHeight: LINE, maxHeight: LINE, minWidth: 0 } : computeLayoutSize.apply(this, values);
+    };
+  }
+  // In place of the classic renderer's own gallery of the same photos.
+  node.onDrawBackground = function (context) {
+    if (this.flags.collapsed) return;
+    context.save();
+    context.fillStyle = LiteGraph.NODE_TEXT_COLOR;
+    context.font = `${LiteGraph.NODE_SUBTEXT_SIZE ?? 12}px ${LiteGraph.NODE_FONT ?? "Arial"}`;
+    for (const widget of boxes) if (isLinked(this, widget.name)) context.fillText(widget.label || widget.name, 20, widget.y + 14);
+    context.restore();
+  };
+}
+
+/** The cards show these, so their boxes are in the way, unless another node fills them. @param {object} node */
+function hideShownWidgets(node) {
+  for (const name of ["pinned", "page"]) {
+    const widget = widgetOf(node, name);
+    if (!widget) continue;
+    widget.hidden = !isLinked(node, name);
+    widget.options.hidden = widget.hidden;
+  }
+}
+
+app.registerExtension({
+  name: "RealRAG.ChoosePhotos",
+  nodeCreated(node) {
+    if (node.comfyClass !== NODE || !node.addDOMWidget) return;
+    shrinkLinkedBoxes(node);
+    hideShownWidgets(node);
+    const cards = (node.realragCards = new Cards(node));
+    node.hideOutputImages = true; // the gallery of the same photos that Nodes 2.0 would show
+    const { onExecuted, onConnectionsChange } = node;
+    node.onExecuted = function (output) {
+      onExecuted?.call(this, output);
+      cards.show(output);
+    };
+    node.onConnectionsChange = function (...values) {
+      hideShownWidgets(this);
+      cards.draw();
+      return onConnectionsChange?.apply(this, values);
+    };
+  },
+  loadedGraphNode(node) {
+    if (!node.realragCards) return;
+    hideShownWidgets(node);
+    node.realragCards.draw();
+    node.realragCards.show(app.nodeOutputs?.[String(node.id)]); // the page keeps them while one changes between tabs
+  },
+});
