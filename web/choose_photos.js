@@ -6,7 +6,6 @@ import { element, openLarge, styled } from "./photo_cards.js";
 
 const NODE = "RealRAG_RetrieveReferences";
 const TEXT_BOXES = ["prompt", "look_for"];
-const LINE = 20; // height of one widget
 
 /** @typedef {import("./photo_cards.js").Photo} Photo */
 
@@ -95,10 +94,9 @@ class Cards {
   draw() {
     const grid = element("div", "realrag-grid");
     grid.append(...this.photos.map((photo) => this.card(photo)));
-    const parts = [this.bar(), grid];
-    if (!this.photos.length && !this.note) parts.push(element("p", "realrag-hint", "Press Look, or Run, to see the photos here."));
-    if (this.note) parts.push(element("p", "realrag-note", this.note));
-    this.box.replaceChildren(...parts);
+    const hint = this.photos.length ? "" : "Press Look, or Run, to see the photos here.";
+    const words = element("p", this.note ? "realrag-note" : "realrag-hint", this.note || hint);
+    this.box.replaceChildren(this.bar(), ...(words.textContent ? [words] : []), grid);
     this.node.graph?.setDirtyCanvas?.(true, true);
   }
 
@@ -170,43 +168,27 @@ class Cards {
   }
 }
 
-/** A text box that another node fills needs one line with its name, not the space of a box that nobody sees: the classic
- * renderer leaves it blank. @param {object} node */
-function shrinkLinkedBoxes(node) {
-  const boxes = TEXT_BOXES.map((name) => widgetOf(node, name)).filter((widget) => widget?.computeLayoutSize);
-  for (const widget of boxes) {
-    const { computeLayoutSize } = widget;
-    widget.computeLayoutSize = function (...values) {
-      return isLinked(node, widget.name) ? { minHeight: LINE, maxHeight: LINE, minWidth: 0 } : computeLayoutSize.apply(this, values);
-    };
-  }
-  // In place of the classic renderer's own gallery of the same photos.
+/** In place of the classic renderer's own gallery of the same photos: the names of text boxes that other nodes fill, which
+ * it leaves blank. @param {object} node */
+function nameLinkedBoxes(node) {
   node.onDrawBackground = function (context) {
     if (this.flags.collapsed) return;
     context.save();
     context.fillStyle = LiteGraph.NODE_TEXT_COLOR;
     context.font = `${LiteGraph.NODE_SUBTEXT_SIZE ?? 12}px ${LiteGraph.NODE_FONT ?? "Arial"}`;
-    for (const widget of boxes) if (isLinked(this, widget.name)) context.fillText(widget.label || widget.name, 20, widget.y + 14);
+    for (const name of TEXT_BOXES) {
+      const widget = isLinked(this, name) && widgetOf(this, name);
+      if (widget) context.fillText(widget.label || name, 20, widget.y + 14);
+    }
     context.restore();
   };
-}
-
-/** The cards show these, so their boxes are in the way, unless another node fills them. @param {object} node */
-function hideShownWidgets(node) {
-  for (const name of ["pinned", "page"]) {
-    const widget = widgetOf(node, name);
-    if (!widget) continue;
-    widget.hidden = !isLinked(node, name);
-    widget.options.hidden = widget.hidden;
-  }
 }
 
 app.registerExtension({
   name: "RealRAG.ChoosePhotos",
   nodeCreated(node) {
     if (node.comfyClass !== NODE || !node.addDOMWidget) return;
-    shrinkLinkedBoxes(node);
-    hideShownWidgets(node);
+    nameLinkedBoxes(node);
     const cards = (node.realragCards = new Cards(node));
     node.hideOutputImages = true; // the gallery of the same photos that Nodes 2.0 would show
     const { onExecuted, onConnectionsChange } = node;
@@ -215,14 +197,12 @@ app.registerExtension({
       cards.show(output);
     };
     node.onConnectionsChange = function (...values) {
-      hideShownWidgets(this);
       cards.draw();
       return onConnectionsChange?.apply(this, values);
     };
   },
   loadedGraphNode(node) {
     if (!node.realragCards) return;
-    hideShownWidgets(node);
     node.realragCards.draw();
     node.realragCards.show(app.nodeOutputs?.[String(node.id)]); // the page keeps them while one changes between tabs
   },

@@ -27,7 +27,7 @@ const STYLE = `
 .realrag-bar { display: flex; align-items: center; gap: 6px; flex-wrap: wrap; flex: none; }
 .realrag-space { flex: 1; }
 .realrag-cards button.realrag-changed { border-color: #f0b429; color: #f0b429; }
-.realrag-grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(112px, 1fr)); gap: 8px; }
+.realrag-grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)); gap: 8px; }
 .realrag-card { position: relative; min-width: 0; display: flex; flex-direction: column; border-radius: 6px; padding: 4px;
   border: 2px solid transparent; background: var(--comfy-menu-bg, #353535); }
 .realrag-card > div { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
