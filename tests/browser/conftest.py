@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from comfy_server import COMFYUI, PYTHON, ROOT, Server
+from made_photos import photo_bytes
 from real_page import CHROMIUM, FLAGS, RealPage
 
 FRONTENDS = ["own", *filter(None, os.environ.get("COMFYUI_FRONTENDS", "").split(os.pathsep))]
@@ -51,6 +52,8 @@ def servers(browser, tmp_path_factory):
             maker = ROOT / "tests" / "comfyui" / "tiny_models.py"
             alone = {**os.environ, "PYTHONPATH": ""}
             subprocess.run([PYTHON, str(maker), COMFYUI, str(base / "models")], check=True, env=alone)
+            (base / "input").mkdir(parents=True, exist_ok=True)
+            (base / "input" / "example.png").write_bytes(photo_bytes((90, 160, 60), format="PNG"))  # as ComfyUI has one
             flags = [] if frontend == "own" else ["--front-end-root", str(Path(frontend).resolve())]
             started[frontend] = Server(base, *flags)
         return started[frontend]

@@ -262,11 +262,14 @@ def test_graphs_that_were_saved_before_load_unchanged(page: RealPage):
 def test_text_boxes_that_another_node_fills_leave_no_hole(page: RealPage):
     if page.nodes2:
         pytest.skip("Nodes 2.0 gives a linked box one line by itself")
-    page.load(json.loads((ROOT / "workflows" / "realrag_start_here.json").read_text()))
-    page.show(0, 0)
+    graph = asked("", top_k=1)
+    words = graph.add("PrimitiveStringMultiline", value="a lemon")
+    graph["2"]["inputs"] |= {"prompt": [words, 0], "look_for": [words, 0]}
+    open_graph(page, graph)
     heights = f"""() => Object.fromEntries({NODE}.widgets.filter((widget) => ["prompt", "look_for"].includes(widget.name))
         .map((widget) => [widget.name, widget.computedHeight]))"""
-    assert all(height <= 24 for height in page.evaluate(heights).values())
+    linked = page.evaluate(heights)
+    assert set(linked) == {"prompt", "look_for"} and all(height <= 24 for height in linked.values()), linked
     page.evaluate(f"() => {NODE}.disconnectInput({NODE}.inputs.findIndex((slot) => slot.name === 'prompt'))")
     page.show(0, 0)
     assert page.evaluate(heights)["prompt"] > 40, "its own text again"
