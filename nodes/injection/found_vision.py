@@ -18,6 +18,7 @@ from ...realrag.errors import AdapterError, RealRAGError, brief
 from ..retrieval.clip_vision import RetrieverVision, ShippedEncoder
 
 FOLDER = "clip_vision"
+ASKED_OF_ALL = ("patcher", "get_models")
 
 
 class FoundVision:
@@ -44,8 +45,10 @@ class FoundVision:
         return self.loaded.encode_image(*args, **kwargs)
 
     def __getattr__(self, name: str):
-        """Other packs reach for the parts of ComfyUI's own class."""
-        if name.startswith("__") or name == "loaded":
+        """Other packs reach for the parts of ComfyUI's own class. What ComfyUI asks of every output of every node, to manage
+        memory, is there once the model is loaded: such a question must not load it, and an error there ends the server's
+        only worker."""
+        if name.startswith("__") or name == "loaded" or (name in ASKED_OF_ALL and "loaded" not in vars(self)):
             raise AttributeError(name)
         return getattr(self.loaded, name)
 

@@ -184,6 +184,19 @@ def test_the_loader_finds_the_vision_model_by_its_content(world, models):
         vision.encode_image(photo(1))
 
 
+def test_what_comfyui_asks_of_every_output_reads_no_vision_file(world, models):
+    """Its memory management does; an error there ends the thread that runs prompts, and every later one waits for ever."""
+    node = world.plugin("nodes.injection.load_adapter").LoadReferenceAdapter
+    models("realrag_adapters", "flux.safetensors", synthetic.xlabs(encoder=24))
+    models("clip_vision", "broken.safetensors", {"weight": torch.zeros(2)})
+    vision = node.execute("flux.safetensors", "broken.safetensors").result[1]
+    assert getattr(vision, "patcher", None) is None and getattr(vision, "get_models", None) is None
+    with pytest.raises(world.adapter_error, match=r"cannot read broken\.safetensors"):
+        vision.encode_image(photo(1))
+    vision.__dict__["loaded"] = type("Loaded", (), {"patcher": "its patcher"})()
+    assert vision.patcher == "its patcher"
+
+
 def test_the_published_sizes_are_told_from_their_neighbors(world):
     files = world.plugin("realrag.adapters.vision_files")
     spec = world.plugin("realrag.adapters").detect(synthetic.xlabs(encoder=768))
