@@ -9,13 +9,12 @@ import folder_paths
 from ..realrag import DEFAULT_ENCODER, SHIPPED_ENCODERS
 from ..realrag.bundle.bundle import Manifest
 from ..realrag.encoders import Encoder, load_encoder
-from ..realrag.encoders.transformers_encoder import TransformersEncoder
 from ..realrag.errors import EncoderError
 from .folders import listed_file
 
 FOLDER = "clip_vision"
 AUTOMATIC = "automatic"
-FOUND_AGAIN = TransformersEncoder.kind  # encoders whose file a library names and does not carry
+FOUND_AGAIN = "transformers"  # the kind of encoders whose file a library names and does not carry
 _SHIPPED = {f"{name} (shipped)": name for name in SHIPPED_ENCODERS}
 
 

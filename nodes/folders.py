@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import folder_paths
 
-from ..realrag.bundle.bundle import read_manifest
+from ..realrag.bundle.bundle import MANIFEST, read_manifest
 from ..realrag.errors import BundleError, RealRAGError
 from ..realrag.library import shipped_bundle
 
@@ -39,10 +40,16 @@ def head_names() -> list[str]:
     names: dict[str, None] = {}
     for folder in bundles().values():
         try:
-            names |= dict.fromkeys(head.name for head in read_manifest(folder).heads)
+            names |= dict.fromkeys(_heads_of(folder, file_stamp(lambda: folder / MANIFEST)))
         except BundleError:
             continue  # choosing that bundle says what is wrong with it
     return sorted(names, key=lambda name: (name.casefold(), name))
+
+
+@lru_cache(maxsize=4096)
+def _heads_of(folder: Path, _stamp: tuple) -> tuple[str, ...]:
+    """Read once for each state of the file: the page asks for all lists whenever it is opened or R is pressed."""
+    return tuple(head.name for head in read_manifest(folder).heads)
 
 
 def bundle_folder(name: str) -> Path:

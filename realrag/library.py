@@ -19,7 +19,6 @@ from .encoders.load import load_encoder
 from .encoders.reflective_head import ReflectiveHead
 from .errors import EncoderError, QueryError
 from .files import Verdicts, canonical_json, read_bounded, sha256_bytes, write_atomic, write_json
-from .photos.scan import Progress
 from .prompts.words import words
 from .search.index import EXACT_LIMIT, open_index
 from .search.lexicon import Lexicon
@@ -27,6 +26,8 @@ from .validation import strict_json
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from .photos.scan import Progress
 
 MAX_LEVEL = 1 << 16  # bytes of a remembered level
 ROWS = 8192

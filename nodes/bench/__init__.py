@@ -1,1 +1,1 @@
-"""What `realrag bench inject` runs inside ComfyUI, as a script of its own. No node imports it."""
+"""What `realrag bench inject` and `realrag bench startup` run inside ComfyUI, as scripts of their own. No node imports it."""

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import comfy.model_management as management
 import folder_paths
@@ -17,10 +18,6 @@ from torch import Tensor
 from ...realrag.bundle.bundle import MANIFEST, Bundle, read_manifest
 from ...realrag.encoders import Encoder
 from ...realrag.errors import EncoderError, RealRAGError, TooManyError
-from ...realrag.indexing.build import build
-from ...realrag.indexing.options import IndexOptions, Report
-from ...realrag.indexing.report_text import counts_of, left_out, what_to_ask
-from ...realrag.indexing.shards import Sizes
 from ...realrag.library import own_encoder
 from ...realrag.photos.credit import Credit, clean
 from ...realrag.retriever import NO_WORDS
@@ -34,6 +31,9 @@ from ..retrieval.load_retriever import ENCODE_MEMORY, open_retriever
 from ..sockets import RetrieverSocket
 from .names import library_folder, writable
 from .photo_folders import NONE, folder_named, folder_state, photo_folders
+
+if TYPE_CHECKING:  # what makes a library is imported when one is made, not when ComfyUI starts
+    from ...realrag.indexing.options import IndexOptions, Report
 
 ADD, SYNC, REMOVE = "add these photos", "match the folder", "take these photos out"
 MODES = {ADD: "add", SYNC: "sync", REMOVE: "remove"}
@@ -196,6 +196,9 @@ class BuildReferenceLibrary(io.ComfyNode):
         folder = library_folder(name)
         writable(folder)
         made = loaded_for(folder, encoder)
+        from ...realrag.indexing.options import IndexOptions
+        from ...realrag.indexing.shards import Sizes
+
         options = IndexOptions(
             mode=MODES[mode],  # type: ignore[arg-type]
             default=Credit(author=text_in(author), licence=text_in(license)),
@@ -231,6 +234,8 @@ def loaded_for(folder: Path, choice: str) -> Encoder:
 
 
 def _build(photos: Path, folder: Path, encoder: Encoder, options: IndexOptions, hidden) -> Report:
+    from ...realrag.indexing.build import build
+
     reading, encoding = (timed_progress(what, hidden) for what in ("reading", "encoding"))
     try:
         return build(photos, folder, encoder, options, on_scan=reading, progress=encoding)
@@ -271,6 +276,8 @@ def as_folder(images: Tensor, captions: str, class_name: str) -> Iterator[Path]:
 
 def report_of(name: str, encoder: Encoder, reports: list[Report]) -> str:
     """What became of the photos, and what the library can be asked."""
+    from ...realrag.indexing.report_text import counts_of, left_out, what_to_ask
+
     last = reports[-1]
     lines = [f"{name}: {last.total} photo{'s' * (last.total != 1)}, encoder {encoder.name}."]
     for report in reports:

@@ -223,6 +223,7 @@ def parser() -> argparse.ArgumentParser:
     from ..bench import find as bench_find
     from ..bench import inject as bench_inject
     from ..bench import search as bench_search
+    from ..bench import startup as bench_startup
 
     top = argparse.ArgumentParser("realrag", description="Find real photos for a prompt.")
     top.add_argument("--version", action="version", version=__version__)
@@ -368,6 +369,11 @@ def parser() -> argparse.ArgumentParser:
         ("embed", bench_embed, "realrag bench embed --untrained ViT-B-32"),
         ("inject", bench_inject, "COMFYUI_PATH=~/ComfyUI realrag bench inject --family flux-xlabs --references 4"),
         ("blocks", bench_blocks, "realrag bench blocks"),
+        (
+            "startup",
+            bench_startup,
+            "COMFYUI_PATH=~/ComfyUI realrag bench startup --other-pack ~/ComfyUI/custom_nodes/OTHER",
+        ),
     ):
         one = command(name, bench, str(module.__doc__).split("\n")[0], example, what)
         module.add_arguments(one)

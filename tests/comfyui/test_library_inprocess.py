@@ -62,6 +62,11 @@ def build(plugin, here):
     return run
 
 
+def test_files_of_models_clip_vision_are_known_by_the_kind_of_their_encoder(plugin):
+    kind = plugin("realrag.encoders.transformers_encoder").TransformersEncoder.kind
+    assert plugin("nodes.encoder_files").FOUND_AGAIN == kind
+
+
 def test_a_folder_becomes_a_library_that_answers_by_name(build, plugin, here):
     write_photos(here / "input" / "my birds")
     (here / "input" / "my birds" / "notes.pdf").write_bytes(b"%PDF-1.4")
