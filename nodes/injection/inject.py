@@ -11,7 +11,7 @@ from torch import Tensor
 from ...realrag.errors import AdapterError
 from ...realrag.injection.reference_pack import ReferencePack
 from ...realrag.injection.shared_attention import content_seed
-from ..compat import folded
+from ..compat import folded, supported_keywords
 from ..input_check import checked
 from ..sockets import AdapterSocket, PackSocket, ReferencesSocket, SettingsSocket
 from . import bake_pack
@@ -238,6 +238,19 @@ class InjectReferences(io.ComfyNode):
                     tooltip="The negative prompt with the negative references, for a sampler; otherwise as it came in.",
                 ),
             ],
+            **supported_keywords(
+                io.Schema,
+                search_aliases=[
+                    "ipadapter",
+                    "ip-adapter",
+                    "apply ipadapter",
+                    "reference",
+                    "image prompt",
+                    "style transfer",
+                    "redux",
+                    "rag",
+                ],
+            ),
         )
 
     @classmethod

@@ -28,7 +28,9 @@ class InjectSettings(io.ComfyNode):
                     "and preset stay with Inject References.",
                 )
             ],
-            **supported_keywords(io.Schema, search_aliases=["advanced", "profile", "ipadapter advanced"]),
+            **supported_keywords(
+                io.Schema, search_aliases=["advanced", "profile", "ipadapter advanced", "reference settings"]
+            ),
         )
 
     @classmethod

@@ -14,7 +14,7 @@ from ...realrag.adapters.siglip_pooling_head import MapHead, head_width, load_ma
 from ...realrag.adapters.vision_files import how_to_get
 from ...realrag.errors import AdapterError
 from ...realrag.miniature.files import NAMES, adapter_file, check_there
-from ..compat import folded, managed_patcher
+from ..compat import folded, managed_patcher, supported_keywords
 from ..folders import ADAPTERS, file_stamp, listed_file
 from ..input_check import checked
 from ..sockets import AdapterSocket
@@ -84,6 +84,18 @@ class LoadReferenceAdapter(io.ComfyNode):
                 ),
                 io.String.Output(display_name="report", tooltip="Which files were taken, or which one to fetch."),
             ],
+            **supported_keywords(
+                io.Schema,
+                search_aliases=[
+                    "ipadapter",
+                    "ip-adapter",
+                    "ipadapter model loader",
+                    "redux",
+                    "style model",
+                    "xlabs",
+                    "instantx",
+                ],
+            ),
         )
 
     @classmethod

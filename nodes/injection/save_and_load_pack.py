@@ -12,6 +12,7 @@ from torch import Tensor
 from ...realrag.errors import AdapterError, BundleError
 from ...realrag.files import safe_join
 from ...realrag.injection.reference_pack import is_saved, open_pack, save_pack
+from ..compat import supported_keywords
 from ..folders import PACKS, file_stamp, listed_file
 from ..input_check import checked
 from ..sockets import AdapterSocket, PackSocket, ReferencesSocket
@@ -54,6 +55,7 @@ class SaveReferencePack(io.ComfyNode):
                 io.Image.Input("image", optional=True, tooltip="Pictures of your own."),
             ],
             outputs=[PackSocket.Output(display_name="pack", tooltip="For Inject References.")],
+            **supported_keywords(io.Schema, search_aliases=["ipadapter embeds", "save embeds", "reference"]),
         )
 
     @classmethod
@@ -96,6 +98,7 @@ class LoadReferencePack(io.ComfyNode):
                 PackSocket.Output(display_name="pack", tooltip="For Inject References."),
                 io.String.Output(display_name="credits", tooltip="Who made the photos, and what is set for each."),
             ],
+            **supported_keywords(io.Schema, search_aliases=["ipadapter embeds", "load embeds", "reference"]),
         )
 
     @classmethod

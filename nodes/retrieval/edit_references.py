@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ...realrag.injection.reference_settings import edit
-from ..compat import folded
+from ..compat import folded, supported_keywords
 from ..input_check import checked
 from ..sockets import ReferencesSocket
 from .retrieve import text_of
@@ -69,6 +69,9 @@ class EditReferences(io.ComfyNode):
                 ReferencesSocket.Output(display_name="references", tooltip="For Inject References."),
                 io.String.Output(display_name="settings", tooltip="The settings of each photo."),
             ],
+            **supported_keywords(
+                io.Schema, search_aliases=["reference weight", "reference mask", "regional reference", "ipadapter mask"]
+            ),
         )
 
     @classmethod

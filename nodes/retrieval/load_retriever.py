@@ -115,7 +115,9 @@ class LoadReflectiveRetriever(io.ComfyNode):
                     tooltip="The library's own image encoder, for adapters that were trained on it.",
                 ),
             ],
-            **supported_keywords(io.Schema, search_aliases=["photo library", "reference photos", "rag"]),
+            **supported_keywords(
+                io.Schema, search_aliases=["photo library", "real photo", "reference photos", "image search", "rag"]
+            ),
         )
 
     @classmethod

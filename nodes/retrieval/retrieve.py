@@ -189,7 +189,9 @@ class RetrieveRealReferences(io.ComfyNode):
             is_output_node=True,  # it shows photos, also with nothing behind it: to look before a picture is made
             # the photos stay in the node when a run takes them from the cache
             **supported_keywords(
-                io.Schema, has_intermediate_output=True, search_aliases=["reference photos", "real images", "rag"]
+                io.Schema,
+                has_intermediate_output=True,
+                search_aliases=["real photo", "reference photos", "real images", "image search", "photo search", "rag"],
             ),
         )
 
