@@ -171,7 +171,8 @@ class Asking:
         elif 0 < last < self.chooser.page:
             notes.append(f"Page {self.chooser.page} is empty: page {last} is the last one.")
         elif doubtful and not items:
-            notes.insert(0, f"Nothing here fits: best {best:.2f}, and a photo that fits scores {bound:.2f} or more.")
+            needed = f"{bound:.2f}" if min_score is None or isinstance(min_score, str) else min_score
+            notes.insert(0, f"Nothing here fits: best {best:.2f}, and a photo that fits scores {needed} or more.")
         elif doubtful:
             notes.insert(0, f"Doubtful: best {best:.2f}, and a photo that fits scores {bound:.2f} or more.")
         elif len(items) < k:

@@ -18,11 +18,12 @@ from .prompts.words import read_list, words
 VERSION = 1
 FOLDS = 5
 MOST_KNOWN = 300  # class names and captions each that are asked
-LEAST = 20  # questions of either kind below which nothing is measured
+LEAST = 20  # questions of either kind below which they say nothing of a level
 MOST_ROWS = 200_000  # photos, evenly chosen, that a large library is measured on
 BLOCK = 4096
 TELLS = 0.5  # false accepts + false rejects above which a score says next to nothing
 ACCEPTED = 0.05  # fraction of unknown phrases that then pass the level
+DIGITS = 3  # of a level
 TEMPLATE = "a photo of a {}"
 
 
@@ -50,6 +51,11 @@ class Level:
     known: int = 0
     unknown: int = 0
 
+    @property
+    def measured(self) -> bool:
+        """False where an older version had too few names to ask, which are not needed any more."""
+        return self.score is not None or self.unknown < LEAST
+
     def as_json(self) -> dict:
         return {"version": VERSION, **asdict(self)}
 
@@ -72,7 +78,12 @@ class Level:
     def sentence(self) -> str:
         """What the level is and how far it can be trusted, for a person."""
         if self.score is None:
-            return "No level of doubt could be measured: the library has too few names and captions to ask for."
+            return "No level of doubt could be measured: the library has too few words of its own or too many."
+        if self.known < LEAST:
+            return (
+                f"Below a score of {self.score:.2f}, which {1 - self.false_accepts:.0%} of unrelated phrases do not reach, a photo "
+                "found by look is doubtful. The library has too few names and captions to tell how many of its own fall below."
+            )
         if not self.tells:
             return (
                 f"This encoder does not know what is in this library: {self.false_rejects:.0%} of its own names and captions "
@@ -112,25 +123,32 @@ def choose_level(known: np.ndarray, unknown: np.ndarray) -> tuple[float, bool]:
     level = float(bounds[best[gaps.argmax()]])
     if wrong.min() <= TELLS:
         return level, True
-    return max(level, float(np.quantile(unknown, 1 - ACCEPTED))), False
+    return max(level, _by_unknown(known, unknown)[0]), False
 
 
 def measured(known: np.ndarray, unknown: np.ndarray) -> Level:
     """The level of all questions; its rates by five-fold cross-validation, each fold judged by the level of the others."""
-    if min(len(known), len(unknown)) < LEAST:
+    if len(unknown) < LEAST:
         return Level(known=len(known), unknown=len(unknown))
-    score, tells = choose_level(known, unknown)
+    choose = choose_level if len(known) >= LEAST else _by_unknown
+    score, tells = choose(known, unknown)
     rejected = accepted = 0
     for fold in range(FOLDS):
         inside, outside = (
             [values[np.arange(len(values)) % FOLDS == fold] for values in (known, unknown)],
             [values[np.arange(len(values)) % FOLDS != fold] for values in (known, unknown)],
         )
-        level, _ = choose_level(*outside)
+        level, _ = choose(*outside)
         rejected += int((inside[0] < level).sum())
         accepted += int((inside[1] >= level).sum())
-    accepts, rejects = round(accepted / len(unknown), 4), round(rejected / len(known), 4)
-    return Level(round(score, 3), accepts, rejects, tells, len(known), len(unknown))
+    accepts, rejects = round(accepted / len(unknown), 4), round(rejected / max(1, len(known)), 4)
+    return Level(round(score, DIGITS), accepts, rejects, tells, len(known), len(unknown))
+
+
+def _by_unknown(known: np.ndarray, unknown: np.ndarray) -> tuple[float, bool]:
+    """The score that only 5 % of the unknown ones reach, where too little is known to compare with."""
+    level = float(np.quantile(unknown, 1 - ACCEPTED))
+    return level + (10**-DIGITS if np.mean(unknown >= level) > 2 * ACCEPTED else 0.0), False  # above equal ones
 
 
 def measure_level(
@@ -151,7 +169,7 @@ def measure_level(
     names = [names[i] for i in _evenly(len(names), MOST_KNOWN)]
     captions = [captions[i] for i in _evenly(len(captions), MOST_KNOWN)]
     phrases = unrelated_phrases(stands_here) if phrases is None else list(phrases)
-    if min(len(names) + len(captions), len(phrases)) < LEAST:
+    if len(phrases) < LEAST:
         return Level(known=len(names) + len(captions), unknown=len(phrases))
     asked = [TEMPLATE.format(" ".join(words(classes[code]))) for code in names]
     asked += [caption for _, caption in captions]

@@ -135,11 +135,9 @@ class Library:
     def level(self) -> Level:
         """The score below which a photo found by look is doubtful: the manifest's, the cache's, or measured now."""
         key = vectors_key(self.head)
-        if (
-            self.encoder.fingerprint == self.bundle.manifest.encoder["fingerprint"]
-            and key in self.bundle.manifest.levels
-        ):
-            return self.bundle.manifest.levels[key]
+        written = self.bundle.manifest.levels.get(key)
+        if self.encoder.fingerprint == self.bundle.manifest.encoder["fingerprint"] and written and written.measured:
+            return written
         return kept_level(self.bundle, self.encoder, key, self._measure)
 
     def _measure(self) -> Level:

@@ -82,18 +82,15 @@ def generation(number: int) -> Graph:
 
 
 def soak(server: Server, what: str, make, count: int) -> bool:
-    first, began = max(1, count // 5), time.monotonic()
+    """Prints what is held after each fifth; whether the last is flat against the first."""
+    began, held = time.monotonic(), []
     for number in range(count):
-        if number == first:
-            before = Usage.of(server.process.pid)
         server.run(make(number))
-    after = Usage.of(server.process.pid)
-    print(f"{what}: after {first}: {before}; after {count}: {after}; {time.monotonic() - began:.0f} s", flush=True)
-    return (
-        after.memory - before.memory < ALLOWED
-        and after.files <= before.files + 4
-        and after.threads <= before.threads + 2
-    )
+        if (number + 1) % max(1, count // 5) == 0:
+            held.append(Usage.of(server.process.pid))
+            print(f"{what}: after {number + 1}: {held[-1]}; {time.monotonic() - began:.0f} s", flush=True)
+    first, last = held[0], held[-1]
+    return last.memory - first.memory < ALLOWED and last.files <= first.files + 4 and last.threads <= first.threads + 2
 
 
 def main(retrievals: int = 1500, generations: int = 200) -> int:

@@ -1,8 +1,11 @@
 """The right photo: by name whatever the encoder knows, by caption, by look; doubt is said; the old ranking stays."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from bundle_content import rewrite
 from fake_encoder import ColorEncoder
 from made_photos import photo_bytes
 from peak_memory import memory_of_questions
@@ -234,8 +237,6 @@ def test_a_level_is_found_in_any_range_of_scores(tmp_path, spread, shift):
 
 
 def test_an_old_bundles_level_is_measured_once_and_kept_in_the_cache(photos, tmp_path, monkeypatch):
-    import json
-
     for i in range(25):
         (photos / f"species {'abcdefghijklmnopqrstuvwxyz'[i]}x").mkdir()
         (photos / f"species {'abcdefghijklmnopqrstuvwxyz'[i]}x" / "0.jpg").write_bytes(photo_bytes((10 * i, 90, 40), i))
@@ -255,6 +256,24 @@ def test_an_old_bundles_level_is_measured_once_and_kept_in_the_cache(photos, tmp
         kept.write_text(spoiled)
         with pytest.raises(pytest.fail.Exception, match="measured again"):
             _ = Retriever.open(tmp_path / "b", encoder=encoder, cache=tmp_path / "cache").level
+
+
+def test_a_library_of_few_names_refuses_what_it_has_not(photos, tmp_path):
+    encoder = InAnotherRange(1.0, 0.3)
+    build(photos, tmp_path / "b", encoder)
+    retriever = Retriever.open(tmp_path / "b", encoder=encoder, cache=tmp_path / "cache")
+    assert retriever.level.known < 20 and not retriever.level.tells and retriever.level.false_accepts < 0.1
+    refused = retriever.search("a steam locomotive", k=2)
+    assert not refused.items and "nothing here fits" in refused.note.lower()
+    assert (
+        retriever.search("a red thing", k=2).items and retriever.search("a steam locomotive", k=2, min_score=None).items
+    )
+    content = json.loads((tmp_path / "b" / "manifest.json").read_bytes())
+    (key,) = content["levels"]
+    before = {**content["levels"][key], "score": None, "false_accepts": 1.0, "false_rejects": 0.0}
+    rewrite(tmp_path / "b", lambda manifest: {**manifest, "levels": {key: before}})  # as an older version measured it
+    again = Retriever.open(tmp_path / "b", encoder=encoder, cache=tmp_path / "cache")
+    assert again.level == retriever.level and not again.search("a steam locomotive", k=2).items
 
 
 def test_other_names_come_from_a_table_and_stay_when_photos_are_added(photos, tmp_path):
@@ -279,7 +298,9 @@ def test_levels_are_between_what_is_known_and_what_is_not():
     assert found.tells and found.false_accepts < 0.03 and found.false_rejects < 0.03
     level, tells = choose_level(unknown, unknown + 0.001)
     assert not tells and np.mean(unknown + 0.001 >= level) <= 0.06
-    assert measured(known[:5], unknown).score is None
+    few = measured(known[:5], unknown)  # the score that few unknown ones reach
+    assert not few.tells and 0.22 < few.score < 0.25 and few.false_accepts < 0.1 and "too few names" in few.sentence()
+    assert measured(known, unknown[:5]).score is None
 
 
 def test_the_rates_are_those_of_questions_that_the_level_has_not_seen():
