@@ -89,6 +89,8 @@ class RealPage:
         """Press Run and wait for the end, which must be a success. start: another way to begin a run."""
         begun = self.evaluate("() => window.realragRuns.length")
         self.evaluate(start)
+        refused = self.evaluate("() => JSON.stringify(app.lastNodeErrors ?? {})")
+        assert refused == "{}", refused[:3000]
         self.page.wait_for_function("(begun) => window.realragRuns.length > begun", arg=begun, timeout=1000 * PATIENCE)
         ended = self.evaluate("(begun) => window.realragRuns[begun]", begun)
         assert ended["event"] == "execution_success", str(ended["detail"])[:3000]

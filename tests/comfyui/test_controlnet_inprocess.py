@@ -5,41 +5,13 @@ looks."""
 from __future__ import annotations
 
 import pytest
-import tiny_models
 import torch
 from controls_world import retrieved
 from injection_world import Vae, conditioning
+from tiny_parts import controlnet
 
 KINDS = pytest.mark.parametrize("kind", ["flux", "sd3", "sd35"])
 LATENT = (1, 16, 6, 8)
-
-
-def controlnet(kind):
-    """As core's loaders put XLabs' Flux and the diffusers SD3 ControlNet together; they size full-size files alone."""
-    import comfy.cldm.mmdit
-    import comfy.controlnet
-    import comfy.latent_formats
-    import comfy.ldm.flux.controlnet
-
-    if kind == "flux":
-        config = {**tiny_models.flux_config(), "depth": 1, "depth_single_blocks": 0}
-        return comfy.controlnet.ControlNet(
-            built(comfy.ldm.flux.controlnet.ControlNetFlux, config), extra_conds=["y", "guidance"]
-        )
-    config = {**tiny_models.SD3, "num_blocks": 2, "control_latent_channels": 16}
-    latents = comfy.latent_formats.SD3()
-    latents.shift_factor = 0
-    return comfy.controlnet.ControlNet(
-        built(comfy.cldm.mmdit.ControlNet, config), compression_ratio=1, latent_format=latents
-    )
-
-
-def built(net_class, config):
-    import comfy.ops
-
-    net = net_class(dtype=torch.float32, operations=comfy.ops.disable_weight_init, **config)
-    net.load_state_dict(tiny_models.weights_of(net_class, config, seed=7))
-    return net
 
 
 class VaeForControl(Vae):

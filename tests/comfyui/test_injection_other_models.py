@@ -3,58 +3,17 @@
 from __future__ import annotations
 
 import pytest
-import tiny_models
 import torch
 from injection_world import DIALS, Vae, Vision, conditioning, photo
-
-UNET = dict(
-    image_size=32, in_channels=4, out_channels=4, model_channels=32, num_res_blocks=[1, 1], channel_mult=[1, 2],
-    num_head_channels=16, transformer_depth=[0, 1], transformer_depth_output=[0, 0, 1, 1], transformer_depth_middle=1,
-    use_spatial_transformer=True, use_linear_in_transformer=True, context_dim=64, legacy=False,
-    num_classes="sequential", use_temporal_attention=False,
-)  # fmt: skip
-OMNIGEN2 = dict(
-    image_model="omnigen2", patch_size=2, in_channels=16, hidden_size=128, num_layers=2, num_refiner_layers=1,
-    num_attention_heads=4, num_kv_heads=2, multiple_of=32, axes_dim_rope=(8, 12, 12), axes_lens=(300, 100, 100),
-    text_feat_dim=64, timestep_scale=1000.0,
-)  # fmt: skip
-QWEN = dict(
-    image_model="qwen_image", in_channels=64, num_layers=2, num_attention_heads=2, attention_head_dim=128,
-    joint_attention_dim=64,
-)  # fmt: skip
-FLUX2 = dict(
-    image_model="flux2", in_channels=128, out_channels=128, patch_size=1, vec_in_dim=None, global_modulation=True,
-    mlp_silu_act=True, qkv_bias=False, ops_bias=False, axes_dim=[32, 32, 32, 32], txt_ids_dims=[3], mlp_ratio=3.0,
-    default_ref_method="index", ref_index_scale=10.0,
-)  # fmt: skip
-# ComfyUI's class in supported_models -> configuration, shape of a latent, width of the pooled prompt
-KINDS = {
-    "SDXL": ({**UNET, "adm_in_channels": 2816}, (1, 4, 8, 8), 1280),
-    "SD21UnclipL": ({**UNET, "adm_in_channels": 1536}, (1, 4, 8, 8), 32),
-    "SD21UnclipH": ({**UNET, "adm_in_channels": 2048}, (1, 4, 8, 8), 32),
-    "Omnigen2": (OMNIGEN2, (1, 16, 6, 8), 32),
-    "QwenImage": (QWEN, (1, 16, 1, 6, 8), 32),
-    "Flux2": (FLUX2, (1, 128, 4, 4), 32),
-}
+from tiny_parts import KINDS, other_model
 
 
 def model(kind: str):
-    import comfy.model_management as management
-    import comfy.model_patcher
     import comfy.supported_models
 
     if not hasattr(comfy.supported_models, kind):
         pytest.skip(f"this ComfyUI has no {kind}")
-    config = KINDS[kind][0]
-    config = {**tiny_models.flux_config(), **config} if kind == "Flux2" else config
-    family = getattr(comfy.supported_models, kind)(dict(config))
-    family.set_inference_dtype(torch.float32, None)
-    built = family.get_model({}, "")
-    generator = torch.Generator().manual_seed(0)
-    for name, weight in built.diffusion_model.named_parameters():
-        is_norm = weight.ndim == 1 and "norm" in name and name.endswith(("weight", "scale"))
-        weight.copy_(torch.ones_like(weight) if is_norm else torch.randn(weight.shape, generator=generator) * 0.1)
-    return comfy.model_patcher.ModelPatcher(built, management.get_torch_device(), management.unet_offload_device())
+    return other_model(kind)
 
 
 def prompt(kind: str, seed: int = 0) -> list:

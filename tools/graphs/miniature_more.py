@@ -16,6 +16,7 @@ from .miniature import (
     opening,
     retrieve,
 )
+from .parts import GALLERY
 
 
 def _edited(canvas: Canvas, column: Column, references: tuple[dict, str], title: str, mask=None, **values) -> dict:
@@ -84,7 +85,7 @@ def picture_query(object_info: dict) -> Canvas:
     links = {"retriever": (loader, "retriever"), "image": (picture, "IMAGE")}
     see = canvas.column(380)
     found = canvas.node(
-        "RealRAG_RetrieveReferences", see, links=links, shows=200, top_k=3, find_by="look", doubt="keep"
+        "RealRAG_RetrieveReferences", see, links=links, shows=GALLERY, top_k=3, find_by="look", doubt="keep"
     )
     canvas.text(middle, "Scores", (found, "scores"), shows=60)
     canvas.group("1  Find photos that look like your picture", left, middle, see)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .canvas import Canvas, Column
 
 PROMPT = "a photo of granny smith apples in a wooden bowl on a kitchen table, morning light"
-GALLERY = 200  # pixels for the photos that Retrieve shows
+GALLERY = 280  # pixels for the cards of the photos that Retrieve shows
 STORY = """RealRAG searches a library of **real photos** for your prompt. *Retrieve Real References* shows the best matches,
 and *Inject References* lets the model see them while it paints.
 

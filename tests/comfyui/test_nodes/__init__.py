@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from types import SimpleNamespace
 
 import comfy.model_management as management
 import comfy.model_patcher
@@ -10,6 +9,8 @@ import comfy.supported_models
 import comfy.utils
 import folder_paths
 import torch
+
+from .tiny_loaders import LOADERS
 
 CONTEXT, POOLED = 64, 32  # widths that the tiny models were built for
 FLUX = {
@@ -53,25 +54,6 @@ class TinyFlux:
         model.load_model_weights(weights, "")
         offload = management.unet_offload_device()
         return (comfy.model_patcher.ModelPatcher(model, management.get_torch_device(), offload),)
-
-
-class TinyClipVision:
-    """A CLIP_VISION whose answer is 24 numbers off the picture's colors: wide enough for a tiny adapter."""
-
-    CATEGORY, FUNCTION, RETURN_TYPES = "RealRAG tests", "load", ("CLIP_VISION",)
-
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {}}
-
-    def load(self):
-        return (self,)
-
-    def encode_image(self, image, crop=True):
-        colors = torch.nn.functional.adaptive_avg_pool2d(image[..., :3].movedim(-1, 1), (2, 4))  # (B, 3, 2, 4)
-        embeds = (colors.flatten(1) - 0.5) * 4
-        hidden = embeds[:, None]
-        return SimpleNamespace(image_embeds=embeds, penultimate_hidden_states=hidden, last_hidden_state=hidden)
 
 
 class LatentHash:
@@ -139,9 +121,9 @@ class Sink:
 NODE_CLASS_MAPPINGS = {
     "RealRAGTest_Conditioning": Conditioning,
     "RealRAGTest_TinyFlux": TinyFlux,
-    "RealRAGTest_TinyClipVision": TinyClipVision,
     "RealRAGTest_LatentHash": LatentHash,
     "RealRAGTest_ShowText": ShowText,
     "RealRAGTest_Value": Value,
     "RealRAGTest_Sink": Sink,
+    **LOADERS,
 }
