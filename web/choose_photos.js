@@ -1,24 +1,31 @@
-// Retrieve Real References: the photos as cards to look at, pin, ban and page through. What is chosen stands in the node's
-// own inputs `pinned`, `exclude_ids` and `page`, so a saved workflow holds it. Texts of a library reach the page as text only.
+// Retrieve Real References: the photos as cards to look at, pin, ban, mask and page through. What is chosen stands in the
+// node's own inputs `pinned`, `exclude_ids`, `page` and `masks`, so a saved workflow holds it. Texts of a library reach the page as text only.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
+import { drawMask, masksIn, masksText } from "./mask_drawing.js";
 import { element, openLarge, styled } from "./photo_cards.js";
 
 const NODE = "RealRAG_RetrieveReferences";
 const TEXT_BOXES = ["prompt", "look_for"];
 
 /** @typedef {import("./photo_cards.js").Photo} Photo */
+/** @typedef {any} GraphNode  a node of the page, which gives extensions no types of it */
+/** @typedef {any} Widget */
 
-/** @param {object} node @param {string} name */
-const widgetOf = (node, name) => node.widgets?.find((each) => each.name === name);
+/** @param {GraphNode} node @param {string} name @returns {Widget} */
+const widgetOf = (node, name) => node.widgets?.find((/** @type {Widget} */ each) => each.name === name);
 
-/** Whether another node gives this input its value. @param {object} node @param {string} name */
-const isLinked = (node, name) => node.inputs?.some((slot) => slot.widget?.name === name && slot.link != null) ?? false;
+/** Whether another node gives this input its value. @param {GraphNode} node @param {string} name */
+const isLinked = (node, name) =>
+  node.inputs?.some((/** @type {any} */ slot) => slot.widget?.name === name && slot.link != null) ?? false;
 
-/** @param {object} node @param {string} name @returns {string[]} the ids in a text widget */
-const idsIn = (node, name) => [...new Set(String(widgetOf(node, name)?.value ?? "").split(/[,\n]/).map((id) => id.trim()).filter(Boolean))];
+/** @param {GraphNode} node @param {string} name @returns {string[]} the ids in a text widget */
+function idsIn(node, name) {
+  const text = String(widgetOf(node, name)?.value ?? "");
+  return [...new Set(text.split(/[,\n]/).map((id) => id.trim()).filter(Boolean))];
+}
 
-/** @param {object} node @param {string} name @param {string | number} value */
+/** @param {GraphNode} node @param {string} name @param {string | number} value */
 function set(node, name, value) {
   const widget = widgetOf(node, name);
   widget.value = value;
@@ -26,7 +33,8 @@ function set(node, name, value) {
   node.graph?.setDirtyCanvas?.(true, true);
 }
 
-/** The id under which a run knows this node: ids of the subgraphs around it come first. @param {object} node @returns {string | null} */
+/** The id under which a run knows this node: ids of the subgraphs around it come first.
+ * @param {GraphNode} node @param {any} graph @returns {string | null} */
 function runId(node, graph = app.rootGraph ?? app.graph) {
   if (graph.nodes.includes(node)) return String(node.id);
   for (const outer of graph.nodes) {
@@ -37,7 +45,7 @@ function runId(node, graph = app.rootGraph ?? app.graph) {
 }
 
 class Cards {
-  /** @param {object} node */
+  /** @param {GraphNode} node */
   constructor(node) {
     this.node = node;
     /** @type {Photo[]} */
@@ -45,8 +53,9 @@ class Cards {
     this.note = "";
     this.shown = ""; // what was chosen when the photos were looked for
     this.box = styled(element("div", "realrag-cards"));
+    this.grid = element("div", "realrag-grid");
     this.box.addEventListener("wheel", (event) => {
-      if (this.box.scrollHeight > this.box.clientHeight && !event.ctrlKey) event.stopPropagation();
+      if (this.grid.scrollHeight > this.grid.clientHeight && !event.ctrlKey) event.stopPropagation();
       else if (!LiteGraph.vueNodesMode) app.canvas.processMouseWheel(event); // the cards lie over the classic canvas
     });
     const options = { serialize: false, hideOnZoom: false, getMinHeight: () => 250 };
@@ -69,13 +78,30 @@ class Cards {
     this.draw();
   }
 
-  /** Put the photo into one list, or out of it, and out of the other. @param {Photo} photo @param {string} name @param {string} other */
+  /** Put the photo into one list, or out of it, and out of the other.
+   * @param {Photo} photo @param {string} name @param {string} other */
   toggle(photo, name, other) {
     const ids = idsIn(this.node, name);
     const rest = ids.filter((id) => id !== photo.id);
     set(this.node, name, (rest.length < ids.length ? rest : [...ids, photo.id]).join(", "));
     if (rest.length === ids.length) set(this.node, other, idsIn(this.node, other).filter((id) => id !== photo.id).join(", "));
     this.draw();
+  }
+
+  /** @returns {Map<string, string>} photo id -> mask */
+  get masks() {
+    return masksIn(String(widgetOf(this.node, "masks")?.value ?? ""));
+  }
+
+  /** Draw where in the new picture this photo counts. @param {Photo} photo */
+  mask(photo) {
+    drawMask(photo.name, this.masks.get(photo.id) ?? "", (mask) => {
+      const masks = this.masks;
+      if (mask) masks.set(photo.id, mask);
+      else masks.delete(photo.id);
+      set(this.node, "masks", masksText(masks));
+      this.draw();
+    });
   }
 
   /** Run this node alone, with what it needs, to see the photos. */
@@ -92,18 +118,21 @@ class Cards {
   }
 
   draw() {
-    const grid = element("div", "realrag-grid");
-    grid.append(...this.photos.map((photo) => this.card(photo)));
+    const { scrollTop } = this.grid;
+    this.grid = element("div", "realrag-grid");
+    this.grid.append(...this.photos.map((photo) => this.card(photo)));
     const hint = this.photos.length ? "" : "Press Look, or Run, to see the photos here.";
     const words = element("p", this.note ? "realrag-note" : "realrag-hint", this.note || hint);
-    this.box.replaceChildren(this.bar(), ...(words.textContent ? [words] : []), grid);
+    this.box.replaceChildren(this.bar(), ...(words.textContent ? [words] : []), this.grid);
+    this.grid.scrollTop = scrollTop; // a press on a button leaves the cards where they are
     this.node.graph?.setDirtyCanvas?.(true, true);
   }
 
   bar() {
     const page = Number(widgetOf(this.node, "page")?.value ?? 1);
     const fixed = isLinked(this.node, "page");
-    const look = this.button("Look", "Search with these settings and show the photos, without making a picture", () => this.look());
+    const why = "Search with these settings and show the photos, without making a picture";
+    const look = this.button("Look", why, () => this.look());
     look.classList.toggle("realrag-changed", this.photos.length > 0 && this.shown !== this.chosen);
     const bar = element("div", "realrag-bar");
     bar.append(
@@ -113,11 +142,12 @@ class Cards {
       this.button("›", "Next photos", () => this.turn(1), fixed || page >= 100),
       element("span", "realrag-space"),
     );
-    for (const [name, words] of [["pinned", "pinned"], ["exclude_ids", "banned"]]) {
+    for (const [name, words] of [["pinned", "pinned"], ["exclude_ids", "banned"], ["masks", "masked"]]) {
       const count = idsIn(this.node, name).length;
       if (count) {
         const clear = () => (set(this.node, name, ""), this.draw());
-        bar.append(this.button(`${count} ${words} ✕`, `Take back: no photo is ${words} then`, clear, isLinked(this.node, name)));
+        const title = `Take back: no photo is ${words} then`;
+        bar.append(this.button(`${count} ${words} ✕`, title, clear, isLinked(this.node, name)));
       }
     }
     return bar;
@@ -143,10 +173,16 @@ class Cards {
       this.toggle(photo, "pinned", "exclude_ids"), isLinked(this.node, "pinned"));
     const ban = this.button("Ban", banned ? "Banned: does not come again. Press to take back" : "Ban: never comes", () =>
       this.toggle(photo, "exclude_ids", "pinned"), isLinked(this.node, "exclude_ids"));
-    pin.setAttribute("aria-pressed", String(pinned));
-    ban.setAttribute("aria-pressed", String(banned));
+    const masked = this.masks.has(photo.id);
+    const mask = this.button("Mask", masked ? "Masked: counts in a part of the new picture. Press to draw" :
+      "Mask: draw where in the new picture this photo counts", () => this.mask(photo), isLinked(this.node, "masks"));
     const choices = element("div", "realrag-choices");
-    choices.append(pin, ban);
+    for (const [button, name, on] of /** @type {[HTMLButtonElement, string, boolean][]} */ (
+      [[pin, "pin", pinned], [ban, "ban", banned], [mask, "mask", masked]])) {
+      button.classList.add(`realrag-${name}`);
+      button.setAttribute("aria-pressed", String(on));
+      choices.append(button);
+    }
     const score = element("div", "realrag-score", `${photo.score.toFixed(3)} · ${photo.found}`);
     if (photo.doubtful) score.append(element("span", "realrag-doubt", " · doubtful"));
     const lines = [score, element("div", "realrag-name", photo.name)];
@@ -169,8 +205,9 @@ class Cards {
 }
 
 /** In place of the classic renderer's own gallery of the same photos: the names of text boxes that other nodes fill, which
- * it leaves blank. @param {object} node */
+ * it leaves blank. @param {GraphNode} node */
 function nameLinkedBoxes(node) {
+  /** @param {CanvasRenderingContext2D} context */
   node.onDrawBackground = function (context) {
     if (this.flags.collapsed) return;
     context.save();
@@ -186,21 +223,25 @@ function nameLinkedBoxes(node) {
 
 app.registerExtension({
   name: "RealRAG.ChoosePhotos",
+  /** @param {GraphNode} node */
   nodeCreated(node) {
     if (node.comfyClass !== NODE || !node.addDOMWidget) return;
     nameLinkedBoxes(node);
     const cards = (node.realragCards = new Cards(node));
     node.hideOutputImages = true; // the gallery of the same photos that Nodes 2.0 would show
     const { onExecuted, onConnectionsChange } = node;
+    /** @param {any} output */
     node.onExecuted = function (output) {
       onExecuted?.call(this, output);
       cards.show(output);
     };
+    /** @param {any[]} values */
     node.onConnectionsChange = function (...values) {
       cards.draw();
       return onConnectionsChange?.apply(this, values);
     };
   },
+  /** @param {GraphNode} node */
   loadedGraphNode(node) {
     if (!node.realragCards) return;
     node.realragCards.draw();

@@ -18,7 +18,7 @@ import { api } from "../../scripts/api.js";
  */
 
 const STYLE = `
-.realrag-cards { display: flex; flex-direction: column; gap: 6px; height: 100%; min-height: 0; overflow-y: auto;
+.realrag-cards { display: flex; flex-direction: column; gap: 6px; height: 100%; min-height: 0; overflow: hidden;
   box-sizing: border-box; padding: 2px 4px; font: 12px/1.35 Inter, Arial, sans-serif; color: var(--input-text, #ddd); }
 .realrag-cards button { font: inherit; color: inherit; background: var(--comfy-input-bg, #222); cursor: pointer;
   border: 1px solid var(--border-color, #4e4e4e); border-radius: 5px; padding: 1px 8px; }
@@ -27,7 +27,7 @@ const STYLE = `
 .realrag-bar { display: flex; align-items: center; gap: 6px; flex-wrap: wrap; flex: none; }
 .realrag-space { flex: 1; }
 .realrag-cards button.realrag-changed { border-color: #f0b429; color: #f0b429; }
-.realrag-grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)); gap: 8px; }
+.realrag-grid { flex: 1 1 auto; min-height: 0; overflow-y: auto; align-content: start; display: grid; grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)); gap: 8px; }
 .realrag-card { position: relative; min-width: 0; display: flex; flex-direction: column; border-radius: 6px; padding: 4px;
   border: 2px solid transparent; background: var(--comfy-menu-bg, #353535); }
 .realrag-card > div { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
@@ -36,13 +36,15 @@ const STYLE = `
 .realrag-open img { width: 100%; height: 100%; object-fit: contain; display: block; }
 .realrag-rank { position: absolute; left: 4px; top: 4px; min-width: 16px; text-align: center; border-radius: 4px;
   background: #000a; color: #fff; padding: 0 3px; }
-.realrag-choices { display: flex; gap: 4px; margin: 4px 0 2px; flex: none; }
-.realrag-choices button { flex: 1; padding: 0; }
+.realrag-choices { display: flex; gap: 3px; margin: 4px 0 2px; flex: none; }
+.realrag-cards .realrag-choices button { flex: 1; padding: 0; font-size: 11px; }
+.realrag-choices button.realrag-mask[aria-pressed="true"] { background: #2d5f8a; color: #fff; }
 .realrag-pinned { border-color: #6fbf73; }
-.realrag-pinned button[aria-pressed="true"] { background: #2f6b34; color: #fff; }
+.realrag-pinned .realrag-pin[aria-pressed="true"] { background: #2f6b34; color: #fff; }
 .realrag-banned { border-color: #b4534b; }
 .realrag-banned .realrag-open, .realrag-banned > div:not(.realrag-choices) { opacity: 0.35; }
-.realrag-banned button[aria-pressed="true"] { background: #8c2f28; color: #fff; }
+.realrag-banned .realrag-ban[aria-pressed="true"] { background: #8c2f28; color: #fff; }
+.realrag-score { font-size: 11px; }
 .realrag-name { font-weight: 600; }
 .realrag-doubt, .realrag-note { color: #f0b429; }
 .realrag-credit { opacity: 0.65; font-size: 11px; }
@@ -53,6 +55,9 @@ dialog.realrag-large { border: 1px solid #555; border-radius: 8px; background: #
 dialog.realrag-large::backdrop { background: #000b; }
 dialog.realrag-large img { display: block; margin: 0 auto 8px; min-width: min(60vw, 70vh); max-width: 90vw; height: 72vh;
   object-fit: contain; background: #111; }
+dialog.realrag-drawing canvas { display: block; margin: 8px auto; cursor: crosshair; touch-action: none; border: 1px solid #555;
+  width: min(448px, 60vh); height: min(448px, 60vh); }
+dialog.realrag-drawing div { max-width: 460px; }
 dialog.realrag-large .realrag-id { opacity: 0.6; font-size: 12px; user-select: text; }
 dialog.realrag-large menu { display: flex; gap: 8px; justify-content: center; margin: 8px 0 0; padding: 0; }
 dialog.realrag-large button { font: inherit; color: inherit; background: #2b2b2b; border: 1px solid #555; border-radius: 5px;
@@ -81,7 +86,8 @@ export function styled(made) {
   return made;
 }
 
-/** One photo over the page; arrow keys show the others, Escape or a click beside it closes. @param {Photo[]} photos @param {number} at */
+/** One photo over the page; arrow keys show the others, Escape or a click beside it closes.
+ * @param {Photo[]} photos @param {number} at */
 export function openLarge(photos, at) {
   const dialog = element("dialog", "realrag-large");
   dialog.tabIndex = -1;
@@ -98,7 +104,7 @@ export function openLarge(photos, at) {
     }
     dialog.replaceChildren(
       picture,
-      element("div", "realrag-name", `${photo.rank} of ${photos.length} · ${photo.score.toFixed(3)} · ${photo.found} · ${photo.name}`),
+      element("div", "realrag-name", [`${photo.rank} of ${photos.length}`, photo.score.toFixed(3), photo.found, photo.name].join(" · ")),
       element("div", "", photo.caption === photo.name ? "" : photo.caption),
       element("div", "", photo.credit),
       element("div", "realrag-id", `id ${photo.id}`),

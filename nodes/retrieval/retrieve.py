@@ -9,6 +9,7 @@ from ...realrag.bundle.head_entries import AUTO
 from ...realrag.bundle.records import Filters
 from ...realrag.choosing import MAX_PAGE
 from ...realrag.errors import QueryError
+from ...realrag.injection.drawn_masks import read_masks, with_masks
 from ...realrag.search.hybrid import BOTH, LOOK, NAME
 from ..compat import supported_keywords
 from ..images import to_pil
@@ -158,6 +159,13 @@ class RetrieveRealReferences(io.ComfyNode):
                     **supported_keywords(io.Int.Input, advanced=True),
                     tooltip="1 takes the best photos, 2 those after them, and so on. Pinned photos stay on every page.",
                 ),
+                io.String.Input(
+                    "masks",
+                    optional=True,
+                    default="",
+                    **rare,
+                    tooltip="Where in the new picture single photos count, as drawn with Mask on their cards.",
+                ),
             ],
             outputs=[
                 ReferencesSocket.Output(
@@ -214,8 +222,9 @@ class RetrieveRealReferences(io.ComfyNode):
         doubt: str | None = LEAVE_OUT,
         pinned: str = "",
         page: int = 1,
+        masks: str = "",
     ) -> io.NodeOutput:
-        subject = text_of("look_for", look_for)
+        subject, drawn = text_of("look_for", look_for), read_masks(text_of("masks", masks))
         references = retriever.search(
             subject if subject.strip() else text_of("prompt", prompt),
             image=None if image is None else to_pil(image),
@@ -232,6 +241,7 @@ class RetrieveRealReferences(io.ComfyNode):
             pinned=words(text_of("pinned", pinned)),
             page=page,
         )
+        references = with_masks(references, drawn)
         return io.NodeOutput(
             references,
             references.batch(),

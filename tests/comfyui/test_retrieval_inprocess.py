@@ -177,7 +177,19 @@ def test_pins_bans_and_pages_reach_the_search(nodes, plugin):
     assert found(pinned=later[0]) == [later[0], plain[0]]
     assert found(pinned=later[0], exclude_ids=later[0]) == plain
     assert found(pinned="../../etc/passwd, \0, " + "f" * 16) == plain
-    for wrong in ({"page": 0}, {"page": 101}, {"page": 1.5}, {"page": "2"}, {"pinned": 7}, {"pinned": [later[0]]}):
+    drawn = f"{plain[1]}:gA{'A' * 680}A="
+    masked = retrieve.RetrieveRealReferences.execute(**settings, masks=drawn).result[0]
+    assert [item.settings.mask is None for item in masked.items] == [True, False]
+    for wrong in (
+        {"masks": "x"},
+        {"masks": 5},
+        {"page": 0},
+        {"page": 101},
+        {"page": 1.5},
+        {"page": "2"},
+        {"pinned": 7},
+        {"pinned": [later[0]]},
+    ):
         with pytest.raises(errors.QueryError):
             found(**wrong)
 
