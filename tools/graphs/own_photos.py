@@ -28,7 +28,7 @@ def own_photos(object_info: dict) -> Canvas:
     canvas.text(middle, "Report", (build, "report"), shows=80)
     prompt = canvas.node("PrimitiveStringMultiline", left, title="Prompt", value="a photo of a puffin")
     links = {"retriever": (build, "retriever"), "prompt": (prompt, "STRING")}
-    found = canvas.node("RealRAG_RetrieveReferences", right, top_k=4, links=links, shows=GALLERY)
+    found = canvas.node("RealRAG_RetrieveReferences", right, top_k=3, links=links, shows=GALLERY)
     far = canvas.column(380)
     canvas.text(far, "Scores", (found, "scores"), shows=80)
     canvas.text(far, "Credits", (found, "credits"), shows=80)
