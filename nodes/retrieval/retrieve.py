@@ -11,7 +11,7 @@ from ...realrag.choosing import MAX_PAGE
 from ...realrag.errors import QueryError
 from ...realrag.injection.drawn_masks import read_masks, with_masks
 from ...realrag.search.hybrid import BOTH, LOOK, NAME
-from ..compat import supported_keywords
+from ..compat import folded, supported_keywords
 from ..images import to_pil
 from ..input_check import checked
 from ..sockets import ReferencesSocket, RetrieverSocket
@@ -45,7 +45,6 @@ def score_bound(min_score: float, doubt: str | None) -> float | str | None:
 class RetrieveRealReferences(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        rare = supported_keywords(io.String.Input, advanced=True)
         return io.Schema(
             node_id="RealRAG_RetrieveReferences",
             display_name="Retrieve Real References",
@@ -88,34 +87,32 @@ class RetrieveRealReferences(io.ComfyNode):
                     optional=True,
                     tooltip="A picture to search with, alone or together with the prompt. The first of a batch counts.",
                 ),
-                io.String.Input(
-                    "class_filter",
-                    optional=True,
-                    default="",
-                    **rare,
-                    tooltip="Only photos of these classes, separated by commas. Empty: all classes.",
-                ),
-                io.String.Input(
-                    "licence_filter",
-                    optional=True,
-                    default="",
-                    **rare,
-                    tooltip="Only photos under these licenses, separated by commas, such as: CC0-1.0, MIT. Empty: all.",
-                ),
-                io.String.Input(
-                    "include_ids",
-                    optional=True,
-                    default="",
-                    **rare,
-                    tooltip="Only these photos, by their ids in the scores text, separated by commas. "
-                    "To have photos first and others after them, use pinned.",
-                ),
-                io.String.Input(
-                    "exclude_ids",
-                    optional=True,
-                    default="",
-                    **rare,
-                    tooltip="Never these photos, by their ids in the scores text, separated by commas.",
+                *folded(
+                    io.String.Input(
+                        "class_filter",
+                        optional=True,
+                        default="",
+                        tooltip="Only photos of these classes, separated by commas. Empty: all classes.",
+                    ),
+                    io.String.Input(
+                        "licence_filter",
+                        optional=True,
+                        default="",
+                        tooltip="Only photos under these licenses, separated by commas, such as: CC0-1.0, MIT. Empty: all.",
+                    ),
+                    io.String.Input(
+                        "include_ids",
+                        optional=True,
+                        default="",
+                        tooltip="Only these photos, by their ids in the scores text, separated by commas. "
+                        "To have photos first and others after them, use pinned.",
+                    ),
+                    io.String.Input(
+                        "exclude_ids",
+                        optional=True,
+                        default="",
+                        tooltip="Never these photos, by their ids in the scores text, separated by commas.",
+                    ),
                 ),
                 io.String.Input(
                     "look_for",
@@ -142,29 +139,30 @@ class RetrieveRealReferences(io.ComfyNode):
                     tooltip="leave out: drops photos that match no better than unrelated text does, so an absent subject "
                     "gives no photos. keep: shows them anyway. Applies to photos found by look, while min_score is 0.",
                 ),
-                io.String.Input(
-                    "pinned",
-                    optional=True,
-                    default="",
-                    **rare,
-                    tooltip="These photos come first whatever they score, by their ids, separated by commas. "
-                    "The pin on a card writes here; the ban writes to exclude_ids.",
+                *folded(
+                    io.String.Input(
+                        "pinned",
+                        optional=True,
+                        default="",
+                        tooltip="These photos come first whatever they score, by their ids, separated by commas. "
+                        "The pin on a card writes here; the ban writes to exclude_ids.",
+                    ),
+                    io.Int.Input(
+                        "page",
+                        optional=True,
+                        default=1,
+                        min=1,
+                        max=MAX_PAGE,
+                        tooltip="1 takes the best photos, 2 those after them, and so on. Pinned photos stay on every page.",
+                    ),
                 ),
-                io.Int.Input(
-                    "page",
-                    optional=True,
-                    default=1,
-                    min=1,
-                    max=MAX_PAGE,
-                    **supported_keywords(io.Int.Input, advanced=True),
-                    tooltip="1 takes the best photos, 2 those after them, and so on. Pinned photos stay on every page.",
-                ),
-                io.String.Input(
-                    "masks",
-                    optional=True,
-                    default="",
-                    **rare,
-                    tooltip="Where in the new picture single photos count, as drawn with Mask on their cards.",
+                *folded(
+                    io.String.Input(
+                        "masks",
+                        optional=True,
+                        default="",
+                        tooltip="Where in the new picture single photos count, as drawn with Mask on their cards.",
+                    )
                 ),
             ],
             outputs=[
