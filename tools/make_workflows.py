@@ -1,4 +1,5 @@
-"""Write the example graphs in `workflows/` (UI format 0.4): python -m tools.make_workflows URL-OF-A-SERVER
+"""Write the example graphs in `workflows/` (UI format 0.4) and the subgraph in `subgraphs/`:
+python -m tools.make_workflows URL-OF-A-SERVER
 
 The server's /object_info says which sockets and widgets each node has; everything else stands in tools/graphs.
 """
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from .graphs.api_format import as_prompt
+from .graphs.blueprint import NAME, blueprint
 from .graphs.canvas import ROOT, VERSION, WIDGETS, Canvas
 from .graphs.controlnets import controlnet
 from .graphs.flux import flux2, instantx, kontext, redux, xlabs
@@ -22,7 +24,19 @@ from .graphs.models import KNOWN
 from .graphs.own_photos import own_photos
 from .graphs.stable_diffusion import sd35, sdxl_embeds, vae_alone
 
-__all__ = ["KNOWN", "ROOT", "TEMPLATES", "VERSION", "WIDGETS", "Template", "as_prompt", "text", "workflow"]
+__all__ = [
+    "KNOWN",
+    "NAME",
+    "ROOT",
+    "TEMPLATES",
+    "VERSION",
+    "WIDGETS",
+    "Template",
+    "as_prompt",
+    "blueprint",
+    "text",
+    "workflow",
+]
 
 
 @dataclass(frozen=True)
@@ -109,3 +123,4 @@ if __name__ == "__main__":
             print(f"{name} stays as it is: this ComfyUI is older than its nodes.")
             continue
         (ROOT / "workflows" / f"{name}.json").write_text(text(workflow(name, served)))
+    (ROOT / "subgraphs" / f"{NAME}.json").write_text(text(blueprint(served)))

@@ -81,3 +81,8 @@ def test_comfyui_offers_the_graph_with_its_thumbnail(server: Server, name: str, 
     assert name in server.json("/workflow_templates")["realrag"]
     assert server.json(f"/api/workflow_templates/realrag/{name}.json") == workflow
     assert server.get(f"/api/workflow_templates/realrag/{name}.jpg").startswith(b"\xff\xd8")
+
+
+def test_the_subgraph_is_what_the_script_writes(server: Server):
+    there = {path.stem: json.loads(path.read_text()) for path in (ROOT / "subgraphs").iterdir()}
+    assert there == {make_workflows.NAME: make_workflows.blueprint(server.json("/object_info"))}
