@@ -78,3 +78,31 @@ def page(opened: RealPage):
     opened.clear()
     yield opened
     opened.assert_quiet()
+
+
+class Speaking:
+    """A browser whose language is this one: a page that is opened for the first time takes it."""
+
+    def __init__(self, browser, language: str):
+        self._browser, self._language = browser, language
+
+    def new_page(self, **options):
+        return self._browser.new_page(locale=self._language, **options)
+
+
+@pytest.fixture(params=RENDERERS, ids=_name)
+def speaking(request, browser, servers):
+    """language -> a page in it, in each renderer."""
+    frontend, nodes2 = request.param
+    server, pages = servers(frontend), []
+
+    def speak(language: str) -> RealPage:
+        server.post("/settings", {"Comfy.Locale": language})
+        pages.append(RealPage(Speaking(browser, language), server, nodes2))
+        pages[-1].clear()
+        return pages[-1]
+
+    yield speak
+    server.post("/settings", {"Comfy.Locale": "en"})
+    for page in pages:
+        page.close()
