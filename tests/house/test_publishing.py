@@ -17,7 +17,7 @@ from realrag import __version__
 ROOT = Path(__file__).parents[2]
 # All that runs in ComfyUI and on the command line `realrag`; .comfyignore gives the reason for each part left out.
 PACK = re.compile(
-    r"(locales|nodes|realrag|web|workflows)/.+"
+    r"(locales|nodes|realrag|web|workflows|subgraphs)/.+"
     r"|(__init__\.py|pyproject\.toml|requirements\.txt|CHANGELOG\.md|LICENSE|README\.md)"
 )
 
