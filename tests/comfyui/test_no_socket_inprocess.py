@@ -51,7 +51,7 @@ def test_no_node_opens_a_socket(plugin, tmp_path, monkeypatch):
         for node, given in {
             "LoadReflectiveRetriever": (shipped, "auto"), "LoadReferenceAdapter": (adapter_name, "automatic"), "LoadMiniature": (name,),
         }.items():  # fmt: skip
-            assert classes[node].validate_inputs(*given) is True and classes[node].fingerprint_inputs(*given)
+            assert classes[node].validate_inputs(given[0]) is True and classes[node].fingerprint_inputs(*given)
         retriever, vision = run["LoadReflectiveRetriever"](shipped)
         found = run["RetrieveRealReferences"](retriever, "green apples", 2, 0.0, 0.0)[0]
         picture = found.images()[0][None]

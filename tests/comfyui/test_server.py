@@ -218,7 +218,8 @@ def test_bundles_are_found_in_models_and_where_the_users_yaml_says_and_a_damaged
     manifest.write_bytes(manifest.read_bytes() + b"\n")  # another bundle, so that no open one answers for it
     embeddings.write_bytes(embeddings.read_bytes()[:-1] + b"!")
     options = server.json("/object_info/RealRAG_LoadRetriever")["RealRAG_LoadRetriever"]["input"]["required"]["bundle"]
-    assert options[1]["options"] == [SHIPPED, "damaged", "dropped"]
+    made_here = (SHIPPED, "damaged", "dropped")  # other tests put libraries into the same server
+    assert [name for name in options[1]["options"] if name in made_here] == [*made_here]
 
     runs = {}
     for name in ("dropped", "damaged"):

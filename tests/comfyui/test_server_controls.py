@@ -56,12 +56,13 @@ def test_values_that_mean_nothing_never_give_a_picture(server: Server, wrong: di
     model, vae = model_and_vae(graph, server, "sd3")
     arm = inject(graph, model, vae, retrieval(graph))
     graph[arm]["inputs"] |= wrong
-    shown_hash(graph, sample(graph, arm))
+    picture = shown_hash(graph, sample(graph, arm))
     try:
         run = server.wait(server.queue(graph))
     except Refused:
         return
-    assert run.status == "error"
+    # ComfyUI runs what does not need the wrong node: Retrieve Real References, which shows its photos.
+    assert picture not in run.outputs
 
 
 def test_a_pack_is_saved_listed_and_gives_the_same_picture(server: Server):

@@ -23,6 +23,6 @@ def photo_bytes(color, seed=0, size=(48, 36), format="JPEG", **options) -> bytes
 def write_photos(folder: Path) -> None:
     """folder/{red,green,blue}/0..4.jpg"""
     for name, color in COLORS.items():
-        (folder / name).mkdir(parents=True)
+        (folder / name).mkdir(parents=True, exist_ok=True)
         for seed in range(5):
             (folder / name / f"{seed}.jpg").write_bytes(photo_bytes(color, seed))
