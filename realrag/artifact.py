@@ -178,6 +178,6 @@ def _in_words(path: Path, what: str, cure: str, error: type[RealRAGError]) -> It
         raise error(f"{path} cannot be read as {what}: {reason.strerror or reason}. {cure}") from None
     except (ValueError, SafetensorError, RuntimeError, KeyError, TypeError) as reason:
         if other := what_file_is(path):
-            raise error(f"{path} is not {what}: {other}") from None
+            raise error(f"{path} is not {what}: {other} {cure}") from None
         why = (str(reason).splitlines() or [type(reason).__name__])[0][:300]
         raise error(f"{path} is damaged, or is not {what}: {why}. {cure}") from None
