@@ -14,8 +14,8 @@ from .bundle.records import RecordTable
 from .doubt import Level
 from .errors import QueryError
 from .search.diversity import drop_near_duplicates, mmr
+from .search.exact import cosines
 from .search.hybrid import BY_CAPTION, BY_LOOK, BY_NAME, PINNED, Ranking
-from .search.index import cosines
 
 MAX_K = 1000
 MAX_PAGE = 100  # each page before the one that is asked for costs a search
@@ -34,7 +34,7 @@ class Chosen(NamedTuple):
     object: str = ""
 
 
-def _none(rows: np.ndarray) -> np.ndarray:
+def _nameless(rows: np.ndarray) -> np.ndarray:
     return np.zeros(len(rows), bool)
 
 
@@ -47,7 +47,7 @@ class Wanted:
     query: np.ndarray
     look: Callable[[int, np.ndarray | None], Ranking]
     label: str = ""
-    named: Callable[[np.ndarray], np.ndarray] = _none
+    named: Callable[[np.ndarray], np.ndarray] = _nameless
     first: Ranking | None = field(default=None, repr=False)
 
 

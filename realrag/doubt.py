@@ -52,7 +52,7 @@ class Level:
     unknown: int = 0
 
     @property
-    def measured(self) -> bool:
+    def up_to_date(self) -> bool:
         """False where an older version had too few names to ask, which are not needed any more."""
         return self.score is not None or self.unknown < LEAST
 
@@ -78,7 +78,7 @@ class Level:
     def sentence(self) -> str:
         """What the level is and how far it can be trusted, for a person."""
         if self.score is None:
-            return "No level of doubt could be measured: the library has too few words of its own or too many."
+            return "No level of doubt could be measured: the library has words of nearly all the phrases that test it."
         if self.known < LEAST:
             return (
                 f"Below a score of {self.score:.2f}, which {1 - self.false_accepts:.0%} of unrelated phrases do not reach, a photo "

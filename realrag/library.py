@@ -136,7 +136,7 @@ class Library:
         """The score below which a photo found by look is doubtful: the manifest's, the cache's, or measured now."""
         key = vectors_key(self.head)
         written = self.bundle.manifest.levels.get(key)
-        if self.encoder.fingerprint == self.bundle.manifest.encoder["fingerprint"] and written and written.measured:
+        if self.encoder.fingerprint == self.bundle.manifest.encoder["fingerprint"] and written and written.up_to_date:
             return written
         return kept_level(self.bundle, self.encoder, key, self._measure)
 

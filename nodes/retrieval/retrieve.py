@@ -155,14 +155,12 @@ class RetrieveRealReferences(io.ComfyNode):
                         max=MAX_PAGE,
                         tooltip="1 takes the best photos, 2 those after them, and so on. Pinned photos stay on every page.",
                     ),
-                ),
-                *folded(
                     io.String.Input(
                         "masks",
                         optional=True,
                         default="",
                         tooltip="Where in the new picture single photos count, as drawn with Mask on their cards.",
-                    )
+                    ),
                 ),
             ],
             outputs=[
