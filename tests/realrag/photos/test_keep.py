@@ -12,7 +12,7 @@ from realrag.bundle.bundle import Bundle, BundleError, manifest_bytes
 from realrag.indexing.build import build
 from realrag.indexing.shards import Sizes
 from realrag.photos.decode import decode
-from realrag.photos.keep import encode_jpeg, encode_kept, shrink_to_area, suffix_of
+from realrag.photos.keep import encode_jpeg, encode_kept, shrink, shrink_to_area, suffix_of
 
 RED, BLUE = (230, 20, 20), (20, 20, 220)
 
@@ -48,6 +48,17 @@ def test_a_photographed_sign_keeps_the_colors_of_its_letters():
 
 def test_a_photo_stays_a_jpeg():
     assert suffix_of(encode_kept(Image.open(io.BytesIO(photo_bytes(RED, 1, (640, 480)))))) == ".jpg"
+
+
+@pytest.mark.parametrize("side", [390, 290, 120, 40])
+def test_a_smaller_picture_is_pillows_bicubic_within_two_levels(side):
+    image = sign(noise=12)
+    size = side, side * 3 // 4
+    pillow = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    ours = shrink(image, side)
+    assert ours.mode == "RGB" and ours.size == pillow.size
+    away = np.abs(np.asarray(ours).astype(int) - np.asarray(pillow).astype(int))
+    assert away.max() <= 2 and away.mean() < 0.02
 
 
 @pytest.mark.parametrize(
