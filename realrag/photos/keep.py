@@ -34,7 +34,8 @@ def _resized(image, size: tuple[int, int], gap: float = 3.0):
     levels of it, in a fifth of its time."""
     from PIL import Image
 
-    if image.mode != "RGB" or max(image.width / size[0], image.height / size[1]) >= 2 * gap:  # Pillow averages boxes first
+    averaged_first = max(image.width / size[0], image.height / size[1]) >= 2 * gap
+    if image.mode != "RGB" or averaged_first:
         return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=gap)
     import torch
 
