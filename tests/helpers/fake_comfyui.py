@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -11,10 +12,15 @@ from made_photos import photo_bytes
 
 
 class FakeComfyUI:
-    """`mood`: "well", "refuses", "fails", "no picture", "silent" (never ends), or "gone" (answers 500)."""
+    """`mood`: "well", "refuses", "fails", "no picture", "silent" (never ends), "gone" (answers 500), "busy" (other
+    people's jobs run for the first `busy` looks at the queue), or "cleared" (the first run is taken out of the queue).
 
-    def __init__(self, mood: str = "well"):
-        self.mood, self.graphs, self.asked = mood, [], 0
+    A run ends after one look at the queue. picture: what a filled workflow draws."""
+
+    def __init__(self, mood: str = "well", *, port: int = 0, picture=None, busy: int = 3):
+        self.mood, self.graphs, self.looks, self.busy = mood, [], {}, busy
+        self.uploads: dict[str, bytes] = {}
+        self.picture = picture or self.picture
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -29,7 +35,12 @@ class FakeComfyUI:
                 self.wfile.write(body)
 
             def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                data = self.rfile.read(int(self.headers["Content-Length"]))
+                if self.path == "/upload/image":
+                    name = re.search(rb'filename="([^"]+)"', data)[1].decode()
+                    fake.uploads[name] = data.split(b"\r\n\r\n", 1)[1].split(b"\r\n--realrag-", 1)[0]
+                    return self.reply({"name": name, "subfolder": "", "type": "input"})
+                body = json.loads(data)
                 if fake.mood == "gone":
                     return self.reply(b"oh", 500)
                 if fake.mood == "refuses":
@@ -45,27 +56,44 @@ class FakeComfyUI:
             def do_GET(self):
                 if self.path.startswith("/view"):
                     return self.reply(fake.picture(fake.graphs[-1]))
-                fake.asked += 1
-                identity = self.path.rsplit("/", 1)[1]
-                if fake.mood == "silent" or fake.asked % 2:  # the entry appears a moment after the run has ended
-                    return self.reply({})
-                if fake.mood == "fails":
-                    details = {"node_type": "KSampler", "node_id": "3", "exception_message": "Allocation failed"}
-                    return self.reply(
-                        {identity: {"status": {"status_str": "error", "messages": [["execution_error", details]]}}}
-                    )
-                image = {"filename": "a.png", "subfolder": "", "type": "output"}
-                outputs = (
-                    {}
-                    if fake.mood == "no picture"
-                    else {"7": {"images": [{**image, "type": "temp"}]}, "9": {"images": [image]}}
-                )
-                status = {"status_str": "success", "completed": True, "messages": []}
-                self.reply({identity: {"status": status, "outputs": outputs}})
+                if self.path == "/system_stats":
+                    return self.reply({"system": {"comfyui_version": "fake"}})
+                if self.path == "/queue":
+                    return self.reply(fake.queue())
+                self.reply(fake.history(self.path.rsplit("/", 1)[1]))
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        ThreadingHTTPServer.allow_reuse_address = True
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.port = self._server.server_port
+        self.url = f"http://127.0.0.1:{self.port}"
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def queue(self) -> dict:
+        """The last run, running, or waiting behind somebody else's."""
+        own = f"run-{len(self.graphs)}"
+        self.looks[own] = look = self.looks.get(own, 0) + 1
+        if self.mood == "cleared" and own == "run-1":
+            return {"queue_running": [], "queue_pending": []}
+        if self.mood == "busy" and look <= self.busy:
+            return {"queue_running": [[0, "another", {}]], "queue_pending": [[1, own, {}], [2, "a later one", {}]]}
+        running = [[1, own, {}]] if own in self.looks and not self._ended(own) else []
+        return {"queue_running": running, "queue_pending": []}
+
+    def _ended(self, run: str) -> bool:
+        waits = self.busy if self.mood == "busy" else 0
+        lost = self.mood == "cleared" and run == "run-1"
+        return run in self.looks and self.looks[run] > waits + 1 and self.mood != "silent" and not lost
+
+    def history(self, run: str) -> dict:
+        if not self._ended(run):
+            return {}
+        if self.mood == "fails":
+            details = {"node_type": "KSampler", "node_id": "3", "exception_message": "Allocation failed"}
+            return {run: {"status": {"status_str": "error", "messages": [["execution_error", details]]}}}
+        image = {"filename": "a.png", "subfolder": "", "type": "output"}
+        shown = {"7": {"images": [{**image, "type": "temp"}]}, "9": {"images": [image]}}
+        status = {"status_str": "success", "completed": True, "messages": []}
+        return {run: {"status": status, "outputs": {} if self.mood == "no picture" else shown}}
 
     @staticmethod
     def picture(graph: dict) -> bytes:
@@ -73,9 +101,12 @@ class FakeComfyUI:
         digest = hashlib.sha256(json.dumps(graph, sort_keys=True).encode()).digest()
         return photo_bytes(tuple(digest[:3]), digest[3], format="PNG")
 
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
     def __enter__(self) -> FakeComfyUI:
         return self
 
     def __exit__(self, *_exc) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self.stop()

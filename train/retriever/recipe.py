@@ -72,8 +72,8 @@ class Imagine:
     seeds: int = 2  # drawings per prompt; our choice, the paper gives no number
     workflow: str = ""
     url: str = "http://127.0.0.1:8188"
-    prompt_node: str = "Prompt"
-    seed_node: str = "Seed"
+    prompt_node: str = ""  # "": the node titled Prompt, else what feeds the sampler's positive
+    seed_node: str = ""  # "": the node titled Seed, else every seed and noise_seed
     output_node: str = ""
     timeout: float = 600.0
     remote: bool = False

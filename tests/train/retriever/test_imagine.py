@@ -173,7 +173,7 @@ def test_a_workflow_that_cannot_be_filled_is_refused_with_its_titles(tmp_path):
         ComfyUI(tmp_path / "odd.json")
     odd.pop("2")
     (tmp_path / "odd.json").write_text(json.dumps(odd))
-    with pytest.raises(GeneratorError, match=r"no node titled 'Prompt'\. Its titles are 'A'"):
+    with pytest.raises(GeneratorError, match=r"No sampler of the workflow .* Titles are 'A'"):
         ComfyUI(tmp_path / "odd.json")
     (tmp_path / "text.json").write_text("hello")
     with pytest.raises(GeneratorError, match="not JSON"):
