@@ -17,8 +17,8 @@ from urllib.parse import quote, urlencode
 
 from realrag.files import sha256_bytes
 
-from .comfyui_server import Server, Waiting, refusal
 from .errors import GeneratorError
+from .server import Server, Waiting, refusal
 from .workflow import (
     PROMPT,
     SEED,

@@ -11,8 +11,8 @@ from made_photos import photo_bytes
 
 from realrag.photos.decode import decode
 from realrag_train.generators.comfyui import ComfyUI
-from realrag_train.generators.comfyui_server import NoServer, Waiting
 from realrag_train.generators.errors import GeneratorError
+from realrag_train.generators.server import NoServer, Waiting
 
 QUICK = Waiting(poll=0.01, longest_poll=0.02, back_off=0.05, longest_back_off=0.1, restart=20, lost=0.1, note=0)
 
@@ -49,7 +49,7 @@ def test_a_picture_that_was_taken_out_of_the_queue_is_queued_again(flow):
 def test_a_queue_that_is_cleared_again_and_again_is_named_and_not_waited_for(flow, monkeypatch):
     monkeypatch.setattr(FakeComfyUI, "queue", lambda self: {"queue_running": [], "queue_pending": []})
     monkeypatch.setattr(FakeComfyUI, "history", lambda self, run: {})
-    with FakeComfyUI() as server, pytest.raises(GeneratorError, match="taken out of the queue of .* 4 times"):
+    with FakeComfyUI() as server, pytest.raises(GeneratorError, match=r"taken out of the queue of .* 4 times"):
         ComfyUI(flow, server.url, timeout=1000, waiting=QUICK).draw("a pear", 1)
 
 

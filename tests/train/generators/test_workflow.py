@@ -32,7 +32,7 @@ def test_without_a_title_the_sampler_s_positive_is_followed():
 
 def test_a_title_that_also_names_the_negative_prompt_is_refused():
     with pytest.raises(
-        GeneratorError, match="names 2 nodes, and node 7 feeds the negative prompt. Leave out --prompt-node"
+        GeneratorError, match=r"names 2 nodes, and node 7 feeds the negative prompt. Leave out --prompt-node"
     ):
         prompt_inputs(plain(), CLIP)
     graph = plain()
@@ -75,7 +75,7 @@ def test_flux_s_basic_guider_is_followed_and_an_empty_negative_is_no_doubt():
 
 def test_a_workflow_without_a_sampler_or_a_seed_asks_for_their_names():
     graph = {"1": node("Maker", "My maker", words="a"), "2": node("SaveImage", images=["1", 0])}
-    with pytest.raises(GeneratorError, match="--prompt-node TITLE.*'My maker', 'SaveImage'"):
+    with pytest.raises(GeneratorError, match=r"--prompt-node TITLE.*'My maker', 'SaveImage'"):
         prompt_inputs(graph)
     with pytest.raises(GeneratorError, match="--seed-node TITLE"):
         seed_inputs(graph)
