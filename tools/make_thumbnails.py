@@ -62,7 +62,7 @@ def shown(page: Page, name: str) -> tuple[list[Image.Image], list[Image.Image]]:
     runs = any(node["type"] == "RealRAG_LoadMiniature" for node in workflow["nodes"])
     prompt = as_prompt(workflow, page.info, None if runs else FINDS)
     retrieve = prompt[key_of(prompt, "RealRAG_RetrieveReferences")]
-    if name == "realrag_own_photos":
+    if name == "RealRAG 02 Your own photos":
         retrieve["inputs"]["retriever"] = ["900", 0]
         retrieve["inputs"] |= {"look_for": OWN, "top_k": 9}
         prompt["900"] = {

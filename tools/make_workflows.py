@@ -43,66 +43,53 @@ __all__ = [
 class Template:
     """An example graph as the page lists it."""
 
-    title: str
+    title: str  # also a part of a file's name
     description: str  # what the artist gets, and what has to be downloaded
     draw: Callable[[dict], Canvas]
     requires: str = ""  # a node that it needs and ComfyUI 0.3.64 lacks
 
 
 # In the order in which an artist meets them.
-TEMPLATES = {
-    "realrag_start_here": Template(
-        "Start here",
+_IN_ORDER = [
+    Template("Start here",
         "Real photos steer a picture, without and with them side by side. Nothing to download.",
         start_here,
     ),
-    "realrag_own_photos": Template(
-        "Your own photos", "A folder of your photos becomes a library that every other graph can use.", own_photos
+    Template("Your own photos", "A folder of your photos becomes a library that every other graph can use.", own_photos
     ),
-    "realrag_flux": Template(
-        "Flux with XLabs' adapter", "Flux sees real photos through XLabs' IP-Adapter v2.", xlabs
+    Template("Flux with XLabs", "Flux sees real photos through XLabs' IP-Adapter v2.", xlabs
     ),
-    "realrag_flux_instantx": Template(
-        "Flux with InstantX's adapter", "Flux sees more of each photo, through InstantX's IP-Adapter (5.3 GB).", instantx
+    Template("Flux with InstantX", "Flux sees more of each photo, through InstantX's IP-Adapter (5.3 GB).", instantx
     ),
-    "realrag_flux_redux": Template(
-        "Flux Redux", "Real photos stand behind the prompt, through Flux Redux (129 MB).", redux
+    Template("Flux Redux", "Real photos stand behind the prompt, through Flux Redux (129 MB).", redux
     ),
-    "realrag_kontext": Template("Flux Kontext", "Kontext puts the thing of a real photo into a new scene.", kontext),
-    "realrag_flux2": Template("FLUX.2", "FLUX.2 klein looks at several real photos. Needs ComfyUI 0.4.", flux2, requires="EmptyFlux2LatentImage"),
-    "realrag_sd35": Template(
-        "Stable Diffusion 3.5 with InstantX's adapter", "SD3.5 Large sees real photos through InstantX's IP-Adapter.", sd35
+    Template("Flux Kontext", "Kontext puts the thing of a real photo into a new scene.", kontext),
+    Template("FLUX.2", "FLUX.2 klein looks at several real photos. Needs ComfyUI 0.4.", flux2, requires="EmptyFlux2LatentImage"),
+    Template("SD3.5 with InstantX", "SD3.5 Large sees real photos through InstantX's IP-Adapter.", sd35
     ),
-    "realrag_vae_alone": Template(
-        "No adapter: the VAE alone", "SD3.5 Medium, SD3 or Flux see real photos without any adapter file.", vae_alone
+    Template("No adapter", "SD3.5 Medium, SD3 or Flux see real photos without any adapter file.", vae_alone
     ),
-    "realrag_sdxl_embeds": Template(
-        "SDXL through its prompt", "SDXL takes mood and colors from real photos, with CLIP Vision G.", sdxl_embeds
+    Template("SDXL through its prompt", "SDXL takes mood and colors from real photos, with CLIP Vision G.", sdxl_embeds
     ),
-    "realrag_objects_with_masks": Template(
-        "Several objects with masks", "Each object of the prompt from its own photos, in its own place. Nothing to download.",
+    Template("Several objects with masks", "Each object of the prompt from its own photos, in its own place. Nothing to download.",
         objects_with_masks,
     ),
-    "realrag_negatives": Template(
-        "Negative photos and weights", "Photos say what not to paint, and one counts twice. Nothing to download.", negatives
+    Template("Negative photos and weights", "Photos say what not to paint, and one counts twice. Nothing to download.", negatives
     ),
-    "realrag_picture_query": Template(
-        "Search with a picture", "Find photos that look like yours, and paint with them. Nothing to download.", picture_query
+    Template("Search with a picture", "Find photos that look like yours, and paint with them. Nothing to download.", picture_query
     ),
-    "realrag_packs": Template(
-        "Reference packs", "Keep what an adapter made of photos in one small file. Nothing to download.", packs
+    Template("Reference packs", "Keep what an adapter made of photos in one small file. Nothing to download.", packs
     ),
-    "realrag_controlnet_flux": Template(
-        "ControlNet: Flux", "The outlines of a real photo shape a picture by Flux.", partial(controlnet, base="flux")
+    Template("ControlNet with Flux", "The outlines of a real photo shape a picture by Flux.", partial(controlnet, base="flux")
     ),
-    "realrag_controlnet_sd35": Template(
-        "ControlNet: Stable Diffusion 3.5", "The outlines of a real photo shape a picture by SD3.5 Large.",
+    Template("ControlNet with SD3.5", "The outlines of a real photo shape a picture by SD3.5 Large.",
         partial(controlnet, base="sd35"),
     ),
-    "realrag_controlnet_sdxl": Template(
-        "ControlNet: SDXL", "The outlines of a real photo shape a picture by SDXL.", partial(controlnet, base="sdxl")
+    Template("ControlNet with SDXL", "The outlines of a real photo shape a picture by SDXL.", partial(controlnet, base="sdxl")
     ),
-}  # fmt: skip
+]  # fmt: skip
+# The page shows a pack's graphs by the names of their files alone, and some systems list those by name.
+TEMPLATES = {f"RealRAG {number:02} {template.title}": template for number, template in enumerate(_IN_ORDER, 1)}
 
 
 def workflow(name: str, object_info: dict) -> dict:

@@ -100,12 +100,14 @@ def test_the_graphs_that_need_nothing_run_as_they_ship():
             assert [node for node in tiny(graph)["nodes"] if node["type"] != "RealRAG_BuildLibrary"] == [
                 node for node in graph["nodes"] if node["type"] != "RealRAG_BuildLibrary"
             ]
-    assert {"realrag_start_here", "realrag_own_photos", "realrag_packs"} <= set(unchanged) and len(unchanged) == 6
+    assert {"RealRAG 01 Start here", "RealRAG 02 Your own photos", "RealRAG 14 Reference packs"} <= set(
+        unchanged
+    ) and len(unchanged) == 6
 
 
 def test_the_graph_to_start_with_fits_a_small_screen_at_readable_size():
     """1366 x 768 pixels, of which the page takes 58 on the left, 76 above and 8 below."""
-    graph = json.loads((ROOT / "workflows" / "realrag_start_here.json").read_text())
+    graph = json.loads((ROOT / "workflows" / "RealRAG 01 Start here.json").read_text())
     scale, (left, top) = graph["extra"]["ds"]["scale"], graph["extra"]["ds"]["offset"]
     right = max(node["pos"][0] + node["size"][0] for node in graph["nodes"])
     below = max(node["pos"][1] + (0 if node["flags"].get("collapsed") else node["size"][1]) for node in graph["nodes"])

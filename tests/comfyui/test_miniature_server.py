@@ -16,7 +16,7 @@ from realrag.indexing.build import build
 from realrag.indexing.options import IndexOptions
 from realrag_train.maintainer_tools import tool
 
-START = ROOT / "workflows" / "realrag_start_here.json"
+START = ROOT / "workflows" / "RealRAG 01 Start here.json"
 make_workflows = tool("make_workflows")
 
 

@@ -30,10 +30,10 @@ def graphs(server: Server) -> dict[str, tuple[Graph, set[str]]]:
     for node in ids.values():
         every.add("RealRAGTest_Sink", value=[node, 0])
     found = {"every node": every}
-    for name in ("realrag_start_here", "realrag_own_photos"):
+    for name in ("RealRAG 01 Start here", "RealRAG 02 Your own photos"):
         saved = json.loads((ROOT / "workflows" / f"{name}.json").read_text())
         found[name] = Graph(tool("make_workflows").as_prompt(saved, info))
-    for node in found["realrag_own_photos"].values():
+    for node in found["RealRAG 02 Your own photos"].values():
         if node["class_type"] == "RealRAG_BuildLibrary":
             node["inputs"]["photos"] = PHOTOS
     for graph in found.values():

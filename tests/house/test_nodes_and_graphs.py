@@ -78,8 +78,8 @@ def test_the_graphs_are_those_that_are_listed_each_with_a_name_words_and_a_small
 def test_an_artist_meets_the_graphs_in_order():
     """First what runs at once and one's own photos, then a graph for each model, then what else the nodes can do."""
     order = list(make_workflows.TEMPLATES)
-    assert order[:2] == ["realrag_start_here", "realrag_own_photos"]
-    assert [name for name in order if "controlnet" in name] == order[-3:]
+    assert order[:2] == ["RealRAG 01 Start here", "RealRAG 02 Your own photos"]
+    assert [name for name in order if "ControlNet" in name] == order[-3:]
     runs_at_once = [
         name for name, graph in GRAPHS.items() if "Nothing to download." in graph["extra"]["info"]["description"]
     ]
@@ -98,6 +98,9 @@ def test_a_graph_holds_nodes_widgets_models_and_notes_that_are_there(name: str):
     assert rules.overlaps(graph) == []
 
 
+FLUX = "RealRAG 03 Flux with XLabs"
+
+
 def broken(name: str, kind: str, **changes) -> dict:
     graph = copy.deepcopy(GRAPHS[name])
     next(node for node in graph["nodes"] if node["type"] == kind).update(changes)
@@ -105,24 +108,24 @@ def broken(name: str, kind: str, **changes) -> dict:
 
 
 def test_a_graph_that_is_broken_is_found_out():
-    inject, flux = "RealRAG_InjectReferences", GRAPHS["realrag_flux"]
+    inject, flux = "RealRAG_InjectReferences", GRAPHS[FLUX]
     values = next(node for node in flux["nodes"] if node["type"] == inject)["widgets_values"]
     for changes in (
         {"type": "RealRAG_Gone"}, {"widgets_values": values[:-1]}, {"widgets_values": [9.0, *values[1:]]},
         {"widgets_values": [*values[:3], "no such path", *values[4:]]}, {"outputs": []},
         {"inputs": [{"name": "gone", "type": "MODEL", "link": None}]},
     ):  # fmt: skip
-        assert rules.nodes_and_widgets(broken("realrag_flux", inject, **changes)), changes
+        assert rules.nodes_and_widgets(broken(FLUX, inject, **changes)), changes
     known = make_workflows.KNOWN
-    assert rules.models(broken("realrag_flux", "VAELoader", widgets_values=["gone.safetensors"]), known)
-    assert rules.models(broken("realrag_flux", "VAELoader", properties={}), known)
-    assert rules.models(broken("realrag_sd35", "MarkdownNote", widgets_values=["nothing"]), known)
-    for text in ("| a | b |", "<b>bold</b>", "see *realrag_gone*"):
-        assert rules.notes(broken("realrag_flux", "MarkdownNote", widgets_values=[text]), NAMES), text
-    assert rules.reports(broken("realrag_flux", "PreviewAny", type="PreviewImage")) == []  # that shows the credits
-    assert rules.reports(broken("realrag_flux", inject, outputs=[{"name": "report", "links": []}]))
-    assert rules.reports(broken("realrag_flux", "SaveImage", title=""))
-    assert rules.overlaps(broken("realrag_flux", inject, pos=[0, 100]))
+    assert rules.models(broken(FLUX, "VAELoader", widgets_values=["gone.safetensors"]), known)
+    assert rules.models(broken(FLUX, "VAELoader", properties={}), known)
+    assert rules.models(broken("RealRAG 08 SD3.5 with InstantX", "MarkdownNote", widgets_values=["nothing"]), known)
+    for text in ("| a | b |", "<b>bold</b>", "see *RealRAG 03 Flux with Nobody*"):
+        assert rules.notes(broken(FLUX, "MarkdownNote", widgets_values=[text]), NAMES), text
+    assert rules.reports(broken(FLUX, "PreviewAny", type="PreviewImage")) == []  # that shows the credits
+    assert rules.reports(broken(FLUX, inject, outputs=[{"name": "report", "links": []}]))
+    assert rules.reports(broken(FLUX, "SaveImage", title=""))
+    assert rules.overlaps(broken(FLUX, inject, pos=[0, 100]))
 
 
 def test_the_readme_names_the_files_that_the_graphs_ask_for():

@@ -26,7 +26,7 @@ miniature was never shown {UNSEEN}: only the photos can tell it.
 2. Too strong or too weak: change *strength*. 0 is without references.
 3. For a long prompt, write the subject alone in *look_for*.
 
-It paints 128 x 128 pixels and knows little but groceries. Next: *realrag_own_photos*, then *realrag_flux* or *realrag_sd35*.
+It paints 128 x 128 pixels and knows little but groceries. Next: *RealRAG 02 Your own photos*, then the graph of the model that you have.
 """
 OBJECTS = f"""{RUNS}Two things in one prompt, each from its own photos, **each in its own place**.
 

@@ -13,7 +13,7 @@ NOTE = """This graph makes a **library of your own photos** and finds them.
 3. *Report* says what became of each photo, and what the library can be asked.
 
 Run it again when you have new photos: only they are encoded. From then on, *Load Reflective Retriever* lists the library in
-every other graph of RealRAG: *realrag_flux*, *realrag_sd35* and *realrag_start_here* paint with what you find here.
+every other graph of RealRAG: *RealRAG 01 Start here*, *RealRAG 03 Flux with XLabs* and the others paint with what you find here.
 
 For a large library choose a CLIP or SigLIP with a text tower from `models/clip_vision` as *encoder*: it finds more by look.
 Names and captions are found with any of them.
