@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import PhotoError
+from ..credits.sign import ALGORITHMS
+from ..errors import PhotoError, RealRAGError
 from .output import on_one_line, say, say_json
 
 UNSURE = (
@@ -18,6 +19,8 @@ UNSURE = (
 def credits(args) -> int:
     from ..credits.read import FoundCredits, read_credits
 
+    if args.sign:
+        return _sign(args)
     found: list[FoundCredits] = []
     failed = 0
     for path in args.pictures:
@@ -40,6 +43,16 @@ def credits(args) -> int:
     return int(failed > 0)
 
 
+def _sign(args) -> int:
+    from ..credits.sign import sign_picture
+
+    if len(args.pictures) > 1 or not args.certificate or not args.key:
+        raise RealRAGError("--sign takes one picture, with --certificate FILE and --key FILE.")
+    count = sign_picture(args.pictures[0], args.sign, args.certificate, args.key, args.algorithm)
+    say(f"{args.sign}: signed, with {count} photo{'s' * (count != 1)} as ingredients. It holds none of their pixels.")
+    return 0
+
+
 def write_text(path: Path, found) -> None:
     """The credits of each picture that has some, for a page or a caption beside it."""
     from ..files import write_atomic
@@ -57,3 +70,14 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     one.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE", help="a PNG, WebP or JPEG saved by ComfyUI")
     one.add_argument("--text", type=Path, metavar="FILE", help="also write the credits into this text file")
     one.add_argument("--json", action="store_true", help="print JSON and nothing else")
+    one.add_argument("--sign", type=Path, metavar="OUT", help="write the picture with content credentials (C2PA) to OUT: the photos are its "
+                     "ingredients, by their words and without their pixels; needs realrag[c2pa]")  # fmt: skip
+    one.add_argument(
+        "--certificate", type=Path, metavar="PEM", help="with --sign: your certificate, and its authorities after it"
+    )
+    one.add_argument(
+        "--key", type=Path, metavar="PEM", help="with --sign: the certificate's private key, without a password"
+    )
+    one.add_argument(
+        "--algorithm", choices=ALGORITHMS, default="es256", help="with --sign: what the key is for (%(default)s)"
+    )

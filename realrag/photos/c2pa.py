@@ -25,7 +25,7 @@ _MADE = frozenset(
     ("trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia", "algorithmicMedia", "trainedAlgorithmicData")
 )
 # Nothing is fetched, and no signature is worked out.
-_SETTINGS = {
+SETTINGS = {
     "verify": {
         "remote_manifest_fetch": False, "ocsp_fetch": False, "verify_trust": False, "verify_timestamp_trust": False,
         "verify_after_reading": False,
@@ -42,7 +42,7 @@ def readable() -> bool:
 def _context():
     from c2pa import Context
 
-    return Context.from_dict(_SETTINGS)
+    return Context.from_dict(SETTINGS)
 
 
 def words_of_manifest(data: bytes, kind: str) -> tuple[Credit, str]:

@@ -11,8 +11,8 @@ TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 
 
 @cache
-def signer():
-    import c2pa
+def credentials() -> tuple[bytes, bytes]:
+    """(certificates, key), PEM, for es256."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -48,7 +48,14 @@ def signer():
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     chain = certificate("signer", leaf, False) + certificate("root", root, True)
-    return c2pa.Signer.from_info(c2pa.C2paSignerInfo(b"es256", chain, key, None))
+    return chain, key
+
+
+@cache
+def signer():
+    import c2pa
+
+    return c2pa.Signer.from_info(c2pa.C2paSignerInfo(b"es256", *credentials(), None))
 
 
 def signed(image, format: str, assertions: list[dict], program: str = "Made-up Camera", of: bytes = b"") -> bytes:
