@@ -1,7 +1,9 @@
-"""Write `locales/`, which ComfyUI shows the nodes from, in each language: python -m tools.make_locales
+"""Write `locales/`, which ComfyUI shows the nodes from, and `web/words/`, the words of our own buttons and messages, in each
+language: python -m tools.make_locales
 
-English comes from the nodes' own schemas. `tools/locales/LANGUAGE.json` holds each English text with its translation, so a text
-that stands in several nodes is translated once, and a text that changes in English asks to be translated again.
+English comes from the nodes' own schemas, and for the page from `tools/locales/en.json`, by key. `tools/locales/LANGUAGE.json`
+holds each English text with its translation, so a text that stands in several nodes is translated once, and a text that changes
+in English asks to be translated again.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCALES, TABLES = ROOT / "locales", ROOT / "tools" / "locales"
+TABLES = ROOT / "tools" / "locales"
 DECLARED = ROOT / "tests" / "helpers" / "declared_nodes.py"
 ENGLISH, TRANSLATED = "en", ("zh", "ja", "de", "fr", "es")
 
@@ -46,7 +48,13 @@ def words(definitions: dict[str, dict]) -> dict[str, list[str]]:
         titles[node["display_name"]] = texts[node["description"]] = None
         for part in (*node["inputs"].values(), *node["outputs"].values()):
             names[part["name"]] = texts[part["tooltip"]] = None
-    return {"titles": list(titles), "names": list(names), "texts": list(texts)}
+    page = dict.fromkeys(page_words().values())
+    return {"titles": list(titles), "names": list(names), "texts": list(texts), "page": list(page)}
+
+
+def page_words() -> dict[str, str]:
+    """The English words of web/*.js, by key; `{name}` stands for a value."""
+    return table(ENGLISH)["page"]
 
 
 def table(language: str) -> dict[str, dict[str, str]]:
@@ -86,20 +94,32 @@ def translated(definitions: dict[str, dict], known: dict[str, dict[str, str]]) -
 
 
 def files(declared: dict[str, dict]) -> dict[str, str]:
-    """The path of each file in `locales/` -> its content."""
+    """The path of each file that is written here -> its content."""
     definitions = english(declared)
-    every = {ENGLISH: definitions, **{language: translated(definitions, table(language)) for language in TRANSLATED}}
-    return {f"{language}/nodeDefs.json": _json(content) for language, content in every.items()}
+    nodes = {ENGLISH: definitions, **{language: translated(definitions, table(language)) for language in TRANSLATED}}
+    page = {ENGLISH: page_words(), **{language: _page(table(language)) for language in TRANSLATED}}
+    return {f"locales/{language}/nodeDefs.json": _json(content) for language, content in nodes.items()} | {
+        f"web/words/{language}.js": _module(content) for language, content in page.items()
+    }
+
+
+def _page(known: dict[str, dict[str, str]]) -> dict[str, str]:
+    found = {key: known["page"].get(text, "") for key, text in page_words().items()}
+    return {key: text for key, text in found.items() if text.strip()}
 
 
 def _json(content: dict) -> str:
     return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
 
 
+def _module(content: dict) -> str:
+    return f"// Written by tools/make_locales.py from tools/locales.\nexport default {_json(content).rstrip()};\n"
+
+
 def main() -> int:
     declared = json.loads(subprocess.run([sys.executable, str(DECLARED)], capture_output=True, check=True).stdout)
     for name, content in files(declared).items():
-        path = LOCALES / name
+        path = ROOT / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")
     for language in TRANSLATED:

@@ -3,10 +3,17 @@
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { drawMask, masksIn, masksText } from "./mask_drawing.js";
-import { element, openLarge, styled } from "./photo_cards.js";
+import { element, foundBy, openLarge, styled } from "./photo_cards.js";
+import { text } from "./words.js";
 
 const NODE = "RealRAG_RetrieveReferences";
 const TEXT_BOXES = ["prompt", "look_for"];
+/** @type {[string, import("./words.js").Key, import("./words.js").Key][]} input, how many it holds, what clearing it means */
+const CHOICES = [
+  ["pinned", "cards.pinned", "cards.pinned_title"],
+  ["exclude_ids", "cards.banned", "cards.banned_title"],
+  ["masks", "cards.masked", "cards.masked_title"],
+];
 
 /** @typedef {import("./photo_cards.js").Photo} Photo */
 /** @typedef {any} GraphNode  a node of the page, which gives extensions no types of it */
@@ -21,8 +28,8 @@ const isLinked = (node, name) =>
 
 /** @param {GraphNode} node @param {string} name @returns {string[]} the ids in a text widget */
 function idsIn(node, name) {
-  const text = String(widgetOf(node, name)?.value ?? "");
-  return [...new Set(text.split(/[,\n]/).map((id) => id.trim()).filter(Boolean))];
+  const ids = String(widgetOf(node, name)?.value ?? "");
+  return [...new Set(ids.split(/[,\n]/).map((id) => id.trim()).filter(Boolean))];
 }
 
 /** @param {GraphNode} node @param {string} name @param {string | number} value */
@@ -121,7 +128,7 @@ class Cards {
     const { scrollTop } = this.grid;
     this.grid = element("div", "realrag-grid");
     this.grid.append(...this.photos.map((photo) => this.card(photo)));
-    const hint = this.photos.length ? "" : "Press Look, or Run, to see the photos here.";
+    const hint = this.photos.length ? "" : text("cards.empty");
     const words = element("p", this.note ? "realrag-note" : "realrag-hint", this.note || hint);
     this.box.replaceChildren(this.bar(), ...(words.textContent ? [words] : []), this.grid);
     this.grid.scrollTop = scrollTop; // a press on a button leaves the cards where they are
@@ -131,23 +138,21 @@ class Cards {
   bar() {
     const page = Number(widgetOf(this.node, "page")?.value ?? 1);
     const fixed = isLinked(this.node, "page");
-    const why = "Search with these settings and show the photos, without making a picture";
-    const look = this.button("Look", why, () => this.look());
+    const look = this.button(text("cards.look"), text("cards.look_title"), () => this.look());
     look.classList.toggle("realrag-changed", this.photos.length > 0 && this.shown !== this.chosen);
     const bar = element("div", "realrag-bar");
     bar.append(
       look,
-      this.button("‹", "Previous photos", () => this.turn(-1), fixed || page <= 1),
-      element("span", "", `page ${page}`),
-      this.button("›", "Next photos", () => this.turn(1), fixed || page >= 100),
+      this.button("‹", text("cards.previous"), () => this.turn(-1), fixed || page <= 1),
+      element("span", "", text("cards.page", { page })),
+      this.button("›", text("cards.next"), () => this.turn(1), fixed || page >= 100),
       element("span", "realrag-space"),
     );
-    for (const [name, words] of [["pinned", "pinned"], ["exclude_ids", "banned"], ["masks", "masked"]]) {
+    for (const [name, words, title] of CHOICES) {
       const count = idsIn(this.node, name).length;
       if (count) {
         const clear = () => (set(this.node, name, ""), this.draw());
-        const title = `Take back: no photo is ${words} then`;
-        bar.append(this.button(`${count} ${words} ✕`, title, clear, isLinked(this.node, name)));
+        bar.append(this.button(`${text(words, { count })} ✕`, text(title), clear, isLinked(this.node, name)));
       }
     }
     return bar;
@@ -165,17 +170,17 @@ class Cards {
     picture.src = api.apiURL(`/view?${new URLSearchParams(photo.photo)}`);
     picture.alt = photo.name;
     picture.draggable = false;
-    const open = this.button("", "Open large", () => openLarge(this.photos, photo.rank - 1));
+    const open = this.button("", text("cards.open"), () => openLarge(this.photos, photo.rank - 1));
     open.className = "realrag-open";
-    open.setAttribute("aria-label", `Open large: ${photo.rank}`);
+    open.setAttribute("aria-label", text("cards.open_which", { rank: photo.rank }));
     open.append(picture, element("span", "realrag-rank", String(photo.rank)));
-    const pin = this.button("Pin", pinned ? "Pinned: comes first. Press to take back" : "Pin: always comes first", () =>
+    const pin = this.button(text("cards.pin"), text(pinned ? "cards.unpin_title" : "cards.pin_title"), () =>
       this.toggle(photo, "pinned", "exclude_ids"), isLinked(this.node, "pinned"));
-    const ban = this.button("Ban", banned ? "Banned: does not come again. Press to take back" : "Ban: never comes", () =>
+    const ban = this.button(text("cards.ban"), text(banned ? "cards.unban_title" : "cards.ban_title"), () =>
       this.toggle(photo, "exclude_ids", "pinned"), isLinked(this.node, "exclude_ids"));
     const masked = this.masks.has(photo.id);
-    const mask = this.button("Mask", masked ? "Masked: counts in a part of the new picture. Press to draw" :
-      "Mask: draw where in the new picture this photo counts", () => this.mask(photo), isLinked(this.node, "masks"));
+    const mask = this.button(text("cards.mask"), text(masked ? "cards.redraw_title" : "cards.mask_title"), () =>
+      this.mask(photo), isLinked(this.node, "masks"));
     const choices = element("div", "realrag-choices");
     for (const [button, name, on] of /** @type {[HTMLButtonElement, string, boolean][]} */ (
       [[pin, "pin", pinned], [ban, "ban", banned], [mask, "mask", masked]])) {
@@ -183,21 +188,21 @@ class Cards {
       button.setAttribute("aria-pressed", String(on));
       choices.append(button);
     }
-    const score = element("div", "realrag-score", `${photo.score.toFixed(3)} · ${photo.found}`);
-    if (photo.doubtful) score.append(element("span", "realrag-doubt", " · doubtful"));
+    const score = element("div", "realrag-score", `${photo.score.toFixed(3)} · ${foundBy(photo)}`);
+    if (photo.doubtful) score.append(element("span", "realrag-doubt", ` · ${text("cards.doubtful")}`));
     const lines = [score, element("div", "realrag-name", photo.name)];
-    if (photo.object) lines.push(element("div", "realrag-for", `for: ${photo.object}`));
+    if (photo.object) lines.push(element("div", "realrag-for", text("cards.for", { object: photo.object })));
     lines.push(element("div", "realrag-credit", [photo.license, photo.author].filter(Boolean).join(" · ")));
     card.title = `${photo.caption || photo.name}\n${photo.credit}`;
     card.append(open, choices, ...lines);
     return card;
   }
 
-  /** @param {string} text @param {string} title @param {() => void} press @param {boolean} off */
-  button(text, title, press, off = false) {
-    const button = element("button", "", text);
+  /** @param {string} label @param {string} title @param {() => void} press @param {boolean} off */
+  button(label, title, press, off = false) {
+    const button = element("button", "", label);
     button.type = "button";
-    button.title = off ? `${title} (another node gives this value)` : title;
+    button.title = off ? text("cards.linked", { title }) : title;
     button.disabled = off;
     button.addEventListener("click", press);
     return button;

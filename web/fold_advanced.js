@@ -1,30 +1,32 @@
 // The classic renderer shows all advanced inputs, and keeps the room of a text box whose text comes over a wire. Here our nodes
 // fold both, as Nodes 2.0 does by itself.
 import { app } from "../../scripts/app.js";
+import { text } from "./words.js";
 
 const OURS = "RealRAG_";
-const SHOW = "Show advanced inputs";
-const HIDE = "Hide advanced inputs";
+const BUTTON = "Show advanced inputs"; // its name; its label is in the page's language
 const ROW = 20; // pixels
 
-/** @typedef {{name: string, hidden?: boolean, label?: string, serialize?: boolean, options?: {advanced?: boolean}}} Widget */
+/** @typedef {any} GraphNode  a node of the page, which gives extensions no types of it */
+/** @typedef {any} Widget */
 
-const classic = () => !globalThis.LiteGraph?.vueNodesMode;
+const classic = () => !LiteGraph.vueNodesMode;
 
-/** @param {object} node @returns {Widget[]} */
-const advanced = (node) => (node.widgets ?? []).filter((widget) => widget.options?.advanced);
+/** @param {GraphNode} node @returns {Widget[]} */
+const advanced = (node) => (node.widgets ?? []).filter((/** @type {Widget} */ widget) => widget.options?.advanced);
 
-/** Is something connected to the widget's own socket? Then it stays in sight. @param {object} node @param {Widget} widget */
-const linked = (node, widget) => node.inputs?.some((input) => input.widget?.name === widget.name && input.link != null);
+/** Is something connected to the widget's own socket? Then it stays in sight. @param {GraphNode} node @param {Widget} widget */
+const linked = (node, widget) =>
+  node.inputs?.some((/** @type {any} */ input) => input.widget?.name === widget.name && input.link != null);
 
-/** Hide or show the advanced widgets as the node is set; elsewhere than in the classic renderer, hide none. @param {object} node */
+/** Hide or show the advanced widgets as the node is set; elsewhere than in the classic renderer, hide none. @param {GraphNode} node */
 function fold(node) {
   for (const widget of advanced(node)) widget.hidden = classic() && !node.showAdvanced && !linked(node, widget);
-  const button = node.widgets?.find(({ name }) => name === SHOW);
-  if (button) button.label = node.showAdvanced ? HIDE : SHOW;
+  const button = node.widgets?.find((/** @type {Widget} */ { name }) => name === BUTTON);
+  if (button) button.label = text(node.showAdvanced ? "fold.hide" : "fold.show");
 }
 
-/** A text box shrinks to a row while its text comes over a wire. @param {object} node */
+/** A text box shrinks to a row while its text comes over a wire. @param {GraphNode} node */
 function shrinkLinkedTexts(node) {
   for (const widget of node.widgets ?? []) {
     if (!widget.element || !widget.options) continue;
@@ -35,7 +37,7 @@ function shrinkLinkedTexts(node) {
   }
 }
 
-/** Open or close the node, which grows or shrinks by what appears or goes. @param {object} node */
+/** Open or close the node, which grows or shrinks by what appears or goes. @param {GraphNode} node */
 function toggle(node) {
   const before = node.computeSize()[1];
   node.showAdvanced = !node.showAdvanced;
@@ -48,19 +50,22 @@ function toggle(node) {
 app.registerExtension({
   name: "RealRAG.FoldAdvanced",
   setup() {
-    const every = () => app.graph?.nodes?.filter(({ comfyClass }) => comfyClass?.startsWith(OURS)).forEach(fold);
+    const ours = (/** @type {GraphNode} */ { comfyClass }) => comfyClass?.startsWith(OURS);
+    const every = () => app.graph?.nodes?.filter(ours).forEach(fold);
     app.ui?.settings?.addEventListener?.("Comfy.VueNodes.Enabled.change", () => setTimeout(every));
   },
+  /** @param {GraphNode} node */
   nodeCreated(node) {
     if (!node.comfyClass?.startsWith(OURS)) return;
     shrinkLinkedTexts(node);
     if (!advanced(node).length) return;
     // canvasOnly: not in Nodes 2.0. Not saved: a graph's widget values stay those of the inputs.
-    const button = node.addWidget("button", SHOW, null, () => toggle(node), { canvasOnly: true, serialize: false });
+    const button = node.addWidget("button", BUTTON, null, () => toggle(node), { canvasOnly: true, serialize: false });
     button.serialize = false;
     fold(node);
     if (classic()) node.setSize(node.computeSize());
   },
+  /** @param {GraphNode} node */
   loadedGraphNode(node) {
     if (node.comfyClass?.startsWith(OURS)) fold(node);
   },

@@ -1,33 +1,34 @@
 // Where in the new picture one photo counts, drawn with the mouse: 64 x 64 bits that the node's input `masks` carries, as
 // realrag/injection/drawn_masks.py reads them.
 import { element } from "./photo_cards.js";
+import { text } from "./words.js";
 
 const SIDE = 64;
 const BYTES = (SIDE * SIDE) / 8;
 const SHOWN = 448; // pixels of the square on the page
-/** @type {[string, (x: number, y: number) => boolean][]} */
+/** @type {[import("./words.js").Key, (x: number, y: number) => boolean][]} */
 const AREAS = [
-  ["Left", (x) => x < SIDE / 2],
-  ["Right", (x) => x >= SIDE / 2],
-  ["Top", (x, y) => y < SIDE / 2],
-  ["Bottom", (x, y) => y >= SIDE / 2],
-  ["Clear", () => false],
+  ["drawing.left", (x) => x < SIDE / 2],
+  ["drawing.right", (x) => x >= SIDE / 2],
+  ["drawing.top", (x, y) => y < SIDE / 2],
+  ["drawing.bottom", (x, y) => y >= SIDE / 2],
+  ["drawing.clear", () => false],
 ];
 
-/** @param {string} text of the input @returns {Map<string, string>} photo id -> base64 */
-export function masksIn(text) {
-  const entries = text.split(/[,\n]/).map((entry) => entry.trim().split(":"));
+/** @param {string} masks  the text of the input @returns {Map<string, string>} photo id -> base64 */
+export function masksIn(masks) {
+  const entries = masks.split(/[,\n]/).map((entry) => entry.trim().split(":"));
   return new Map(entries.filter(([id, bits]) => id && bits).map(([id, bits]) => [id.trim(), bits.trim()]));
 }
 
 /** @param {Map<string, string>} masks @returns {string} */
 export const masksText = (masks) => [...masks].map(([id, bits]) => `${id}:${bits}`).join(", ");
 
-/** @param {string} text base64 @returns {Uint8Array} one value a place, 1 where the photo counts */
-function unpack(text) {
+/** @param {string} mask  base64 @returns {Uint8Array} one value a place, 1 where the photo counts */
+function unpack(mask) {
   const cells = new Uint8Array(SIDE * SIDE);
   try {
-    const bytes = atob(text);
+    const bytes = atob(mask);
     if (bytes.length === BYTES) cells.forEach((_, at) => (cells[at] = (bytes.charCodeAt(at >> 3) >> (7 - (at & 7))) & 1));
   } catch {
     // no base64: drawn anew
@@ -53,7 +54,7 @@ export function drawMask(name, before, done) {
   const canvas = element("canvas", "");
   [canvas.width, canvas.height] = [SHOWN, SHOWN];
   const brush = element("input", "");
-  Object.assign(brush, { type: "range", min: "1", max: "16", value: "5", title: "Size of the brush" });
+  Object.assign(brush, { type: "range", min: "1", max: "16", value: "5", title: text("drawing.brush") });
   const paint = () => {
     const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
     const size = SHOWN / SIDE;
@@ -81,23 +82,23 @@ export function drawMask(name, before, done) {
   canvas.addEventListener("pointerdown", (event) => (canvas.setPointerCapture(event.pointerId), stroke(event)));
   canvas.addEventListener("pointermove", stroke);
   canvas.addEventListener("contextmenu", (event) => event.preventDefault());
-  /** @param {string} text @param {() => void} press */
-  const button = (text, press) => {
-    const made = element("button", "", text);
+  /** @param {import("./words.js").Key} key @param {() => void} press */
+  const button = (key, press) => {
+    const made = element("button", "", text(key));
     made.type = "button";
     made.addEventListener("click", press);
     return made;
   };
   const areas = element("menu", "");
-  areas.append(...AREAS.map(([text, inside]) => button(text, () => {
+  areas.append(...AREAS.map(([key, inside]) => button(key, () => {
     cells.forEach((_, at) => (cells[at] = Number(inside(at % SIDE, Math.floor(at / SIDE)))));
     paint();
   })), brush);
   const ends = element("menu", "");
-  ends.append(button("Cancel", () => dialog.close()), button("Save", () => (done(pack(cells)), dialog.close())));
+  ends.append(button("drawing.cancel", () => dialog.close()), button("drawing.save", () => (done(pack(cells)), dialog.close())));
   dialog.append(
-    element("div", "realrag-name", `Where ${name} counts in the new picture`),
-    element("div", "", "The square is the whole picture, whatever its shape. Right button or Shift: erase. Empty: everywhere."),
+    element("div", "realrag-name", text("drawing.title", { name })),
+    element("div", "", text("drawing.help")),
     canvas, areas, ends,
   );
   dialog.addEventListener("keydown", (event) => event.stopPropagation()); // the page's own shortcuts delete nodes

@@ -1,12 +1,13 @@
 // What cards of photos are made of: elements whose words are text and never markup, their style, and the large view.
 import { api } from "../../scripts/api.js";
+import { text } from "./words.js";
 
 /**
  * @typedef {object} Photo  one reference, as nodes/retrieval/preview.py sends it
  * @property {string} id
  * @property {number} rank  1 is the best
  * @property {number} score
- * @property {string} found  by name, by caption, by look, or pinned
+ * @property {string} found  "by name", "by caption", "by look" or "pinned"; foundBy has its words
  * @property {string} object  of several in the prompt, the one it was found for
  * @property {boolean} doubtful
  * @property {string} name
@@ -36,7 +37,7 @@ const STYLE = `
 .realrag-open img { width: 100%; height: 100%; object-fit: contain; display: block; }
 .realrag-rank { position: absolute; left: 4px; top: 4px; min-width: 16px; text-align: center; border-radius: 4px;
   background: #000a; color: #fff; padding: 0 3px; }
-.realrag-choices { display: flex; gap: 3px; margin: 4px 0 2px; flex: none; }
+.realrag-choices { display: flex; flex-wrap: wrap; gap: 3px; margin: 4px 0 2px; flex: none; }
 .realrag-cards .realrag-choices button { flex: 1; padding: 0; font-size: 11px; }
 .realrag-choices button.realrag-mask[aria-pressed="true"] { background: #2d5f8a; color: #fff; }
 .realrag-pinned { border-color: #6fbf73; }
@@ -66,13 +67,13 @@ dialog.realrag-large button { font: inherit; color: inherit; background: #2b2b2b
 
 /**
  * @template {keyof HTMLElementTagNameMap} T
- * @param {T} tag @param {string} style  class names @param {string} text  never read as markup
+ * @param {T} tag @param {string} style  class names @param {string} content  text, never read as markup
  * @returns {HTMLElementTagNameMap[T]}
  */
-export function element(tag, style, text = "") {
+export function element(tag, style, content = "") {
   const made = document.createElement(tag);
   if (style) made.className = style;
-  if (text) made.textContent = text;
+  if (content) made.textContent = content;
   return made;
 }
 
@@ -86,6 +87,16 @@ export function styled(made) {
   return made;
 }
 
+/** @type {Map<string, import("./words.js").Key>} */
+const FOUND = new Map([["by name", "cards.by_name"], ["by caption", "cards.by_caption"], ["by look", "cards.by_look"],
+  ["pinned", "cards.by_pin"]]);
+
+/** How the photo was found, in the page's language. @param {Photo} photo @returns {string} */
+export function foundBy({ found }) {
+  const key = FOUND.get(found);
+  return key ? text(key) : found;
+}
+
 /** One photo over the page; arrow keys show the others, Escape or a click beside it closes.
  * @param {Photo[]} photos @param {number} at */
 export function openLarge(photos, at) {
@@ -96,18 +107,19 @@ export function openLarge(photos, at) {
     const picture = element("img", "");
     picture.src = api.apiURL(`/view?${new URLSearchParams(photo.photo)}`);
     picture.alt = photo.name;
+    const place = text("cards.place", { rank: photo.rank, count: photos.length });
     const turns = element("menu", "");
-    for (const [text, step] of /** @type {[string, number][]} */ ([["‹", -1], ["Close", 0], ["›", 1]])) {
-      const button = element("button", "", text);
+    for (const [sign, step] of /** @type {[string, number][]} */ ([["‹", -1], [text("cards.close"), 0], ["›", 1]])) {
+      const button = element("button", "", sign);
       button.addEventListener("click", () => turn(step));
       turns.append(button);
     }
     dialog.replaceChildren(
       picture,
-      element("div", "realrag-name", [`${photo.rank} of ${photos.length}`, photo.score.toFixed(3), photo.found, photo.name].join(" · ")),
+      element("div", "realrag-name", [place, photo.score.toFixed(3), foundBy(photo), photo.name].join(" · ")),
       element("div", "", photo.caption === photo.name ? "" : photo.caption),
       element("div", "", photo.credit),
-      element("div", "realrag-id", `id ${photo.id}`),
+      element("div", "realrag-id", text("cards.id", { id: photo.id })),
       turns,
     );
     dialog.focus(); // the button that had it is gone, and keys must not reach the page

@@ -40,3 +40,37 @@ def test_a_node_is_in_french_and_what_is_sent_is_the_same(speaking):
     assert french.evaluate(SENT) == before
     french.run()
     french.assert_quiet()
+
+
+def test_buttons_are_in_french(speaking):
+    english = json.loads((ROOT / "tools" / "locales" / "en.json").read_text(encoding="utf-8"))["page"]
+    french = json.loads((ROOT / "tools" / "locales" / "fr.json").read_text(encoding="utf-8"))["page"]
+    words = {key: french[text] for key, text in english.items()}
+    page = speaking("fr")
+    page.load(graph())
+    page.page.get_by_text(words["cards.empty"]).wait_for()
+    page.run(
+        f"""() => {{ const node = app.graph.nodes.find((each) => each.type === "{KIND}"); node.realragCards.look(); }}"""
+    )
+    card = page.page.locator(".realrag-card").first
+    card.wait_for()
+    assert card.locator(".realrag-choices button").all_text_contents() == [
+        words["cards.pin"], words["cards.ban"], words["cards.mask"]]  # fmt: skip
+    assert words["cards.by_name"] in card.locator(".realrag-score").text_content()
+    for button in card.locator(".realrag-choices button").all():  # none is cut off at the card's edge
+        assert button.evaluate("(button) => button.scrollWidth <= button.clientWidth")
+        assert button.evaluate(
+            "(button) => { const card = button.closest('.realrag-card').getBoundingClientRect();"
+            " const own = button.getBoundingClientRect(); return own.right <= card.right && own.bottom <= card.bottom; }"
+        )
+    card.get_by_role("button", name=words["cards.mask"], exact=True).evaluate("(button) => button.click()")
+    drawing = page.page.locator("dialog.realrag-drawing")
+    assert drawing.locator("button").all_text_contents() == [
+        words[f"drawing.{name}"] for name in ("left", "right", "top", "bottom", "clear", "cancel", "save")]  # fmt: skip
+    drawing.get_by_role("button", name=words["drawing.cancel"], exact=True).click()
+    if not page.nodes2:
+        labels = page.evaluate(
+            "() => app.graph.nodes.flatMap((node) => node.widgets ?? []).map((widget) => widget.label)"
+        )
+        assert words["fold.show"] in labels
+    page.assert_quiet()

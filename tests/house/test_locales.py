@@ -1,4 +1,5 @@
-"""The nodes' words in other languages: no text is missing, none is left over, and the files are those that the script writes."""
+"""The words of the nodes and of the page in other languages: no text is missing, none is left over, and the files are those that
+the script writes."""
 
 import copy
 import json
@@ -36,9 +37,9 @@ def test_a_language_has_every_key_of_the_schemas_and_no_other(language):
 
 def test_the_files_are_those_that_the_script_writes():
     files = make_locales.files(declared())
-    there = {path.relative_to(ROOT / "locales").as_posix() for path in (ROOT / "locales").rglob("*.json")}
-    assert there == set(files)
-    changed = [name for name, text in files.items() if (ROOT / "locales" / name).read_text(encoding="utf-8") != text]
+    there = [*(ROOT / "locales").rglob("*.json"), *(ROOT / "web" / "words").rglob("*")]
+    assert {path.relative_to(ROOT).as_posix() for path in there} == set(files)
+    changed = [name for name, text in files.items() if (ROOT / name).read_text(encoding="utf-8") != text]
     assert changed == [], "python -m tools.make_locales"
 
 
@@ -98,6 +99,48 @@ def test_nodes_have_names_of_their_own_and_texts_end_as_sentences_do(language):
     table = make_locales.table(language)
     assert len(set(table["titles"].values())) == len(table["titles"])
     assert [text for text in table["texts"].values() if text[-1] not in ".。"] == []
+
+
+SCRIPTS = sorted((ROOT / "web").glob("*.js"))
+KEY = re.compile(r"""["'`]((?:library|fold|cards|drawing)\.\w+)["'`]""")
+
+
+def test_every_word_of_the_page_has_its_key_and_every_key_is_used():
+    used = {key for path in SCRIPTS for key in KEY.findall(path.read_text(encoding="utf-8"))}
+    assert used == set(make_locales.page_words())
+
+
+COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
+ENGLISH_IN_QUOTES = re.compile(r"""["'`]([A-Z][a-z]+(?:[ ,:][^"'`]*)?)["'`]|`([a-z]{2,} \$\{)|\} (of|is|are|files?) """)
+NO_WORDS = {"Show advanced inputs", "Arial"}  # the name of a widget, and a font
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_no_english_is_left_in_a_script_of_the_page(path):
+    found = [hit[0] or hit[1] for hit in ENGLISH_IN_QUOTES.findall(COMMENT.sub("", path.read_text(encoding="utf-8")))]
+    assert [words for words in found if words not in NO_WORDS] == []
+
+
+@pytest.mark.parametrize("line", ['"Look"', "'Not all of them'", "`page ${page}`", "`${a} of ${b}`", '"For: it"'])
+def test_the_check_knows_english(line):
+    assert ENGLISH_IN_QUOTES.search(line)
+
+
+@every_language
+def test_a_translation_holds_the_same_values_as_the_english(language):
+    table, held = make_locales.table(language)["page"], re.compile(r"\{\w+\}|ComfyUI/input|\.zip")
+    changed = [text for english, text in table.items() if sorted(held.findall(english)) != sorted(held.findall(text))]
+    assert changed == []
+
+
+@every_language
+def test_buttons_that_a_text_names_are_on_the_page(language):
+    """ "Press Look, or Run": a translated sentence quotes the button's own translation."""
+    table = make_locales.table(language)
+    look, mask = table["page"]["Look"], table["page"]["Mask"]
+    (empty,) = (text for english, text in table["page"].items() if english.startswith("Press Look"))
+    (drawn,) = (text for english, text in table["texts"].items() if "as drawn with Mask" in english)
+    assert look in empty and mask in drawn
 
 
 def test_unreviewed_languages_are_marked():
