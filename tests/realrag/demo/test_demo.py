@@ -16,7 +16,7 @@ from tiny_encoders import write_tiny_clip, write_tiny_general, write_tiny_vit
 import realrag_train as train
 from realrag.bundle.bundle import Bundle
 from realrag.commands.main import main
-from realrag.demo import pictures
+from realrag.demo import pictures, run
 from realrag.demo.pictures import HELD_OUT, LABEL, PROMPT, SEEN, SIZE, TOP, Painted, sheet, summary, worst
 from realrag.demo.run import COLUMNS, PHOTOS, PROMPTS
 from realrag.encoders.load import load_encoder
@@ -35,10 +35,31 @@ def demo(tmp_path_factory):
     return out
 
 
+@pytest.fixture(scope="module")
+def few_photos(tmp_path_factory):
+    """Two photos of each shipped class, with their credits."""
+    out = tmp_path_factory.mktemp("few-photos")
+    with open(PHOTOS / "credits.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    by_class = {}
+    for row in rows:
+        by_class.setdefault(row["class"], []).append(row)
+    kept = [row for rows in by_class.values() for row in rows[:2]]
+    for row in kept:
+        (out / row["file"]).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(PHOTOS / row["file"], out / row["file"])
+    with open(out / "credits.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(kept)
+    return out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("write", [write_tiny_general, write_tiny_clip, write_tiny_vit])
-def test_the_demo_runs_with_a_library_of_any_encoder(tmp_path, monkeypatch, write):
+def test_the_demo_runs_with_a_library_of_any_encoder(few_photos, tmp_path, monkeypatch, write):
     """The miniatures see the photos through realrag-small, whatever the library was made with."""
+    monkeypatch.setattr(run, "PHOTOS", few_photos)
     monkeypatch.setattr(pictures, "paint", partial(paint, steps=1))
     monkeypatch.setattr(pictures, "HELD_OUT", pictures.HELD_OUT[:1])
     monkeypatch.setattr(pictures, "SEEN", pictures.SEEN[:1])
