@@ -12,7 +12,7 @@ PAINT = "3  Make the picture"
 
 XLABS = f"""{STORY}{COMPARE}
 {needs("ip_adapter.safetensors", "clip-vit-large-patch14.safetensors")}
-Without these two, see the graph *realrag_vae_alone*.
+Without these two, see the graph *RealRAG 09 No adapter*.
 """
 INSTANTX = f"""{STORY}{COMPARE}
 This adapter holds on to the photos more than XLabs' does: 128 tokens for each, in all 57 blocks. Try a *strength* of 0.6 to 0.8.

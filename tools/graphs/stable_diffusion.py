@@ -13,7 +13,7 @@ PAINT = "3  Make the picture"
 
 SD35 = f"""{STORY}{COMPARE}
 {needs("ip-adapter.bin", "sigclip_vision_patch14_384.safetensors")}
-The adapter is for SD3.5 **Large**. For SD3.5 Medium, or without these two, see the graph *realrag_vae_alone*.
+The adapter is for SD3.5 **Large**. For SD3.5 Medium, or without these two, see the graph *RealRAG 09 No adapter*.
 """
 VAE_ALONE = f"""{STORY}{COMPARE}
 This graph needs **no adapter file**: the VAE turns the photos into latents, and the model attends to them directly. It is
@@ -23,7 +23,7 @@ experimental, and each step runs the model once more for each photo. It works th
 """
 SDXL = f"""{STORY}{COMPARE}
 SDXL knows pictures as a part of its prompt: the prompts go through *Inject References* on their way to the sampler. That gives
-the mood and colors of the photos more than their shapes; for shapes, see *realrag_controlnet_sdxl*.
+the mood and colors of the photos more than their shapes; for shapes, see *RealRAG 17 ControlNet with SDXL*.
 
 {needs("clip_vision_g.safetensors")}
 """
