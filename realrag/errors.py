@@ -33,6 +33,10 @@ class QueryError(RealRAGError):
     """A question the retriever cannot answer: nothing asked, or a number outside its range."""
 
 
+class StoreError(RealRAGError):
+    """An index beyond this program that cannot be reached, is not whole, or was made of something else."""
+
+
 class HubError(RealRAGError):
     """A model hub that cannot be reached, refuses, or holds something other than it should."""
 

@@ -20,8 +20,10 @@ from .encoders.reflective_head import ReflectiveHead
 from .errors import EncoderError, QueryError
 from .files import Verdicts, canonical_json, read_bounded, sha256_bytes, write_atomic, write_json
 from .prompts.words import words
-from .search.index import EXACT_LIMIT, open_index
+from .search.index import EXACT_LIMIT, Index, open_index
 from .search.lexicon import Lexicon
+from .stores.fill import Source, open_store_index
+from .stores.index import Columns
 from .validation import strict_json
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class Library:
 
     def __init__(
         self, bundle: Bundle, encoder: Encoder, head: ReflectiveHead | None = None, head_name: str = "", kind: str = "auto",
-        progress: Progress | None = None,
+        progress: Progress | None = None, address: str | None = None,
     ):  # fmt: skip
         if head is not None and not encoder.is_encoder_of(bundle.manifest.encoder):
             raise EncoderError(
@@ -56,15 +58,19 @@ class Library:
                 "this encoder."
             )
         self.bundle, self.encoder, self.head, self.head_name = bundle, encoder, head, head_name
-        self.bundle_id, self._kind, self._progress = bundle.id, kind, progress
+        self.bundle_id, self._kind, self._progress, self._address = bundle.id, kind, progress, address
         self.vectors = unit_vectors(bundle, head)
-        self.index = open_index(self.vectors, bundle.cache, vectors_key(head), kind=kind, progress=progress)
+        self.index: Index
+        if address is not None:
+            self.index = open_store_index(address, store_source(bundle, head), self.vectors, store_columns(bundle))
+        else:
+            self.index = open_index(self.vectors, bundle.cache, vectors_key(head), kind=kind, progress=progress)
 
     def with_head(self, name: str | None, progress: Progress | None = None) -> Self:
         """The same library and encoder, asked through another of its heads. Raises BundleError, EncoderError."""
         chosen = self.bundle.manifest.head(name)
         head, head_name = self.bundle.head(name), chosen.name if chosen else ""
-        return type(self)(self.bundle, self.encoder, head, head_name, self._kind, progress)
+        return type(self)(self.bundle, self.encoder, head, head_name, self._kind, progress, self._address)
 
     @classmethod
     def open(
@@ -77,12 +83,15 @@ class Library:
         device: str | torch.device = "cpu",
         kind: str = "auto",
         progress: Progress | None = None,
+        index: str | None = None,
     ) -> Self:
         """Open a bundle for questions. `encoder` must be the one the bundle was made with; None loads it, never from
         the network. head: the name of one of its reflective heads; "auto" for its first, or the plain encoder where it
         has none; None or "none" for the plain encoder. cache: folder for derived files, None keeps none. kind: "auto",
         "exact" or "ivf" search. device: where the encoder is loaded; search is on
-        the CPU. Raises BundleError, EncoderError.
+        the CPU. index: the address of a collection that `realrag serve-index` filled from this bundle and head, which is
+        asked in place of an index here; it must come from whoever runs the program, never from a file of somebody else's.
+        Raises BundleError, EncoderError, StoreError.
         """
         bundle = Bundle(path, cache, progress)
         chosen = bundle.manifest.head(head)
@@ -95,7 +104,7 @@ class Library:
                 f"{encoder.name} ({encoder.fingerprint[:12]}): the answers would be noise. "
                 f"{encoder.difference(made_with)}"
             )
-        return cls(bundle, encoder, bundle.head(head), head_name, kind, progress)
+        return cls(bundle, encoder, bundle.head(head), head_name, kind, progress, index)
 
     def query(self, texts: list[str], image=None, image_weight: float = 0.5) -> np.ndarray:
         """(B, D) float32 unit query vectors: of the text, of the picture (through the head, like the photos), or of
@@ -215,6 +224,22 @@ def unit_vectors(bundle: Bundle, head=None) -> np.ndarray:
         write_atomic(path, write)
         write_atomic(kept, verdicts.sha256(path).encode())
     return open_matrix(path, count, dim)
+
+
+def store_source(bundle: Bundle, head=None) -> Source:
+    """What a collection of this bundle's photos through this head is made of. Other heads, names and levels of the bundle
+    change nothing in it."""
+    (embeddings,), (records,) = bundle.manifest.of("embeddings"), bundle.manifest.of("records")
+    vectors = sha256_bytes(canonical_json([bundle.manifest.encoder["fingerprint"], vectors_key(head)]))
+    return Source(sha256_bytes(canonical_json([embeddings.sha256, records.sha256, vectors])), vectors, bundle.id)
+
+
+def store_columns(bundle: Bundle) -> Columns:
+    """What a collection knows of the photos beside their vectors."""
+    records = bundle.records
+    return Columns(
+        records.ids.view(np.int64), records.class_codes, records.classes, records.licence_codes, records.licences
+    )
 
 
 def captions_to_ask(records) -> list[tuple[int, str]]:

@@ -17,6 +17,7 @@ from ...realrag.retriever import Retriever
 from ..compat import managed_encoder, supported_keywords
 from ..encoder_files import encoder_of
 from ..folders import SHIPPED, bundle_folder, bundles, cache_folder, head_names
+from ..index_addresses import index_address
 from ..input_check import checked
 from ..progress import progress_bar
 from ..sockets import RetrieverSocket
@@ -51,23 +52,26 @@ class ManagedRetriever:
 
 # Weak on purpose: nodes with the same bundle and head share one retriever, and it goes when ComfyUI drops the last node
 # output that holds it, so "Unload models and free cache" frees ours too.
-_open: WeakValueDictionary[tuple[str, str], ManagedRetriever] = WeakValueDictionary()
+_open: WeakValueDictionary[tuple[str, str, str], ManagedRetriever] = WeakValueDictionary()
 _lock = threading.Lock()
 
 
-def open_retriever(folder: Path, head: str = AUTO) -> ManagedRetriever:
-    """The retriever of this bundle with this head: the one already open for this manifest, or a fresh one."""
+def open_retriever(folder: Path, head: str = AUTO, address: str | None = None) -> ManagedRetriever:
+    """The retriever of this bundle with this head: the one already open for this manifest, or a fresh one. address: of the
+    index that is asked in place of one here, as the artist's own file has it."""
     with _lock:
         manifest = read_manifest(folder)
         chosen = manifest.head(head)
-        key = manifest.id, chosen.name if chosen else PLAIN
+        key = manifest.id, chosen.name if chosen else PLAIN, address or ""
         managed = _open.get(key)
         if managed is None:
-            sibling = next((other for (bundle, _), other in _open.items() if bundle == manifest.id), None)
+            others = (other for (bundle, _, index), other in _open.items() if (bundle, index) == (key[0], key[2]))
+            sibling = next(others, None)
             if sibling is None:
                 opened = Retriever.open(
-                    folder, encoder=encoder_of(manifest), head=head, cache=cache_folder(), progress=progress_bar()
-                )
+                    folder, encoder=encoder_of(manifest), head=head, cache=cache_folder(), progress=progress_bar(),
+                    index=address,
+                )  # fmt: skip
             else:
                 opened = sibling.retriever.with_head(head, progress_bar())
             managed = _open[key] = ManagedRetriever(opened, sibling)
@@ -136,12 +140,13 @@ class LoadReflectiveRetriever(io.ComfyNode):
     def fingerprint_inputs(cls, bundle: str | None = None, head: str | None = None) -> str:
         """The library's content. A fingerprint never raises: running says what is wrong with it."""
         try:
-            return read_manifest(bundle_folder(bundle)).id
+            address = index_address(bundle) if bundle is not None else None
+            return " ".join(filter(None, (read_manifest(bundle_folder(bundle)).id, address)))
         except RealRAGError:
             return ""
 
     @classmethod
     @checked
     def execute(cls, bundle: str, head: str | None = None) -> io.NodeOutput:
-        managed = open_retriever(bundle_folder(bundle), head_of(head))
+        managed = open_retriever(bundle_folder(bundle), head_of(head), index_address(bundle))
         return io.NodeOutput(managed, RetrieverVision(managed))

@@ -117,7 +117,8 @@ def parse_record(line: bytes, number: int) -> Record:
 class RecordTable:
     """The rows of a `records` file, read through a list of line offsets, with columns for filters.
 
-    classes: names of the classes; class_codes (N,) int32: of each row, its place in `classes`. lost: makes the error of a
+    classes: names of the classes; class_codes (N,) int32: of each row, its place in `classes`. licences and licence_codes:
+    the same of the licenses. ids: (N,) uint64, the photos' ids as numbers. lost: makes the error of a
     file that cannot be read any more.
 
     Parsing every line takes a few seconds per million; the columns are kept in `cache`, with a hash of them, so that
@@ -136,7 +137,7 @@ class RecordTable:
         if columns is None:
             columns = self._parse()
             self._keep(cache, columns)
-        self._offsets, self._ids, self.class_codes, self._licence_codes, self.classes, self.licences = columns
+        self._offsets, self.ids, self.class_codes, self.licence_codes, self.classes, self.licences = columns
 
     def _parse(self):
         offsets, at = [0], 0
@@ -239,16 +240,16 @@ class RecordTable:
 
     @cached_property
     def _order(self) -> np.ndarray:
-        return np.argsort(self._ids, kind="stable")
+        return np.argsort(self.ids, kind="stable")
 
     def row_of(self, id: str) -> int | None:
         """The row of a photo's id (or full content hash), or None."""
         if not (is_hex(id, 16) or is_hex(id, 64)) or not self.count:
             return None
         key = np.uint64(int(id[:16], 16))
-        at = int(np.searchsorted(self._ids, key, sorter=self._order))
+        at = int(np.searchsorted(self.ids, key, sorter=self._order))
         row = int(self._order[min(at, self.count - 1)])
-        return row if self._ids[row] == key else None
+        return row if self.ids[row] == key else None
 
     def mask(self, filters: Filters) -> tuple[np.ndarray | None, str]:
         """(N,) bool of the rows that `filters` allow (None: all), and a sentence on names that match nothing."""
@@ -257,7 +258,7 @@ class RecordTable:
         allowed, unknown = np.ones(self.count, bool), []
         for wanted, names, codes, key in (
             (filters.classes, self.classes, self.class_codes, _class_key),
-            (filters.licences, self.licences, self._licence_codes, _licence_key),
+            (filters.licences, self.licences, self.licence_codes, _licence_key),
         ):
             if wanted:
                 keys = {key(name) for name in wanted}
@@ -274,7 +275,7 @@ class RecordTable:
         return allowed, f"Nothing here is called {', '.join(map(repr, unknown[:5]))}." if unknown else ""
 
     def licence_counts(self) -> dict[str, int]:
-        counts = np.bincount(self._licence_codes, minlength=len(self.licences))
+        counts = np.bincount(self.licence_codes, minlength=len(self.licences))
         return {name or "not stated": int(count) for name, count in zip(self.licences, counts, strict=True)}
 
     def generated(self) -> int:

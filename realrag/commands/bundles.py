@@ -1,4 +1,4 @@
-"""The commands on a whole bundle: realrag heads, push, pull."""
+"""The commands on a whole bundle: realrag heads, push, pull, serve-index."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..bundle.head_entries import AUTO
 from ..errors import HubError
+from ..stores.milvus import HOW, INDEXES
 from .output import say, say_json
 
 
@@ -83,6 +85,31 @@ def push(args) -> int:
     return 0
 
 
+def serve_index(args) -> int:
+    from ..bundle.bundle import Bundle
+    from ..files import default_cache
+    from ..library import store_columns, store_source, unit_vectors
+    from ..stores.fill import fill
+
+    with bar("checking", "byte") as progress:
+        bundle = Bundle(args.bundle, default_cache(), progress)
+    head = bundle.head(args.head)
+    with bar("sending") as progress:
+        report = fill(
+            args.to, store_source(bundle, head), unit_vectors(bundle, head), store_columns(bundle),
+            index_type=args.index_type, progress=progress,
+        )  # fmt: skip
+    if args.json:
+        say_json(vars(report))
+        return 0
+    say(
+        f"{args.to}: {report.total} photos, {report.added} sent and {report.removed} taken out now, as {report.dtype}, index "
+        f"{report.index}.",
+        f"Ask it with `realrag search {args.bundle} TEXT --index {args.to}`.",
+    )
+    return 0
+
+
 def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     """command(name, run, text, example) makes a sub-command's parser."""
     one = command(
@@ -120,3 +147,21 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     one.add_argument("repo", metavar="OWNER/NAME")
     one.add_argument("--public", action="store_true", help="for everyone to see; else only for you and whom you let in")
     one.add_argument("--evaluation", type=Path, metavar="FILE", help="the trainer's evaluate.json, for the card")
+
+    one = command(
+        "serve-index", serve_index,
+        "Fill a collection of Milvus with a bundle's vectors, or bring it up to date. Stopped, it goes on when run again.",
+        "realrag serve-index my-photos --to milvus://127.0.0.1:19530/my_photos",
+    )  # fmt: skip
+    one.add_argument("bundle", type=Path)
+    one.add_argument("--to", required=True, metavar="ADDRESS", help=HOW)
+    one.add_argument(
+        "--head", default=AUTO, metavar="NAME", help="a head of the bundle; auto: its first; none: the plain encoder"
+    )
+    one.add_argument(
+        "--index-type",
+        choices=INDEXES,
+        default=INDEXES[0],
+        help="of a collection that is made now (default auto: exact up to 200,000 photos, then lists)",
+    )
+    one.add_argument("--json", action="store_true", help="print JSON and nothing else")

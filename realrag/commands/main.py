@@ -36,7 +36,7 @@ def _retriever(args):
     with bar("checking", "byte") as progress:
         return Retriever.open(
             _bundle(args.bundle), encoder=encoder, head=args.head, cache=default_cache(), device=args.device,
-            progress=progress,
+            progress=progress, index=args.index,
         )  # fmt: skip
 
 
@@ -334,6 +334,9 @@ def parser() -> argparse.ArgumentParser:
         help="this photo first, whatever it scores (repeat for more)",
     )  # fmt: skip
     one.add_argument("--page", type=int, default=1, help="1 the best photos, 2 those after them, and so on")
+    one.add_argument(
+        "--index", metavar="ADDRESS", help="ask this collection, which serve-index filled, in place of an index here"
+    )
     common(one, None)
 
     one = command("show", show, "Say what is in a bundle.", "realrag show sample")

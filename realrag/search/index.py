@@ -59,7 +59,7 @@ class ExactIndex:
         self.n, self.dim = embeddings.shape
 
     def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        queries, rows, k = _checked(queries, k, allowed, self.n, self.dim)
+        queries, rows, k = check_question(queries, k, allowed, self.n, self.dim)
         return search_exactly(self.embeddings, queries, k, rows)
 
 
@@ -80,7 +80,7 @@ class IVFIndex:
         self.probes = min(self.lists, PROBES)
 
     def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        queries, rows, k = _checked(queries, k, allowed, self.n, self.dim)
+        queries, rows, k = check_question(queries, k, allowed, self.n, self.dim)
         depth = DEPTH * k + DEPTH_MORE
         open_rows = self.n if rows is None else len(rows)
         if not len(queries) or (rows is not None and open_rows <= EXACT_SUBSET) or 4 * depth > open_rows:
@@ -138,13 +138,20 @@ class IVFIndex:
         near = np.unique(near[(near >= 0) & (near < self.n)])  # never believe an id
         if allowed is not None:
             near = near[allowed[near]]
-        best = near[may_be_best(*products(self.embeddings, near, query), k)]
-        # Too few found, or so many equal pictures that more of them may lie beyond the candidates.
-        if len(best) < k or len(best) == depth:
-            scores, best = (found[0] for found in search_exactly(self.embeddings, query[None], k, rows))
-        else:
-            scores, best = ranked(cosines(self.embeddings, best, query), best)
-        return scores[:k], best[:k]
+        answer = rank_candidates(self.embeddings, query, near, k, depth)
+        return answer or tuple(found[0] for found in search_exactly(self.embeddings, query[None], k, rows))
+
+
+def rank_candidates(
+    embeddings: np.ndarray, query: np.ndarray, near: np.ndarray, k: int, depth: int | None = None
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Cosines (k,) float32 and rows (k,) int64 of the best among the candidates `near` (M,), ascending, as exact search
+    would rank them. None where they cannot decide: too few, or `depth` so equal that more may lie beyond them."""
+    best = near[may_be_best(*products(embeddings, near, query), k)]
+    if len(best) < k or len(best) == depth:
+        return None
+    scores, best = ranked(cosines(embeddings, best, query), best)
+    return scores[:k], best[:k]
 
 
 def open_index(
@@ -185,7 +192,7 @@ def _spread(counts: np.ndarray) -> float:
     return float(counts.sum()) ** 2 / float((counts.astype(np.float64) ** 2).sum())
 
 
-def _checked(queries, k, allowed, n: int, dim: int) -> tuple[np.ndarray, np.ndarray | None, int]:
+def check_question(queries, k, allowed, n: int, dim: int) -> tuple[np.ndarray, np.ndarray | None, int]:
     """The queries as float32, the allowed rows (None: all) and k, or QueryError."""
     queries = np.ascontiguousarray(queries, np.float32)
     if queries.ndim != 2 or queries.shape[1] != dim:
