@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 
+import pytest
 from comfy_server import ROOT, Graph
 
 KIND = "RealRAG_RetrieveReferences"
@@ -74,3 +76,19 @@ def test_buttons_are_in_french(speaking):
         )
         assert words["fold.show"] in labels
     page.assert_quiet()
+
+
+SELECT = f"""() => {{ app.canvas.selectNode(app.graph.nodes.find((each) => each.type === "{KIND}"));
+    app.canvas.setDirty(true, true); }}"""
+
+
+@pytest.mark.parametrize("language, name", [("fr", f"{KIND}/fr.md"), ("zh-TW", f"{KIND}.md")])
+def test_a_help_page_is_in_french_and_in_english_where_there_is_no_other(speaking, language, name):
+    headings = re.findall("^#+ (.+)$", (ROOT / "web" / "docs" / name).read_text(encoding="utf-8"), re.MULTILINE)
+    page = speaking(language)
+    page.load(graph())
+    page.evaluate(SELECT)
+    page.page.get_by_test_id("info-button").first.click()
+    shown = page.page.locator(".node-help-content").first
+    shown.get_by_role("heading", name=headings[0], exact=True).wait_for()
+    assert [text.strip() for text in shown.locator("h1, h2").all_text_contents()] == headings

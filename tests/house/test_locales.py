@@ -133,14 +133,116 @@ def test_a_translation_holds_the_same_values_as_the_english(language):
     assert changed == []
 
 
+HELP = sorted((ROOT / "web" / "docs").glob("*.md"))
+every_page = pytest.mark.parametrize("page", HELP, ids=lambda page: page.stem)
+
+
+def in_language(page: Path, language: str) -> str:
+    """The page as ComfyUI looks for it first: docs/NODE/LANGUAGE.md, before docs/NODE.md."""
+    return (page.parent / page.stem / f"{language}.md").read_text(encoding="utf-8")
+
+
+def body(translated: str) -> str:
+    """All but the last line, which says that nobody has reviewed it."""
+    return translated.rstrip().rpartition("\n\n")[0] + "\n"
+
+
+def shape(page: str) -> dict:
+    """What is the same in every language: how many there are of some things, and what others say."""
+    lines = page.splitlines()
+    fence = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+    return {
+        "headings": [len(line.split()[0]) for line in lines if line.startswith("#")],
+        "bullet points": sum(line.startswith("- ") for line in lines),
+        "numbered points": re.findall(r"^ *(\d+)\.(?= |$)", page, re.MULTILINE),
+        "rows of tables": [line.count("|") for line in lines if line.startswith("|")],
+        "blocks of code": fence.findall(page),
+        "code": sorted(" ".join(code.split()) for code in re.findall(r"`([^`]+)`", fence.sub("", page))),
+        "links": sorted(re.findall(r"\]\(([^)\s]+)\)", page)),
+        "numbers": sorted(re.findall(r"\d+(?:\.\d+)?", page)),
+    }
+
+
+def unnamed(page: str, translated: str, table: dict) -> list[str]:
+    """Inputs and outputs that the English has in bold and the translation has not, and nodes that only one of both names."""
+    bold = set(re.findall(r"\*\*([^*\n]+)\*\*", translated))
+    lost = [
+        name
+        for name in re.findall(r"\*\*(\w+)\*\*", page)
+        if name in table["names"] and table["names"][name] not in bold
+    ]
+    flat, own = " ".join(page.split()), " ".join(translated.split())
+    return lost + [title for title, there in table["titles"].items() if (title in flat) != (there in own)]
+
+
 @every_language
-def test_buttons_that_a_text_names_are_on_the_page(language):
-    """ "Press Look, or Run": a translated sentence quotes the button's own translation."""
+@every_page
+def test_a_help_page_is_there_and_says_as_much_as_the_english(page, language):
+    english, translated = page.read_text(encoding="utf-8"), in_language(page, language)
     table = make_locales.table(language)
-    look, mask = table["page"]["Look"], table["page"]["Mask"]
-    (empty,) = (text for english, text in table["page"].items() if english.startswith("Press Look"))
-    (drawn,) = (text for english, text in table["texts"].items() if "as drawn with Mask" in english)
-    assert look in empty and mask in drawn
+    assert shape(body(translated)) == shape(english)
+    assert unnamed(english, translated, table) == []
+    title = english.partition("\n")[0].removeprefix("# ")
+    assert translated.startswith(f"# {table['titles'][title]}\n")
+
+
+def test_no_help_page_is_left_of_a_page_or_language_that_is_gone():
+    there = {path.relative_to(ROOT / "web" / "docs").as_posix() for path in (ROOT / "web" / "docs").glob("*/*")}
+    assert there == {f"{page.stem}/{each}.md" for page in HELP for each in make_locales.TRANSLATED}
+
+
+# English sentence or page -> the buttons that it names
+NAMED = {
+    "RealRAG_RetrieveReferences": ("Look", "Pin", "Ban", "Mask", "Left", "Right", "Top", "Bottom"),
+    "RealRAG_InjectReferences": ("Show advanced inputs",),
+    "Press Look, or Run, to see the photos here.": ("Look",),
+    "Where in the new picture single photos count, as drawn with Mask on their cards.": ("Mask",),
+}
+
+
+@every_language
+@pytest.mark.parametrize("where", NAMED)
+def test_a_button_is_named_as_the_page_shows_it(where, language):
+    table = make_locales.table(language)
+    page = ROOT / "web" / "docs" / f"{where}.md"
+    if page.is_file():
+        english, translated = page.read_text(encoding="utf-8"), in_language(page, language)
+    else:
+        english, translated = where, {**table["texts"], **table["page"]}[where]
+    assert [button for button in NAMED[where] if button not in english] == []
+    assert [button for button in NAMED[where] if table["page"][button] not in translated] == []
+
+
+@every_language
+def test_a_help_page_that_nobody_has_reviewed_says_so_at_its_end(language):
+    last = {in_language(page, language).rstrip().rpartition("\n\n")[2] for page in HELP}
+    assert len(last) == 1 and re.fullmatch(r"\*[^*\n]+[.。]\*", last.pop()), "one line, the same on every page"
+
+
+@pytest.mark.parametrize(
+    "change, noticed",
+    [
+        (lambda page: page.replace("## ", "**", 1), "headings"),
+        (lambda page: page.replace("\n- **page**", "\n**page**"), "bullet points"),
+        (lambda page: page.replace("`keep`", "keep", 1), "code"),
+        (lambda page: page.replace("64 x 64", "32 x 32"), "numbers"),
+        (lambda page: f"{page}[more](docs/photos.md)\n", "links"),
+        (lambda page: f"{page}```\nrealrag demo\n```\n", "blocks of code"),
+        (lambda page: f"{page}| a | b |\n", "rows of tables"),
+        (lambda page: f"{page}1. More.\n", "numbered points"),
+    ],
+)
+def test_a_change_of_the_english_page_is_noticed(change, noticed):
+    page = (ROOT / "web" / "docs" / "RealRAG_RetrieveReferences.md").read_text(encoding="utf-8")
+    assert change(page) != page
+    assert shape(change(page))[noticed] != shape(page)[noticed]
+
+
+def test_an_input_or_a_node_that_a_translation_leaves_out_is_noticed():
+    table, page = make_locales.table("fr"), ROOT / "web" / "docs" / "RealRAG_RetrieveReferences.md"
+    english, french = page.read_text(encoding="utf-8"), in_language(page, "fr")
+    assert unnamed(english, french.replace("**diversité**", "diversité"), table) == ["diversity"]
+    assert unnamed(english, french.replace("Modifier les références", "le node"), table) == ["Edit References"]
 
 
 def test_unreviewed_languages_are_marked():
