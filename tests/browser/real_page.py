@@ -16,7 +16,10 @@ FLAGS = [
     "--no-first-run", "--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 ]  # fmt: skip
 # What ComfyUI's own page says on an empty server, whatever pack is there; and that it may not look for models elsewhere.
-NOISE = re.compile(r"/user\.css|/api/userdata|Content Security Policy|ComfyApp graph accessed before initialization")
+NOISE = re.compile(
+    r"/user\.css|/api/userdata|Content Security Policy|ComfyApp graph accessed before initialization"
+    r"|ERR_NAME_NOT_RESOLVED|Error fetching file size"
+)
 READY = """() => window.app?.graph && window.app.extensionManager && window.LiteGraph
     && Object.keys(window.LiteGraph.registered_node_types).length > 100"""
 WATCH = """() => {

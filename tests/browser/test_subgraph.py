@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
-from comfy_server import ROOT
+import pytest
+from comfy_server import COMFYUI, ROOT
 from real_page import RealPage
 
 NAME = "Find and inject real photos"
@@ -26,6 +28,12 @@ CONNECT = """(name) => {
 }"""
 TEXTS = """() => Object.fromEntries(app.graph.nodes.filter(({ type }) => type === "PreviewAny")
     .map((node) => [node.title, app.nodeOutputs[node.id]?.text?.[0] ?? ""]))"""
+
+
+pytestmark = pytest.mark.skipif(
+    not (Path(COMFYUI or "") / "app" / "subgraph_manager.py").is_file(),
+    reason="this ComfyUI offers no subgraphs of packs",
+)
 
 
 def test_the_server_offers_it(page: RealPage):
