@@ -16,7 +16,7 @@ demo: $(VENV)/demo.stamp ## install, index the shipped photos, search them, pain
 test: $(VENV)/test.stamp ## install, run all tests
 	$(PYTEST)
 
-test-fast: $(VENV)/test.stamp ## install, run the tests that take at most two seconds
+test-fast: $(VENV)/test.stamp ## install, run the tests that take at most a second
 	$(PYTEST) -m "not slow and not comfyui"
 
 fuzz: $(VENV)/test.stamp ## install, give mutants of every kind of file to its reader, for a minute each at most

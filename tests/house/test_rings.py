@@ -130,6 +130,7 @@ def test_no_pickle_no_eval_no_exec_and_every_torch_load_is_weights_only(path):
                 assert not any(key.arg == "allow_pickle" and ast.unparse(key.value) != "False" for key in node.keywords)
 
 
+@pytest.mark.slow
 def test_importing_the_core_imports_nothing_heavy():
     modules = "realrag.retriever realrag.indexing.build realrag.hub.pull realrag.hub.push realrag.commands.main realrag.adapters realrag.injection.shared_attention".split()
     done = import_modules(*modules)

@@ -57,6 +57,7 @@ def identifiers(tree: ast.AST) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_no_name_is_a_word_that_the_glossary_has_replaced():
     found = [
         f"{name}: {word}"

@@ -50,6 +50,7 @@ def test_a_copy_is_known_whatever_was_done_to_it(shipped, items, change):
         assert found.layout > COPY + 0.05 and "Warning: the picture is nearly a copy of reference 1" in report([found])
 
 
+@pytest.mark.slow
 def test_no_photo_of_the_library_is_a_copy_of_another(items):
     assert (
         max(layout(one.image, other.image) for one in items[::4] for other in items if other is not one) < COPY - 0.05

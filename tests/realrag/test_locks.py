@@ -60,6 +60,7 @@ def test_a_killed_holder_lets_go_at_once(tmp_path):
         pass
 
 
+@pytest.mark.slow
 def test_many_takers_never_hold_the_lock_together(tmp_path):
     takers = [take_lock.start(tmp_path, 100, seed) for seed in range(3)]
     outputs = [taker.communicate()[0] for taker in takers]

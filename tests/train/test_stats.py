@@ -77,6 +77,7 @@ def test_many_pictures_of_few_classes_do_not_narrow_an_interval():
 
 
 @pytest.mark.parametrize("classes", [5, 10, 20, 40])
+@pytest.mark.slow
 def test_intervals_cover_the_truth_about_as_often_as_they_promise(classes):
     """2,000 worlds with `classes` classes of 8 right or wrong pictures, whose accuracies differ much between classes.
     The plain percentile bootstrap of 5 classes, which reports gave before, covers far less."""

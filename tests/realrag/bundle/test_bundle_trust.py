@@ -18,6 +18,7 @@ from realrag.indexing.build import build
 from realrag.retriever import shipped_bundle
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_of_a_manifest_is_taken(bundle):
     path = bundle / MANIFEST
     whole = path.read_bytes()

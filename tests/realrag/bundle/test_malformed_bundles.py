@@ -163,6 +163,7 @@ def test_records_that_are_none_are_refused(bundle, kind):
         use(bundle)
 
 
+@pytest.mark.slow
 def test_a_picture_larger_than_the_bundle_promises_is_refused(bundle):
     """A bomb in the pack: the manifest bounds every picture, and nothing larger is decoded."""
     big = photo_bytes((1, 1, 1), size=(2000, 2000))

@@ -120,6 +120,7 @@ def test_a_line_too_long_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("flip", [1, 4, 128])
+@pytest.mark.slow
 def test_damaged_columns_are_made_again_and_never_believed(rows, table, tmp_path, flip):
     path = tmp_path / "cache" / "rows.safetensors"
     whole = path.read_bytes()

@@ -55,6 +55,7 @@ def test_search_by_text_filters_and_words(bundle, capsys):
     assert json.loads(capsys.readouterr().out) == []
 
 
+@pytest.mark.slow
 def test_search_pins_bans_and_pages(bundle, capsys):
     def found(*options: str) -> list[str]:
         assert main(["search", str(bundle), "a blue thing", "-k", "2", "--min-score", "-1", "--json", *options]) == 0
@@ -116,6 +117,7 @@ def heads(bundle, tmp_path):
     return files
 
 
+@pytest.mark.slow
 def test_heads_are_listed_added_removed_and_asked(bundle, heads, capsys):
     capsys.readouterr()
     add = ["--add", str(heads["flux"]), "--add", f"mine={heads['sd35']}"]
@@ -141,6 +143,7 @@ def test_heads_are_listed_added_removed_and_asked(bundle, heads, capsys):
     assert main(["verify", str(bundle)]) == 0
 
 
+@pytest.mark.slow
 def test_index_takes_one_head_or_several_by_name(photos, bundle, heads, capsys, tiny_clip):
     index = ["index", str(photos), "--out", str(bundle), "--encoder", str(tiny_clip)]
     assert main([*index, "--head", str(heads["flux"])]) == 0
@@ -224,6 +227,7 @@ def test_a_large_picture_may_ask(bundle, tmp_path, capsys):
     assert main(["search", str(bundle), "--image", str(tmp_path / "big.png"), "-k", "1"]) == 0
 
 
+@pytest.mark.slow
 def test_a_new_library_takes_the_general_encoder_and_an_existing_one_keeps_its_own(photos, tmp_path, capsys):
     old, new = tmp_path / "old", tmp_path / "new"
     assert main(["index", str(photos), "--out", str(old), "--encoder", "realrag-small"]) == 0

@@ -25,6 +25,7 @@ def with_captions(photos, tmp_path, tiny_clip):
     return tmp_path / "b"
 
 
+@pytest.mark.slow
 def test_any_encoding_of_the_output_gets_text_and_json(with_captions):
     done = run_command("search", with_captions, "red", "-k", "15", "--json", encoding="cp1252")
     assert done.returncode == 0, done.stderr

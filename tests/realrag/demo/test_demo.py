@@ -185,6 +185,7 @@ def test_the_shipped_vectors_are_those_of_the_shipped_photos():
         assert best.id == retriever.bundle.records[row].id and best.score > 0.99
 
 
+@pytest.mark.slow
 def test_the_bench_measures_three_loops(capsys):
     assert main(["bench", "embed", "--number", "6", "--side", "64", "--batch", "3", "--rounds", "1", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)

@@ -104,6 +104,7 @@ JSON = st.recursive(
 @given(
     place=st.sampled_from([("vision_cfg", carried.VISION), ("text_cfg", carried.TEXT)]), data=st.data(),
 )  # fmt: skip
+@pytest.mark.slow
 def test_any_value_of_any_key_is_a_sentence_or_an_encoder(folder, tiny_clip, place, data):
     part, checks = place
     key = data.draw(st.sampled_from(sorted(checks)))

@@ -144,6 +144,7 @@ def test_photos_have_two_parts_of_fixed_length(tiny):
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.text(), min_size=1, max_size=4))
+@pytest.mark.slow
 def test_any_text_has_a_vector_whatever_stands_beside_it(texts):
     encoder = _encoder()
     vectors = encoder.encode_texts(texts)

@@ -69,6 +69,7 @@ def test_the_message_is_whole_for_every_tag():
         assert "https://" in said and f"--encoder {arch}:{tag}=FOLDER/" in said and "FOLDER/ " not in said, said
 
 
+@pytest.mark.slow
 def test_a_name_server_that_never_answers_is_not_waited_for(monkeypatch):
     release = threading.Event()
 
@@ -123,6 +124,7 @@ def test_what_is_here_is_never_asked_for(tmp_path, monkeypatch):
     assert find(URL) == file
 
 
+@pytest.mark.slow
 def test_a_missing_weight_is_found_out_before_open_clip_is_imported():
     done = ask_for_missing_weights("ViT-L-14:openai")
     error, loaded = done.stdout.decode().splitlines()

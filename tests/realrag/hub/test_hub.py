@@ -283,6 +283,7 @@ def test_two_pulls_into_one_folder_never_meet(hub, commit, tmp_path):
     assert pull(REPO, commit, tmp_path / "out").count == 15
 
 
+@pytest.mark.slow
 def test_pushing_again_sends_nothing_and_a_new_version_leaves_the_old_one_to_be_pulled(hub, bundle, tmp_path):
     first = push(bundle, REPO)
     repository = hub.repositories[REPO]

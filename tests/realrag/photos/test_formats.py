@@ -235,6 +235,7 @@ def test_a_jpeg_that_nobody_asks_to_be_smaller_is_bounded_all_the_same(tmp_path)
     assert decode(data).size == (8000, 4000)
 
 
+@pytest.mark.slow
 def test_a_png_far_larger_than_asked_comes_out_no_smaller_than_asked():
     for mode in ("RGB", "RGBA", "L", "LA"):
         image = decode(saved(Image.new(mode, (4000, 3000)), "PNG"), area=100_000)

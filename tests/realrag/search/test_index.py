@@ -282,6 +282,7 @@ def damage(path: Path, how: int) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.slow
 def test_a_damaged_index_is_built_anew_and_never_parsed(tmp_path, monkeypatch):
     right = answers(open_ivf(tmp_path))
     path, good = tmp_path / "key" / ivf.FILE, sha256_file(tmp_path / "key" / ivf.FILE)

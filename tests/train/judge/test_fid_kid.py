@@ -105,6 +105,7 @@ def test_the_left_out_groups_are_left_out_of_both_sides():
     np.testing.assert_allclose(sorted(kids.without), sorted(b for _, b in alone))
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_difference_holds_the_truth_about_as_often_as_it_says():
     """Two arms at equal distance from the real photos, 20 classes as clusters: 0 lies inside in 95 of 100 worlds, more
     or less; a far worse arm is told apart in all of them."""

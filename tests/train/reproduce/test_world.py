@@ -178,6 +178,7 @@ def test_a_damaged_world_says_its_file_and_the_cure(tmp_path):
             read_proper_names(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_world_that_was_stopped_goes_on_and_another_one_is_refused(tmp_path):
     write_world(TINY, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -207,6 +208,7 @@ def test_what_a_world_cannot_be_is_said():
         classes_of(FAMILIES[1], 41, 0)
 
 
+@pytest.mark.slow
 def test_siblings_are_confused_more_than_strangers_and_yet_told_apart():
     """Ridge regression on gradients and colors: 5 families of 4, 10 photos each to learn from."""
     classes = [each for family in FAMILIES[5:10] for each in classes_of(family, 4, 0)]
