@@ -22,8 +22,11 @@ UNKNOWN_PHOTO, UNKNOWN_PROMPT = -1, -2  # codes without a class, which equal no 
 
 @dataclass(frozen=True)
 class Prompt:
+    """A text, and what it asks for: the photos of a class; or one photo by its record's id, where that has no class."""
+
     prompt: str
     class_name: str
+    photo: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class Material:
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """Lines of {"prompt", "class"}. RealRAGError names the line that does not parse."""
+    """Lines of {"prompt", "class"}, and "photo" where the prompt is about one photo. RealRAGError names the line that does
+    not parse."""
     try:
         lines = read_lines(path)
     except (OSError, UnicodeDecodeError) as error:
@@ -49,9 +53,11 @@ def read_prompts(path: Path) -> list[Prompt]:
     for number, line in enumerate(lines, 1):
         try:
             fields = strict_json(line.encode())
-            prompt = Prompt(fields["prompt"], fields["class"])
+            prompt = Prompt(fields["prompt"], fields["class"], fields.get("photo", ""))
             if not (isinstance(prompt.prompt, str) and prompt.prompt.strip() and isinstance(prompt.class_name, str)):
                 raise ValueError("the prompt is empty or not text")
+            if not isinstance(prompt.photo, str):
+                raise ValueError("the photo is not the id of a record")
         except (ValueError, KeyError, TypeError) as error:
             raise RealRAGError(
                 f"{path}, line {number}: {type(error).__name__} {error}. "
@@ -64,7 +70,8 @@ def read_prompts(path: Path) -> list[Prompt]:
 
 
 def prompts_hash(prompts: list[Prompt]) -> str:
-    return sha256_bytes(json.dumps([[prompt.prompt, prompt.class_name] for prompt in prompts]).encode())
+    lines = [[each.prompt, each.class_name, *([each.photo] if each.photo else [])] for each in prompts]
+    return sha256_bytes(json.dumps(lines).encode())
 
 
 def class_key(name: str) -> str:
@@ -73,16 +80,22 @@ def class_key(name: str) -> str:
 
 
 def class_codes(bundle: Bundle, prompts: list[Prompt]) -> tuple[np.ndarray, np.ndarray]:
-    """Class codes of the photos (N,) and of the prompts (P,)."""
+    """Class codes of the photos (N,) and of the prompts (P,). A photo that a prompt names has a code of its own."""
     codes: dict[str, int] = {}
 
     def code(name: str, unknown: int) -> int:
-        key = class_key(name)
+        key = name if name.startswith("\n") else class_key(name)
         return codes.setdefault(key, len(codes)) if key else unknown
 
     of_name = np.array([code(name, UNKNOWN_PHOTO) for name in bundle.records.classes], np.int64)
-    of_prompt = np.array([code(prompt.class_name, UNKNOWN_PROMPT) for prompt in prompts], np.int64)
-    return of_name[np.asarray(bundle.records.class_codes, np.int64)], of_prompt
+    of_prompt = np.array(
+        [code(f"\n{each.photo}" if each.photo else each.class_name, UNKNOWN_PROMPT) for each in prompts], np.int64
+    )
+    of_photo = of_name[np.asarray(bundle.records.class_codes, np.int64)]
+    for each, own in zip(prompts, of_prompt, strict=True):
+        if each.photo and (row := bundle.records.row_of(each.photo)) is not None:
+            of_photo[row] = own
+    return of_photo, of_prompt
 
 
 def load_material(bundle: Bundle, encoder: Encoder, prompts: list[Prompt], batch: int = 256) -> Material:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import PhotoError, RealRAGError
 from .archives import ARCHIVE_SUFFIXES
-from .credit import COLUMNS, Credit, clean, credit_of, file_of, lowered, spoken
+from .credit import COLUMNS, Credit, clean, credit_of, file_of, listed_captions, lowered, spoken
 from .match import EXACT, Matcher, folded
 from .metadata import xmp_credit
 from .tables import SUFFIXES, Table, read_text
@@ -36,13 +36,17 @@ _IMG2DATASET = frozenset(("key", "status", "url"))
 def read_table(path: Path) -> list[tuple[str, Credit]]:
     """(file, credit) per row of a table. RealRAGError names the line that cannot be read."""
     path = Path(path)
-    return [(file, credit) for _, file, credit in _rows(read_any_table(path, known=KNOWN))]
+    return [(file, credit) for _, file, credit, _ in _rows(read_any_table(path, known=KNOWN))]
 
 
-def _rows(table: Table) -> list[tuple[int, str, Credit]]:
+def _rows(table: Table) -> list[tuple[int, str, Credit, list[str]]]:
+    """(line, file, credit, further captions) of each row that names a photo."""
     # Flickr8k numbers the captions of a photo: a.jpg#0, a.jpg#1.
-    rows = [(number, re.sub(r"(\.\w+)#\d+$", r"\1", file_of(row)), credit_of(row)) for number, row in table.rows]
-    if rows and not any(file for _, file, _ in rows):
+    rows = [
+        (number, re.sub(r"(\.\w+)#\d+$", r"\1", file_of(row)), credit_of(row), listed_captions(row)[1:])
+        for number, row in table.rows
+    ]
+    if rows and not any(file for _, file, _, _ in rows):
         seen = ", ".join(repr(name[:40]) for name in table.header[:8]) or "none"
         raise RealRAGError(
             f"{table.name} has no column that names the photo; its columns are {seen}. Call it one of: "
@@ -63,6 +67,7 @@ class Captions:
         self._words = {folded(file): entry for file, entry in self._listing.words.items()}
         self._used: set[str] = set()
         self._table: dict[str, Credit] = {}
+        self._further: dict[str, list[str]] = {}
         self.table_rows = 0
         self.notes: list[str] = []
         matcher = Matcher((entry.file for entry in self._listing.photos), self._folder)
@@ -117,25 +122,28 @@ class Captions:
         if entry is not None and entry.member:
             beside = os.path.dirname(entry.file)
         # Of rows that fit a photo by a part of its path, the ones that fit best count, if they agree on a path.
-        claims: dict[str, list[tuple[int, str, Credit]]] = {}
+        claims: dict[str, list[tuple[int, str, Credit, list[str]]]] = {}
         unmatched = []
-        for number, file, credit in rows:
+        for number, file, credit, more in rows:
             if found := matcher.find(file, "" if beside == "." else beside):
-                claims.setdefault(found[0], []).append((found[1], file, credit))
+                claims.setdefault(found[0], []).append((found[1], file, credit, more))
             else:
                 unmatched.append((number, file))
         further = 0
         for photo, claimed in claims.items():
-            best = max(score for score, _, _ in claimed)
-            named = {folded(file) for score, file, _ in claimed if score == best}
+            best = max(score for score, *_ in claimed)
+            named = {folded(file) for score, file, *_ in claimed if score == best}
             if best < EXACT and len(named) > 1:
-                unmatched += [(0, file) for _, file, _ in claimed]
+                unmatched += [(0, file) for _, file, *_ in claimed]
                 continue
-            same = [credit for score, file, credit in claimed if score == best]
-            unmatched += [(0, file) for score, file, _ in claimed if score < best]
+            same = [credit for score, _, credit, _ in claimed if score == best]
+            unmatched += [(0, file) for score, file, *_ in claimed if score < best]
             further += sum(bool(credit.caption) for credit in same[1:])
             for credit in same:
                 self._table[photo] = self._table.get(photo, Credit()).or_else(credit)
+            texts = [text for score, _, credit, more in claimed if score == best for text in (credit.caption, *more)]
+            if more := [text for text in texts if text and text != self._table[photo].caption]:
+                self._further.setdefault(photo, []).extend(more)
         if unmatched:
             self.notes.append(
                 f"{name}: {len(rows) - len(unmatched)} of {len(rows)} rows name a photo here; without one: {len(unmatched)} "
@@ -155,6 +163,10 @@ class Captions:
         """What tables and files beside it say of a photo. PhotoError `bad_sidecar`."""
         file = os.path.normpath(file).replace("\\", "/")
         return self._table.get(file, Credit()).or_else(self._sidecar(file))
+
+    def further(self, file: str) -> list[str]:
+        """The captions that tables have of a photo beside its first one, in their order."""
+        return self._further.get(os.path.normpath(file).replace("\\", "/"), [])
 
     def named(self, credit: Credit, file: str) -> Credit:
         """A photo's own words, filled up from the name of its folder or file, and from what holds for all photos."""

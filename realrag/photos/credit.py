@@ -82,6 +82,13 @@ def credit_of(row: Mapping[str, object], fields: tuple[str, ...] = tuple(COLUMNS
     return Credit(**found)
 
 
+def listed_captions(row: Mapping[str, object]) -> list[str]:
+    """All captions of a row whose caption is a list, as in {"captions": ["a red mug", "a mug on a table"]}."""
+    lower = lowered(row)
+    lists = (lower.get(name) for name in COLUMNS["caption"])
+    return [text for value in lists if isinstance(value, list) for each in value if (text := _said(each))]
+
+
 def file_of(row: Mapping[str, object]) -> str:
     """What a row calls its photo; empty where no column names one."""
     lower = lowered(row)

@@ -15,9 +15,10 @@ import realrag_train.retriever.imagine as imagine
 from realrag.indexing.build import build
 from realrag_train.__main__ import main
 from realrag_train.retriever import run as stages
+from realrag_train.retriever.prompts import class_prompts
 
 SHARD = 4
-PROMPTS = imagine.class_prompts(["red", "green", "blue"])
+PROMPTS = class_prompts(["red", "green", "blue"])
 
 
 class Slow(ColorEncoder):
@@ -32,7 +33,7 @@ class Slow(ColorEncoder):
 
 
 class Painter:
-    """Draws one color per prompt and seed, and logs each picture it starts in drawn.log."""
+    """Draws a square on a color per prompt and seed, and logs each picture it starts in drawn.log."""
 
     facts = {"name": "painter"}
 
@@ -44,7 +45,9 @@ class Painter:
             log.write(f"{prompt}/{seed}\n")
         if len(self.log.read_text().splitlines()) == self.last:
             end()
-        return Image.new("RGB", (60, 40), (len(prompt) * 9 % 256, seed * 90, 40))
+        picture = Image.new("RGB", (60, 40), (len(prompt) * 9 % 256, seed * 90, 40))
+        picture.paste((255, 255, 255), (10, 10, 30, 30))
+        return picture
 
 
 def start(folder, point, *arguments, **environment):

@@ -9,10 +9,11 @@ from PIL import Image
 COLORS = {"red": (230, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}
 
 
-def photo_bytes(color, seed=0, size=(48, 36), format="JPEG", **options) -> bytes:
-    """A picture of one color, with uneven lighting and noise that depend on the seed."""
+def photo_bytes(color, seed=0, size=(48, 36), format="JPEG", cells=2, **options) -> bytes:
+    """A picture of one color, with uneven lighting in `cells` x `cells` fields, and noise; both depend on the seed. From 6
+    cells on, two seeds look like two photos and not like copies."""
     rng = np.random.default_rng(seed)
-    light = rng.integers(-70, 70, (2, 2, 3)).repeat(size[1] // 2 + 1, 0).repeat(size[0] // 2 + 1, 1)
+    light = rng.integers(-70, 70, (cells, cells, 3)).repeat(size[1] // cells + 1, 0).repeat(size[0] // cells + 1, 1)
     noise = rng.integers(-20, 20, (size[1], size[0], 3))
     pixels = np.clip(np.array(color) + light[: size[1], : size[0]] + noise, 0, 255).astype(np.uint8)
     buffer = io.BytesIO()

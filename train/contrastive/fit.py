@@ -42,7 +42,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FitInputs:
-    """The files that a fit learns from. generator: its name, where the negatives do not name it."""
+    """The files that a fit learns from. generator: its name, where the negatives do not name it. validation,
+    validation_prompts: a bundle and prompts that are measured after each epoch, and choose the epoch."""
 
     bundle: Path
     prompts: Path
@@ -50,6 +51,8 @@ class FitInputs:
     utility: Path | None = None
     drawn: Path | None = None
     generator: str = ""
+    validation: Path | None = None
+    validation_prompts: Path | None = None
 
 
 def fit_file(
@@ -90,6 +93,12 @@ def fit_file(
         "utility": {name: utility.facts[name] for name in ("measured_by", "unit")} if utility else None,
         "utility_sha256": sha256_bytes(utility.rows.tobytes() + utility.utility.tobytes()) if utility else "",
     }
+    held = Bundle(inputs.validation, default_cache()) if inputs.validation else None
+    asked = read_prompts(inputs.validation_prompts or inputs.prompts) if held else []
+    if held:
+        if held.manifest.encoder["fingerprint"] != fingerprint:
+            raise EncoderError(f"{held.folder} was indexed with another encoder than {bundle.folder}. Index it again.")
+        facts["validation"] = [held.id, prompts_hash(asked)]
     facts["key"] = key = sha256_bytes(canonical_json(facts))
     names = {
         kind: out.with_name(("" if out.stem == "head" else out.stem + ".") + f"fit.{kind}") for kind in ("json", "csv")
@@ -107,10 +116,14 @@ def fit_file(
         raise EncoderError(
             f"{bundle.folder} was indexed with another encoder than {encoder.name}. Index the photos with it first."
         )
-    model = _model(bundle, encoder, prompts, config, torch.device(device))
+    model = _model((bundle, held), encoder, [*prompts, *asked], config, torch.device(device))
+    sources = Sources(
+        utility, drawn, MineConfig(**mined["config"]) if mined else MineConfig(),
+        load_material(held, encoder, asked) if held else None,
+    )  # fmt: skip
     training = ContrastiveTraining(
         load_material(bundle, encoder, prompts), None if negatives is None else negatives.rows, config, loss, model=model,
-        sources=Sources(utility, drawn, MineConfig(**mined["config"]) if mined else MineConfig()), device=device,
+        sources=sources, device=device,
     )  # fmt: skip
     if not Watch(training, key, files, watch, Hooks(log=log.info, progress=progress)).run():
         return None
@@ -119,7 +132,8 @@ def fit_file(
         "epochs": len(training.history),
         "steps": training.step,
         "pairs": len(training.pairs),
-        "highest_rate": config.highest_rate,
+        "batch": training.batch,
+        "highest_rate": training.config.highest_rate,
     }
     if head:
         result = training.head.to("cpu").eval()
@@ -139,16 +153,20 @@ def fit_file(
 
 
 def _model(
-    bundle: Bundle, encoder: Encoder, prompts: list[Prompt], config: FitConfig, device: torch.device
+    bundles: tuple[Bundle, Bundle | None],
+    encoder: Encoder,
+    prompts: list[Prompt],
+    config: FitConfig,
+    device: torch.device,
 ) -> Model | None:
-    """The model to train; None for a head, which `ContrastiveTraining` creates. Random weights depend on the seed
+    """The model to train on the photos of a bundle and of a validation bundle; None for a head, which `ContrastiveTraining` creates. Random weights depend on the seed
     alone, so that all ranks hold the same."""
     if config.mode == "head":
         return None
     torch.manual_seed(config.seed)
     if config.mode == "text":
         return TextModel(encoder, [prompt.prompt for prompt in prompts], device)
-    return VisionModel(encoder, bundle, config, device)
+    return VisionModel(encoder, bundles[0], config, device, bundles[1])
 
 
 def _utility_for(bundle: Bundle, prompts: list[Prompt], loss: LossConfig, path: Path | None) -> Utility | None:
@@ -206,6 +224,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--utility", type=Path, metavar="FILE", help="measured utility of references, for --lambda-utility"
     )
+    parser.add_argument("--validation", type=Path, metavar="BUNDLE",
+                        help="photos that choose the epoch, and with --patience end the training")  # fmt: skip
+    parser.add_argument("--validation-prompts", type=Path, metavar="FILE", help="default: the prompts")
     parser.add_argument("--out", type=Path, required=True, metavar="PATH",
                         help="head.safetensors to write, or with another --mode the folder of the tuned encoder")  # fmt: skip
     parser.add_argument(
@@ -234,7 +255,14 @@ def run(arguments: argparse.Namespace, log: Callable[[str], None] = lambda line:
     if prompts is None:
         raise RealRAGError("Which prompts? Give --prompts FILE.")
     inputs = FitInputs(
-        arguments.bundle, prompts, arguments.negatives, arguments.utility, arguments.drawn, arguments.generator
+        arguments.bundle,
+        prompts,
+        arguments.negatives,
+        arguments.utility,
+        arguments.drawn,
+        arguments.generator,
+        arguments.validation,
+        arguments.validation_prompts,
     )
     made = fit_file(
         inputs, arguments.out, chosen(arguments, FitConfig()), chosen(arguments, LossConfig(arguments.loss)),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from realrag.errors import RealRAGError
 
 # Mode -> the highest learning rate. Head: our choice, the upper end of what heads on cached vectors tolerate. The
 # others: our choice for CLIP models, not measured on one here. Our small encoder's text tower gained more at 1e-3.
 RATES = {"head": 1e-3, "text": 1e-5, "lora": 2e-4, "full": 5e-6}
+
+# Of a run whose epochs and batch are 0. Ten epochs are the paper's, the others our choices.
+EPOCHS, STEPS, SMALLEST, LARGEST = 10, 400, 32, 512
 
 
 @dataclass(frozen=True)
@@ -20,8 +23,8 @@ class FitConfig:
     """
 
     mode: str = "head"  # paper: one MLP on the vision tower, the text tower frozen
-    epochs: int = 10  # paper: checkpoints up to epoch 10
-    batch: int = 512  # our choice
+    epochs: int = 0  # our choice: 0 suits the number of photos (`sized`); paper: checkpoints up to 10
+    batch: int = 0  # our choice: 0 suits the number of photos
     rate: float = 0.0  # our choice: highest learning rate of AdamW; 0 takes that of the mode (RATES)
     weight_decay: float = 0.01  # our choice; none on biases and temperature
     warm_up: float = 0.05  # our choice: fraction of all steps, then a cosine to zero
@@ -39,13 +42,9 @@ class FitConfig:
     def __post_init__(self) -> None:
         if self.mode not in RATES:
             raise RealRAGError(f"The mode {self.mode!r} is not known; it is one of {', '.join(RATES)}.")
-        if min(self.epochs, self.batch) < 1 or not 0 <= self.held_out < 1 or self.rate < 0:
+        if min(self.epochs, self.batch) < 0 or not 0 <= self.held_out < 1 or self.rate < 0:
             raise RealRAGError(
-                f"{self}: epochs and batch start at 1, held_out lies from 0 to below 1, rate is 0 or more."
-            )
-        if self.patience and not self.held_out:
-            raise RealRAGError(
-                "Early stopping needs held-out photos: set held_out, for example to 0.1, or set patience to 0."
+                f"{self}: epochs and batch are 0 or more, held_out lies from 0 to below 1, rate is 0 or more."
             )
         if self.lora_rank < 1 or self.lora_alpha <= 0:
             raise RealRAGError(f"lora_rank is {self.lora_rank} and lora_alpha {self.lora_alpha}; both are above 0.")
@@ -60,3 +59,17 @@ class FitConfig:
     @property
     def highest_rate(self) -> float:
         return self.rate or RATES[self.mode]
+
+    def sized(self, pairs: int) -> FitConfig:
+        """With numbers in place of 0 for epochs and batch, for so many photos that have a prompt.
+
+        A library of 20,480 photos or more gets batches of LARGEST and the paper's ten epochs. A smaller one gets batches of
+        an eighth of its photos, at least SMALLEST, of equal size so that none is dropped, and epochs enough for STEPS
+        steps: with ten epochs of 512, anything below 1,024 photos would be trained for ten steps."""
+        batch = self.batch
+        if not batch:
+            wanted = min(LARGEST, max(SMALLEST, pairs // 8))
+            batch = max(1, pairs // max(1, round(pairs / wanted)))
+        steps = max(1, pairs // max(1, min(batch, pairs)))
+        epochs = self.epochs or max(EPOCHS, -(-STEPS // steps))
+        return replace(self, batch=batch, epochs=epochs)

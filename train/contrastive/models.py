@@ -119,13 +119,15 @@ class TextModel(_Tower):
 
 
 class VisionModel(_Tower):
-    """The vision tower, or LoRA beside its weights, on the photos of a bundle."""
+    """The vision tower, or LoRA beside its weights, on the photos of a bundle, and of another one after them."""
 
     side, chunk = "photos", 64
 
-    def __init__(self, encoder: Encoder, bundle: Bundle, config: FitConfig, device: torch.device):
+    def __init__(
+        self, encoder: Encoder, bundle: Bundle, config: FitConfig, device: torch.device, also: Bundle | None = None
+    ):
         super().__init__(encoder, device)
-        self.bundle, self.augment, self.seed = bundle, config.augment, config.seed
+        self.bundle, self.also, self.augment, self.seed = bundle, also, config.augment, config.seed
         self._pool, self._waiting = ThreadPoolExecutor(DECODERS), {}
         if config.mode == "lora":
             self.encoder.requires_grad_(False)
@@ -158,8 +160,11 @@ class VisionModel(_Tower):
         return self._waiting.get((row, epoch)) or self._pool.submit(self._pixels, row, epoch)
 
     def _pixels(self, row: int, epoch: int) -> Tensor:
-        record = self.bundle.records[row]
-        image = self.bundle.image(record)
+        bundle, own = self.bundle, len(self.bundle.records)
+        if self.also is not None and row >= own:
+            bundle, row = self.also, row - own
+        record = bundle.records[row]
+        image = bundle.image(record)
         if self.augment and epoch != PLAIN:
             image = augmented(image, random.Random(f"{self.seed}/{epoch}/{record.id}"))
         return self.encoder.prepare(image)

@@ -23,6 +23,7 @@ from ..loop.checkpoint import optimizer_tensors, restore_optimizer, under
 from ..loop.schedule import warmup_cosine
 from ..loop.trainer import decay_groups
 from ..loop.training import StepAbandoned, Training
+from ..retrieval_metrics import ranked_relevance, ranking_figures
 from .fit_config import FitConfig
 from .loss import LossConfig, cached_backward
 from .models import PLAIN, HeadModel, Model, VisionModel
@@ -32,24 +33,31 @@ from .pairing import Pairing
 from .utility import Utility
 
 MAX_SCALE = 100.0  # 1 / tau, as CLIP bounds it
-COLUMNS = ("step", "epoch", "loss", "normal", "negatives", "utility", "margin", "rate", "tau", "held_out_r1")
+COLUMNS = (
+    "step", "epoch", "loss", "normal", "negatives", "utility", "margin", "rate", "tau", "held_out_r1", "validation_map",
+    "validation_r1",
+)  # fmt: skip
+MEASURED = COLUMNS[-3:]
+MOST_ASKED = 1000  # prompts with which validation photos are asked after an epoch
 
 
 @dataclass(frozen=True)
 class Sources:
     """What some losses need beside negatives. utility: candidates that were tried, with their measured utility. drawn:
-    (P, S, D) vectors of the drawings, from which `refresh` mines again as `mining` says."""
+    (P, S, D) vectors of the drawings, from which `refresh` mines again as `mining` says. validation: photos and prompts that
+    are measured after each epoch and never trained on; the best epoch's weights are kept."""
 
     utility: Utility | None = None
     drawn: np.ndarray | None = None
     mining: MineConfig = MineConfig()
+    validation: Material | None = None
 
 
 class ContrastiveTraining(Training):
     """A model, its optimizer and the number of finished steps.
 
     negatives: (P, K) rows of photos, -1 where there is none; None for a loss without them. model: what is trained; None
-    creates a head. With torch.distributed running, each rank takes its part of every batch, and all ranks hold the same
+    creates a head. With validation photos and prompts, the model has their rows after the material's. With torch.distributed running, each rank takes its part of every batch, and all ranks hold the same
     model.
     """
 
@@ -66,7 +74,7 @@ class ContrastiveTraining(Training):
         sources: Sources = Sources(),
         device: str | torch.device = "cpu",
     ):
-        self.material, self.config, self.loss, self.sources = material, config, loss, sources
+        self.material, self.loss, self.sources = material, loss, sources
         self.device, utility = torch.device(device), sources.utility
         if loss.uses_negatives and negatives is None:
             raise RealRAGError(f"The loss {loss.kind!r} needs negatives. Give --negatives FILE, or use --loss normal.")
@@ -80,8 +88,15 @@ class ContrastiveTraining(Training):
             raise RealRAGError(f"The mode {config.mode!r} trains a tower: give the model that holds it.")
         self.pairing = Pairing(material, config.held_out)
         self.pairs, self.held_out = self.pairing.pairs, self.pairing.held_out
-        self.photos = torch.from_numpy(material.photos).to(self.device)
-        self.queries = torch.from_numpy(material.queries).to(self.device)
+        self.config = config = config.sized(len(self.pairs))
+        if config.patience and not config.held_out and sources.validation is None:
+            raise RealRAGError(
+                "Early stopping needs photos to measure on: give validation photos, set held_out, for example to 0.1, or set "
+                "patience to 0."
+            )
+        also = [sources.validation] if sources.validation is not None else []
+        self.photos = torch.from_numpy(np.concatenate([each.photos for each in (material, *also)])).to(self.device)
+        self.queries = torch.from_numpy(np.concatenate([each.queries for each in (material, *also)])).to(self.device)
         self.classes = torch.from_numpy(material.query_classes).to(self.device)
         self.negatives = self._without_held_out(negatives, "negatives") if loss.uses_negatives else None
         self.tried = self._without_held_out(utility.rows, "candidates tried") if loss.uses_utility else None
@@ -120,8 +135,9 @@ class ContrastiveTraining(Training):
 
     @property
     def measured(self) -> bool:
-        """An epoch has just ended with a measurement on held-out photos."""
-        return bool(self.step) and self.step % self.steps_each_epoch == 0 and "held_out_r1" in self.history[-1]
+        """An epoch has just ended with a measurement on held-out or validation photos."""
+        ended = bool(self.step) and self.step % self.steps_each_epoch == 0
+        return ended and any(name in self.history[-1] for name in MEASURED)
 
     def _without_held_out(self, rows: np.ndarray, what: str) -> Tensor:
         """Held-out photos must not train, as a negative or a candidate either."""
@@ -239,7 +255,7 @@ class ContrastiveTraining(Training):
         values = dict(zip(figures, values.tolist(), strict=True))
         values |= {"rate": self.optimizer.param_groups[0]["lr"], "tau": self.tau.item()}
         if self.measured:
-            values["held_out_r1"] = self.history[-1]["held_out_r1"]
+            values |= {name: self.history[-1][name] for name in MEASURED if name in self.history[-1]}
         return {"epoch": (self.step - 1) // self.steps_each_epoch + 1, **values}
 
     @torch.no_grad()
@@ -257,13 +273,16 @@ class ContrastiveTraining(Training):
             entry["gap"] = self.gap()
         if config.held_out:
             entry["held_out_r1"] = self.held_out_r1()
+        if self.sources.validation is not None:
+            entry |= self.validation_figures()
         self.history.append(entry)
         self.ended = self.step >= self.steps
-        if config.patience:
-            best = max(range(len(self.history)), key=lambda at: (self.history[at]["held_out_r1"], -at))
+        if config.patience or self.sources.validation is not None:
+            by = "held_out_r1" if self.sources.validation is None else "validation_map"
+            best = max(range(len(self.history)), key=lambda at: (self.history[at][by], -at))
             if best == len(self.history) - 1:
                 self.best = {name: weight.detach().clone() for name, weight in self.model.trained.items()}
-            self.ended |= len(self.history) - 1 - best >= config.patience
+            self.ended |= bool(config.patience) and len(self.history) - 1 - best >= config.patience
             if self.done:
                 self._take(self.best)
         if config.refresh and self.negatives is not None and not self.done and epoch % config.refresh == 0:
@@ -307,6 +326,21 @@ class ContrastiveTraining(Training):
         asked = torch.isin(self.classes, codes).nonzero()[:, 0]
         first = (self.vectors("prompts", asked) @ self.vectors("photos", gallery).T).argmax(1)
         return (codes[first] == self.classes[asked]).float().mean().item()
+
+    @torch.no_grad()
+    def validation_figures(self) -> dict[str, float]:
+        """mAP and R@1 of the validation prompts, asked of the validation photos."""
+        held, first = self.sources.validation, (len(self.material.photos), len(self.material.queries))
+        asked = np.flatnonzero(np.isin(held.query_classes, held.photo_classes))
+        asked = asked[:: max(1, -(-len(asked) // MOST_ASKED))]
+        rows = torch.from_numpy(asked + first[1]).to(self.device)
+        gallery = torch.arange(first[0], first[0] + len(held.photos), device=self.device)
+        scores = (self.vectors("prompts", rows) @ self.vectors("photos", gallery).T).float().cpu().numpy()
+        right = held.query_classes[asked][:, None] == held.photo_classes[None]
+        found = ranking_figures(ranked_relevance(scores, right), ("mAP", "R@1"))
+        means = torch.tensor([np.mean(found["mAP"]), np.mean(found["R@1"])], device=self.device)
+        self._average([means])  # all ranks must stop after the same epoch
+        return dict(zip(MEASURED[1:], means.tolist(), strict=True))
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors = {f"weight.{name}": value for name, value in self.model.trained.items()}

@@ -17,7 +17,7 @@ from urllib.parse import quote, urlencode
 
 from realrag.files import sha256_bytes
 
-from .errors import GeneratorError
+from .errors import DrawingFailed, GeneratorError
 from .server import Server, Waiting, refusal
 from .workflow import (
     PROMPT,
@@ -115,7 +115,7 @@ class ComfyUI:
             if entry := self.server.json(f"/history/{quote(identity)}").get(identity):
                 status = entry.get("status") or {}
                 if status.get("status_str") == "error":
-                    raise GeneratorError(_failure(self.url, status))
+                    raise _failure(self.url, status)
                 if status.get("completed", True):
                     return entry
             now = time.monotonic()
@@ -171,12 +171,15 @@ def _number_and_id(item: Any) -> tuple[float, str]:
     return float("inf"), ""
 
 
-def _failure(url: str, status: dict[str, Any]) -> str:
+def _failure(url: str, status: dict[str, Any]) -> GeneratorError:
+    """What a failed run's status says. One that a person interrupted stops the work; another is left out."""
     for message in status.get("messages") or ():
         kind, facts = ([*list(message), {}])[:2] if isinstance(message, (list, tuple)) and message else ("", {})
         if kind == "execution_error":
             where = f"{facts.get('node_type')} (node {facts.get('node_id')})"
-            return f"{url} stopped in {where}: {str(facts.get('exception_message')).strip()[:1000]}"
+            return DrawingFailed(f"{url} stopped in {where}: {str(facts.get('exception_message')).strip()[:1000]}")
         if kind == "execution_interrupted":
-            return f"{url} was interrupted while drawing. Run the command again; finished pictures are kept."
-    return f"{url} reports an error without details. Check ComfyUI's window."
+            return GeneratorError(
+                f"{url} was interrupted while drawing. Run the command again; finished pictures are kept."
+            )
+    return DrawingFailed(f"{url} reports an error without details. Check ComfyUI's window.")

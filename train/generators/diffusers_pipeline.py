@@ -6,7 +6,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from .errors import GeneratorError
+from .errors import DrawingFailed, GeneratorError
 
 
 class Diffusers:
@@ -74,5 +74,5 @@ class Diffusers:
         noise = torch.Generator("cpu").manual_seed(seed)
         result = self._pipeline(prompt=prompt, generator=noise, output_type="pil", **self._options)
         if any(getattr(result, "nsfw_content_detected", None) or ()):
-            raise GeneratorError(f"The pipeline's safety filter blocked {prompt!r}, seed {seed}. Remove this prompt.")
+            raise DrawingFailed(f"the pipeline's safety filter blocked {prompt!r}, seed {seed}")
         return result.images[0]

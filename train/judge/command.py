@@ -22,7 +22,7 @@ from ..dataset import Prompt, photo_classes, read_prompts
 from ..loop.stages import RESUME, OutOfTime
 from ..pictures.arms import Picture, read_arm, with_references
 from ..pictures.choose_references import read_choices
-from ..retriever.imagine import class_prompts
+from ..retriever.prompts import class_prompts
 from .inputs import Judged, aligned, judge, refuse_shared
 from .table import table
 

@@ -27,7 +27,7 @@ from ..judge.table import table as judge_table
 from ..loop.stages import Log, Staged
 from ..pictures.arms import Picture, class_key, read_arm
 from ..pictures.choose_references import CHOICES, choose, read_choices, summary, write_choices
-from ..retriever.imagine import class_prompts, write_prompts
+from ..retriever.prompts import class_prompts, write_prompts
 from ..retriever.recipe import Recipe
 from ..retriever.run import STAGES as RETRIEVER_STAGES
 from ..retriever.run import Run

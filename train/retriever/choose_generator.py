@@ -17,6 +17,7 @@ from realrag.errors import RealRAGError
 from ..dataset import Material, Prompt, class_key, load_material, photo_classes
 from ..generators import Generator
 from ..generators.stand_in import StandIn, choose_unknown, nearest_known
+from .drawings import usable
 from .recipe import Recipe
 
 ALTERED = 60  # photos per class that the stand-in chooses from
@@ -98,7 +99,10 @@ def drawn_instead(prompts: Sequence[Prompt], material: Material, drawn: np.ndarr
     if "drawn_as" in generator:
         shown = {class_key(a): codes.get(class_key(b), -1) for a, b in generator["drawn_as"].items()}
         return np.array([shown.get(class_key(p.class_name), -1) for p in prompts])
-    unit = drawn.astype(np.float32) / np.linalg.norm(drawn.astype(np.float32), axis=2, keepdims=True)
+    unit, there = drawn.astype(np.float32), usable(drawn)
+    unit /= np.maximum(np.linalg.norm(unit, axis=2, keepdims=True), 1e-9)
     nearest = material.photo_classes[np.einsum("psd,nd->psn", unit, material.photos).argmax(2)]
-    most = np.array([Counter(row.tolist()).most_common(1)[0][0] for row in nearest])
+    most = np.array(
+        [Counter(row[own].tolist()).most_common(1)[0][0] if own.any() else -1 for row, own in zip(nearest, there, strict=True)]
+    )  # fmt: skip
     return np.where(most == material.query_classes, -1, most)

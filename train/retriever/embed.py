@@ -12,20 +12,19 @@ from realrag.bundle.bundle import Bundle
 from realrag.encoders.base import Encoder
 from realrag.errors import RealRAGError
 from realrag.files import default_cache
-from realrag.indexing.build import Report, build
+from realrag.indexing.build import build
 from realrag.indexing.shards import Sizes
 
-from ..dataset import Prompt, photo_classes, read_prompts
+from ..dataset import read_prompts
 from ..loop.progress import Progress
-from .imagine import class_prompts, write_prompts
+from .parted import Places, check_rejected, is_parted, make_parts
+from .prompts import Photo, describe_photos, write_prompts
 from .recipe import Data
 
 
 def embed(
     data: Data,
-    library: Path,
-    gallery: Path,
-    prompts_file: Path,
+    places: Places,
     encoder: Encoder,
     *,
     rank: int = 0,
@@ -33,7 +32,7 @@ def embed(
     log: Callable[[str], None],
     progress: Callable[[int, int], None],
 ) -> None:
-    """Write the bundles `library` and, if there are test photos, `gallery`, and the prompts.
+    """Write the bundles of the library and, where there are such photos, of validation and gallery; and the prompts.
 
     rank, world_size: this process and the number of processes; rank 0 writes the bundles and the prompts. RealRAGError
     if more than max_rejected percent of the photos cannot be used.
@@ -47,35 +46,33 @@ def embed(
         if done % 256 == 0:
             progress(0, 0)  # no progress to report, but time may be up
 
-    for photos, out in ((data.photos, library), (data.test_photos, gallery)):
+    if is_parted(data):
+        return make_parts(
+            data, places, encoder, rank=rank, world_size=world_size, log=log, scanned=scanned, progress=progress
+        )
+    given = ((data.photos, "library"), (data.validation, "validation"), (data.test_photos, "gallery"))
+    for photos, part in given:
         if photos:
             report = build(
-                Path(photos), out, encoder, captions=Path(data.captions) if data.captions else None,
+                Path(photos), places.bundle(part), encoder, captions=Path(data.captions) if data.captions else None,
                 sizes=Sizes(picture=data.picture_size), rank=rank, world_size=world_size, on_scan=scanned,
                 progress=progress,
             )  # fmt: skip
-            _check_rejected(report, photos, data.max_rejected)
+            check_rejected(report, photos, data.max_rejected)
             if rank:
                 log(f"{photos}: {report.encoded} photos encoded by process {rank} of {world_size}")
             else:
                 log(f"{photos}: {report.total} photos, {report.encoded} encoded now, {len(report.rejected)} rejected")
     if rank == 0:
-        write_prompts(prompts_file, _prompts(data, library))
+        _write_prompts(data, places.bundle("library"), places.prompts("library"))
 
 
-def _check_rejected(report: Report, photos: str, ceiling: float) -> None:
-    percent = 100 * len(report.rejected) / max(1, report.found)
-    if percent > ceiling:
-        raise RealRAGError(
-            f"{percent:.1f} % of the photos in {photos} cannot be used, more than max_rejected {ceiling:g}. "
-            f"The first: {report.rejected[0].message}"
-        )
-
-
-def _prompts(data: Data, library: Path) -> list[Prompt]:
+def _write_prompts(data: Data, library: Path, file: Path) -> None:
+    bundle = Bundle(library, default_cache())
+    photos = [Photo(each.id, each.file, each.class_name, each.caption) for each in bundle.records]
+    table = Path(data.captions) if data.captions else None
     if data.prompts:
-        return read_prompts(Path(data.prompts))
-    classes = sorted({name for name in photo_classes(Bundle(library, default_cache())) if name})
-    if not classes:
-        raise RealRAGError(f"The photos in {data.photos} have no classes. Sort them into folders, or give captions.")
-    return class_prompts(classes, data.template)
+        prompts = read_prompts(Path(data.prompts))
+    else:
+        prompts = data.wording.library(describe_photos(Path(data.photos), table, photos))
+    write_prompts(file, prompts)

@@ -21,6 +21,7 @@ from realrag.library import through_head
 from ..contrastive.tuned_encoder import TunedVectors
 from ..retrieval_metrics import DEPTH, ranked_rows, ranking_figures
 from ..stats import FEWEST, interval, json_row
+from .drawings import usable
 
 # About what the generator draws instead: lower is better for "reflective hits" and "sibling@10".
 REFLECTIVE = ("reflective hits", "sibling@10", "sibling margin")
@@ -81,10 +82,11 @@ def drawn_photos(questions: Questions, drawn: np.ndarray, depth: int = DEPTH) ->
     """(P, N) bools: of the `depth` photos nearest to a prompt's drawings (P, S, D), those of another class. Nearness is
     the mean cosine over seeds in the encoder's own space, so that no arm defines its own measure."""
     drawn = drawn.astype(np.float32)
-    unit = drawn / np.maximum(np.linalg.norm(drawn, axis=2, keepdims=True), 1e-9)
+    unit = drawn / np.maximum(np.linalg.norm(drawn, axis=2, keepdims=True), 1e-9)  # 0 for what was not drawn
     near = ranked_rows(unit.mean(1) @ questions.photos.T)[:, :depth]
     marked = np.zeros((len(drawn), len(questions.photos)), bool)
     np.put_along_axis(marked, near, True, 1)
+    marked[~usable(drawn).any(1)] = False  # nothing was drawn, so nothing is near to it
     return marked & (questions.query_classes[:, None] != questions.photo_classes[None])
 
 

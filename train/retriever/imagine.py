@@ -22,28 +22,16 @@ from realrag.photos.keep import encode_jpeg, shrink
 
 from ..dataset import Prompt
 from ..generators import Generator
-from ..generators.errors import GeneratorError
+from ..generators.errors import DrawingFailed, GeneratorError
 from ..ridge import Ridge
+from .drawings import Drawings
 
 log = logging.getLogger(__name__)
 
 DRAWN = "drawn.safetensors"
 BATCH = 32
+NAMED = 10  # bad drawings that are named in the log
 PROBE = 1e-2  # strength of the probe that tells real from drawn
-
-
-def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:
-    lines = [json.dumps({"prompt": p.prompt, "class": p.class_name}, ensure_ascii=False) for p in prompts]
-    write_atomic(path, ("\n".join(lines) + "\n").encode())
-
-
-def class_prompts(classes: Sequence[str], template: str = "a photo of a {}") -> list[Prompt]:
-    """One prompt per class, in order. The template is the paper's (sec. 3.1) in lower case."""
-    return [Prompt(template.format(spoken_class(name)), name) for name in classes]
-
-
-def spoken_class(name: str) -> str:
-    return " ".join(name.replace("-", " ").replace("_", " ").lower().split())
 
 
 def picture_name(facts: dict, prompt: str, seed: int, sizes: Sizes) -> str:
@@ -61,12 +49,14 @@ def imagine(
     seeds: int = 2,
     sizes: Sizes = Sizes(),
     real: np.ndarray | None = None,
+    max_bad: float = 0.1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> np.ndarray:
     """Draws and embeds into `folder`. Returns (P, S, D) float16 raw embeddings of P prompts x S seeds, also in DRAWN.
 
-    Existing pictures are not drawn again. real: (N, D) raw embeddings of the library, for the real-versus-drawn AUC,
-    which is logged and written to imagine.json. Raises GeneratorError.
+    Existing pictures are not drawn again. Drawings of one color, equal ones and failed ones are named in the log and left
+    out: their vectors are 0. real: (N, D) raw embeddings of the library, for the real-versus-drawn AUC, which is logged and
+    written to imagine.json. Raises GeneratorError, also where more than `max_bad` of the drawings are left out.
     """
     if not prompts or seeds < 1:
         raise GeneratorError(
@@ -76,25 +66,61 @@ def imagine(
     folder.mkdir(parents=True, exist_ok=True)
     sweep_temporaries(folder)
     names = [[picture_name(generator.facts, p.prompt, seed, sizes) for seed in range(seeds)] for p in prompts]
-    done, total = 0, len(prompts) * seeds
-    for prompt, row in zip(prompts, names, strict=True):
-        for seed, name in enumerate(row):
-            if not (folder / name).is_file():
-                picture = generator.draw(prompt.prompt, seed)
-                write_atomic(folder / name, encode_jpeg(shrink(picture.convert("RGB"), sizes.picture), sizes.quality))
-            done += 1
-            progress(done, total)
-    key = sha256_bytes(canonical_json([encoder.fingerprint, sizes.picture, names]))
+    seen = _draw_missing(folder, prompts, names, generator, sizes, max_bad, progress)
+    bad = [[(prompt.prompt, seed) in seen.bad for seed in range(seeds)] for prompt in prompts]
+    for line in seen.named(NAMED):
+        log.warning("left out: %s", line)
+    if len(seen.bad) > NAMED:
+        log.warning("left out: %d more, all in imagine.json", len(seen.bad) - NAMED)
+    key = sha256_bytes(canonical_json([encoder.fingerprint, sizes.picture, names, *([bad] if seen.bad else [])]))
     if (cached := _cached(folder / DRAWN, key)) is not None:
         return cached
-    drawn = _embed([folder / name for row in names for name in row], encoder, sizes).reshape(len(prompts), seeds, -1)
-    facts = {"generator": generator.facts, "prompts": len(prompts), "seeds": seeds, "pictures": names}
-    if real is not None and len(real) > 1 and total > 1:
-        facts["real_versus_drawn_auc"] = auc = round(separability(real, drawn.reshape(total, -1)), 4)
+    if not len(good := np.flatnonzero(~np.array(bad).reshape(-1))):
+        raise GeneratorError(f"None of the {len(prompts) * seeds} drawings can be used. {seen.cause()}")
+    files = [folder / name for row in names for name in row]
+    vectors = _embed([files[at] for at in good], encoder, sizes)
+    drawn = np.zeros((len(files), vectors.shape[1]), np.float16)
+    drawn[good] = vectors
+    drawn = drawn.reshape(len(prompts), seeds, -1)
+    facts = {"generator": generator.facts, "prompts": len(prompts), "seeds": seeds, "pictures": names, **seen.report()}
+    if real is not None and len(real) > 1 and len(vectors) > 1:
+        facts["real_versus_drawn_auc"] = auc = round(separability(real, vectors), 4)
         log.info("Real-versus-drawn AUC %.3f (0.5: indistinguishable to a linear probe, 1: fully apart).", auc)
     _save(folder / DRAWN, drawn, generator, encoder, key)
     write_json(folder / "imagine.json", facts)
     return drawn
+
+
+def _draw_missing(
+    folder: Path, prompts: Sequence[Prompt], names: list[list[str]], generator: Generator, sizes: Sizes, max_bad: float,
+    progress: Callable[[int, int], None],
+) -> Drawings:  # fmt: skip
+    """Draws what is not there yet, and looks at every picture."""
+    places = [(folder / name, prompt.prompt, seed) for prompt, row in zip(prompts, names, strict=True)
+              for seed, name in enumerate(row)]  # fmt: skip
+    seen, missing = Drawings(len(places), max_bad), [place for place in places if not place[0].is_file()]
+    for file, prompt, seed in places:
+        if file.is_file():
+            seen.add((prompt, seed), file.read_bytes())
+    done = len(places) - len(missing)
+    progress(done, len(places))  # what was there does not count toward the speed
+    for file, prompt, seed in missing:
+        try:
+            seen.add((prompt, seed), draw_one(file, generator, prompt, seed, sizes))
+        except DrawingFailed as error:
+            seen.failed((prompt, seed), error)
+        done += 1
+        progress(done, len(places))
+    return seen
+
+
+def draw_one(file: Path, generator: Generator, prompt: str, seed: int, sizes: Sizes) -> bytes:
+    """The JPEG bytes of one drawing, which are in `file` afterward, and are taken from there if it exists."""
+    if not file.is_file():
+        picture = generator.draw(prompt, seed)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, encode_jpeg(shrink(picture.convert("RGB"), sizes.picture), sizes.quality))
+    return file.read_bytes()
 
 
 def _save(path: Path, drawn: np.ndarray, generator: Generator, encoder: Encoder, key: str) -> None:

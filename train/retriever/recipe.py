@@ -15,6 +15,7 @@ from ..contrastive.loss import LossConfig
 from ..contrastive.mine import MineConfig
 from ..sections import read_sections
 from ..small_encoder.trainer import EncoderConfig
+from .prompts import Wording
 
 ARMS = ("zero", "normal", "hard", "reflective", "utility")
 
@@ -26,17 +27,33 @@ class Data:
 
     photos: str = ""
     captions: str = ""  # a table with file, class, caption; if empty, folder names are the classes
-    test_photos: str = ""  # the gallery of the evaluation; if empty, the library itself
+    test_photos: str = ""  # the gallery of the evaluation; if empty, `parts` splits it off
+    validation: str = ""  # photos to choose the head by; if empty, `parts` splits them off
+    # Train, validation and test; near-copies stay together. With test_photos the first two. Our choice. [] parts nothing,
+    # and without test_photos the figures are then of the photos that were trained on.
+    parts: tuple[float, ...] = (0.7, 0.15, 0.15)
+    split_seed: int = 7
     groups: str = ""  # a CSV with class, coarse_class: which classes are siblings (only the stand-in uses it)
     group_words: int = 0  # without that CSV, classes are siblings if this many first words of their names agree
-    prompts: str = ""  # lines of {prompt, class}; if empty, one prompt per class
+    prompts: str = ""  # lines of {prompt, class}; if empty, one prompt per class, and all captions of the photos
+    caption_prompts: bool = True  # captions are prompts too; the paper asks for classes only
+    most_prompts: int = 2000  # our choice: above it, captions are left out by chance, since each is drawn; 0 keeps all
     utility: str = ""  # measured utility of references, for the arm `utility` and for lambda_utility
     template: str = "a photo of a {}"  # paper, sec. 3.1
+    articles: bool = True  # our choice: the template's "a" becomes "an", or goes before a plural
     encoder: str = SMALL_ENCODER  # the paper does not say which CLIP
     picture_size: int = 768
     max_rejected: float = 10.0  # percentage of unusable photos above which the run stops
 
-    paths = ("photos", "captions", "test_photos", "groups", "prompts", "utility")
+    paths = ("photos", "captions", "test_photos", "validation", "groups", "prompts", "utility")
+
+    @property
+    def wording(self) -> Wording:
+        return Wording(self.template, self.articles, self.caption_prompts, self.most_prompts)
+
+    def __post_init__(self) -> None:
+        if self.parts and len(self.parts) != 3:
+            raise RealRAGError(f"parts is {list(self.parts)}; it needs three fractions, or none.")
 
 
 @dataclass(frozen=True)
@@ -66,10 +83,11 @@ class Start:
 
 @dataclass(frozen=True)
 class Imagine:
-    """The generator that draws. Each field after `seeds` belongs to one of the generators."""
+    """The generator that draws. Each field after `max_bad` belongs to one of the generators."""
 
     generator: str = "comfyui"  # comfyui, diffusers, folder, stand-in
     seeds: int = 2  # drawings per prompt; our choice, the paper gives no number
+    max_bad: float = 0.1  # fraction of drawings that are of one color, equal or failed, above which the run stops
     workflow: str = ""
     url: str = "http://127.0.0.1:8188"
     prompt_node: str = ""  # "": the node titled Prompt, else what feeds the sampler's positive
@@ -96,14 +114,16 @@ class Imagine:
 class Evaluate:
     arms: tuple[str, ...] = ARMS[:4]  # paper: zero, normal and reflective; `hard` is our control, `utility` goes beyond
     seeds: int = 5  # our choice; the paper shows one
-    ship: str = "reflective"  # the arm whose first seed goes into the bundle, as a head or an encoder
+    # What goes into the bundle: "best" takes the head or encoder that is best on the validation photos, and none where the
+    # plain encoder is; an arm's name takes its first seed.
+    ship: str = "best"
 
     def __post_init__(self) -> None:
         strange = sorted(set(self.arms) - set(ARMS))
-        if strange or not self.arms or self.seeds < 1 or self.ship not in self.arms:
+        if strange or not self.arms or self.seeds < 1 or self.ship not in ("best", *self.arms):
             raise RealRAGError(
                 f"arms {self.arms}, seeds {self.seeds}, ship {self.ship!r}: arms are among {', '.join(ARMS)}, `ship` is one "
-                "of them, seeds starts at 1."
+                "of them or best, seeds starts at 1."
             )
 
 

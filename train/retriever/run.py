@@ -7,11 +7,11 @@ import argparse
 import json
 import logging
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from realrag.bundle.bundle import MANIFEST, Bundle
@@ -19,9 +19,9 @@ from realrag.bundle.edit_heads import change_heads
 from realrag.bundle.head_entries import own_name
 from realrag.encoders.base import Encoder
 from realrag.encoders.load import load_encoder
-from realrag.encoders.reflective_head import load_head
+from realrag.encoders.reflective_head import ReflectiveHead, load_head
 from realrag.errors import RealRAGError
-from realrag.files import default_cache, sha256_file, write_atomic, write_json
+from realrag.files import canonical_json, default_cache, sha256_bytes, sha256_file, write_atomic, write_json
 from realrag.indexing.build import build
 from realrag.indexing.shards import Sizes
 
@@ -29,19 +29,22 @@ from ..contrastive.fit import FitInputs, fit_file
 from ..contrastive.loss import LossConfig
 from ..contrastive.mine import MineInputs, mine_file, read_drawn, read_negatives
 from ..contrastive.tuned_encoder import TunedVectors, tuned_vectors
-from ..dataset import Material, load_material, read_prompts
+from ..dataset import Prompt, prompts_hash, read_prompts
 from ..generators import Generator
-from ..loop.progress import Progress
 from ..loop.ranks import own_device, rank_and_world_size
 from ..loop.stages import RESUME, Log, Staged, Stopped, stopping
 from ..loop.watch import WatchConfig
 from ..sections import find_recipe
-from .choose_generator import drawn_instead, make_generator
+from .choose_generator import make_generator
 from .embed import embed
-from .evaluate import Questions, ann_loss, drawn_photos, evaluate, head_vectors, table
+from .evaluate import Questions, ann_loss, arm_scores, evaluate, head_vectors, table
 from .imagine import DRAWN, imagine
+from .parted import Places, is_parted, part_data
+from .questions import Drawn, questions
 from .recipe import Recipe, read_recipe
+from .selection import Candidate, Selection, best, validation_figures
 from .starting_encoder import start, started
+from .verdict import as_text, verdict
 
 STAGES = ("start", "embed", "imagine", "mine", "fit", "index", "evaluate")
 GIVEN = ("photos", "captions", "test_photos", "groups", "encoder", "mobilenet", "validation")
@@ -55,15 +58,19 @@ class Run(Staged):
 
     def __init__(
         self, recipe: Recipe, folder: Path, *, device: str = "cpu", max_minutes: float = 0, tensorboard: bool = False,
-        log: Log = logger.info, rank: int = 0, world_size: int = 1,
+        wandb: bool = False, log: Log = logger.info, rank: int = 0, world_size: int = 1,
     ):  # fmt: skip
         super().__init__(max_minutes=max_minutes, log=log)
-        self.given, self.recipe = recipe, started(recipe, Path(folder))
-        self.folder, self.device, self.tensorboard = Path(folder), device, tensorboard
+        self.folder, self.device = Path(folder), device
+        self.tensorboard, self.wandb = tensorboard, wandb
+        self.given, self.recipe, self.places = recipe, started(recipe, self.folder), Places(self.folder)
         self.rank, self.world_size = rank, world_size
-        self.library, self.retriever = self.folder / "library", self.folder / "retriever"
-        self.gallery = self.folder / "gallery" if self.recipe.data.test_photos else self.library
-        self.prompts_file, self.drawn_file = self.folder / "prompts.jsonl", self.folder / "imagine" / DRAWN
+        self.photos = self.recipe.data  # as they are given, before they are parted
+        if is_parted(self.photos):
+            self.recipe = replace(self.recipe, data=part_data(self.photos, self.places))
+        self.library, self.retriever = self.places.bundle("library"), self.folder / "retriever"
+        self.gallery = self.places.bundle("gallery") if self.recipe.data.test_photos else self.library
+        self.prompts_file, self.drawn_file = self.places.prompts("library"), self.folder / "imagine" / DRAWN
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -77,10 +84,10 @@ class Run(Staged):
             start(self.given, self.folder, self.log, self.in_time)
 
     def embed(self) -> None:
-        """library/, and gallery/ if there are test photos: bundles without a head."""
+        """library/, validation/ and gallery/: bundles without a head; and the prompts of each."""
         embed(
-            self.recipe.data, self.library, self.gallery, self.prompts_file, self.encoder, rank=self.rank,
-            world_size=self.world_size, log=self.log, progress=self.in_time,
+            self.photos, self.places, self.encoder, rank=self.rank, world_size=self.world_size, log=self.log,
+            progress=self.in_time,
         )  # fmt: skip
 
     def imagine(self) -> None:
@@ -88,7 +95,8 @@ class Run(Staged):
         library = self._open(self.library)
         imagine(
             self.drawn_file.parent, self._prompts(), self._generator(library), self.encoder, seeds=self.recipe.imagine.seeds,
-            sizes=Sizes(picture=self.recipe.data.picture_size), real=library.embeddings, progress=self.in_time,
+            sizes=Sizes(picture=self.recipe.data.picture_size), real=library.embeddings,
+            max_bad=self.recipe.imagine.max_bad, progress=self.in_time,
         )  # fmt: skip
         report = json.loads((self.drawn_file.parent / "imagine.json").read_bytes())
         self.log(
@@ -111,31 +119,62 @@ class Run(Staged):
                     )
 
     def fit(self) -> None:
-        """heads/ARM-SEED/head.safetensors of every trained arm; in modes other than `head`, its encoder."""
-        for arm in self.recipe.evaluate.arms:
-            for seed in range(self.recipe.evaluate.seeds) if arm != "zero" else ():
-                self.in_time()
-                inputs = FitInputs(
-                    self.library, self.prompts_file,
-                    negatives=self._negatives(arm) if arm in ("reflective", "hard") else None,
-                    utility=Path(self.recipe.data.utility) if self.recipe.data.utility else None,
-                    drawn=self.drawn_file if arm == "reflective" else None,
-                )  # fmt: skip
-                made = fit_file(
-                    inputs, self._trained(arm, seed), replace(self.recipe.fit, seed=self.recipe.fit.seed + seed),
-                    self._loss(arm), encoder=self.encoder, device=self.device,
-                    watch=WatchConfig(max_minutes=self.minutes_left, tensorboard=self.tensorboard),
-                    progress=Progress(self.log, f"fit {arm}, seed {seed}"),
-                )  # fmt: skip
-                if made is None:
-                    raise Stopped(f"Stopped while fitting. {RESUME}")
+        """heads/ARM-SEED/head.safetensors of every trained arm; in modes other than `head`, its encoder. Then
+        selection.json: which of them is best on the validation photos."""
+        trained = self._candidates()
+        for at, (arm, seed) in enumerate(trained):
+            self.in_time()
+            inputs = FitInputs(
+                self.library, self.prompts_file,
+                negatives=self._negatives(arm) if arm in ("reflective", "hard") else None,
+                utility=Path(self.recipe.data.utility) if self.recipe.data.utility else None,
+                drawn=self.drawn_file if arm == "reflective" else None,
+                validation=self.validation, validation_prompts=self._prompts_file("validation"),
+            )  # fmt: skip
+            self.progress.what = f"fit {arm}, seed {seed} ({at + 1} of {len(trained)})"
+            made = fit_file(
+                inputs, self._trained(arm, seed), replace(self.recipe.fit, seed=self.recipe.fit.seed + seed),
+                self._loss(arm), encoder=self.encoder, device=self.device,
+                watch=WatchConfig(max_minutes=self.minutes_left, tensorboard=self.tensorboard),
+                progress=lambda step, steps, at=at: self.progress(at * steps + step, len(trained) * steps),
+            )  # fmt: skip
+            if made is None:
+                raise Stopped(f"Stopped while fitting. {RESUME}")
+        self.select()
+
+    def select(self) -> Selection:
+        """What is shipped. Written to selection.json, which is read where nothing that it depends on has changed."""
+        arms, file, trained = self.recipe.evaluate, self.folder / "selection.json", self._candidates()
+        if arms.ship != "best" or self.validation is None:
+            arm = arms.ship if arms.ship != "best" else "reflective"
+            arm = arm if arm in (*(arm for arm, _ in trained), "zero") else trained[0][0] if trained else "zero"
+            return Selection(None if arm == "zero" else Candidate(arm), False, {})
+        held = self._open(self.validation)
+        prompts = read_prompts(self._prompts_file("validation") or self.prompts_file)
+        keys = [self._key(arm, seed) for arm, seed in trained]
+        key = sha256_bytes(canonical_json([held.id, prompts_hash(prompts), self.encoder.fingerprint, keys]))
+        with suppress(OSError, ValueError, KeyError):
+            found = json.loads(file.read_bytes())
+            if found["key"] == key:
+                arm, _, seed = found["shipped"].rpartition("-")
+                return Selection(Candidate(arm, int(seed)) if arm else None, True, found["validation"])
+        asked = questions(held, self.encoder, prompts)
+        figures = {Candidate("zero"): validation_figures(asked, arm_scores(asked, None))}
+        for at, (arm, seed) in enumerate(trained):
+            self.in_time(at, len(trained))
+            figures[Candidate(arm, seed)] = validation_figures(
+                asked, arm_scores(asked, self._arm(arm, seed, held, prompts))
+            )
+        selection = Selection(best(figures), True, {str(each): row for each, row in figures.items()})
+        write_json(file, {**selection.as_json(), "key": key})
+        return selection
 
     def index(self) -> None:
         """retriever/: the library with the shipped arm's head and the heads of other runs, or with its tuned encoder.
         Ready for models/realrag."""
-        arm = self.recipe.evaluate.ship
-        if arm != "zero" and self.recipe.fit.mode != "head":
-            return self._index_tuned(load_encoder(str(self._trained(arm, 0)), device=self.device))
+        shipped = self.select().shipped
+        if shipped and self.recipe.fit.mode != "head":
+            return self._index_tuned(load_encoder(str(self._trained(shipped.arm, shipped.seed)), device=self.device))
         library, heads = self._open(self.library), self._heads()
         if (self.retriever / MANIFEST).is_file():
             there = Bundle(self.retriever, default_cache()).manifest
@@ -153,8 +192,8 @@ class Run(Staged):
     def _heads(self) -> dict[str, Path]:
         """The bundle's heads by name. This run's head is first and so the default."""
         heads, options = {}, self.recipe.index
-        if (arm := self.recipe.evaluate.ship) != "zero":
-            own = self._trained(arm, 0)
+        if shipped := self.select().shipped:
+            own = self._trained(shipped.arm, shipped.seed)
             heads[options.name or own_name(load_head(own, self.encoder.dim).facts)] = own
         for folder in map(Path, options.others):
             if not (folder / "retriever" / MANIFEST).is_file():
@@ -194,42 +233,46 @@ class Run(Staged):
         """evaluate.json and report.html; logs the table."""
         from .report import write_html
 
-        gallery, prompts = self._open(self.gallery), self._prompts()
-        material = load_material(gallery, self.encoder, prompts)
-        drawn, made = read_drawn(self.drawn_file, self.encoder.fingerprint)
-        siblings = self._siblings(material, drawn, json.loads(made["generator"]))
-        asked = Questions(
-            material.queries, material.photos, material.query_classes, material.photo_classes, siblings
-        )  # fmt: skip
-        asked = replace(asked, drawn=drawn_photos(asked, drawn))
-        dim, arms, texts = material.photos.shape[1], {}, [prompt.prompt for prompt in prompts]
+        gallery, asked, prompts = self._open(self.gallery), *self._questions()
+        arms: dict[str, list] = {}
         for arm in self.recipe.evaluate.arms:
             arms[arm] = []
             for seed in range(self.recipe.evaluate.seeds) if arm != "zero" else ():
                 self.in_time()
-                trained = self._trained(arm, seed)
-                if self.recipe.fit.mode == "head":
-                    arms[arm].append(load_head(trained, dim))
-                else:
-                    arms[arm].append(tuned_vectors(load_encoder(str(trained), device=self.device), gallery, texts))
+                arms[arm].append(self._arm(arm, seed, gallery, prompts))
             arms[arm] = arms[arm] or [None]
         self.in_time()
         report = evaluate(asked, arms)
-        shipped = arms[self.recipe.evaluate.ship][0]
-        if not isinstance(shipped, TunedVectors):
-            shipped = TunedVectors(material.queries, head_vectors(material.photos, shipped))
+        selection = self.select()
+        head = arms[selection.shipped.arm][selection.shipped.seed] if selection.shipped else None
+        report["selection"] = selection.as_json()
+        if selection.shipped:
+            report["shipped"] = evaluate(asked, {"reflective": [head], "zero": [None]}, controls=False)["differences"]
+        shipped = (
+            head if isinstance(head, TunedVectors) else TunedVectors(asked.queries, head_vectors(asked.photos, head))
+        )
         report["ann_loss"] = ann_loss(shipped.queries, shipped.photos, self.folder / "ann", gallery.id[:32])
-        report["facts"] = {
-            "generator": json.loads(made["generator"]), "encoder": self.encoder.name, "encoder_fingerprint": self.encoder.fingerprint,
-            "library": self._open(self.library).id, "gallery": gallery.id, "gallery_photos": len(material.photos),
-            "mode": self.recipe.fit.mode, "prompts": len(prompts), "drawings_a_prompt": int(drawn.shape[1]),
-            "imagine": json.loads((self.drawn_file.parent / "imagine.json").read_bytes()).get("real_versus_drawn_auc"),
-            "mining": {a: read_negatives(self._negatives(a))[0].facts for a in ("reflective", "hard") if a in arms},
-        }  # fmt: skip
+        report["facts"] = self._facts(gallery, prompts, arms)
+        report["verdict"] = verdict(report).as_json()
         write_json(self.folder / "evaluate.json", report)
         write_html(self.folder / "report.html", report, asked, arms, gallery, prompts, self._histories())
-        for line in (table(report), f"{self.folder / 'report.html'}: the same with curves and contact sheets"):
-            self.log(line)
+        self.log(table(report))
+        self.log(as_text(report["verdict"], str(self.retriever)))
+        self.log(f"{self.folder / 'report.html'}: the same with curves and contact sheets")
+
+    def _facts(self, gallery: Bundle, prompts: list[Prompt], arms: dict) -> dict:
+        metadata = read_drawn(self.drawn_file, self.encoder.fingerprint)[1]
+        drawn = json.loads((self.drawn_file.parent / "imagine.json").read_bytes())
+        return {
+            "generator": json.loads(metadata["generator"]), "encoder": self.encoder.name,
+            "encoder_fingerprint": self.encoder.fingerprint, "library": self._open(self.library).id, "gallery": gallery.id,
+            "library_photos": len(self._open(self.library).records), "gallery_photos": len(gallery.records),
+            "validation_photos": len(self._open(self.validation).records) if self.validation else 0,
+            "gallery_is_library": self.gallery == self.library, "mode": self.recipe.fit.mode, "prompts": len(prompts),
+            "drawings_a_prompt": drawn["seeds"], "bad_drawings": drawn.get("bad", 0), "bad_named": drawn.get("named", []),
+            "imagine": drawn.get("real_versus_drawn_auc"), "classes": bool(prompts and prompts[0].class_name),
+            "mining": {a: read_negatives(self._negatives(a))[0].facts for a in ("reflective", "hard") if a in arms},
+        }  # fmt: skip
 
     # Shared by the stages
 
@@ -238,7 +281,42 @@ class Run(Staged):
             raise RealRAGError(f"{folder} does not exist yet. Run the stage `embed` first.")
         return Bundle(folder, default_cache())
 
-    def _prompts(self):
+    @property
+    def validation(self) -> Path | None:
+        """The bundle of the validation photos, if there are some."""
+        folder = self.places.bundle("validation")
+        return folder if self.recipe.data.validation and (folder / MANIFEST).is_file() else None
+
+    def _prompts_file(self, part: str) -> Path | None:
+        """The prompts about a part's photos; None where they are those of the library."""
+        file = self.places.prompts(part)
+        return file if is_parted(self.photos) and file.is_file() else None
+
+    def _candidates(self) -> list[tuple[str, int]]:
+        arms = self.recipe.evaluate
+        return [(arm, seed) for arm in arms.arms if arm != "zero" for seed in range(arms.seeds)]
+
+    def _arm(self, arm: str, seed: int, bundle: Bundle, prompts: list[Prompt]) -> ReflectiveHead | TunedVectors:
+        trained = self._trained(arm, seed)
+        if self.recipe.fit.mode == "head":
+            return load_head(trained, bundle.manifest.dim)
+        return tuned_vectors(load_encoder(str(trained), device=self.device), bundle, [each.prompt for each in prompts])
+
+    def _key(self, arm: str, seed: int) -> str:
+        """What tells one trained head or encoder from another."""
+        try:
+            return json.loads(self._fit_json(arm, seed).read_bytes())["facts"]["key"]
+        except OSError:
+            raise RealRAGError(f"{self._trained(arm, seed)} does not exist yet. Run the stage `fit` first.") from None
+
+    def _questions(self) -> tuple[Questions, list[Prompt]]:
+        """About the gallery, with what was drawn for the prompts."""
+        drawn, metadata = read_drawn(self.drawn_file, self.encoder.fingerprint)
+        made = Drawn(self._prompts(), drawn, json.loads(metadata["generator"]))
+        prompts = read_prompts(self._prompts_file("gallery") or self.prompts_file)
+        return questions(self._open(self.gallery), self.encoder, prompts, made), prompts
+
+    def _prompts(self) -> list[Prompt]:
         if not self.prompts_file.is_file():
             raise RealRAGError(f"{self.prompts_file} does not exist yet. Run the stage `embed` first.")
         return read_prompts(self.prompts_file)
@@ -251,18 +329,18 @@ class Run(Staged):
         return self.folder / "heads" / f"{arm}-{seed}" / ("head.safetensors" if mode == "head" else f"{mode}-encoder")
 
     def _histories(self) -> dict[str, list[dict]]:
-        name = "fit.json" if self.recipe.fit.mode == "head" else f"{self.recipe.fit.mode}-encoder.fit.json"
-        files = {arm: self._trained(arm, 0).with_name(name) for arm in self.recipe.evaluate.arms if arm != "zero"}
+        files = {arm: self._fit_json(arm, 0) for arm in self.recipe.evaluate.arms if arm != "zero"}
         return {arm: json.loads(file.read_bytes())["history"] for arm, file in files.items() if file.is_file()}
+
+    def _fit_json(self, arm: str, seed: int) -> Path:
+        name = "fit.json" if self.recipe.fit.mode == "head" else f"{self.recipe.fit.mode}-encoder.fit.json"
+        return self._trained(arm, seed).with_name(name)
 
     def _loss(self, arm: str) -> LossConfig:
         return replace(self.recipe.loss, kind=arm)
 
     def _generator(self, library: Bundle) -> Generator:
         return make_generator(self.recipe, library, self._prompts(), self.encoder, self.device)
-
-    def _siblings(self, material: Material, drawn: np.ndarray, generator: dict) -> np.ndarray:
-        return drawn_instead(self._prompts(), material, drawn, generator)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

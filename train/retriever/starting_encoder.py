@@ -31,6 +31,8 @@ def started(recipe: Recipe, folder: Path) -> Recipe:
         library, validation, gallery = (str(folder / SPLIT / name) for name in NAMES)
         data = replace(data, photos=library, test_photos=gallery, captions="")
         begin = replace(begin, validation=validation)
+    if begin.mobilenet and begin.validation:
+        data = replace(data, validation=begin.validation)
     if begin.mobilenet:
         data = replace(data, encoder=str(folder / ENCODER))
     return replace(recipe, data=data, start=begin)

@@ -166,7 +166,7 @@ def test_an_early_stop_keeps_the_best_epoch():
 @pytest.mark.parametrize("changes,loss,cure", [
     ({"held_out": 1.0}, {}, "held_out"),
     ({"patience": 2}, {}, "held_out"),
-    ({"epochs": 0}, {}, "epochs"),
+    ({"epochs": -1}, {}, "epochs"),
     ({"refresh": 1}, {}, "--drawn"),
     ({"held_out": 0.01}, {}, "too small"),
 ])  # fmt: skip

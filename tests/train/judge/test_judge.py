@@ -23,7 +23,7 @@ from realrag_train.loop.stages import STOPPED
 from realrag_train.pictures import choose_references as choosing
 from realrag_train.pictures.arms import picture_vectors, read_arm
 from realrag_train.pictures.choose_references import choose, kept_apart, read_choices, write_choices
-from realrag_train.retriever.imagine import class_prompts, write_prompts
+from realrag_train.retriever.prompts import class_prompts, write_prompts
 
 pytestmark = pytest.mark.slow
 

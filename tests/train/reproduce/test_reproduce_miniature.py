@@ -22,7 +22,7 @@ from realrag_train.reproduce.miniature_painter import MiniaturePainter
 from realrag_train.reproduce.paint_arms import make_painter
 from realrag_train.reproduce.painter import Reference
 from realrag_train.reproduce.procedural.world import World, read_splits, write_world
-from realrag_train.retriever.imagine import class_prompts
+from realrag_train.retriever.prompts import class_prompts
 
 pytestmark = pytest.mark.slow
 

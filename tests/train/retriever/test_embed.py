@@ -44,8 +44,8 @@ def whole_of_recipe(photos, tmp_path, monkeypatch):
 
 @pytest.fixture
 def command(photos, tmp_path):
-    """The arguments of `embed` into tmp_path/out."""
-    (tmp_path / "recipe.toml").write_text("")
+    """The arguments of `embed` into tmp_path/out, of photos that are not parted."""
+    (tmp_path / "recipe.toml").write_text("[data]\nparts = []\n")
     return ["embed", str(tmp_path / "recipe.toml"), "--photos", str(photos), "--out", str(tmp_path / "out")]
 
 

@@ -16,13 +16,14 @@ from realrag_train.generators.comfyui import ComfyUI
 from realrag_train.generators.errors import GeneratorError
 from realrag_train.generators.folder import DrawnFolder
 from realrag_train.generators.stand_in import StandIn, altered, choose_unknown, nearest_known
-from realrag_train.retriever.imagine import auc, class_prompts, imagine, separability, write_prompts
+from realrag_train.retriever.imagine import auc, imagine, separability
+from realrag_train.retriever.prompts import class_prompts, write_prompts
 
 PROMPTS = class_prompts(["red", "Dark-Green"])
 
 
 class Painter:
-    """Draws one color a prompt and counts; stops after `most` pictures as a killed run does."""
+    """Draws a square on one color a prompt and counts; stops after `most` pictures as a killed run does."""
 
     def __init__(self, most=99, size=(60, 40)):
         self.facts, self.drawn, self.most, self.size = {"name": "painter"}, 0, most, size
@@ -32,7 +33,9 @@ class Painter:
             raise KeyboardInterrupt
         self.drawn += 1
         rng = random.Random(f"{prompt}/{seed}")
-        return Image.new("RGB", self.size, tuple(rng.randrange(256) for _ in range(3)))
+        picture = Image.new("RGB", self.size, tuple(rng.randrange(256) for _ in range(3)))
+        picture.paste((255, 255, 255), (self.size[0] // 6, self.size[1] // 6, self.size[0] // 2, self.size[1] // 2))
+        return picture
 
 
 def workflow(path, **extra):
@@ -184,10 +187,10 @@ def test_a_workflow_that_cannot_be_filled_is_refused_with_its_titles(tmp_path):
 
 
 def test_pictures_drawn_elsewhere_are_found_by_prompt_or_class(tmp_path, encoder):
-    for name in ("a_photo_of_a_red", "dark green"):
+    for color, name in enumerate(("a_photo_of_a_red", "dark green")):
         (tmp_path / "drawn" / name).mkdir(parents=True)
         for seed in range(2):
-            (tmp_path / "drawn" / name / f"{seed}.png").write_bytes(photo_bytes((9, 9, 9), seed, format="PNG"))
+            (tmp_path / "drawn" / name / f"{seed}.png").write_bytes(photo_bytes((9, 90 * color, 9), seed, format="PNG"))
     generator = DrawnFolder(tmp_path / "drawn", {p.prompt: p.class_name for p in PROMPTS})
     assert imagine(tmp_path / "run", PROMPTS, generator, encoder, seeds=2).shape == (2, 2, 13)
     with pytest.raises(GeneratorError, match="has 2 pictures for 'a photo of a red', seed 2 needs 3"):

@@ -1,0 +1,178 @@
+"""The verdict of a run in words: what is shown on photos that nothing was trained on, what is not, and what to do next.
+
+One measure decides, mAP, which was fixed before any run: it moves with every photo of a ranking. R@1, "the right class
+first", is told beside it. A claim is shown where the 95 % interval over classes lies above 0 and the validation photos
+agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..stats import FEWEST
+
+DECIDES, TOLD = "mAP", "R@1"
+REFLECTIVE, NORMAL, PLAIN = "reflective", "normal", "zero"
+RETRIEVER = "`retriever`"  # stands for that folder's path, so that no report holds one
+HIGH, LOW = 0.95, 2.0  # R@1 of the plain encoder with nothing left to learn; and times chance with nothing to refine
+NAMES = {
+    REFLECTIVE: "the reflective head", NORMAL: "plain training", PLAIN: "the plain encoder", "hard": "hard negatives",
+    "utility": "training on measured utility",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """status: "shown" (reflective training beat plain training and the plain encoder), "helped" (it beat the plain encoder
+    alone), "not shown", or "none" (the figures cannot say). headline: one or two sentences. shown, not_shown, next: sentences."""
+
+    status: str
+    headline: str
+    shown: tuple[str, ...] = ()
+    not_shown: tuple[str, ...] = ()
+    next: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the test photos say of one arm against another. text: as a predicate, "found the right class first 3.1 points
+    more often (0.4 to 5.8) than plain training". better, worse: the interval of the measure that decides lies above or below
+    0, and the validation photos do not disagree."""
+
+    text: str
+    better: bool
+    worse: bool
+
+
+def verdict(report: Mapping[str, Any]) -> Verdict:
+    """report: the result of `evaluate` with its "facts" and "selection"."""
+    facts, steps = report.get("facts", {}), next_steps(report)
+    arm = next((name for name in (REFLECTIVE, "utility", "hard", NORMAL) if name in report["arms"]), PLAIN)
+    if facts.get("gallery_is_library"):
+        return Verdict(
+            "none", "No verdict: these figures are of the photos that were trained on, and say nothing about others.",
+            next=("Run again without `parts = []`, or give test photos of their own: --test-photos FOLDER.",),
+        )  # fmt: skip
+    claims = {other: found for other in (NORMAL, PLAIN) if (found := claim(report, arm, other)) is not None}
+    if not claims:
+        return Verdict("none", "No verdict: no trained arm was compared with another.", next=steps)
+    if all(_row(report, arm, other)[DECIDES][1] is None for other in claims):
+        return Verdict(
+            "none", f"No verdict: the test photos are of fewer than {FEWEST} classes, too few for an interval.",
+            next=("Give photos of more classes.", *steps),
+        )  # fmt: skip
+    seen, helped = f"On photos it had not seen, {NAMES[arm]} ", PLAIN in claims and claims[PLAIN].better
+    if helped and all(found.better for found in claims.values()):
+        status, headline = "shown", seen + _joined([found.text for found in claims.values()]) + "."
+    elif helped:
+        status = "helped"
+        headline = (
+            f"{seen}{claims[PLAIN].text}. That the generator's drawings helped is not shown: it {claims[NORMAL].text}."
+        )
+    else:
+        status = "not shown"
+        first = (
+            "Training made it worse"
+            if PLAIN in claims and claims[PLAIN].worse
+            else "It is not shown that training helped"
+        )
+        headline = f"{first}: {seen[0].lower()}{seen[1:]}{claims.get(PLAIN, claims.get(NORMAL)).text}."
+    if str((facts.get("generator") or {}).get("name", "")).startswith("stand-in"):
+        headline += " A stand-in drew, so this says nothing about a real generator."
+    lines = {
+        better: tuple(f"{NAMES[arm]} {c.text}" for c in claims.values() if c.better == better)
+        for better in (True, False)
+    }
+    return Verdict(status, headline, lines[True], lines[False], steps)
+
+
+def claim(report: Mapping[str, Any], arm: str, other: str) -> Claim | None:
+    """None where the arms were not compared."""
+    if arm == other or not (row := _row(report, arm, other)):
+        return None
+    decides, told, than = row[DECIDES], row[TOLD], f"than {NAMES[other]}"
+    agrees = _validation_agrees(report, arm, other)
+    better, worse = (_resolved(decides, sign) for sign in (1, -1))
+    what = "the right class" if report.get("facts", {}).get("classes", True) else "the right photo"
+    first = f"found {what} first {abs(told[0]) * 100:.1f} points {'more' if told[0] >= 0 else 'less'} often"
+    spread = f"({told[1] * 100:.1f} to {told[2] * 100:.1f})" if told[1] is not None else ""
+    if (better or worse) and not _resolved(told, 1 if better else -1):
+        text = (
+            f"ranked the right photos {'higher' if better else 'lower'} {than} (mAP {decides[0]:+.3f}, {decides[1]:+.3f} to "
+            f"{decides[2]:+.3f}; {what} first {told[0] * 100:+.1f} points, {told[1] * 100:.1f} to {told[2] * 100:.1f})"
+        )
+    else:
+        text = f"{first} {spread} {than}" + ("" if better or worse else ", which may be chance")
+    if better and not agrees:
+        text += ", but on the validation photos it did not"
+    return Claim(" ".join(text.split()), better and agrees, worse)
+
+
+def _row(report: Mapping[str, Any], arm: str, other: str) -> Mapping[str, Any]:
+    return report["differences"].get(f"{arm} - {other}", {}).get("all", {})
+
+
+def _resolved(row: list, sign: int) -> bool:
+    return row[1] is not None and (row[1] > 0 if sign > 0 else row[2] < 0)
+
+
+def _validation_agrees(report: Mapping[str, Any], arm: str, other: str) -> bool:
+    """Whether the arm's heads are better on the validation photos too, on average. True where there are none."""
+    found: dict[str, list[float]] = {}
+    for name, figures in report.get("selection", {}).get("validation", {}).items():
+        found.setdefault(name.rpartition("-")[0] or name, []).append(figures[DECIDES])
+    if arm not in found or other not in found:
+        return True
+    return sum(found[arm]) / len(found[arm]) > sum(found[other]) / len(found[other])
+
+
+def _joined(texts: list[str]) -> str:
+    """Two predicates as one; what the second repeats of the first is left out."""
+    for begin in ("found the right class first ", "found the right photo first "):
+        if all(text.startswith(begin) for text in texts):
+            texts = [texts[0], *(text.removeprefix(begin) for text in texts[1:])]
+    return " and ".join(texts)
+
+
+def next_steps(report: Mapping[str, Any]) -> tuple[str, ...]:
+    """What to do now: which folder to copy where, and what would help."""
+    facts, selection = report.get("facts", {}), report.get("selection", {})
+    shipped = selection.get("shipped", "")
+    steps = []
+    if shipped:
+        how = (
+            "the best on the validation photos" if selection.get("by_validation") else "not chosen on validation photos"
+        )
+        steps.append(
+            f"Copy the folder {RETRIEVER} to ComfyUI/models/realrag, press R in ComfyUI, and choose it in Load Reflective Retriever. "
+            f"Its head is {shipped}, {how}."
+        )
+    else:
+        steps.append(
+            "Keep the plain encoder: no head was better on the validation photos, so none is shipped. Copy the folder "
+            f"{RETRIEVER} to ComfyUI/models/realrag: it holds your photos without a head."
+        )
+    plain = report["arms"].get(PLAIN, {}).get("splits", {}).get("all", {}).get(TOLD, [None])[0]
+    chance = report["arms"].get("random", {}).get("splits", {}).get("all", {}).get(TOLD, [None])[0]
+    if plain is not None and plain >= HIGH:
+        steps.append(
+            f"The plain encoder finds the right photo first for {plain:.0%} of the prompts: little is left to learn."
+        )
+    elif plain is not None and chance is not None and plain < LOW * chance:
+        steps.append(
+            f"The encoder {facts.get('encoder', '')} hardly knows these names: it finds the right photo first for {plain:.1%}, "
+            f"chance for {chance:.1%}. Take another, such as --encoder ViT-L-14:openai, or --mode text or lora."
+        )
+    return tuple(steps)
+
+
+def as_text(found: Mapping[str, Any], retriever: str) -> str:
+    """The verdict for a terminal. retriever: the folder's path there."""
+    lines = ["", f"Verdict ({found['status']}): {found['headline']}"]
+    lines += [f"Next: {step.replace(RETRIEVER, retriever)}" for step in found["next"]]
+    return "\n".join(lines)
