@@ -21,7 +21,7 @@ from realrag.photos.keep import encode_jpeg
 from ..dataset import Prompt
 from ..generators.stand_in import StandIn
 from ..pictures.arms import class_key
-from ..retriever.imagine import spoken_class
+from ..retriever.prompts import spoken_class
 from .config import Painting
 from .painter import Painter, Reference, Row
 from .procedural.world import read_proper_names, read_splits
