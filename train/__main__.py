@@ -16,14 +16,14 @@ from .maintainer_tools import tool
 # Name -> (module, what it does). A module is imported when its command is called, so that `--help` needs no torch and a
 # missing optional package concerns its own command only. A name "a-b" may also be written as two words, "a b".
 COMMANDS = {
-    "run": ("retriever.run", "run all stages of a recipe: start, embed, imagine, mine, fit, index, evaluate"),
-    "start": ("retriever.run", "only this stage of a recipe: split the photos and train a starting encoder"),
-    "embed": ("retriever.run", "only this stage of a recipe: index library and test photos, without a head"),
-    "imagine": ("retriever.run", "only this stage of a recipe: let the generator draw every prompt"),
+    "run": ("retriever.command", "from your photos and your generator to a retriever and a verdict, in one command"),
+    "start": ("retriever.command", "only this stage of a recipe: split the photos and train a starting encoder"),
+    "embed": ("retriever.command", "only this stage of a recipe: index library and test photos, without a head"),
+    "imagine": ("retriever.command", "only this stage of a recipe: let the generator draw every prompt"),
     "mine": ("contrastive.mine", "mine the reflective negatives: the real photos most like the generator's drawings"),
     "fit": ("contrastive.fit", "train a reflective head, or a tower of the encoder, for a generator"),
-    "index": ("retriever.run", "only this stage of a recipe: put the trained heads into a bundle"),
-    "evaluate": ("retriever.run", "only this stage of a recipe: measure retrieval and write the report"),
+    "index": ("retriever.command", "only this stage of a recipe: put the trained heads into a bundle"),
+    "evaluate": ("retriever.command", "only this stage of a recipe: measure retrieval and write the report"),
     "mix": ("contrastive.tuned_encoder", "average a tuned encoder with the one it was trained from (WiSE-FT)"),
     "choose": ("pictures.choose_references", "choose the references that each arm shows the generator"),
     "judge": ("judge.command", "measure painted pictures by arm: CLIP-I, CLIP-T, FID, KID, class, copying, variety"),

@@ -4,8 +4,9 @@ another."""
 from __future__ import annotations
 
 import csv
+import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,16 @@ from ..generators.stand_in import StandIn, choose_unknown, nearest_known
 from .drawings import usable
 from .recipe import Recipe
 
+logger = logging.getLogger(__name__)
 ALTERED = 60  # photos per class that the stand-in chooses from
 
 
 def make_generator(
-    recipe: Recipe, library: Bundle, prompts: Sequence[Prompt], encoder: Encoder, device: str
-) -> Generator:
-    """The generator of [imagine]. RealRAGError for an unknown name."""
+    recipe: Recipe, library: Bundle | None, prompts: Sequence[Prompt], encoder: Encoder | None, device: str,
+    log: Callable[[str], None] = logger.info,
+) -> Generator:  # fmt: skip
+    """The generator of [imagine]. library, encoder: for the stand-in. log: receives what is waited for. RealRAGError for an
+    unknown name."""
     options = recipe.imagine
     classes = {prompt.prompt: prompt.class_name for prompt in prompts}
     if options.generator == "comfyui":
@@ -35,6 +39,7 @@ def make_generator(
         return ComfyUI(
             Path(options.workflow), options.url, prompt_node=options.prompt_node, seed_node=options.seed_node,
             output_node=options.output_node or None, timeout=options.timeout, remote=options.remote,
+            log=log,
         )  # fmt: skip
     if options.generator == "diffusers":
         from ..generators.diffusers_pipeline import Diffusers
@@ -48,7 +53,7 @@ def make_generator(
         from ..generators.folder import DrawnFolder
 
         return DrawnFolder(Path(options.folder), classes, options.label)
-    if options.generator == "stand-in":
+    if options.generator == "stand-in" and library is not None and encoder is not None:
         return _stand_in(recipe, library, prompts, encoder, classes)
     raise RealRAGError(
         f"`generator` in [imagine] is {options.generator!r}; it must be comfyui, diffusers, folder or stand-in."

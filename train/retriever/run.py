@@ -1,9 +1,8 @@
-"""`run RECIPE.toml`: from photos to a reflective bundle and its measurements, stage by stage. Finished work is not
-repeated, so a stopped run resumes where it was."""
+"""From photos to a reflective bundle and its measurements, stage by stage. Finished work is not repeated, so a stopped run
+resumes where it was."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import shutil
@@ -12,8 +11,6 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-import torch
-
 from realrag.bundle.bundle import MANIFEST, Bundle
 from realrag.bundle.edit_heads import change_heads
 from realrag.bundle.head_entries import own_name
@@ -21,7 +18,7 @@ from realrag.encoders.base import Encoder
 from realrag.encoders.load import load_encoder
 from realrag.encoders.reflective_head import ReflectiveHead, load_head
 from realrag.errors import RealRAGError
-from realrag.files import canonical_json, default_cache, sha256_bytes, sha256_file, write_atomic, write_json
+from realrag.files import canonical_json, default_cache, sha256_bytes, sha256_file, write_json
 from realrag.indexing.build import build
 from realrag.indexing.shards import Sizes
 
@@ -31,23 +28,21 @@ from ..contrastive.mine import MineInputs, mine_file, read_drawn, read_negatives
 from ..contrastive.tuned_encoder import TunedVectors, tuned_vectors
 from ..dataset import Prompt, prompts_hash, read_prompts
 from ..generators import Generator
-from ..loop.ranks import own_device, rank_and_world_size
-from ..loop.stages import RESUME, Log, Staged, Stopped, stopping
+from ..loop.stages import RESUME, Log, Staged, Stopped
 from ..loop.watch import WatchConfig
-from ..sections import find_recipe
 from .choose_generator import make_generator
 from .embed import embed
 from .evaluate import Questions, ann_loss, arm_scores, evaluate, head_vectors, table
 from .imagine import DRAWN, imagine
 from .parted import Places, is_parted, part_data
+from .preflight import preflight
 from .questions import Drawn, questions
-from .recipe import Recipe, read_recipe
+from .recipe import Recipe
 from .selection import Candidate, Selection, best, validation_figures
 from .starting_encoder import start, started
 from .verdict import as_text, verdict
 
 STAGES = ("start", "embed", "imagine", "mine", "fit", "index", "evaluate")
-GIVEN = ("photos", "captions", "test_photos", "groups", "encoder", "mobilenet", "validation")
 logger = logging.getLogger(__name__)
 
 
@@ -58,7 +53,7 @@ class Run(Staged):
 
     def __init__(
         self, recipe: Recipe, folder: Path, *, device: str = "cpu", max_minutes: float = 0, tensorboard: bool = False,
-        wandb: bool = False, log: Log = logger.info, rank: int = 0, world_size: int = 1,
+        wandb: str = "", log: Log = logger.info, rank: int = 0, world_size: int = 1,
     ):  # fmt: skip
         super().__init__(max_minutes=max_minutes, log=log)
         self.folder, self.device = Path(folder), device
@@ -75,6 +70,13 @@ class Run(Staged):
     @cached_property
     def encoder(self) -> Encoder:
         return load_encoder(self.recipe.data.encoder, device=self.device)
+
+    def check(self) -> None:
+        """Everything that is cheap to check, one picture, and the plan with its times; see `preflight`."""
+        if self.given.start.mobilenet:
+            return  # its photos and its encoder are made by the first stage
+        recipe = replace(self.recipe, data=self.photos)
+        preflight(recipe, self.folder, lambda: self.encoder, self.device, self.log)
 
     # Stages
 
@@ -121,7 +123,10 @@ class Run(Staged):
     def fit(self) -> None:
         """heads/ARM-SEED/head.safetensors of every trained arm; in modes other than `head`, its encoder. Then
         selection.json: which of them is best on the validation photos."""
-        trained = self._candidates()
+        trained, config = self._candidates(), self.recipe.fit
+        if config.patience and not config.held_out and self.validation is None:
+            self.log("There are no validation photos, so the training goes to its end (patience is ignored).")
+            config = replace(config, patience=0)
         for at, (arm, seed) in enumerate(trained):
             self.in_time()
             inputs = FitInputs(
@@ -133,7 +138,7 @@ class Run(Staged):
             )  # fmt: skip
             self.progress.what = f"fit {arm}, seed {seed} ({at + 1} of {len(trained)})"
             made = fit_file(
-                inputs, self._trained(arm, seed), replace(self.recipe.fit, seed=self.recipe.fit.seed + seed),
+                inputs, self._trained(arm, seed), replace(config, seed=config.seed + seed),
                 self._loss(arm), encoder=self.encoder, device=self.device,
                 watch=WatchConfig(max_minutes=self.minutes_left, tensorboard=self.tensorboard),
                 progress=lambda step, steps, at=at: self.progress(at * steps + step, len(trained) * steps),
@@ -340,54 +345,4 @@ class Run(Staged):
         return replace(self.recipe.loss, kind=arm)
 
     def _generator(self, library: Bundle) -> Generator:
-        return make_generator(self.recipe, library, self._prompts(), self.encoder, self.device)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="a TOML file, or paper, recommended, tiny-cpu")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="everything is written here")
-    parser.add_argument("--photos", default="", metavar="FOLDER", help="the library's photos, if the recipe names none")
-    parser.add_argument("--captions", default="", metavar="FILE", help="CSV or JSONL with file, class, caption")
-    parser.add_argument(
-        "--test-photos", default="", metavar="FOLDER", help="photos for the evaluation, never trained on"
-    )
-    parser.add_argument("--groups", default="", metavar="FILE", help="CSV with class, coarse_class (for the stand-in)")
-    parser.add_argument("--encoder", default="", metavar="NAME", help="an encoder, as for `realrag index`")
-    parser.add_argument("--mobilenet", default="", metavar="FILE", help="for recipes that train a starting encoder")
-    parser.add_argument("--validation", default="", metavar="FOLDER", help="photos for tuning its caption noise")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for torch's default")
-    parser.add_argument(
-        "--max-minutes", type=float, default=0, help="stop after this long; the same command resumes (0: no limit)"
-    )
-    parser.add_argument(
-        "--tensorboard", action="store_true", help="also write TensorBoard event files beside the CSV logs of fit"
-    )
-
-
-def run(arguments: argparse.Namespace, log: Log = lambda line: print(line, flush=True), only: str = "") -> None:
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    rank, world_size = rank_and_world_size()
-    if world_size > 1 and only != "embed":
-        raise RealRAGError(
-            "torchrun only splits the work of `embed` and `fit`. Run this command once, without torchrun."
-        )
-    given = {name: getattr(arguments, name) for name in GIVEN}
-    recipe = read_recipe(find_recipe(arguments.recipe), given)
-    if recipe.encoder is not None:
-        raise RealRAGError(
-            f"{arguments.recipe} is a recipe for training an encoder: `python -m train encoder --recipe {arguments.recipe}`."
-        )
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    if rank == 0:
-        write_atomic(arguments.out / "recipe.json", recipe.as_json().encode())
-    own_log = log if world_size == 1 else lambda line: log(f"[{rank}] {line}")
-    device = own_device(arguments.device)
-    work = Run(
-        recipe, arguments.out, device=device, max_minutes=arguments.max_minutes, tensorboard=arguments.tensorboard,
-        log=own_log, rank=rank, world_size=world_size,
-    )  # fmt: skip
-    with stopping():
-        for stage in (only,) if only else STAGES:
-            work.stage(stage)
+        return make_generator(self.recipe, library, self._prompts(), self.encoder, self.device, self.log)
