@@ -19,17 +19,17 @@ class Toy:
     holds, so a photo's sibling is rarely in its batch.
     """
 
-    def __init__(self, seed):
+    def __init__(self, seed, pairs=PAIRS, singles=SINGLES, photos_each=PHOTOS, prompts_each=PROMPTS):
         rng = np.random.default_rng(seed)
-        count = 2 * PAIRS + SINGLES
-        family = np.repeat(unit(rng.normal(size=(PAIRS, DIM))), 2, axis=0)
+        self.pairs, count = pairs, 2 * pairs + singles
+        family = np.repeat(unit(rng.normal(size=(pairs, DIM))), 2, axis=0)
         appearance = unit(
-            np.concatenate([family + 0.5 * unit(rng.normal(size=(2 * PAIRS, DIM))), rng.normal(size=(SINGLES, DIM))])
+            np.concatenate([family + 0.5 * unit(rng.normal(size=(2 * pairs, DIM))), rng.normal(size=(singles, DIM))])
         )
-        self.asked = np.repeat(np.arange(count), PROMPTS)
+        self.asked = np.repeat(np.arange(count), prompts_each)
         names = unit(appearance + 0.8 * unit(rng.normal(size=appearance.shape)))
         words = unit(names[self.asked] + 0.3 * unit(rng.normal(size=(len(self.asked), DIM))))
-        classes = np.repeat(np.arange(count), PHOTOS)
+        classes = np.repeat(np.arange(count), photos_each)
         photos = unit(appearance[classes] + 0.7 * unit(rng.normal(size=(len(classes), DIM))))
         here = np.arange(len(classes)) % 2 == 0
         self.material = Material(photos[here], classes[here], words, self.asked)
@@ -44,7 +44,7 @@ class Toy:
 
     def draw(self, generator):
         """(P, 1, D): "sibling" draws the classes it knows, A for both of a pair; "random" draws any class."""
-        known = np.where((self.asked < 2 * PAIRS) & (self.asked % 2 == 1), self.asked - 1, self.asked)
+        known = np.where((self.asked < 2 * self.pairs) & (self.asked % 2 == 1), self.asked - 1, self.asked)
         drawn = self.rng.integers(0, self.count, len(known)) if generator == "random" else known
         return unit(self.appearance[drawn] + 0.5 * unit(self.rng.normal(size=(len(drawn), DIM))))[:, None]
 
@@ -61,13 +61,13 @@ class Toy:
 
     def margin(self, scores):
         """Mean over pairs of s(B|T_B) - s(A|T_B)."""
-        of_b = np.flatnonzero((self.asked < 2 * PAIRS) & (self.asked % 2 == 1))
+        of_b = np.flatnonzero((self.asked < 2 * self.pairs) & (self.asked % 2 == 1))
         return np.mean([
             scores[p, self.classes == self.asked[p]].mean() - scores[p, self.classes == self.asked[p] - 1].mean() for p in of_b
         ])  # fmt: skip
 
     def known_precision(self, scores):
         """Mean precision of the first 8 photos, for the prompts of known classes."""
-        known = (self.asked >= 2 * PAIRS) | (self.asked % 2 == 0)
+        known = (self.asked >= 2 * self.pairs) | (self.asked % 2 == 0)
         order = np.argsort(-scores[known], axis=1, kind="stable")[:, :8]
         return (self.classes[order] == self.asked[known, None]).mean()

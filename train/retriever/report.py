@@ -22,6 +22,8 @@ from ..retrieval_metrics import MEASURES, ranked_rows
 from ..stats import FEWEST
 from .evaluate import CONTROLS, REFLECTIVE, Questions, arm_scores
 from .projection import projection
+from .verdict import NAMES, RETRIEVER
+from .verdict import verdict as find_verdict
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -31,9 +33,11 @@ RIGHT, DRAWN, OTHER = (30, 150, 60), (220, 130, 20), (190, 190, 190)  # frames, 
 LAYOUT = Layout(cell=96, left=90, caption=0, gap=10)
 CURVES = {
     "loss": "mean loss by epoch (arms have different negatives: not comparable)",
+    "validation_map": "mAP on the validation photos by epoch; the best epoch is kept",
     "held_out_r1": "held-out R@1 by epoch",
     "gap": "score of the photo less that of the negative, by epoch",
 }
+CHANGED = ("reflective", "utility", "hard", "normal")  # whose changes the sheets show, if the arm is there
 Arms = dict[str, Sequence[ReflectiveHead | TunedVectors | None]]
 
 
@@ -48,12 +52,22 @@ def write_html(
 ) -> None:
     """report: the result of `evaluate`, with its "facts". gallery: the bundle whose rows `asked.photos` are.
     histories: {arm: entries of fit.json}. The sheets show the first seed of each arm."""
-    facts = report.get("facts", {})
-    order = _shown_first(report, asked)
+    facts, order = report.get("facts", {}), _shown_first(report, asked)
+    verdict = report.get("verdict") or find_verdict(report).as_json()
+    changed_arm = next((arm for arm in CHANGED if arm in arms), next(iter(arms)))
     plane, note = projection(asked, arms, prompts, order) or (None, "")
     page = render(
         "report.html",
         report=report,
+        verdict={
+            **verdict,
+            "next": [step.replace(RETRIEVER, "retriever, beside this report,") for step in verdict["next"]],
+        },
+        summary=_summary(report),
+        tested=_tested(facts),
+        intervals=next(iter(report["arms"].values()))["splits"]["all"]["mAP"][1] is not None,
+        bad=facts.get("bad_named", []),
+        changed_arm=NAMES.get(changed_arm, changed_arm),
         generator=str((facts.get("generator") or {}).get("name", "not stated")),
         facts=_facts(facts, report),
         measures=[*MEASURES, *REFLECTIVE],
@@ -63,7 +77,7 @@ def write_html(
         by_class=_by_class(report, asked, prompts, order),
         plane=plane and shown("photos and prompts in a plane", plane),
         plane_note=note,
-        sheets=_sheets(order[:SHOWN_PROMPTS], asked, arms, gallery, prompts),
+        sheets=_sheets(_changed(report, asked, changed_arm, order), asked, arms, gallery, prompts, report, changed_arm),
     )
     write_atomic(path, page)
 
@@ -80,7 +94,8 @@ def _facts(facts: dict, report: dict) -> list[tuple[str, Any]]:
     known = ((facts.get("mining") or {}).get("reflective") or {}).get("known_share")
     lost = report.get("ann_loss")
     rows = [
-        ("Encoder", facts.get("encoder")), ("Trained", facts.get("mode")), ("Gallery photos", facts.get("gallery_photos")),
+        ("Photos trained on", facts.get("library_photos")), ("Validation photos", facts.get("validation_photos")),
+        ("Drawings left out", facts.get("bad_drawings")), ("Encoder", facts.get("encoder")), ("Trained", facts.get("mode")), ("Gallery photos", facts.get("gallery_photos")),
         ("Prompts", facts.get("prompts")), ("Drawings a prompt", facts.get("drawings_a_prompt")),
         ("Real-versus-drawn AUC", facts.get("imagine")),
         ("Prompts whose nearest photo to the drawing was of the true class", None if known is None else f"{known:.1%}"),
@@ -88,6 +103,50 @@ def _facts(facts: dict, report: dict) -> list[tuple[str, Any]]:
         ("Library", facts.get("library")),
     ]  # fmt: skip
     return [(name, value) for name, value in rows if value is not None]
+
+
+def _summary(report: dict) -> list[dict[str, Any]]:
+    """One row per arm for the table that everybody reads."""
+    selection = report.get("selection", {})
+    rows = []
+    for arm, each in report["arms"].items():
+        row = each["splits"].get("all", {})
+        if not row:
+            continue
+        held = [values["mAP"] for name, values in selection.get("validation", {}).items()
+                if (name.rpartition("-")[0] or name) == arm]  # fmt: skip
+        against = report["differences"].get(f"{arm} - zero", {}).get("all", {}).get("mAP")
+        shipped = selection.get("shipped", "").rpartition("-")[0] == arm
+        shipped |= arm == "zero" and selection.get("shipped") == "" and selection.get("by_validation", False)
+        rows.append({
+            "name": {"zero": "plain encoder"}.get(arm, arm), "first": row["R@1"][0], "mean": row["mAP"][0], "against": against,
+            "validation": max(held) if held else None, "shipped": shipped,
+        })  # fmt: skip
+    return rows
+
+
+def _tested(facts: dict) -> str:
+    if facts.get("gallery_is_library"):
+        return "Measured on the photos that were trained on."
+    counts = [facts.get(f"{name}_photos") for name in ("library", "validation", "gallery")]
+    if None in counts:
+        return ""
+    return (
+        f"Trained on {counts[0]} photos; {counts[1]} others chose the head and its epoch; measured on {counts[2]} that "
+        "neither saw, once."
+    )
+
+
+def _changed(report: dict, asked: Questions, arm: str, order: list[int]) -> list[int]:
+    """The prompts whose mAP changed most against the plain encoder: gains first, then losses. Without that arm, the first
+    of `order`."""
+    if "zero" not in report["arms"] or arm == "zero":
+        return order[:SHOWN_PROMPTS]
+    before, after = (report["arms"][name]["by_class"]["mAP"] for name in ("zero", arm))
+    change = {p: (after[p] or 0.0) - (before[p] or 0.0) for p in order}
+    gains = sorted((p for p in order if change[p] > 0), key=lambda p: -change[p])[: SHOWN_PROMPTS // 2]
+    losses = sorted((p for p in order if change[p] < 0), key=lambda p: change[p])[: SHOWN_PROMPTS - len(gains)]
+    return gains + losses or order[:SHOWN_PROMPTS]
 
 
 def _curves(histories: dict[str, list[dict]]) -> list[dict[str, str]]:
@@ -120,9 +179,15 @@ def _by_class(report: dict, asked: Questions, prompts: Sequence[Prompt], order: 
 
 
 def _sheets(
-    order: list[int], asked: Questions, arms: Arms, gallery: Bundle, prompts: Sequence[Prompt]
-) -> list[tuple[str, str]]:
-    """(prompt, data address) of one sheet per prompt: a row per arm with its first photos."""
+    order: list[int],
+    asked: Questions,
+    arms: Arms,
+    gallery: Bundle,
+    prompts: Sequence[Prompt],
+    report: dict,
+    changed: str,
+) -> list[tuple[str, str, str]]:
+    """(prompt, data address, how its mAP changed) of one sheet per prompt: a row per arm with its first photos."""
     ranked = {arm: ranked_rows(arm_scores(asked, heads[0])[order])[:, :SHOWN_PHOTOS] for arm, heads in arms.items()}
 
     def cell(p: int, photo: int) -> Cell:
@@ -135,5 +200,7 @@ def _sheets(
     found = []
     for at, p in enumerate(order):
         rows = [Row([cell(p, photo) for photo in ranked[arm][at]], arm) for arm in arms]
-        found.append((prompts[p].prompt, picture_url(sheet(rows, LAYOUT), "JPEG")))
+        values = [report["arms"][arm]["by_class"]["mAP"][p] for arm in ("zero", changed) if arm in report["arms"]]
+        told = f"mAP {values[0]:.2f} to {values[-1]:.2f}" if None not in values else ""
+        found.append((prompts[p].prompt, picture_url(sheet(rows, LAYOUT), "JPEG"), told))
     return found

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from realrag.interval_text import with_interval
+
 from ..stats import FEWEST
 
 DECIDES, TOLD = "mAP", "R@1"
@@ -107,7 +109,11 @@ def claim(report: Mapping[str, Any], arm: str, other: str) -> Claim | None:
             f"{decides[2]:+.3f}; {what} first {told[0] * 100:+.1f} points, {told[1] * 100:.1f} to {told[2] * 100:.1f})"
         )
     else:
-        text = f"{first} {spread} {than}" + ("" if better or worse else ", which may be chance")
+        text = f"{first} {spread} {than}"
+        if not (better or worse) and (_resolved(told, 1) or _resolved(told, -1)):
+            text += f", but mAP, which decides, changed by {with_interval(decides, '+.3f')}"
+        elif not (better or worse):
+            text += ", which may be chance"
     if better and not agrees:
         text += ", but on the validation photos it did not"
     return Claim(" ".join(text.split()), better and agrees, worse)
