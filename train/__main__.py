@@ -10,6 +10,7 @@ from types import ModuleType
 
 from realrag.errors import RealRAGError
 
+from .loop.ranks import sigterm_as_ctrl_c
 from .loop.stages import RESUME, STOPPED, Stopped
 from .maintainer_tools import tool
 
@@ -83,7 +84,8 @@ def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 failed, 2 wrong arguments, STOPPED (75) when stopped and the same command resumes."""
     try:
         arguments = parse(sys.argv[1:] if argv is None else argv)
-        arguments.run(arguments)
+        with sigterm_as_ctrl_c():  # one way to stop, in every command
+            arguments.run(arguments)
     except Stopped as stopped:
         print(stopped, flush=True)
         return STOPPED

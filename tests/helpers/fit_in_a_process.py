@@ -46,8 +46,8 @@ def end(how=signal.SIGKILL):
 def arm(point):
     """End the process at `point`."""
     advance, replace = ContrastiveTraining.advance, os.replace
-    if point.startswith("step"):  # before the first checkpoint; between two; SIGTERM there
-        how = signal.SIGTERM if point.endswith("term") else signal.SIGKILL
+    if point.startswith("step"):  # before the first checkpoint; between two; SIGTERM or Ctrl-C there
+        how = {"term": signal.SIGTERM, "int": signal.SIGINT}.get(point.split("-")[-1], signal.SIGKILL)
 
         def advance_and_end(self):
             advance(self)

@@ -1,14 +1,17 @@
 """`python -m train`: its help needs nothing heavy, a broken command leaves the others alone, and how it exits."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 import realrag_train.__main__ as command_line
 from realrag.errors import RealRAGError
 from realrag_train.__main__ import COMMANDS, load, main
-from realrag_train.loop.stages import STOPPED, Stopped
+from realrag_train.loop.stages import RESUME, STOPPED, Stopped
 
 HEAVY = ("torch", "numpy", "PIL", "safetensors", "open_clip")
 
@@ -76,6 +79,23 @@ def test_a_stopped_command_has_one_exit_status_and_a_failed_one_another(monkeypa
 
     monkeypatch.setattr(load("split"), "run", run)
     assert main(["split", "photos", "--out", "out"]) == status
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without asking it")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("command", ["split", "votes", "mine", "choose"])
+def test_sigterm_and_ctrl_c_stop_every_command_alike(monkeypatch, capsys, command, number):
+    def run(arguments):
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+        raise AssertionError("went on")
+
+    module = load(command)
+    monkeypatch.setattr(module, "run", run)
+    monkeypatch.setattr(module, "add_arguments", lambda parser: None)
+    before = signal.getsignal(signal.SIGTERM)
+    assert main([command]) == STOPPED == 75
+    assert capsys.readouterr().out == f"Stopped. {RESUME}\n" and signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_maintainer_s_command_outside_a_checkout_says_where_it_runs(monkeypatch, tmp_path, capsys):

@@ -17,9 +17,10 @@ class Progress:
         self.log, self.what, self.clock = log, what, clock
         self.counts: deque[tuple[float, int]] = deque()
         self.logged = clock()
+        self.last: tuple[int, int] | None = None
 
     def __call__(self, done: int, total: int) -> None:
-        now = self.clock()
+        now, self.last = self.clock(), (done, total)
         if self.counts and done < self.counts[-1][1]:  # another count begins, such as the test photos
             self.counts.clear()
         if not self.counts or done > self.counts[-1][1]:
@@ -34,6 +35,10 @@ class Progress:
             per_second = (done - before) / (now - since)
             line += f", {per_second:.3g} a second, {duration((total - done) / per_second)} left"
         self.log(line)
+
+    def state(self) -> str:
+        """What is being done, and how much of it is done, for a line between two calls."""
+        return f"{self.what}: {self.last[0]:,} of {self.last[1]:,} done" if self.last else self.what
 
 
 def duration(seconds: float) -> str:

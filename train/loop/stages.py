@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from .ranks import sigterm_as_ctrl_c
 
 STOPPED = 75  # exit status of `python -m train` when it is stopped: unfinished, run the same command again
 RESUME = "Everything finished is kept. Run the same command again to resume."
+QUIET = 30.0  # seconds without a line after which one says that the work goes on
 Log = Callable[[str], None]
 
 
@@ -29,7 +31,12 @@ class Staged:
 
     def __init__(self, *, max_minutes: float, log: Log):
         self.until = time.monotonic() + 60 * max_minutes if max_minutes else float("inf")
-        self.log, self.progress = log, Progress(log, "")
+        self._log, self._logged = log, time.monotonic()
+        self.progress = Progress(self.log, "")
+
+    def log(self, line: str) -> None:
+        self._logged = time.monotonic()
+        self._log(line)
 
     @property
     def minutes_left(self) -> float:
@@ -47,8 +54,27 @@ class Staged:
         self.progress = Progress(self.log, name)
         self.in_time()
         began = time.monotonic()
-        getattr(self, name)()
+        with self._heard_of():
+            getattr(self, name)()
         self.log(f"{name}: done in {time.monotonic() - began:.1f} s")
+
+    @contextmanager
+    def _heard_of(self) -> Iterator[None]:
+        """Inside, a line says that the work goes on where nothing else was said for QUIET seconds."""
+        ended = threading.Event()
+
+        def listen() -> None:
+            while not ended.wait(QUIET / 4):
+                if time.monotonic() - self._logged >= QUIET:
+                    self.log(f"{self.progress.state()}, still at work")
+
+        thread = threading.Thread(target=listen, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
 
 @contextmanager

@@ -91,8 +91,9 @@ class Reproduction(Staged):
         self._opened: dict[Path, Bundle] = {}
         self.photos = Path(plan.experiment.photos) if plan.experiment.photos else self.folder / "photos"
         data = replace(
-            recipe.data, photos=str(self.photos / "library" / "known"), test_photos=str(self.photos / "evaluation")
-        )
+            recipe.data, photos=str(self.photos / "library" / "known"), test_photos=str(self.photos / "evaluation"),
+            parts=(), articles=False, caption_prompts=False,  # as registered
+        )  # fmt: skip
         begin = (
             replace(recipe.start, validation=str(self.photos / "validation"))
             if recipe.start.mobilenet

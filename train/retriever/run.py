@@ -124,7 +124,7 @@ class Run(Staged):
         """heads/ARM-SEED/head.safetensors of every trained arm; in modes other than `head`, its encoder. Then
         selection.json: which of them is best on the validation photos."""
         trained, config = self._candidates(), self.recipe.fit
-        if config.patience and not config.held_out and self.validation is None:
+        if config.patience and not config.held_out and self.validation_bundle is None:
             self.log("There are no validation photos, so the training goes to its end (patience is ignored).")
             config = replace(config, patience=0)
         for at, (arm, seed) in enumerate(trained):
@@ -134,7 +134,7 @@ class Run(Staged):
                 negatives=self._negatives(arm) if arm in ("reflective", "hard") else None,
                 utility=Path(self.recipe.data.utility) if self.recipe.data.utility else None,
                 drawn=self.drawn_file if arm == "reflective" else None,
-                validation=self.validation, validation_prompts=self._prompts_file("validation"),
+                validation=self.validation_bundle, validation_prompts=self._prompts_file("validation"),
             )  # fmt: skip
             self.progress.what = f"fit {arm}, seed {seed} ({at + 1} of {len(trained)})"
             made = fit_file(
@@ -150,11 +150,11 @@ class Run(Staged):
     def select(self) -> Selection:
         """What is shipped. Written to selection.json, which is read where nothing that it depends on has changed."""
         arms, file, trained = self.recipe.evaluate, self.folder / "selection.json", self._candidates()
-        if arms.ship != "best" or self.validation is None:
+        if arms.ship != "best" or self.validation_bundle is None:
             arm = arms.ship if arms.ship != "best" else "reflective"
             arm = arm if arm in (*(arm for arm, _ in trained), "zero") else trained[0][0] if trained else "zero"
             return Selection(None if arm == "zero" else Candidate(arm), False, {})
-        held = self._open(self.validation)
+        held = self._open(self.validation_bundle)
         prompts = read_prompts(self._prompts_file("validation") or self.prompts_file)
         keys = [self._key(arm, seed) for arm, seed in trained]
         key = sha256_bytes(canonical_json([held.id, prompts_hash(prompts), self.encoder.fingerprint, keys]))
@@ -272,7 +272,7 @@ class Run(Staged):
             "generator": json.loads(metadata["generator"]), "encoder": self.encoder.name,
             "encoder_fingerprint": self.encoder.fingerprint, "library": self._open(self.library).id, "gallery": gallery.id,
             "library_photos": len(self._open(self.library).records), "gallery_photos": len(gallery.records),
-            "validation_photos": len(self._open(self.validation).records) if self.validation else 0,
+            "validation_photos": len(self._open(self.validation_bundle).records) if self.validation_bundle else 0,
             "gallery_is_library": self.gallery == self.library, "mode": self.recipe.fit.mode, "prompts": len(prompts),
             "drawings_a_prompt": drawn["seeds"], "bad_drawings": drawn.get("bad", 0), "bad_named": drawn.get("named", []),
             "imagine": drawn.get("real_versus_drawn_auc"), "classes": bool(prompts and prompts[0].class_name),
@@ -287,7 +287,7 @@ class Run(Staged):
         return Bundle(folder, default_cache())
 
     @property
-    def validation(self) -> Path | None:
+    def validation_bundle(self) -> Path | None:
         """The bundle of the validation photos, if there are some."""
         folder = self.places.bundle("validation")
         return folder if self.recipe.data.validation and (folder / MANIFEST).is_file() else None

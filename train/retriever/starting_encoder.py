@@ -31,7 +31,7 @@ def started(recipe: Recipe, folder: Path) -> Recipe:
         library, validation, gallery = (str(folder / SPLIT / name) for name in NAMES)
         data = replace(data, photos=library, test_photos=gallery, captions="")
         begin = replace(begin, validation=validation)
-    if begin.mobilenet and begin.validation:
+    if begin.mobilenet and begin.validation and data.parts:  # `parts = []` chooses nothing by them
         data = replace(data, validation=begin.validation)
     if begin.mobilenet:
         data = replace(data, encoder=str(folder / ENCODER))

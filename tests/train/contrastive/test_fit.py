@@ -265,9 +265,10 @@ def test_a_fit_killed_at_four_points_ends_in_the_same_bytes(run_folder, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without asking it")
-def test_sigterm_saves_and_the_same_command_goes_on(run_folder, tmp_path):
+@pytest.mark.parametrize("signal", ["term", "int"])
+def test_sigterm_and_ctrl_c_save_and_the_same_command_goes_on(run_folder, tmp_path, signal):
     folder = shutil.copytree(run_folder, tmp_path / "stopped")
-    assert start(folder, "step-6-term").wait(120) == 0
+    assert start(folder, f"step-6-{signal}").wait(120) == 0
     assert (folder / "fit.checkpoint.safetensors").exists() and not (folder / "head.safetensors").exists()
     steps = []
     fit_here(folder, progress=lambda done, total: steps.append(done))

@@ -69,3 +69,24 @@ def test_a_choice_before_the_heads_are_there_names_the_stage(run):
     run.stage("embed")
     with pytest.raises(RealRAGError, match="Run the stage `fit` first"):
         run.stage("index")
+
+
+def test_the_time_left_of_fit_is_that_of_all_trainings(run, monkeypatch):
+    calls = []
+
+    class Recorder:
+        what = ""
+
+        def __call__(self, done, total):
+            calls.append((self.what, done, total))
+
+    def fit_file(*given, progress, **more):
+        progress(5, 10)
+        return object()
+
+    run.progress = Recorder()
+    monkeypatch.setattr(stages, "fit_file", fit_file)
+    monkeypatch.setattr(Run, "select", lambda self: None)
+    run.fit()
+    assert [call[1:] for call in calls] == [(5, 40), (15, 40), (25, 40), (35, 40)]
+    assert calls[2][0] == "fit reflective, seed 0 (3 of 4)"
