@@ -3,7 +3,7 @@ export default {
  "library.not_photos": "Eso no es una foto, ni una carpeta de fotos, ni un archivo .zip.",
  "library.on_the_way": "Ya están {done} de {count} fotos.",
  "library.arrived": "Archivos copiados a ComfyUI/input: {count}. Pulsa «Ejecutar» para crear la biblioteca.",
- "library.failed": "No se pudieron copiar todas las fotos: {reason}",
+ "library.failed": "Algunas fotos no se pudieron copiar: {reason}",
  "fold.show": "Mostrar entradas avanzadas",
  "fold.hide": "Ocultar entradas avanzadas",
  "cards.empty": "Pulsa «Ver» o «Ejecutar» para ver aquí las fotos.",

@@ -3,7 +3,7 @@ export default {
  "library.not_photos": "Ce n'est ni une photo, ni un dossier de photos, ni un fichier .zip.",
  "library.on_the_way": "{done} photos sur {count} sont arrivées.",
  "library.arrived": "Fichiers copiés dans ComfyUI/input : {count}. Appuyez sur « Exécuter » pour créer la bibliothèque.",
- "library.failed": "Toutes les photos n'ont pas pu être copiées : {reason}",
+ "library.failed": "Certaines photos n'ont pas pu être copiées : {reason}",
  "fold.show": "Afficher les entrées avancées",
  "fold.hide": "Masquer les entrées avancées",
  "cards.empty": "Appuyez sur « Voir » ou sur « Exécuter » pour voir les photos ici.",
