@@ -17,7 +17,7 @@ BRITISH = """
 """.split()
 # Names that files and recipes have used from the start keep their spelling: the tensor "centre", the encoder "colour" of
 # bundles saved by 0.1.0, the fields `licence` and `optimiser` (which are not in the list).
-KEPT = re.compile(r"""["']centre["']|["']colour["']|match="colour """)
+KEPT = re.compile(r"""["']centre["']|["']colour["']|match="colour |Encoder colour: """)
 WORD = re.compile(rf"\b({'|'.join(BRITISH)})\b", re.IGNORECASE)
 # Identifiers of our own, private words once; the glossary has the field's word for each.
 REPLACED = "at_once AtOnce Seen dice dials cousin Pace Held Memo worth newer home_of".split()
