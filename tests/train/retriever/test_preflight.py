@@ -67,7 +67,7 @@ def test_the_plan_is_said_with_times_after_all_checks(photos, encoder, tmp_path,
         f"ComfyUI fake answers at {server.url}.",
         f'The prompt goes into "{CLIP}" (node 6, input text).', 'The seed goes into "KSampler" (node 3, input seed).',
         "18 photos of 3 classes; 3 prompts, such as 'a photo of a blue'.",
-        "Encoder colour: of your 3 class names it finds the right photo first for 100%, among 18 photos; chance finds 33%.",
+        f"Encoder {ColorEncoder.name}: of your 3 class names it finds the right photo first for 100%, among 18 photos; chance finds 33%.",
         "It finds nearly everything already", "The plan:", "6 drawings of 3 prompts, 4 not drawn yet", "15 trainings",
     ):  # fmt: skip
         assert line in said, line
