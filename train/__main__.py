@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate": ("retriever.command", "only this stage of a recipe: measure retrieval and write the report"),
     "mix": ("contrastive.tuned_encoder", "average a tuned encoder with the one it was trained from (WiSE-FT)"),
     "choose": ("pictures.choose_references", "choose the references that each arm shows the generator"),
+    "paint": ("pictures.paint", "paint the pictures of every arm with your ComfyUI workflow"),
     "judge": ("judge.command", "measure painted pictures by arm: CLIP-I, CLIP-T, FID, KID, class, copying, variety"),
     "votes": ("votes.command", "collect and analyze votes of people on painted pictures"),
     "encoder": ("small_encoder.command", "train the small dual encoder on captioned photos"),
