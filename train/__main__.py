@@ -26,6 +26,7 @@ COMMANDS = {
     "index": ("retriever.command", "only this stage of a recipe: put the trained heads into a bundle"),
     "evaluate": ("retriever.command", "only this stage of a recipe: measure retrieval and write the report"),
     "mix": ("contrastive.tuned_encoder", "average a tuned encoder with the one it was trained from (WiSE-FT)"),
+    "export": ("contrastive.export", "write a tuned encoder in open_clip's or transformers' format"),
     "choose": ("pictures.choose_references", "choose the references that each arm shows the generator"),
     "paint": ("pictures.paint", "paint the pictures of every arm with your ComfyUI workflow"),
     "judge": ("judge.command", "measure painted pictures by arm: CLIP-I, CLIP-T, FID, KID, class, copying, variety"),

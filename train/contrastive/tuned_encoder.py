@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from realrag.bundle.bundle import Bundle, unit_rows
+from realrag.encoders import transformers_files
 from realrag.encoders.base import Encoder
 from realrag.encoders.load import load_encoder
 from realrag.encoders.open_clip import OpenClipEncoder
@@ -82,7 +83,8 @@ def refuse_to_replace(out: Path, base: str) -> None:
 
 
 def is_encoder(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in (SmallEncoder.FILE, OpenClipEncoder.CONFIG))
+    own = any((folder / name).is_file() for name in (SmallEncoder.FILE, OpenClipEncoder.CONFIG))
+    return own or transformers_files.is_folder(folder)
 
 
 def finished(out: Path, key: str) -> Encoder | None:
