@@ -1,11 +1,13 @@
 """Does a reflective retriever beat a plain one? `world` draws a procedural world, `run` runs the whole experiment,
-`ablate` varies settings that the paper leaves fixed, and `photos` makes a world of real photos.
+`ablate` varies settings that the paper leaves fixed, `photos` makes a world of real photos, and `ceiling` asks the judges
+of a world whether they name its real photos.
 
 An interrupted command resumes when run again. docs/registration.md holds the registration."""
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from realrag.files import write_atomic
 from ..loop.progress import Progress
 from ..loop.ranks import own_device, rank_and_world_size
 from ..loop.stages import stopping
-from . import own_photos
+from . import ceiling, own_photos
 from .ablations import Ablations
 from .config import Painting, find_world, read_plan, recipe_of
 from .experiment import STAGES, Reproduction
@@ -32,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own = commands.add_parser("photos", help="a world of your own photos, for `photos` in [experiment]")
     own_photos.add_arguments(own)
     own.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    ceiling.add_arguments(commands.add_parser("ceiling", help="the first gate: how many real photos the judges name"))
     for command in (world, run, ablate):
         command.add_argument("world", metavar="WORLD", nargs="?" if command is world else None, default="procedural",
                              help="a TOML file, or procedural")  # fmt: skip
@@ -62,6 +65,10 @@ def run(arguments: argparse.Namespace, log: Callable[[str], None] = lambda line:
         log(
             f"{arguments.out}: {len(report['classes'])} classes; photos: {', '.join(f'{n} {c}' for n, c in report['photos'].items())}"
         )
+        return
+    if arguments.reproduce == "ceiling":
+        with tempfile.TemporaryDirectory() as scratch:
+            ceiling.run(arguments, log, Path(scratch))
         return
     path = find_world(arguments.world)
     named = {name: getattr(arguments, name, "") for name in Painting.paths}

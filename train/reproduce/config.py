@@ -14,7 +14,8 @@ from ..sections import find_recipe, read_sections
 from .procedural.world import World
 
 WORLDS = Path(__file__).parent.parent / "worlds"
-JUDGES = ("cnn", "gradients")
+JUDGES = ("cnn", "gradients")  # the registered ones
+OF_PHOTOS = "lite0"  # needs a file, and is for worlds of real photos
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Experiment:
     pictures: int = 2000  # U1 pictures per arm below which there is no verdict
     seed: int = 0  # of the random, the oracle and the shuffled arm
     judges: tuple[str, ...] = JUDGES  # the first decides, the others are reported beside it
+    lite0: str = ""  # the file of the judge of that name
     judge_width: int = 24
     judge_epochs: int = 12
     ceiling: float = 0.80  # gate: least accuracy of the judge on real photos
@@ -68,15 +70,23 @@ class Experiment:
     normal_most: float = 0.90  # gate: largest R@1 of plain contrastive training; above it nothing is left to gain
     same_sign: float = 0.8  # least fraction of the seeds that must agree with the endpoint
 
-    paths = ("photos",)
+    paths = ("photos", "lite0")
 
     def __post_init__(self) -> None:
         if self.arms and not {"none", "normal", "hard", "reflective", "oracle"} <= set(self.arms):
             raise RealRAGError(
                 f"The arms {', '.join(self.arms)} lack one that an endpoint or a gate needs: none, normal, hard, reflective, oracle."
             )
-        if min(self.k, self.noises, self.unseen_noises) < 1 or not self.judges or set(self.judges) - set(JUDGES):
-            raise RealRAGError(f"k, noises and unseen_noises start at 1, judges are among {', '.join(JUDGES)}: {self}.")
+        if (
+            min(self.k, self.noises, self.unseen_noises) < 1
+            or not self.judges
+            or set(self.judges) - {*JUDGES, OF_PHOTOS}
+        ):
+            raise RealRAGError(
+                f"k, noises and unseen_noises start at 1, judges are among {', '.join((*JUDGES, OF_PHOTOS))}: {self}."
+            )
+        if OF_PHOTOS in self.judges and not self.lite0:
+            raise RealRAGError(f"The judge {OF_PHOTOS} needs its file. Name it as `lite0` in [experiment].")
 
     def taught(self, arms: Sequence[str]) -> tuple[str, ...]:
         """The arms that need a trained head: all of a recipe's, or those of a shorter table. `zero` is always there."""

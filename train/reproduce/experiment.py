@@ -331,5 +331,6 @@ class Reproduction(Staged):
         plan = self.plan.experiment
         training = JudgeTraining(plan.judge_width, plan.judge_epochs, seed=plan.seed)
         return cached_judge_encoder(
-            name, self.photos / "judge", self.bundle(self.taught).id, self.folder / "judges", training, self.in_time
-        )
+            name, self.photos / "judge", self.bundle(self.taught).id, self.folder / "judges", training, self.in_time,
+            plan.lite0,
+        )  # fmt: skip

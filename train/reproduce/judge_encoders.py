@@ -1,6 +1,8 @@
 """The judge encoders of the experiment. They share no weights with a retriever or a generator.
 
-`gradients` learns nothing. `cnn` is a small network trained from scratch on photos that only the judges see."""
+`gradients` learns nothing. `cnn` is a small network trained from scratch on photos that only the judges see. `lite0` is
+EfficientNet-Lite0 as ImageNet taught it, for worlds of real photos; no retriever of such a run may be `realrag-general`,
+which has the same trunk."""
 
 from __future__ import annotations
 
@@ -15,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from realrag import artifact
+from realrag.encoders.efficientnet_lite import HEAD, Tail, Trunk
 from realrag.encoders.preprocess import Preprocess
 from realrag.errors import RealRAGError
 from realrag.files import canonical_json, sha256_bytes, write_atomic
@@ -61,6 +64,33 @@ class CnnEncoder(PictureEncoder):
 
     def _images(self, x: Tensor) -> Tensor:
         return self.body(x).mean((2, 3))
+
+
+class Lite0Encoder(PictureEncoder):
+    """The mean of the last feature map of EfficientNet-Lite0, D = 1280."""
+
+    name, dim = "lite0", HEAD
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.preprocess = Preprocess(224, "crop", "bicubic")
+        self.trunk, self.tail = Trunk(), Tail()
+
+    def _images(self, x: Tensor) -> Tensor:
+        return self.tail(self.trunk(x)).mean((2, 3))
+
+
+def load_lite0(path: Path) -> Lite0Encoder:
+    """From the lite0.safetensors that `convert-general` writes. RealRAGError."""
+    tensors = artifact.read_tensors(path, "a converted EfficientNet-Lite0", "Make it with `convert-general`.")
+    encoder = Lite0Encoder()
+    try:
+        encoder.load_state_dict({name: t for name, t in tensors.items() if not name.startswith("classifier.")})
+    except RuntimeError:
+        raise RealRAGError(
+            f"{path} holds other tensors than EfficientNet-Lite0's. Make it with `convert-general`."
+        ) from None
+    return encoder.eval()
 
 
 def train_cnn(
@@ -125,12 +155,14 @@ def load_judge_encoder(path: Path, key: str) -> CnnEncoder | None:
 
 def cached_judge_encoder(
     name: str, photos: Path, photos_id: str, folder: Path, training: JudgeTraining,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda done, total: None, lite0: str = "",
 ) -> PictureEncoder:  # fmt: skip
     """The judge encoder of this name. A network that is not in `folder` yet, or was trained otherwise, is trained.
-    photos_id changes whenever the photos do."""
+    photos_id changes whenever the photos do. lite0: the file of the judge of that name."""
     if name == "gradients":
         return GradientEncoder()
+    if name == "lite0":
+        return load_lite0(Path(lite0))
     key = sha256_bytes(canonical_json([photos_id, training.width, training.epochs, training.seed]))
     path = folder / f"{name}.safetensors"
     if (encoder := load_judge_encoder(path, key)) is None:

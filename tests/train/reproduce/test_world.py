@@ -7,17 +7,20 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from realrag import artifact
 from realrag.bundle.bundle import unit_rows
 from realrag.errors import RealRAGError
 from realrag.photos.scan import scan
 from realrag_train.__main__ import main
 from realrag_train.judge.classifiers import ridge_classifier
 from realrag_train.judge.histograms import GradientEncoder
-from realrag_train.reproduce.config import find_world, read_plan
+from realrag_train.reproduce.config import Experiment, find_world, read_plan
 from realrag_train.reproduce.judge_encoders import (
     CnnEncoder,
     JudgeTraining,
+    Lite0Encoder,
     confusions,
     load_judge_encoder,
     save_judge_encoder,
@@ -263,3 +266,31 @@ def test_a_taught_judge_repeats_itself_and_comes_back_from_its_file(tmp_path):
         load_judge_encoder(tmp_path / "cnn.safetensors", "other") is None
         and load_judge_encoder(tmp_path / "none", "key") is None
     )
+
+
+def test_the_first_gate_is_asked_before_anything_is_painted(tmp_path, capsys):
+    """Judges that tell stripes of three colors apart; one of EfficientNet-Lite0's shape, with random weights, from its file."""
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        color = ("wet red", "wet green", "wet blue")[number % 3]
+        pixels = np.zeros((32, 32, 3), np.uint8)
+        across, down = np.indices((32, 32))
+        stripes = (across, down, across + down)[number % 3] // 4 % 2  # as `gradients` does not see a color all over
+        pixels[..., number % 3] = 100 * stripes + rng.integers(100, 155, (32, 32))
+        path = tmp_path / "photos" / color / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    world = tmp_path / "world"
+    photos = [str(tmp_path / "photos"), "--out", str(world), "--unseen", "1", "--group-words", "1"]
+    assert main(["reproduce", "photos", *photos]) == 0
+    encoder = Lite0Encoder()
+    tensors = {**encoder.state_dict(), "classifier.weight": torch.zeros(2, 2)}
+    artifact.write(tmp_path / "lite0.safetensors", {name: t.numpy() for name, t in tensors.items()}, {})
+    command = ["reproduce", "ceiling", str(world), "--judges", "gradients", "lite0"]
+    capsys.readouterr()
+    assert main([*command, "--lite0", str(tmp_path / "lite0.safetensors")]) == 0
+    gradients, lite0 = capsys.readouterr().out.splitlines()
+    assert gradients.startswith("gradients names all 1.000") and lite0.startswith("lite0 names all 1.000")
+    assert main(command) == 1 and "--lite0 FILE" in capsys.readouterr().err
+    with pytest.raises(RealRAGError, match="needs its file"):
+        Experiment(judges=("lite0",))
