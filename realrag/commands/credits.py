@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from ..credits.sign import ALGORITHMS
 from ..errors import PhotoError, RealRAGError
+from ..photos.c2pa import ALGORITHMS
 from .output import on_one_line, say, say_json
 
 UNSURE = (

@@ -14,13 +14,12 @@ from pathlib import Path
 from .. import __version__
 from ..errors import PhotoError, RealRAGError
 from ..files import write_atomic
-from ..photos.c2pa import MIMES, SETTINGS, readable
+from ..photos.c2pa import ALGORITHMS, MIMES, SETTINGS, readable
 from ..photos.contents import contents_of
 from ..photos.decode import read_bytes
 from .read import read_credits
 from .record import CreditedPhoto
 
-ALGORITHMS = ("es256", "es384", "es512", "ps256", "ps384", "ps512", "ed25519")
 MADE_BY_A_MODEL = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 _SUFFIXES = {"PNG": {".png"}, "JPEG": {".jpg", ".jpeg"}, "WEBP": {".webp"}}
 _MOST_PEM = 1 << 20

@@ -14,6 +14,7 @@ from typing import Any
 
 from .credit import Credit, clean
 
+ALGORITHMS = ("es256", "es384", "es512", "ps256", "ps384", "ps512", "ed25519")  # of signatures
 MOST_NAME = 80  # letters of a generator's name
 MOST_VALUES = 20_000  # of one manifest store, in search of what it says
 MIMES = {

@@ -106,7 +106,8 @@ def test_encoding_and_training_compute_the_same(size, number):
     expected = tower(x.requires_grad_())
     assert torch.equal(x.detach(), given), "the caller's pictures are left as they are"
     assert expected.requires_grad and 0 < expected.mean() < 6
-    torch.testing.assert_close(found, expected.detach())
+    # 27 layers of sums in another order: 1.2e-5 with oneDNN held to AVX2. A wrong padding is off by tenths.
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-4)
 
 
 # The file
