@@ -29,7 +29,7 @@ def fitting_in(folder, mode, loss=LossConfig(), **changes):
     material, config, cpu = load_material(bundle, encoder, prompts), small(mode, **changes), torch.device("cpu")
     torch.manual_seed(config.seed)
     if mode == "text":
-        model = TextModel(encoder, [prompt.prompt for prompt in prompts], cpu)
+        model = TextModel(encoder, [prompt.prompt for prompt in prompts], cpu, config.precision)
     else:
         model = VisionModel(encoder, bundle, config, cpu)
     return ContrastiveTraining(

@@ -165,7 +165,7 @@ def _model(
         return None
     torch.manual_seed(config.seed)
     if config.mode == "text":
-        return TextModel(encoder, [prompt.prompt for prompt in prompts], device)
+        return TextModel(encoder, [prompt.prompt for prompt in prompts], device, config.precision)
     return VisionModel(encoder, bundles[0], config, device, bundles[1])
 
 

@@ -9,7 +9,7 @@ from realrag.errors import RealRAGError
 # Mode -> the highest learning rate. Head: our choice, the upper end of what heads on cached vectors tolerate. The
 # others: our choice for CLIP models, not measured on one here. Our small encoder's text tower gained more at 1e-3.
 RATES = {"head": 1e-3, "text": 1e-5, "lora": 2e-4, "full": 5e-6}
-
+PRECISIONS = ("auto", "bf16", "fp32")
 # Of a run whose epochs and batch are 0. Ten epochs are the paper's, the others our choices.
 EPOCHS, STEPS, SMALLEST, LARGEST = 10, 400, 32, 512
 
@@ -39,7 +39,11 @@ class FitConfig:
     lora_alpha: float = 16.0  # our choice: the update is scaled by alpha / rank
     augment: bool = False  # our choice: crop and mirror photos slightly where the vision tower is trained
 
+    precision: str = "auto"  # our choice: towers compute in bf16 on a GPU and fp32 elsewhere; or in the one named
+
     def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise RealRAGError(f"precision is {self.precision!r}; it is one of {', '.join(PRECISIONS)}.")
         if self.mode not in RATES:
             raise RealRAGError(f"The mode {self.mode!r} is not known; it is one of {', '.join(RATES)}.")
         if min(self.epochs, self.batch) < 0 or not 0 <= self.held_out < 1 or self.rate < 0:

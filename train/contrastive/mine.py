@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +27,11 @@ from realrag.files import (
 from realrag.library import own_encoder
 
 from ..dataset import load_material, prompts_hash, read_prompts
+from ..flags import add_flags, chosen
 from .negatives import MineConfig, MiningState, Negatives, mine
 
+# Flags that `add_arguments` words itself.
+OWN_FLAGS = ("kind", "k", "seeds", "drop_same_class", "near_duplicate", "same_picture", "positive_aware")
 FORMAT, VERSION = "realrag-negatives", "1"
 log = logging.getLogger(__name__)
 
@@ -143,7 +146,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu")
     default = MineConfig()
     parser.add_argument("--kind", choices=("reflective", "hard"), default=default.kind)
-    parser.add_argument("--k", type=int, default=default.k, help="negatives a prompt (default %(default)s)")
+    parser.add_argument(
+        "--k", "--num-negatives", type=int, default=default.k, help="negatives a prompt (default %(default)s)"
+    )
+    add_flags(parser, MineConfig, skip=OWN_FLAGS)
     parser.add_argument(
         "--seeds",
         choices=("mean", "union"),
@@ -164,10 +170,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, log: Callable[[str], None] = lambda line: print(line, flush=True)) -> None:
-    config = MineConfig(
-        arguments.kind, arguments.k, arguments.seeds, not arguments.keep_same_class, arguments.near_duplicate,
-        positive_aware=arguments.positive_aware,
-    )  # fmt: skip
+    config = replace(chosen(arguments, MineConfig()), drop_same_class=not arguments.keep_same_class)
     inputs = MineInputs(arguments.bundle, arguments.prompts, arguments.drawn, arguments.head)
     found = mine_file(inputs, arguments.out, config, device=arguments.device)
     facts = found.facts

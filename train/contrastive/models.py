@@ -63,12 +63,14 @@ class HeadModel:
 
 
 class _Tower:
-    """One tower of a copy of an encoder, in fp32 on `device`; on a GPU it computes in bf16."""
+    """One tower of a copy of an encoder, with fp32 weights on `device`. precision: "bf16" computes its matrix products in it
+    (mixed precision), "auto" does so on a GPU."""
 
     watched = 256
 
-    def __init__(self, encoder: Encoder, device: torch.device):
+    def __init__(self, encoder: Encoder, device: torch.device, precision: str = "auto"):
         self.encoder, self.device = copy.deepcopy(encoder).to(device, torch.float32).eval(), device
+        self.mixed = precision == "bf16" or (precision == "auto" and device.type == "cuda")
 
     def _train_only(self, weights: dict[str, nn.Parameter]) -> None:
         self.encoder.requires_grad_(False)
@@ -87,7 +89,7 @@ class _Tower:
         }
 
     def _half(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed)
 
 
 class TextModel(_Tower):
@@ -95,8 +97,8 @@ class TextModel(_Tower):
 
     side, chunk = "prompts", 256
 
-    def __init__(self, encoder: Encoder, texts: Sequence[str], device: torch.device):
-        super().__init__(encoder, device)
+    def __init__(self, encoder: Encoder, texts: Sequence[str], device: torch.device, precision: str = "auto"):
+        super().__init__(encoder, device, precision)
         self.texts = list(texts)
         self.encoder.requires_grad_(True)
         used = self._used(self.encoder._texts(["a photo"]))
@@ -126,7 +128,7 @@ class VisionModel(_Tower):
     def __init__(
         self, encoder: Encoder, bundle: Bundle, config: FitConfig, device: torch.device, also: Bundle | None = None
     ):
-        super().__init__(encoder, device)
+        super().__init__(encoder, device, config.precision)
         self.bundle, self.also, self.augment, self.seed = bundle, also, config.augment, config.seed
         self._pool, self._waiting = ThreadPoolExecutor(DECODERS), {}
         if config.mode == "lora":

@@ -30,12 +30,38 @@ class MineConfig:
     near_duplicate: float = 0.995  # our choice: a photo this similar to one of the true class shows the same shot
     same_picture: float = 0.9999  # our choice: a photo this similar to the drawing is the drawing itself
     positive_aware: float = 0.0  # our choice: off; 0.95 drops photos that fit the prompt better than `margin` allows
+    # As `mine_hard_negatives` of sentence-transformers calls them; all our choice, and off. Ranks are among the photos of
+    # other classes; scores are cosines of a photo to the prompt.
+    range_min: int = 0  # our choice: so many of the first photos are left out
+    range_max: int = 0  # our choice: no photo after this rank; 0 for all
+    max_score: float = 1.0  # our choice: the highest cosine to the prompt
+    min_score: float = -1.0  # our choice: the lowest
+    absolute_margin: float = 0.0  # our choice: how far below the prompt's own photos' mean; 0 is off
+    relative_margin: float = 0.0  # our choice: the same as a fraction; 0.05 is positive_aware 0.95; 0 is off
+    sampling_strategy: str = "top"  # our choice: "random" draws k of the range, by sampling_seed
+    sampling_seed: int = 0  # our choice
 
     def __post_init__(self) -> None:
         if self.kind not in ("reflective", "hard") or self.seeds not in ("mean", "union") or self.k < 1:
             raise RealRAGError(
                 f"kind {self.kind!r}, seeds {self.seeds!r}, k {self.k}: kind is reflective or hard, seeds mean or union, "
                 "k at least 1."
+            )
+        if self.sampling_strategy not in ("top", "random") or self.range_min < 0 or self.range_max < 0:
+            raise RealRAGError(
+                f"sampling_strategy {self.sampling_strategy!r}, range_min {self.range_min}, range_max {self.range_max}: the "
+                "strategy is top or random, ranks are 0 or more."
+            )
+        if self.range_max and self.range_max < self.range_min + self.k:
+            raise RealRAGError(
+                f"range_min {self.range_min} and range_max {self.range_max} leave fewer than k = {self.k} photos. Widen them."
+            )
+        if self.sampling_strategy == "random" and not self.range_max:
+            raise RealRAGError("Random sampling needs a range: set range_max, for example to 100.")
+        if min(self.absolute_margin, self.relative_margin) < 0 or self.min_score > self.max_score:
+            raise RealRAGError(
+                f"absolute_margin {self.absolute_margin}, relative_margin {self.relative_margin}, min_score {self.min_score}, "
+                f"max_score {self.max_score}: margins are 0 or more, min_score is not above max_score."
             )
 
 
@@ -152,29 +178,45 @@ def _choose(scores: np.ndarray, prompt: int, material: Material, photos, config:
     scores = scores.copy()
     if config.drop_same_class:
         scores[own] = -np.inf
-    limit = np.inf
-    if config.positive_aware and len(own):
-        query = torch.from_numpy(material.queries[prompt]).to(photos.device)
-        limit = margin(float((photos[own] @ query).mean()), config.positive_aware)
+    query = torch.from_numpy(material.queries[prompt]).to(photos.device)
+    least, limit = config.min_score, _limit(photos, own, query, config)
+    wanted = config.k if config.sampling_strategy == "top" else config.range_max
     chosen: list[int] = []
-    looked, wide = 0, 4 * config.k + 16
-    while len(chosen) < config.k and looked < len(scores):
+    looked, wide, end = 0, 4 * wanted + config.range_min + 16, config.range_max or len(scores)
+    while len(chosen) < wanted and looked < min(len(scores), end):
         ranked = _first(scores, wide)
-        for row in ranked[looked:]:
+        for rank, row in enumerate(ranked[looked:end], looked):
             # Near-duplicates are found with the plain vectors: a head may bring different photos together.
             alike = (material.photos[own] @ material.photos[row]).max(initial=-1)
             if config.drop_same_class and alike >= config.near_duplicate:
                 counts["near_duplicates"] += 1
-            elif limit < np.inf and float(photos[row] @ query) > limit:
+            elif (limit < 1 or least > -1) and not least <= float(photos[row] @ query) <= limit:
                 counts["too_fitting"] += 1
-            else:
+            elif rank >= config.range_min:
                 chosen.append(int(row))
-            if len(chosen) == config.k:
+            if len(chosen) == wanted:
                 break
         if len(ranked) < wide:
             break
         looked, wide = len(ranked), 4 * wide
+    if config.sampling_strategy == "random" and len(chosen) > config.k:
+        picked = np.random.default_rng((config.sampling_seed, prompt)).choice(len(chosen), config.k, replace=False)
+        chosen = [chosen[at] for at in sorted(picked)]
     return chosen
+
+
+def _limit(photos, own: np.ndarray, query: torch.Tensor, config: MineConfig) -> float:
+    """The highest cosine to the prompt that a negative may have."""
+    limits = [config.max_score]
+    if len(own) and (config.positive_aware or config.relative_margin or config.absolute_margin):
+        mean = float((photos[own] @ query).mean())
+        if config.positive_aware:
+            limits.append(margin(mean, config.positive_aware))
+        if config.relative_margin:
+            limits.append(margin(mean, 1 - config.relative_margin))
+        if config.absolute_margin:
+            limits.append(mean - config.absolute_margin)
+    return min(limits)
 
 
 def margin(own_mean: float, fraction: float) -> float:

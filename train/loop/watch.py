@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from realrag.errors import RealRAGError
-from realrag.files import sweep_temporaries
+from realrag.files import sha256_bytes, sweep_temporaries
 
 from ..tables import read_csv, write_csv
 from .training import StepAbandoned, Training
@@ -37,6 +37,7 @@ class WatchConfig:
     sheet_minutes: float = 20.0  # between two sheets of sample pictures, where the training draws some; 0: never
     max_minutes: float = 0.0  # 0: no limit
     tensorboard: bool = False  # write event files beside the CSV log
+    wandb: str = ""  # also log to this project of Weights & Biases; WANDB_MODE=offline sends nothing
 
 
 def _nothing(*_given: Any) -> None:
@@ -77,6 +78,7 @@ class Watch:
         self.rows: list[dict[str, str]] = []
         self.asked_at = float("inf")
         self.board = None
+        self.online: Any = None
 
     @property
     def asked(self) -> bool:
@@ -93,7 +95,7 @@ class Watch:
             self.rows = self._earlier_rows()
             self.hooks.resumed()
         training.stop_asked = lambda: self.asked
-        with self._signals(), self._tensorboard():
+        with self._signals(), self._tensorboard(), self._wandb():
             began = training.step
             try:
                 self._train()
@@ -149,6 +151,9 @@ class Watch:
             for name, value in values.items():
                 if name != "epoch":
                     self.board.add_scalar(name, value, training.step)
+
+        if self.online:
+            self.online.log(values, step=training.step)
 
     def _stop(self, time_is_up: bool) -> bool:
         stop = self.asked or time_is_up
@@ -207,3 +212,25 @@ class Watch:
             yield
         finally:
             self.board.close()
+
+    @contextmanager
+    def _wandb(self) -> Iterator[None]:
+        if not self.config.wandb or self.training.rank:
+            yield
+            return
+        try:
+            import wandb
+        except ImportError:
+            raise RealRAGError(
+                "Logging to Weights & Biases needs the package wandb: `pip install realrag[wandb]`. Or leave out --wandb and "
+                "read the CSV log."
+            ) from None
+        name = self.files.log.parent.name
+        self.online = wandb.init(
+            project=self.config.wandb, name=name, dir=str(self.files.log.parent), resume="allow",
+            id=sha256_bytes(self.key.encode())[:16],  # a resumed run goes on in the same place
+        )  # fmt: skip
+        try:
+            yield
+        finally:
+            self.online.finish()

@@ -140,7 +140,7 @@ class Run(Staged):
             made = fit_file(
                 inputs, self._trained(arm, seed), replace(config, seed=config.seed + seed),
                 self._loss(arm), encoder=self.encoder, device=self.device,
-                watch=WatchConfig(max_minutes=self.minutes_left, tensorboard=self.tensorboard),
+                watch=WatchConfig(max_minutes=self.minutes_left, tensorboard=self.tensorboard, wandb=self.wandb),
                 progress=lambda step, steps, at=at: self.progress(at * steps + step, len(trained) * steps),
             )  # fmt: skip
             if made is None:

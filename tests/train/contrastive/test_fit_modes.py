@@ -570,3 +570,24 @@ def test_the_command_trains_a_tower_and_says_so(worlds, tmp_path, capsys):
                "--out", str(tmp_path / "tuned"), "--batch", "4", "--epochs", "1", "--lora-rank", "1"]  # fmt: skip
     assert main(command) == 0
     assert "wrote" in capsys.readouterr().out and load_encoder(str(tmp_path / "tuned")).tuned["mode"] == "lora"
+
+
+@pytest.mark.parametrize("mode", ["text", "lora", "full"])
+def test_mixed_precision_on_the_cpu_is_the_twin_of_that_on_a_gpu(worlds, mode):
+    """Weights stay in fp32, matrix products are in bf16, and a step ends close to one in fp32."""
+    losses, weights = {}, {}
+    for precision in ("fp32", "bf16", "auto"):
+        fitting, _ = fitting_in(worlds["clip"], mode, precision=precision, rate=1e-4)
+        fitting.advance()
+        losses[precision] = fitting.figures()["loss"]
+        weights[precision] = torch.cat([weight.detach().flatten() for weight in fitting.model.trained.values()])
+        assert all(weight.dtype == torch.float32 for weight in fitting.model.trained.values())
+        assert fitting.model.mixed == (precision == "bf16")
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05) and losses["bf16"] != losses["fp32"]
+    assert losses["auto"] == losses["fp32"]
+    assert (weights["bf16"] - weights["fp32"]).abs().max() <= 2.5e-4  # AdamW's first step moves each weight by the rate
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(RealRAGError, match="one of auto, bf16, fp32"):
+        FitConfig(precision="fp8")

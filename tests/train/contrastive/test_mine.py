@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -51,8 +52,9 @@ def slow_mine(material, drawn, config, through=lambda v: v):
         ranked.sort()
         raws.append(ranked[0][1])
         fitting = np.mean([photos[n] @ query for n in own]) if own else np.inf
-        kept = []
+        kept, rank = [], -1
         for _, n in ranked:
+            rank += not (config.drop_same_class and n in own)
             same_shot = any(float(material.photos[n] @ material.photos[o]) >= config.near_duplicate for o in own)
             if config.drop_same_class and (n in own or same_shot):
                 continue
@@ -61,6 +63,15 @@ def slow_mine(material, drawn, config, through=lambda v: v):
                 and own
                 and photos[n] @ query > fitting - (1 - config.positive_aware) * abs(fitting)
             ):
+                continue
+            fits = float(photos[n] @ query)
+            if not config.min_score <= fits <= config.max_score:
+                continue
+            if config.relative_margin and own and fits > fitting - config.relative_margin * abs(fitting):
+                continue
+            if config.absolute_margin and own and fits > fitting - config.absolute_margin:
+                continue
+            if rank < config.range_min or (config.range_max and rank >= config.range_max):
                 continue
             kept.append(n)
         rows.append((kept + [-1] * config.k)[: config.k])
@@ -76,6 +87,10 @@ CONFIGS = [
     MineConfig(k=60, near_duplicate=0.6),
     MineConfig(k=3, positive_aware=0.95),
     MineConfig(drop_same_class=False),
+    MineConfig(k=3, range_min=4, range_max=9),
+    MineConfig(k=3, max_score=0.2, min_score=-0.3),
+    MineConfig(k=4, relative_margin=0.5),
+    MineConfig(k=4, absolute_margin=0.2, near_duplicate=0.7),
 ]
 
 
@@ -158,7 +173,24 @@ def test_equal_photos_are_taken_by_row_number():
     assert mine(material, drawn, MineConfig(k=4)).rows.tolist() == [[0, 1, 2, 3]]
 
 
-@pytest.mark.parametrize("wrong", [{"k": 0}, {"kind": "soft"}, {"seeds": "all"}])
+def test_random_negatives_are_drawn_from_the_range_by_seed():
+    material, drawn = made()
+    top = mine(material, drawn, MineConfig(k=9, range_min=1, range_max=10)).rows
+    config = MineConfig(k=3, range_min=1, range_max=10, sampling_strategy="random")
+    found = mine(material, drawn, config).rows
+    assert all(set(few) <= set(many) for few, many in zip(found.tolist(), top.tolist(), strict=True))
+    assert (found != top[:, :3]).any() and np.array_equal(found, mine(material, drawn, config).rows)
+    assert (found != mine(material, drawn, replace(config, sampling_seed=1)).rows).any()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"k": 0}, {"kind": "soft"}, {"seeds": "all"}, {"sampling_strategy": "best"}, {"range_min": -1},
+        {"range_max": 2, "k": 3}, {"sampling_strategy": "random"}, {"min_score": 0.5, "max_score": 0.4},
+        {"relative_margin": -0.1},
+    ],
+)  # fmt: skip
 def test_settings_that_mine_nothing_are_refused(wrong):
     with pytest.raises(RealRAGError):
         MineConfig(**wrong)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 import pytest
 import torch
@@ -151,3 +152,39 @@ def test_an_optimizer_continues_from_its_checkpoint_as_if_never_saved(tmp_path):
     half, optimizer = run(3)
     checkpoint.save(tmp_path / "c", "key", {"weight": half, **checkpoint.optimizer_tensors(optimizer)}, {})
     assert torch.equal(run(3, checkpoint.load(tmp_path / "c", "key")[0])[0], whole)
+
+
+class FakeWandb:
+    """The part of Weights & Biases that is used; `runs` by id, each {step: values}."""
+
+    def __init__(self):
+        self.runs, self.settings, self.finished, self.id = {}, [], 0, ""
+
+    def init(self, **settings):
+        self.settings.append(settings)
+        self.id = settings["id"]
+        self.runs.setdefault(self.id, {})
+        return self
+
+    def log(self, values, step):
+        self.runs[self.id][step] = values
+
+    def finish(self):
+        self.finished += 1
+
+
+def test_weights_and_biases_gets_the_curves_and_a_resumed_run_goes_on_in_its_place(tmp_path, monkeypatch):
+    wandb = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    stopped = Counting(during=lambda step: os.kill(os.getpid(), signal.SIGTERM) if step == 3 else None)
+    assert not watched(stopped, tmp_path, wandb="owls") and watched(Counting(), tmp_path, wandb="owls")
+    assert wandb.finished == 2 and len(wandb.runs) == 1
+    assert [each["project"] for each in wandb.settings] == ["owls"] * 2 and wandb.settings[0]["dir"] == str(tmp_path)
+    (logged,) = wandb.runs.values()
+    assert logged == {step: {"value": float(sum(range(step)))} for step in range(1, 11)}
+
+
+def test_a_missing_wandb_is_named_with_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(RealRAGError, match=r"pip install realrag\[wandb\]"):
+        watched(Counting(), tmp_path, wandb="owls")
