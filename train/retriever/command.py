@@ -118,5 +118,5 @@ def run(arguments: argparse.Namespace, log: Log = lambda line: print(line, flush
     with stopping():
         if not only:
             work.check()
-        for stage in (only,) if only else () if arguments.check else STAGES:
+        for stage in (only,) if only else () if arguments.check else STAGES[not recipe.start.mobilenet :]:
             work.stage(stage)

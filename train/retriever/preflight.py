@@ -156,8 +156,8 @@ def check_sizes(recipe: Recipe, photos: Sequence[Candidate]) -> None:
 def check_level(encoder: Encoder, photos: Sequence[Candidate], wording: Wording, log: Log) -> float:
     """Log how often the encoder finds the right photo first by the user's own class names, in a sample of the photos; and
     measure its speed. Returns seconds a photo."""
-    step = max(1, len(photos) // LOOKED_AT)
-    sample = sorted(photos, key=lambda photo: (photo.credit.class_name, photo.sha256))[::step][:LOOKED_AT]
+    ordered = sorted(photos, key=lambda photo: (photo.credit.class_name, photo.sha256))
+    sample = [ordered[at] for at in np.unique(np.linspace(0, len(ordered) - 1, LOOKED_AT).astype(int))]
     began, vectors = time.monotonic(), []
     usable = []
     for photo in sample:

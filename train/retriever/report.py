@@ -22,7 +22,7 @@ from ..retrieval_metrics import MEASURES, ranked_rows
 from ..stats import FEWEST
 from .evaluate import CONTROLS, REFLECTIVE, Questions, arm_scores
 from .projection import projection
-from .verdict import NAMES, RETRIEVER
+from .verdict import NAMES, in_folder
 from .verdict import verdict as find_verdict
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def write_html(
         report=report,
         verdict={
             **verdict,
-            "next": [step.replace(RETRIEVER, "retriever, beside this report,") for step in verdict["next"]],
+            "next": [in_folder(step, "", ", beside this report,") for step in verdict["next"]],
         },
         summary=_summary(report),
         tested=_tested(facts),

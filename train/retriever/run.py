@@ -262,7 +262,7 @@ class Run(Staged):
         write_json(self.folder / "evaluate.json", report)
         write_html(self.folder / "report.html", report, asked, arms, gallery, prompts, self._histories())
         self.log(table(report))
-        self.log(as_text(report["verdict"], str(self.retriever)))
+        self.log(as_text(report["verdict"], str(self.folder)))
         self.log(f"{self.folder / 'report.html'}: the same with curves and contact sheets")
 
     def _facts(self, gallery: Bundle, prompts: list[Prompt], arms: dict) -> dict:

@@ -7,6 +7,7 @@ agree.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,7 +18,11 @@ from ..stats import FEWEST
 
 DECIDES, TOLD = "mAP", "R@1"
 REFLECTIVE, NORMAL, PLAIN = "reflective", "normal", "zero"
-RETRIEVER = "`retriever`"  # stands for that folder's path, so that no report holds one
+RETRIEVER, LIBRARY = "`retriever`", "`library`"  # stand for those folders' paths, so that no report holds one
+KEEP = (
+    f"Keep the plain encoder: on the test photos it was not worse. Copy the folder {LIBRARY} to ComfyUI/models/realrag. If you "
+    "want to try the head all the same:"
+)
 HIGH, LOW = 0.95, 2.0  # R@1 of the plain encoder with nothing left to learn; and times chance with nothing to refine
 NAMES = {
     REFLECTIVE: "the reflective head", NORMAL: "plain training", PLAIN: "the plain encoder", "hard": "hard negatives",
@@ -84,6 +89,8 @@ def verdict(report: Mapping[str, Any]) -> Verdict:
             else "It is not shown that training helped"
         )
         headline = f"{first}: {seen[0].lower()}{seen[1:]}{claims.get(PLAIN, claims.get(NORMAL)).text}."
+    if status == "not shown" and report.get("selection", {}).get("shipped"):
+        steps = (KEEP, *steps)
     if str((facts.get("generator") or {}).get("name", "")).startswith("stand-in"):
         headline += " A stand-in drew, so this says nothing about a real generator."
     lines = {
@@ -177,8 +184,13 @@ def next_steps(report: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(steps)
 
 
-def as_text(found: Mapping[str, Any], retriever: str) -> str:
-    """The verdict for a terminal. retriever: the folder's path there."""
+def as_text(found: Mapping[str, Any], folder: str) -> str:
+    """The verdict for a terminal. folder: the run's, as a path that works there."""
     lines = ["", f"Verdict ({found['status']}): {found['headline']}"]
-    lines += [f"Next: {step.replace(RETRIEVER, retriever)}" for step in found["next"]]
+    lines += [f"Next: {in_folder(step, folder + os.sep)}" for step in found["next"]]
     return "\n".join(lines)
+
+
+def in_folder(step: str, before: str, after: str = "") -> str:
+    """A step with the folders as they are found: "out/retriever", or "retriever, beside this report,"."""
+    return step.replace(RETRIEVER, f"{before}retriever{after}").replace(LIBRARY, f"{before}library{after}")

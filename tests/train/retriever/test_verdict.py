@@ -39,7 +39,7 @@ def test_what_is_shown_is_said_in_points_with_intervals():
     )
     assert len(found.shown) == 2 and found.not_shown == ()
     assert found.next[0].startswith("Copy the folder `retriever` to ComfyUI/models/realrag")
-    text = as_text(found.as_json(), "/here/retriever")
+    text = as_text(found.as_json(), "/here")
     assert "Verdict (shown): On photos" in text and "Next: Copy the folder /here/retriever to" in text
 
 
@@ -77,6 +77,11 @@ def test_what_got_worse_is_said_and_the_plain_encoder_kept():
     )
     assert "5.0 points less often (-8.0 to -2.0) than the plain encoder" in found.headline
     assert found.next[0].startswith("Keep the plain encoder: no head was better on the validation photos")
+    tried = verdict(report(zero=((0, -0.01, 0.01), (0, -0.01, 0.01))))
+    assert tried.status == "not shown" and tried.next[0].startswith(
+        "Keep the plain encoder: on the test photos it was not worse"
+    )
+    assert "reflective-0" in tried.next[1]
 
 
 @pytest.mark.parametrize(
