@@ -30,11 +30,22 @@ ZIPF = 1.0  # the largest topic then holds 12 % of all rows
 CHUNK = 16_384  # rows per seed; part of the definition, not a setting
 
 
+class Chunks:
+    """The library of a seed by chunks, each of which can be made without those before it."""
+
+    def __init__(self, dim: int, seed: int):
+        self._world, self._seed = _World(dim, seed), seed
+
+    def chunk(self, number: int) -> np.ndarray:
+        """(CHUNK, dim) float32 unit vectors: the rows from number * CHUNK on."""
+        return self._world.draw(self._world.image_cone, CHUNK, (self._seed, 1, number))
+
+
 def clustered_rows(rows: int, dim: int = 512, *, seed: int = 0) -> Iterator[np.ndarray]:
     """The library in row order, as chunks (<= CHUNK, dim) of float32 unit vectors."""
-    world = _World(dim, seed)
+    library = Chunks(dim, seed)
     for number, start in enumerate(range(0, rows, CHUNK)):
-        yield world.draw(world.image_cone, CHUNK, (seed, 1, number))[: rows - start]
+        yield library.chunk(number)[: rows - start]
 
 
 def clustered_vectors(rows: int, dim: int = 512, *, seed: int = 0, dtype=np.float16) -> np.ndarray:

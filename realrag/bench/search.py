@@ -12,8 +12,9 @@ import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -61,11 +62,17 @@ def run(args) -> dict:
         raise QueryError(
             f"--rows {args.rows} --queries {args.queries} --dim {args.dim}: rows and queries from 1, dim from 3."
         )
+    with one_thread(), tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
+        return {**alone(prepare, args, Path(scratch)), **alone(measure, Path(scratch))}
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Processes that are started meanwhile have one thread in every library from its first import."""
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(ONE_THREAD)
     try:
-        with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
-            return {**_alone(prepare, args, Path(scratch)), **_alone(measure, Path(scratch))}
+        yield
     finally:
         for name, value in before.items():
             if value is None:
@@ -74,7 +81,8 @@ def run(args) -> dict:
                 os.environ[name] = value
 
 
-def _alone(step, *given) -> dict:
+def alone(step, *given):
+    """What `step` returns in a process of its own."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(step, *given).result()
 
@@ -108,22 +116,22 @@ def measure(scratch: Path) -> dict:
 
     library, queries = np.load(scratch / "library.npy", mmap_mode="r"), np.load(scratch / "queries.npy")
     usable_faiss()  # imported here, so that the import does not count as opening the index
-    opened, memory = [], [_memory()]
+    opened, used = [], [memory()]
     for _ in range(5):
         start = time.perf_counter()
         index = open_index(library, scratch, "index", kind="ivf")
         opened.append(1e3 * (time.perf_counter() - start))
-    memory.append(_memory())
+    used.append(memory())
     for query in queries:
         index.search(query[None], K)
-    memory.append(_memory())
+    used.append(memory())
     truth = ExactIndex(library).search(queries, K)[1]
     return {
         "clock": "median CPU time per query on one thread",
         "open_ms": float(np.median(opened)),
         "memory_mb": {
-            when: {part: now[part] - memory[0][part] for part in now}
-            for when, now in zip(("opened", "after all queries"), memory[1:], strict=True)
+            when: {part: now[part] - used[0][part] for part in now}
+            for when, now in zip(("opened", "after all queries"), used[1:], strict=True)
         },
         **_compare(library, queries, index, truth),
     }
@@ -242,7 +250,7 @@ def _ask(index, k: int, probes: int | None = None):
     return search
 
 
-def _memory() -> dict[str, float]:
+def memory() -> dict[str, float]:
     """MB of this process: `private` is its own; `mapped` are file pages in use, which the system can reclaim.
 
     Empty on systems other than Linux, which do not report it.

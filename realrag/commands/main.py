@@ -221,6 +221,7 @@ def parser() -> argparse.ArgumentParser:
     from ..bench import blocks as bench_blocks
     from ..bench import embed as bench_embed
     from ..bench import find as bench_find
+    from ..bench import growth as bench_growth
     from ..bench import inject as bench_inject
     from ..bench import search as bench_search
     from ..bench import startup as bench_startup
@@ -368,6 +369,7 @@ def parser() -> argparse.ArgumentParser:
     )
     for name, module, example in (
         ("search", bench_search, "realrag bench search --rows 1000000"),
+        ("growth", bench_growth, "realrag bench growth --folder growth --graph growth.svg"),
         ("find", bench_find, "realrag bench find my-photos"),
         ("embed", bench_embed, "realrag bench embed --untrained ViT-B-32"),
         ("inject", bench_inject, "COMFYUI_PATH=~/ComfyUI realrag bench inject --family flux-xlabs --references 4"),
