@@ -32,8 +32,8 @@ def png(values: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def jpeg(image: Image.Image) -> bytes:
+def jpeg(image: Image.Image, quality: int = 92) -> bytes:
     """RGB -> the bytes of a JPEG file, every color at full resolution."""
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=92, subsampling=0)
+    image.save(buffer, "JPEG", quality=quality, subsampling=0)
     return buffer.getvalue()

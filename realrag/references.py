@@ -81,7 +81,7 @@ class References:
         else:
             frame = max(item.image.width for item in self.items), max(item.image.height for item in self.items)
         pictures = [np.asarray(letterbox(item.image, frame)) for item in self.items]
-        return torch.from_numpy(np.stack(pictures)).float() / 255
+        return torch.from_numpy(np.stack(pictures)).float().div_(255)
 
     def scores_text(self) -> str:
         """One line a reference: rank, score, id, caption; then what there is to say of the answer."""
@@ -116,11 +116,17 @@ class References:
         ]
 
 
-def letterbox(image, frame: tuple[int, int], color: tuple[int, int, int] = (GRAY, GRAY, GRAY)):
-    """PIL image scaled to fit `frame` (width, height) whole, centered on gray or another color. Never cropped."""
+def letterbox(image, frame: tuple[int, int], color: tuple[int, int, int] = (GRAY, GRAY, GRAY), quick: bool = False):
+    """PIL image scaled to fit `frame` (width, height) whole, centered on gray or another color. Never cropped. quick: for a
+    small view, at a fifth of the time."""
     scale = min(frame[0] / image.width, frame[1] / image.height)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     canvas = Image.new("RGB", frame, color)
-    resized = image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
+    if size == image.size:
+        resized = image
+    elif quick:
+        resized = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=1)
+    else:
+        resized = image.resize(size, Image.Resampling.LANCZOS)
     canvas.paste(resized, ((frame[0] - size[0]) // 2, (frame[1] - size[1]) // 2))
     return canvas

@@ -4,19 +4,22 @@ show pictures only, such as a phone or a script."""
 from __future__ import annotations
 
 import hashlib
+import os
+import tempfile
 import textwrap
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import folder_paths
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ...realrag.files import write_atomic
 from ...realrag.references import Reference, References, letterbox
-from ..images import jpeg, png
+from ..images import jpeg
 
 STRIP, INK = (32, 32, 32), (235, 235, 235)
 SIDE = 384  # pixels of the square that each photo is fitted into, however small it is
+CARD_QUALITY = 85  # a PNG takes ten times as long, and the page shows the photos themselves
 NOTE_SIZE = (512, 256)  # pixels of the card that is shown where nothing was found
 NOTHING_FITS = (
     "\n\nThe picture is made without references. To see the closest photos, set min_score to 0 and doubt to keep."
@@ -29,7 +32,7 @@ def shown(references: References) -> dict:
     photos = [_facts(rank, item, references) for rank, item in enumerate(references.items, 1)]
     note = f"{references.note}{NOTHING_FITS * (references.doubtful and not photos)}"
     return {
-        "images": [_in_temp(png(np.asarray(card)), "png") for card in labeled(references)],
+        "images": [_in_temp(key, lambda: jpeg(make(), CARD_QUALITY)) for key, make in _cards(references)],
         "realrag_photos": photos,
         "realrag_note": [note],
     }
@@ -48,32 +51,50 @@ def _facts(rank: int, item: Reference, references: References) -> dict:
         "credit": item.credit(),
         "author": item.author,
         "license": item.licence or "license not stated",
-        "photo": _in_temp(jpeg(item.image), "jpg"),
+        "photo": _in_temp((references.bundle_id, item.id, item.image.size), lambda: jpeg(item.image)),
     }
 
 
 def labeled(references: References) -> list[Image.Image]:
     """A card for each reference, best first, all of one size; or one card that says why there are none."""
-    lines = 3 if any(item.object for item in references.items) else 2
-    cards = [_over_strip(rank, item, lines) for rank, item in enumerate(references.items, 1)]
-    return cards or [_card(f"{references.note}{NOTHING_FITS * references.doubtful}")]
+    return [make() for _, make in _cards(references)]
 
 
-def _in_temp(data: bytes, suffix: str) -> dict:
-    """The bytes as a file in ComfyUI's temp folder, named by its content: the same picture is written once until ComfyUI
-    ends, however often it is shown. Returns where `/view` finds it."""
-    path = Path(folder_paths.get_temp_directory()) / f"realrag_{hashlib.sha256(data).hexdigest()[:24]}.{suffix}"
+def _cards(references: References) -> list[tuple[tuple, Callable[[], Image.Image]]]:
+    """Of each card all that stands on it, and what makes it."""
+    if not references.items:
+        note = f"{references.note}{NOTHING_FITS * references.doubtful}"
+        return [((note,), lambda: _card(note))]
+    lines, cards = 3 if any(item.object for item in references.items) else 2, []
+    for rank, item in enumerate(references.items, 1):
+        texts = [f"{rank} · {item.score:.3f} · {item.found}", name_of(item)] + [f"for: {item.object}"] * bool(
+            item.object
+        )
+        key = (references.bundle_id, item.id, item.image.size, lines, *texts)
+        cards.append((key, partial(_over_strip, item, lines, texts)))
+    return cards
+
+
+def _in_temp(key: tuple, make: Callable[[], bytes]) -> dict:
+    """A JPEG as a file in ComfyUI's temp folder, named by what it shows: it is made once until ComfyUI ends, however often it
+    is shown. Returns where `/view` finds it."""
+    path = (
+        Path(folder_paths.get_temp_directory()) / f"realrag_{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.jpg"
+    )
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, data)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.stem, suffix=".part", delete=False) as file:
+            file.write(make())
+        os.replace(
+            file.name, path
+        )  # whole or not at all; a crash loses nothing that is wanted, so nothing waits for the disk
     return {"filename": path.name, "subfolder": "", "type": "temp"}
 
 
-def _over_strip(rank: int, item: Reference, lines: int) -> Image.Image:
+def _over_strip(item: Reference, lines: int, texts: list[str]) -> Image.Image:
     size = SIDE // 12  # of the letters: four photos side by side in a node leave each about 100 pixels
-    texts = [f"{rank} · {item.score:.3f} · {item.found}", name_of(item)] + [f"for: {item.object}"] * bool(item.object)
     picture = Image.new("RGB", (SIDE, SIDE + (2 * lines - 1) * size), STRIP)
-    picture.paste(letterbox(item.image, (SIDE, SIDE), STRIP))
+    picture.paste(letterbox(item.image, (SIDE, SIDE), STRIP, quick=True))
     font = ImageFont.load_default(size)
     text = "\n".join(_shortened(line, font, SIDE - size) for line in texts)
     ImageDraw.Draw(picture).multiline_text((size // 2, SIDE + size // 3), text, INK, font, spacing=size // 5)
