@@ -247,14 +247,14 @@ def _ranks(rng: np.random.Generator, shape) -> np.ndarray:
 
 def captions(rows: int, seed: int):
     """22 words each, Zipf-distributed, as seeded words "wa", "wb", ..."""
-    names = [_spelled(number) for number in range(VOCABULARY)]
+    names = [spelled(number) for number in range(VOCABULARY)]
     rng = np.random.Generator(np.random.PCG64((seed, 3)))
     for start in range(0, rows, 10_000):
         for line in _ranks(rng, (min(10_000, rows - start), 22)).tolist():
             yield " ".join([names[number] for number in line])
 
 
-def _spelled(number: int) -> str:
+def spelled(number: int) -> str:
     letters = ""
     while True:
         number, digit = divmod(number, 20)
@@ -266,7 +266,7 @@ def _spelled(number: int) -> str:
 def _prompts(count: int, queries: int, seed: int):
     rng = np.random.Generator(np.random.PCG64((seed, 4, count)))
     for line in _ranks(rng, (queries, count)).tolist():
-        yield " ".join(map(_spelled, line))
+        yield " ".join(map(spelled, line))
 
 
 def _captions_alone(rows: int, seed: int) -> float:

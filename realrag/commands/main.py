@@ -223,6 +223,7 @@ def parser() -> argparse.ArgumentParser:
     from ..bench import find as bench_find
     from ..bench import growth as bench_growth
     from ..bench import inject as bench_inject
+    from ..bench import retrieve as bench_retrieve
     from ..bench import search as bench_search
     from ..bench import startup as bench_startup
 
@@ -369,6 +370,7 @@ def parser() -> argparse.ArgumentParser:
     )
     for name, module, example in (
         ("search", bench_search, "realrag bench search --rows 1000000"),
+        ("retrieve", bench_retrieve, "COMFYUI_PATH=~/ComfyUI realrag bench retrieve --rows 1000000"),
         ("growth", bench_growth, "realrag bench growth --folder growth --graph growth.svg"),
         ("find", bench_find, "realrag bench find my-photos"),
         ("embed", bench_embed, "realrag bench embed --untrained ViT-B-32"),
