@@ -1,4 +1,4 @@
-"""Several processes of one machine encode one library: rank r of `world_size` writes every `world_size`-th shard.
+"""Several processes, on one machine or on several that share the folder, encode one library: rank r of `world_size` writes every `world_size`-th shard.
 
 Workers do not communicate. Finished shards show progress; a lock per rank shows which workers are alive. Rank 0 waits,
 encodes what dead workers left, and alone writes the bundle.

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from realrag.errors import RealRAGError
 
 
-def rank_and_world_size() -> tuple[int, int]:
-    """(rank, number of processes). RealRAGError where the processes are spread over several machines."""
+def rank_and_world_size(several_machines: bool = False) -> tuple[int, int]:
+    """(rank, number of processes). RealRAGError where the processes are spread over several machines, unless the work can be:
+    that of processes that share a folder and nothing else."""
     try:
         rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         here = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
@@ -22,7 +23,7 @@ def rank_and_world_size() -> tuple[int, int]:
         ) from None
     if not 0 <= rank < world_size:
         raise RealRAGError(f"RANK is {rank}, WORLD_SIZE {world_size}: ranks run from 0 to WORLD_SIZE - 1.")
-    if here != world_size:
+    if here != world_size and not several_machines:
         raise RealRAGError(
             f"{world_size} processes, {here} of them on this machine: work is shared among the processes of one machine "
             "only. Start torchrun on one node (--nnodes 1)."

@@ -99,7 +99,7 @@ def chosen_recipe(arguments: argparse.Namespace) -> Recipe:
 def run(arguments: argparse.Namespace, log: Log = lambda line: print(line, flush=True), only: str = "") -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    rank, world_size = rank_and_world_size()
+    rank, world_size = rank_and_world_size(several_machines=only == "embed")
     if world_size > 1 and only != "embed":
         raise RealRAGError(
             "torchrun only splits the work of `embed` and `fit`. Run this command once, without torchrun."
