@@ -17,16 +17,15 @@ REAL = (
     "\nWith a real model the graph is the same: exchange *Load Miniature*, the adapter and the size of the picture.\n"
 )
 
-START_HERE = f"""{RUNS}RealRAG finds **real photos** for your prompt, and *Inject References* shows them to a miniature Stable
-Diffusion 3 while it paints. The picture on the left is made **without** them, the one on the right **with** them. The
-miniature was never shown {UNSEEN}: only the photos can tell it.
+START_HERE = f"""{RUNS}RealRAG finds **real photos** for your prompt, and a miniature Stable Diffusion 3 looks at them while it
+paints. Left: **without** the photos. Right: **with** them. It was never trained on {UNSEEN}.
 
-1. Ask for a lemon, a mango or red beet, which it was never shown either; or for a pear, which it was. Ask for a puffin: the
-   library has none, so both pictures are the same.
-2. Too strong or too weak: change *strength*. 0 is without references.
-3. For a long prompt, write the subject alone in *look_for*.
+1. Ask for a lemon, a mango or red beet, which it never saw either, or for a pear, which it did. Ask for a puffin: the library
+   has none, so both pictures are the same.
+2. Too strong or too weak: change *strength*.
+3. Long prompt: write the subject alone in *look_for*.
 
-It paints 128 x 128 pixels and knows little but groceries. Next: *RealRAG 02 Your own photos*, then the graph of the model that you have.
+It paints 128 x 128 pixels. Next: *RealRAG 02 Your own photos*, then the graph for your model.
 """
 OBJECTS = f"""{RUNS}Two things in one prompt, each from its own photos, **each in its own place**.
 
@@ -125,8 +124,8 @@ def inject_into(canvas: Canvas, column: Column, painter: Painter, references: tu
     return canvas.node("RealRAG_InjectReferences", column, strength=STRENGTH, links=links)
 
 
-def opening(canvas: Canvas, note: str, height: int, text: str) -> tuple[Column, dict, dict]:
-    left = canvas.column(330)
+def opening(canvas: Canvas, note: str, height: int, text: str, width: int = 330) -> tuple[Column, dict, dict]:
+    left = canvas.column(width)
     canvas.note(left, height, note)
     prompt = canvas.node("PrimitiveStringMultiline", left, title="Prompt", value=text)
     loader = canvas.node("RealRAG_LoadRetriever", left, bundle="sample (shipped)")
@@ -134,14 +133,15 @@ def opening(canvas: Canvas, note: str, height: int, text: str) -> tuple[Column, 
 
 
 def start_here(object_info: dict) -> Canvas:
+    """Narrow: the templates dialog opens a graph at three quarters of the page, and below READABLE classic draws no text."""
     canvas = Canvas(object_info, scale=0.69)
-    left, prompt, loader = opening(canvas, START_HERE, 296, f"a photo of {UNSEEN}")
-    middle = canvas.column(370)
+    left, prompt, loader = opening(canvas, START_HERE, 296, f"a photo of {UNSEEN}", width=300)
+    middle = canvas.column(366)
     found = retrieve(canvas, middle, loader, prompt, top_k=3)
-    see = canvas.column(330)
-    painter = Painter.of(canvas, 230, prompt)
+    see = canvas.column(300)
+    painter = Painter.of(canvas, 216, prompt)
     inject = inject_into(canvas, see, painter, (found, "references"))
-    shown = canvas.column(460)
+    shown = canvas.column(390)
     painter.compare(canvas, inject, shown, "realrag_start_here", {"references": (found, "references")})
     canvas.text(left, "Credits", (found, "credits"))
     canvas.group("1  Find real photos", left, middle)
