@@ -34,6 +34,7 @@ from .choose_generator import make_generator
 from .embed import embed
 from .evaluate import Questions, ann_loss, arm_scores, evaluate, head_vectors, table
 from .imagine import DRAWN, imagine
+from .model_card import write_model_card
 from .parted import Places, is_parted, part_data
 from .preflight import preflight
 from .questions import Drawn, questions
@@ -235,7 +236,7 @@ class Run(Staged):
         partial.rename(self.retriever)
 
     def evaluate(self) -> None:
-        """evaluate.json and report.html; logs the table."""
+        """evaluate.json, report.html and model-card.md; logs the table and the verdict."""
         from .report import write_html
 
         gallery, asked, prompts = self._open(self.gallery), *self._questions()
@@ -261,6 +262,10 @@ class Run(Staged):
         report["verdict"] = verdict(report).as_json()
         write_json(self.folder / "evaluate.json", report)
         write_html(self.folder / "report.html", report, asked, arms, gallery, prompts, self._histories())
+        fitted = selection.shipped and json.loads(
+            self._fit_json(selection.shipped.arm, selection.shipped.seed).read_bytes()
+        )
+        write_model_card(self.folder / "model-card.md", report, self._open(self.library), fitted and fitted["facts"])
         self.log(table(report))
         self.log(as_text(report["verdict"], str(self.folder)))
         self.log(f"{self.folder / 'report.html'}: the same with curves and contact sheets")

@@ -20,8 +20,7 @@ DECIDES, TOLD = "mAP", "R@1"
 REFLECTIVE, NORMAL, PLAIN = "reflective", "normal", "zero"
 RETRIEVER, LIBRARY = "`retriever`", "`library`"  # stand for those folders' paths, so that no report holds one
 KEEP = (
-    f"Keep the plain encoder: on the test photos it was not worse. Copy the folder {LIBRARY} to ComfyUI/models/realrag. If you "
-    "want to try the head all the same:"
+    f"Keep the plain encoder: on the test photos it was not worse. Copy the folder {LIBRARY} to ComfyUI/models/realrag."
 )
 HIGH, LOW = 0.95, 2.0  # R@1 of the plain encoder with nothing left to learn; and times chance with nothing to refine
 NAMES = {
@@ -90,7 +89,7 @@ def verdict(report: Mapping[str, Any]) -> Verdict:
         )
         headline = f"{first}: {seen[0].lower()}{seen[1:]}{claims.get(PLAIN, claims.get(NORMAL)).text}."
     if status == "not shown" and report.get("selection", {}).get("shipped"):
-        steps = (KEEP, *steps)
+        steps = (KEEP, f"To try the head all the same: {steps[0][0].lower()}{steps[0][1:]}", *steps[1:])
     if str((facts.get("generator") or {}).get("name", "")).startswith("stand-in"):
         headline += " A stand-in drew, so this says nothing about a real generator."
     lines = {
@@ -108,7 +107,8 @@ def claim(report: Mapping[str, Any], arm: str, other: str) -> Claim | None:
     agrees = _validation_agrees(report, arm, other)
     better, worse = (_resolved(decides, sign) for sign in (1, -1))
     what = "the right class" if report.get("facts", {}).get("classes", True) else "the right photo"
-    first = f"found {what} first {abs(told[0]) * 100:.1f} points {'more' if told[0] >= 0 else 'less'} often"
+    points = f"{abs(told[0]) * 100:.1f}"
+    first = f"found {what} first {points} points {'more' if told[0] >= 0 else 'less'} often"
     spread = f"({told[1] * 100:.1f} to {told[2] * 100:.1f})" if told[1] is not None else ""
     if (better or worse) and not _resolved(told, 1 if better else -1):
         text = (
@@ -117,9 +117,11 @@ def claim(report: Mapping[str, Any], arm: str, other: str) -> Claim | None:
         )
     else:
         text = f"{first} {spread} {than}"
+        if points == "0.0":
+            text = f"found {what} first as often {spread} as {NAMES[other]}"
         if not (better or worse) and (_resolved(told, 1) or _resolved(told, -1)):
             text += f", but mAP, which decides, changed by {with_interval(decides, '+.3f')}"
-        elif not (better or worse):
+        elif not (better or worse) and points != "0.0":
             text += ", which may be chance"
     if better and not agrees:
         text += ", but on the validation photos it did not"

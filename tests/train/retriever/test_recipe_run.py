@@ -1,6 +1,7 @@
 """A recipe from photos to a bundle with its measurements, on made photos, in seconds; stopped and begun again."""
 
 import argparse
+import html
 import json
 import re
 from pathlib import Path
@@ -87,6 +88,17 @@ def test_a_recipe_ends_in_a_bundle_that_answers_and_a_report_that_stands_alone(w
     page = (tmp_path / "out" / "report.html").read_text()
     assert "stand-in altered photos" in page and page.count("data:image/") >= 6
     assert not re.search(r"(src|href)=\"(?!data:)", page) and "<script" not in page
+
+    model_card = (tmp_path / "out" / "model-card.md").read_text()
+    for line in (
+        "| not stated | 16 |",
+        "16 photos state no license",
+        "| steps | ",
+        "| the reflective head | ",
+        "# reflective-0 for stand-in",
+    ):
+        assert line in model_card, line
+    assert report["verdict"]["headline"] in model_card and report["verdict"]["headline"] in html.unescape(page)
 
     bundle = Retriever.open(tmp_path / "out" / "retriever", encoder=ColorEncoder())
     text = card(bundle.bundle, "ann/colors", "0" * 40, report)
