@@ -81,8 +81,12 @@ def make_parts(
     test = scan(Path(data.test_photos), captions, archives=True).candidates if data.test_photos else []
     refuse_shared(library.candidates, test, data)
     asked = _asked(library.candidates, test, data, encoder)
-    if _finished(places, asked):
+    before = _earlier(places)
+    if _finished(places, before, asked):
         return
+    if rank == 0 and before.get("key") != asked["key"]:  # bundles of other parts, or of a run that parted nothing
+        for name in PARTS:
+            shutil.rmtree(places.bundle(name), ignore_errors=True)
     sizes = Sizes(picture=data.picture_size)
     how: dict[str, Any] = {"sizes": sizes, "rank": rank, "world_size": world_size, "progress": progress}
     report = build(Path(data.photos), places.all, encoder, captions=captions, **how)
@@ -139,11 +143,16 @@ def _asked(library: Sequence[Candidate], test: Sequence[Candidate], data: Data, 
     return {"key": sha256_bytes(canonical_json(key)), "seed": data.split_seed, "fractions": list(data.parts)}
 
 
-def _finished(places: Places, asked: dict) -> bool:
+def _earlier(places: Places) -> dict:
+    """What the parts that are there were made of; empty where there are none."""
     try:
         facts = json.loads((places.parts / FACTS).read_bytes())
     except (OSError, ValueError):
-        return False
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def _finished(places: Places, facts: dict, asked: dict) -> bool:
     return bool(facts.get("done")) and facts.get("key") == asked["key"] and all(
         (places.bundle(name) / MANIFEST).is_file() for name in PARTS if facts["photos"][name]
     )  # fmt: skip

@@ -68,6 +68,7 @@ def paint(choices, url, *more):
     )
 
 
+@pytest.mark.slow
 def test_each_arm_is_painted_with_its_references_and_the_same_seeds(choices, tmp_path, capsys):
     with FakeComfyUI() as server:
         assert paint(choices, server.url) == 0
@@ -91,6 +92,7 @@ def test_each_arm_is_painted_with_its_references_and_the_same_seeds(choices, tmp
     assert f"--arm reflective={tmp_path / 'painted' / 'reflective'}.csv" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_stopped_painting_resumes_and_paints_nothing_twice(choices, tmp_path):
     with FakeComfyUI() as server:
         assert paint(choices, server.url, "--max-minutes", "1e-9") == STOPPED

@@ -82,6 +82,30 @@ def test_photos_are_parted_by_themselves_and_nothing_is_lost_or_twice(tmp_path):
     assert {name: Bundle(tmp_path / "out" / name).embeddings.shape for name in PARTS} == sizes
 
 
+def test_other_photos_or_fractions_are_parted_anew(tmp_path):
+    photos = world(tmp_path / "photos", each=10)
+    run_of(photos, tmp_path / "out", parts=()).stage("embed")  # as runs before parts did
+    assert len(Bundle(tmp_path / "out" / "library").records) == 30
+    run_of(photos, tmp_path / "out").stage("embed")
+    assert len(Bundle(tmp_path / "out" / "library").records) == 18
+    run_of(photos, tmp_path / "out", parts=(0.4, 0.3, 0.3), split_seed=3).stage("embed")
+    assert [len(files) for files in parts_of(tmp_path / "out").values()] == [12, 9, 9]
+    write(photos, {f"class 0/new {n}.jpg": speckled(900 + n) for n in range(10)})
+    run_of(photos, tmp_path / "out").stage("embed")
+    assert sum(len(files) for files in parts_of(tmp_path / "out").values()) == 40
+
+
+def test_two_processes_part_as_one_does(tmp_path):
+    photos = world(tmp_path / "photos", each=10)
+    run_of(photos, tmp_path / "one").stage("embed")
+    for rank in (1, 0):
+        recipe = Recipe(data=Data(photos=str(photos)))
+        Run(recipe, tmp_path / "two", log=lines.append, rank=rank, world_size=2).stage("embed")
+    assert parts_of(tmp_path / "two") == parts_of(tmp_path / "one")
+    one, two = (Bundle(tmp_path / name / "library") for name in ("one", "two"))
+    assert one.id == two.id
+
+
 def test_near_copies_never_lie_in_two_parts(tmp_path):
     photos = world(tmp_path / "photos", classes=2, each=9)
     for c in range(2):
