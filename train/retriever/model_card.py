@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from realrag.bundle.bundle import Bundle
 from realrag.files import write_atomic
-from realrag.hub.card import plain
 from realrag.interval_text import with_interval
 from realrag.photos.licenses import described, grouped
 
@@ -61,6 +61,11 @@ On photos that were not trained on; means of all seeds with 95 % intervals over 
 
 {next}
 """
+
+
+def plain(text: object) -> str:
+    """Somebody's words as one line of Markdown that means nothing but itself."""
+    return re.sub(r"([\\`*_\[\]{}<>#|!~&])", r"\\\1", " ".join(str(text).split()))[:400]
 
 
 def write_model_card(path: Path, report: dict, library: Bundle, fitted: dict | None) -> None:
