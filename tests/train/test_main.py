@@ -93,8 +93,12 @@ def test_sigterm_and_ctrl_c_stop_every_command_alike(monkeypatch, capsys, comman
     module = load(command)
     monkeypatch.setattr(module, "run", run)
     monkeypatch.setattr(module, "add_arguments", lambda parser: None)
+    heeded = signal.signal(signal.SIGINT, signal.default_int_handler)  # in a shell's background job it is ignored
     before = signal.getsignal(signal.SIGTERM)
-    assert main([command]) == STOPPED == 75
+    try:
+        assert main([command]) == STOPPED == 75
+    finally:
+        signal.signal(signal.SIGINT, heeded)
     assert capsys.readouterr().out == f"Stopped. {RESUME}\n" and signal.getsignal(signal.SIGTERM) == before
 
 
