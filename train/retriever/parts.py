@@ -18,6 +18,7 @@ PARTS = ("library", "validation", "gallery")  # train, validation and test
 # COPY, which counts where the encoder sees no difference either.
 ALIKE, SHAPE, NEIGHBORS, COARSE = 0.8, 0.5, 12, 12
 LAYOUT, SAME = 0.9, 0.97
+LOOKED = 64  # photos between two steps of the progress, a second of work; nothing of it is kept where it is stopped
 ROWS = 2048  # photos compared at once
 SMALL = 96  # pixels in which layouts are compared
 
@@ -51,7 +52,8 @@ def near_copies(
         image = picture(row).convert("L")
         image.thumbnail((SMALL, SMALL))
         small.append(image)
-        progress(row + 1, 2 * count)
+        if len(small) % LOOKED == 0 or len(small) == count:
+            progress(len(small), 2 * count)
     plain, mirrored = (
         np.stack([_coarse(draw(image)) for image in small]) for draw in (Image.Image.copy, ImageOps.mirror)
     )
