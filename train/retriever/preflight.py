@@ -226,11 +226,20 @@ def _plan(
     per_photo: float, per_drawing: float | None, generator: Generator | None,
 ) -> Plan:  # fmt: skip
     seeds, arms = recipe.imagine.seeds, recipe.evaluate
-    drawings = missing = len(prompts) * seeds
+    count = len(prompts)
+    if is_parted(recipe.data):  # the captions of validation and test photos are not drawn
+        own = {
+            prompt.prompt
+            for prompt in recipe.data.wording.of_classes(sorted({p.class_name for p in prompts if p.class_name}))
+        }
+        captions = sum(prompt.prompt not in own for prompt in prompts)
+        count -= round((1 - recipe.data.parts[0]) * captions)
+    drawings = missing = count * seeds
     if generator is not None:
         sizes = Sizes(picture=recipe.data.picture_size)
-        missing = sum(not (places.folder / "imagine" / picture_name(generator.facts, p.prompt, seed, sizes)).is_file()
-                      for p in prompts for seed in range(seeds))  # fmt: skip
+        there = sum((places.folder / "imagine" / picture_name(generator.facts, p.prompt, seed, sizes)).is_file()
+                    for p in prompts for seed in range(seeds))  # fmt: skip
+        missing = max(0, drawings - there)
     if (places.folder / "imagine" / DRAWN).is_file() and generator is None:
         missing = 0
     encoded = (places.bundle("library") / MANIFEST).is_file() and (
@@ -244,7 +253,7 @@ def _plan(
     }
     size = PHOTO * (recipe.data.picture_size / 768) ** 2
     each = len(drawn) if drawn else size
-    return Plan(photos, len(prompts), drawings, missing, fits, seconds,
+    return Plan(photos, count, drawings, missing, fits, seconds,
                 int((0 if encoded else 2 * photos * size) + missing * each))  # fmt: skip
 
 

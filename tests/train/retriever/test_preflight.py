@@ -167,3 +167,48 @@ def test_a_plan_says_what_it_does_not_know():
         "  in all    about 2 h 02 min; about 1.0 GB on the disk, where 5.0 GB are free",
     ]
     assert replace(plan, seconds={"embed": 0.0, "imagine": 1.0, "fit": None}).lines(1)[3].endswith("time not known")
+
+
+@pytest.mark.slow
+def test_the_whole_way_needs_nothing_but_photos_and_a_workflow(photos, encoder, tmp_path, capsys):
+    """Black pictures on the way are left out by name; the end is a verdict and what to do next."""
+    import io
+
+    from PIL import Image
+
+    def picture(graph):
+        if (graph["6"]["inputs"]["text"], graph["3"]["inputs"]["seed"]) != ("a photo of a red", 1):
+            return FakeComfyUI.picture(graph)
+        buffer = io.BytesIO()
+        Image.new("RGB", (48, 48)).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    with FakeComfyUI(picture=picture) as server:
+        flow = workflow(tmp_path / "flow.json")
+        assert run(photos, tmp_path, "--workflow", flow, "--url", server.url, "--seeds", "1") == 0
+        drawn = len(server.graphs)
+        assert run(photos, tmp_path, "--workflow", flow, "--url", server.url, "--seeds", "1") == 0
+        assert drawn == len(server.graphs) == 6  # the second run draws nothing again
+    said, report = capsys.readouterr().out, json.loads((tmp_path / "out" / "evaluate.json").read_text())
+    assert (
+        report["facts"]["bad_drawings"] == 1
+        and "'a photo of a red', seed 1: it is black all over" in report["facts"]["bad_named"]
+    )
+    assert report["verdict"]["status"] == "none" and "fewer than 5 classes" in report["verdict"]["headline"]
+    assert "Verdict (none): No verdict" in said and "Next: Keep the plain encoder" in said
+    assert [path.name for path in sorted((tmp_path / "out").glob("*.[hm][td]*"))] == ["model-card.md", "report.html"]
+
+
+def test_captions_of_photos_that_are_kept_aside_are_not_planned_to_be_drawn(encoder, tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    rows = ["file,caption"]
+    for seed in range(20):
+        (tmp_path / "photos" / f"{seed}.jpg").write_bytes(photo_bytes((9, 99, 9), seed, cells=6))
+        rows.append(f"{seed}.jpg,a green field number {seed}")
+    (tmp_path / "photos" / "captions.csv").write_text("\n".join(rows))
+    with FakeComfyUI() as server:
+        flow = workflow(tmp_path / "flow.json")
+        assert run(tmp_path / "photos", tmp_path, "--workflow", flow, "--url", server.url, "--check") == 0
+    said = capsys.readouterr().out
+    assert "20 photos without classes, asked for by their captions; 20 prompts" in said
+    assert "28 drawings of 14 prompts, 26 not drawn yet" in said
