@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -102,11 +103,7 @@ def make_parts(
     bundles = [Bundle(places.all, default_cache())]
     bundles += [Bundle(places.bundle("gallery"), default_cache())] if test else []
     rows = [(bundle, row) for bundle in bundles for row in range(len(bundle.records))]
-    groups = near_copies(
-        np.concatenate([unit_rows(bundle.embeddings) for bundle in bundles]),
-        lambda row: rows[row][0].image(rows[row][0].records[rows[row][1]]),
-        progress,
-    )
+    groups = _groups(places, bundles, rows, progress)
     parts, facts = _part(library.candidates, bundles, groups, data)
     _write(library.candidates, parts, places, asked | facts)
     log(_told(facts))
@@ -118,6 +115,25 @@ def make_parts(
     _write_prompts(library.candidates, test, parts, data, places, captions)
     write_json(places.parts / FACTS, asked | facts | {"done": True})
     shutil.rmtree(places.all, ignore_errors=True)
+    (places.folder / "near-copies.json").unlink(missing_ok=True)
+
+
+def _groups(
+    places: Places, bundles: Sequence[Bundle], rows: list[tuple[Bundle, int]], progress: Progress
+) -> np.ndarray:
+    """The groups of near-copies of all photos, kept beside the bundle of all, so that a stopped run finds them once."""
+    file, key = places.folder / "near-copies.json", [bundle.id for bundle in bundles]
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        found = json.loads(file.read_bytes())
+        if found["of"] == key and len(found["groups"]) == len(rows):
+            return np.array(found["groups"])
+    groups = near_copies(
+        np.concatenate([unit_rows(bundle.embeddings) for bundle in bundles]),
+        lambda row: rows[row][0].image(rows[row][0].records[rows[row][1]]),
+        progress,
+    )
+    write_json(file, {"of": key, "groups": groups.tolist()})
+    return groups
 
 
 def refuse_shared(library: Sequence[Candidate], test: Sequence[Candidate], data: Data) -> None:

@@ -19,6 +19,7 @@ PARTS = ("library", "validation", "gallery")  # train, validation and test
 ALIKE, SHAPE, NEIGHBORS, COARSE = 0.8, 0.5, 12, 12
 LAYOUT, SAME = 0.9, 0.97
 LOOKED = 64  # photos between two steps of the progress, a second of work; nothing of it is kept where it is stopped
+EVERY = 256  # photos read between two calls of `progress`
 ROWS = 2048  # photos compared at once
 SMALL = 96  # pixels in which layouts are compared
 
