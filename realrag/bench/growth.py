@@ -67,7 +67,7 @@ def make_rows(folder: Path, sizes: list[int], dim: int, queries: int, seed: int)
 
     recipe = {"rows": sizes[-1], "dim": dim, "queries": queries, "seed": seed}
     kept, path = folder / "rows.json", folder / "rows.npy"
-    state = json.loads(kept.read_text()) if kept.is_file() else {"recipe": recipe, "chunks": 0}
+    state: dict = json.loads(kept.read_text()) if kept.is_file() else {"recipe": recipe, "chunks": 0}
     if state["recipe"] != recipe:
         raise QueryError(f"{folder} holds the rows of {state['recipe']}, not of {recipe}. Name another --folder.")
     if not state["chunks"]:

@@ -1,4 +1,5 @@
-"""Several processes, on one machine or on several that share the folder, encode one library: rank r of `world_size` writes every `world_size`-th shard.
+"""Several processes encode one library, on one machine or on several that share its folder: rank r of `world_size` writes
+every `world_size`-th shard.
 
 Workers do not communicate. Finished shards show progress; a lock per rank shows which workers are alive. Rank 0 waits,
 encodes what dead workers left, and alone writes the bundle.
