@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Milvus Lite: AUTOINDEX answers a filter with fewer photos than pass it.
-# Guess, before running: of 1,000 photos that pass a filter, a search for 400 gives 400, whatever the index.
+# Guess, before running: AUTOINDEX is exact for a few thousand rows, so of 1,000 photos that pass a filter 400 are found.
 # Seen (pymilvus 3.0.2, milvus-lite 3.2.2, faiss-cpu 1.15.1): once the rows are flushed, some queries get about 75. AUTOINDEX is then
 # a graph (faiss HNSW), a second after the flush, that stops where the photos that pass are not neighbors of each other. FLAT gives 400, as AUTOINDEX did before
 # the flush. Nothing in the answer says that it is short.
