@@ -1,6 +1,6 @@
 """The verdict of a run in words: what is shown on photos that nothing was trained on, what is not, and what to do next.
 
-One measure decides, mAP, which was fixed before any run: it moves with every photo of a ranking. R@1, "the right class
+One measure decides, mAP, the same in every run: it moves with every photo of a ranking. R@1, "the right class
 first", is told beside it. A claim is shown where the 95 % interval over classes lies above 0 and the validation photos
 agree.
 """
