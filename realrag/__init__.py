@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .encoders.load import load_encoder
     from .retriever import Retriever
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Bundle", "Retriever", "__version__", "load_encoder"]
 
 # The encoders that ship with the package: the one for a new library of anything, and the one that the miniatures and their
