@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from dataclasses import fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from typing import Any, TypeVar
 
 Config = TypeVar("Config")
@@ -52,3 +52,10 @@ def chosen(arguments: argparse.Namespace, config: Config) -> Config:
     """`config` (an instance) with the flags that were given in place of its values."""
     given = {field.name: getattr(arguments, field.name, None) for field in fields(config)}  # type: ignore[arg-type]
     return replace(config, **{name: value for name, value in given.items() if value is not None})  # type: ignore[type-var]
+
+
+def recorded(config: Any, added: Sequence[str]) -> dict[str, Any]:
+    """asdict(config) without those of the fields `added` since an earlier version that have their defaults: what that
+    version began, or finished, is still known by its settings."""
+    defaults = {field.name: field.default for field in fields(config)}
+    return {name: value for name, value in asdict(config).items() if name not in added or value != defaults[name]}

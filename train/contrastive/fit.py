@@ -23,11 +23,11 @@ from realrag.files import canonical_json, default_cache, sha256_bytes, write_ato
 from realrag.library import own_encoder
 
 from ..dataset import Prompt, load_material, prompts_hash, read_prompts
-from ..flags import add_flags, chosen
+from ..flags import add_flags, chosen, recorded
 from ..loop.progress import Progress
 from ..loop.stages import RESUME, Stopped
 from ..loop.watch import Hooks, RunFiles, Watch, WatchConfig
-from .fit_config import RATES, FitConfig
+from .fit_config import ADDED, RATES, FitConfig
 from .loss import KINDS, LossConfig
 from .mine import read_drawn, read_negatives
 from .models import Model, TextModel, VisionModel
@@ -85,7 +85,7 @@ def fit_file(
         "loss": loss.kind,
         "lambda_ref": loss.lambda_ref,
         "seed": config.seed,
-        "config": {"fit": asdict(config), "loss": asdict(loss)},
+        "config": {"fit": recorded(config, ADDED), "loss": asdict(loss)},
         "prompts": prompts_hash(prompts),
         "negatives": sha256_bytes(negatives.rows.tobytes()) if negatives else "",
         "drawn": sha256_bytes(drawn.tobytes()) if drawn is not None else "",

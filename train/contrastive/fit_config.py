@@ -10,6 +10,7 @@ from realrag.errors import RealRAGError
 # others: our choice for CLIP models, not measured on one here. Our small encoder's text tower gained more at 1e-3.
 RATES = {"head": 1e-3, "text": 1e-5, "lora": 2e-4, "full": 5e-6}
 PRECISIONS = ("auto", "bf16", "fp32")
+ADDED = ("precision",)  # fields that came after 0.1.0
 # Of a run whose epochs and batch are 0. Ten epochs are the paper's, the others our choices.
 EPOCHS, STEPS, SMALLEST, LARGEST = 10, 400, 32, 512
 

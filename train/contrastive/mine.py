@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +27,8 @@ from realrag.files import (
 from realrag.library import own_encoder
 
 from ..dataset import load_material, prompts_hash, read_prompts
-from ..flags import add_flags, chosen
-from .negatives import MineConfig, MiningState, Negatives, mine
+from ..flags import add_flags, chosen, recorded
+from .negatives import ADDED, MineConfig, MiningState, Negatives, mine
 
 # Flags that `add_arguments` words itself.
 OWN_FLAGS = ("kind", "k", "seeds", "drop_same_class", "near_duplicate", "same_picture", "positive_aware")
@@ -102,7 +102,7 @@ def mine_file(
             raise RealRAGError("Reflective negatives need the drawings. Give --drawn FILE, or use --kind hard.")
         drawn, made = read_drawn(inputs.drawn, fingerprint)
     about = {
-        "config": asdict(config),
+        "config": recorded(config, ADDED),
         "bundle_id": bundle.id,
         "encoder_fingerprint": fingerprint,
         "generator": made.get("generator", "none"),

@@ -17,6 +17,11 @@ from realrag.errors import RealRAGError
 from ..dataset import Material
 
 COSINES = 1 << 25  # computed in one piece
+# Fields that came after 0.1.0.
+ADDED = (
+    "range_min", "range_max", "max_score", "min_score", "absolute_margin", "relative_margin", "sampling_strategy",
+    "sampling_seed",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
