@@ -70,7 +70,7 @@ def test_one_command_goes_from_photos_to_a_verdict_and_two_more_to_painted_arms(
         'goes into "CLIP Text Encode (Prompt)" (node 2, input text)',
         "The plan:",
         "Verdict (",
-        "Next: Copy",
+        "Next: ",
     ):
         assert text in said, text
     report = json.loads((out / "evaluate.json").read_text())

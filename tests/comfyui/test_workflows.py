@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from urllib.parse import quote
 
 import pytest
 from comfy_server import ROOT, Server
@@ -79,8 +80,8 @@ def test_each_graph_has_a_thumbnail(name: str):
 
 def test_comfyui_offers_the_graph_with_its_thumbnail(server: Server, name: str, workflow: dict):
     assert name in server.json("/workflow_templates")["realrag"]
-    assert server.json(f"/api/workflow_templates/realrag/{name}.json") == workflow
-    assert server.get(f"/api/workflow_templates/realrag/{name}.jpg").startswith(b"\xff\xd8")
+    assert server.json(f"/api/workflow_templates/realrag/{quote(name)}.json") == workflow
+    assert server.get(f"/api/workflow_templates/realrag/{quote(name)}.jpg").startswith(b"\xff\xd8")
 
 
 def test_the_subgraph_is_what_the_script_writes(server: Server):
