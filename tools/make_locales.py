@@ -1,7 +1,7 @@
-"""Write `locales/`, which ComfyUI shows the nodes from, and `web/words/`, the words of our own buttons and messages, in each
-language: python -m tools.make_locales
+"""Write `locales/`, which ComfyUI shows the nodes from, `web/words/`, the words of our own buttons and messages, and
+`web/graph_words/`, those of the example graphs, in each language: python -m tools.make_locales
 
-English comes from the nodes' own schemas, and for the page from `tools/locales/en.json`, by key. `tools/locales/LANGUAGE.json`
+English comes from the nodes' own schemas, from the graphs, and for the page from `tools/locales/en.json`, by key. `tools/locales/LANGUAGE.json`
 holds each English text with its translation, so a text that stands in several nodes is translated once, and a text that changes
 in English asks to be translated again.
 """
@@ -9,9 +9,13 @@ in English asks to be translated again.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+from . import graph_words
+from .graph_words import Graph, graphs
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLES = ROOT / "tools" / "locales"
@@ -39,7 +43,7 @@ def _part(each: dict) -> dict:
     return {"name": each.get("display_name") or each["id"], "tooltip": each["tooltip"]}
 
 
-def words(definitions: dict[str, dict]) -> dict[str, list[str]]:
+def words(definitions: dict[str, dict], examples: tuple[Graph, ...]) -> dict[str, list[str]]:
     """All English that has to be translated, by section of a table, each once and in order."""
     titles: dict[str, None] = {}
     names: dict[str, None] = {}
@@ -49,7 +53,8 @@ def words(definitions: dict[str, dict]) -> dict[str, list[str]]:
         for part in (*node["inputs"].values(), *node["outputs"].values()):
             names[part["name"]] = texts[part["tooltip"]] = None
     page = dict.fromkeys(page_words().values())
-    return {"titles": list(titles), "names": list(names), "texts": list(texts), "page": list(page)}
+    found = {"titles": list(titles), "names": list(names), "texts": list(texts), "page": list(page)}
+    return found | graph_words.words(examples)
 
 
 def page_words() -> dict[str, str]:
@@ -61,19 +66,23 @@ def table(language: str) -> dict[str, dict[str, str]]:
     return json.loads((TABLES / f"{language}.json").read_text(encoding="utf-8"))
 
 
-def missing(definitions: dict[str, dict], known: dict[str, dict[str, str]]) -> list[str]:
-    """The English texts that a table lacks, with their section."""
+def missing(
+    definitions: dict[str, dict], known: dict[str, dict[str, str]], examples: tuple[Graph, ...] | None = None
+) -> list[str]:
+    """The English texts that a table lacks, with their section. examples: the graphs; None takes those of workflows/."""
     return [
         f"{section}: {text}"
-        for section, texts in words(definitions).items()
+        for section, texts in words(definitions, graphs() if examples is None else examples).items()
         for text in texts
         if not known.get(section, {}).get(text, "").strip()
     ]
 
 
-def stale(definitions: dict[str, dict], known: dict[str, dict[str, str]]) -> list[str]:
-    """The English texts of a table that no node says any more."""
-    said = words(definitions)
+def stale(
+    definitions: dict[str, dict], known: dict[str, dict[str, str]], examples: tuple[Graph, ...] | None = None
+) -> list[str]:
+    """The English texts of a table that no node and no graph says any more."""
+    said = words(definitions, graphs() if examples is None else examples)
     return [f"{section}: {text}" for section, texts in known.items() for text in texts if text not in said[section]]
 
 
@@ -98,9 +107,21 @@ def files(declared: dict[str, dict]) -> dict[str, str]:
     definitions = english(declared)
     nodes = {ENGLISH: definitions, **{language: translated(definitions, table(language)) for language in TRANSLATED}}
     page = {ENGLISH: page_words(), **{language: _page(table(language)) for language in TRANSLATED}}
-    return {f"locales/{language}/nodeDefs.json": _json(content) for language, content in nodes.items()} | {
-        f"web/words/{language}.js": _module(content) for language, content in page.items()
+    examples = {
+        language: graph_words.translated(graphs(), table(language), unreviewed(language)) for language in TRANSLATED
     }
+    return {
+        **{f"locales/{language}/nodeDefs.json": _json(content) for language, content in nodes.items()},
+        **{f"web/words/{language}.js": _module(content) for language, content in page.items()},
+        **{f"web/graph_words/{language}.json": _json(content) for language, content in examples.items()},
+    }
+
+
+def unreviewed(language: str) -> str:
+    """The last line of the help pages while nobody has reviewed the language, which says so; empty after that."""
+    page = min((ROOT / "web" / "docs").glob(f"*/{language}.md"))
+    last = page.read_text(encoding="utf-8").rstrip().rpartition("\n")[2]
+    return last if re.fullmatch(r"\*[^*]+[.。]\*", last) else ""
 
 
 def _page(known: dict[str, dict[str, str]]) -> dict[str, str]:

@@ -92,3 +92,65 @@ def test_a_help_page_is_in_french_and_in_english_where_there_is_no_other(speakin
     shown = page.page.locator(".node-help-content").first
     shown.get_by_role("heading", name=headings[0], exact=True).wait_for()
     assert [text.strip() for text in shown.locator("h1, h2").all_text_contents()] == headings
+
+
+START = ROOT / "workflows" / "RealRAG 01 Start here.json"
+# The texts of the graph that the page shows, and what the nodes hold and send besides.
+TEXTS = """() => ({
+    note: app.graph.nodes.find((node) => node.type === "MarkdownNote").widgets[0].value,
+    titles: Object.fromEntries(app.graph.nodes.map((node) => [node.id, node.title])),
+    groups: app.graph.groups.map((group) => group.title),
+})"""
+VALUES = """() => Object.fromEntries(app.graph.serialize().nodes.filter((node) => node.type !== "MarkdownNote")
+    .map((node) => [node.id, node.widgets_values ?? null]))"""
+
+
+def shown_as(texts: dict, graph: dict, note: str, titles: dict, groups: dict) -> None:
+    """The page shows this note, and the titles of the file in the words of these tables; {} leaves them as they are."""
+    assert texts["note"] == note
+    named = {str(node["id"]): node["title"] for node in graph["nodes"] if "title" in node}
+    assert {each: texts["titles"][each] for each in named} == {
+        each: titles.get(text, text) for each, text in named.items()
+    }
+    assert texts["groups"] == [groups.get(each["title"], each["title"]) for each in graph["groups"]]
+
+
+def test_an_example_graph_is_in_french_and_runs_with_the_same_values(speaking):
+    graph = json.loads(START.read_text(encoding="utf-8"))
+    words = json.loads((ROOT / "web" / "graph_words" / "fr.json").read_text(encoding="utf-8"))
+    english_note, french_note = words["notes"]["Start here"]
+    english, asked = speaking("en"), []
+    english.page.on("request", lambda request: asked.append(request.url))
+    english.load(graph)
+    shown_as(english.evaluate(TEXTS), graph, english_note, {}, {})
+    assert [url for url in asked if "graph_words" in url] == []
+    sent, values = english.evaluate(SENT), english.evaluate(VALUES)
+
+    french = speaking("fr")
+    french.load(graph)
+    shown_as(french.evaluate(TEXTS), graph, french_note, words["titles"], words["groups"])
+    assert (french.evaluate(SENT), french.evaluate(VALUES)) == (sent, values)
+    french.run()
+    french.assert_quiet()
+
+    saved = english.evaluate("() => app.graph.serialize()")  # what an artist saved in English, with nothing changed
+    french.clear()
+    french.load(saved)
+    shown_as(french.evaluate(TEXTS), graph, english_note, {}, {})
+    changed = json.loads(json.dumps(graph))
+    (note,) = (node for node in changed["nodes"] if node["type"] == "MarkdownNote")
+    note["widgets_values"] = ["My own note."]
+    french.clear()
+    french.load(changed)
+    shown_as(french.evaluate(TEXTS), graph, "My own note.", {}, {})
+    french.assert_quiet()
+    english.assert_quiet()
+
+
+def test_an_unknown_language_leaves_an_example_graph_in_english(speaking):
+    graph = json.loads(START.read_text(encoding="utf-8"))
+    page = speaking("ko")
+    page.load(graph)
+    (note,) = (node["widgets_values"][0] for node in graph["nodes"] if node["type"] == "MarkdownNote")
+    shown_as(page.evaluate(TEXTS), graph, note, {}, {})
+    page.assert_quiet()

@@ -37,7 +37,8 @@ def test_a_language_has_every_key_of_the_schemas_and_no_other(language):
 
 def test_the_files_are_those_that_the_script_writes():
     files = make_locales.files(declared())
-    there = [*(ROOT / "locales").rglob("*.json"), *(ROOT / "web" / "words").rglob("*")]
+    there = [path for folder in ("words", "graph_words") for path in (ROOT / "web" / folder).rglob("*")]
+    there += (ROOT / "locales").rglob("*.json")
     assert {path.relative_to(ROOT).as_posix() for path in there} == set(files)
     changed = [name for name, text in files.items() if (ROOT / name).read_text(encoding="utf-8") != text]
     assert changed == [], "python -m tools.make_locales"
