@@ -113,24 +113,16 @@ def test_a_note_that_nobody_has_reviewed_says_so_as_the_help_pages_do(language):
 def test_a_note_or_title_that_changes_in_english_asks_to_be_translated_again():
     table = make_locales.table("de")
     first = GRAPHS[0]
-    changed = (
-        replace(
-            first,
-            note=first.note.replace("2. Too strong or too weak: change", "2. Too strong or weak: change"),
-            titles=("Something else", *first.titles),
-            groups=("4  More", *first.groups),
-        ),
-        *GRAPHS[1:],
-    )
-    missing = make_locales.missing(NODES, table, changed)
-    assert missing == [
-        "graph notes: 2. Too strong or weak: change *strength*. 0 is without references.",
+    old = list(graph_words.blocks(first.note))[1][0]  # the second paragraph is of this graph alone
+    note = "\n\n".join("\n".join(part) for part in graph_words.blocks(first.note)).replace(old, f"{old} More.")
+    titled = replace(first, note=note, titles=("Something else", *first.titles), groups=("4  More", *first.groups))
+    changed = (titled, *GRAPHS[1:])
+    assert make_locales.missing(NODES, table, changed) == [
+        f"graph notes: {old} More.",
         "graph titles: Something else",
         "graph groups: 4  More",
     ]
-    assert make_locales.stale(NODES, table, changed) == [
-        "graph notes: 2. Too strong or too weak: change *strength*. 0 is without references."
-    ]
+    assert make_locales.stale(NODES, table, changed) == [f"graph notes: {old}"]
     left = graph_words.translated(changed, table, "")
     assert set(left["notes"]) == {each.name for each in GRAPHS[1:]}, "a graph is in one language, whole"
     assert make_locales.missing(NODES, table, GRAPHS[1:]) == []
