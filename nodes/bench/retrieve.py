@@ -35,9 +35,8 @@ def measure(job: dict) -> dict:
     load, node = plugin("nodes.retrieval.load_retriever"), plugin("nodes.retrieval.retrieve").RetrieveRealReferences
     load.cache_folder = lambda: cache
     with torch.inference_mode():
-        load.open_retriever(
-            Path(job["bundle"])
-        )  # nobody holds it: the next opening begins anew, with all modules loaded
+        # Nobody holds this one: the next opening begins anew, with all modules loaded.
+        load.open_retriever(Path(job["bundle"]))
         begun = time.perf_counter()
         managed = load.open_retriever(Path(job["bundle"]))
         opened = time.perf_counter() - begun

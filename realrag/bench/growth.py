@@ -11,11 +11,13 @@ import argparse
 import json
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import QueryError
+from ..files import write_atomic, write_json
 from .search import TURN, K, alone, memory, one_thread
 
 BLOCK = 65_536  # rows compared at once for the true answers
@@ -80,7 +82,7 @@ def make_rows(folder: Path, sizes: list[int], dim: int, queries: int, seed: int)
         rows[start : start + CHUNK] = library.chunk(number)[: sizes[-1] - start]
         if number % 32 == 31 or number == chunks - 1:
             rows.flush()
-            kept.write_text(json.dumps({"recipe": recipe, "chunks": number + 1}))
+            write_json(kept, {"recipe": recipe, "chunks": number + 1})
     del rows
     _true_answers(folder, sizes)
 
@@ -100,7 +102,7 @@ def _true_answers(folder: Path, sizes: list[int]) -> None:
         order = np.argsort(-both, axis=1, kind="stable")[:, :K]
         best, near = np.take_along_axis(both, order, 1), np.take_along_axis(places, order, 1)
         if end in sizes:
-            np.save(_truth(folder, end), near)
+            write_atomic(_truth(folder, end), partial(np.save, arr=near))
         start = end
 
 
@@ -120,7 +122,7 @@ def build(folder: Path, size: int) -> dict:
         open_index(rows, folder, f"index-{size}", kind="ivf")
         cost = {"build_s": time.perf_counter() - wall, "build_cpu_s": time.process_time() - cpu}
         file = folder / f"index-{size}" / FILE
-        kept.write_text(json.dumps({**cost, "index_mb": file.stat().st_size / 1e6, "rows_mb": rows.nbytes / 1e6}))
+        write_json(kept, {**cost, "index_mb": file.stat().st_size / 1e6, "rows_mb": rows.nbytes / 1e6})
     return json.loads(kept.read_text())
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..errors import RealRAGError
+from .inside_comfyui import comfyui_folder, in_comfyui
 
-CHILD = Path(__file__).resolve().parents[2] / "nodes" / "bench" / "run.py"
+JOB = "run.py"
 TOKENS = {"flux-xlabs": 16, "flux-instantx": 128, "sd35-instantx": 64}  # of one reference
 FAMILIES = (*TOKENS, "flux-shared", "sd35-shared")  # shared attention: references of the picture's own size
 GOALS = {"cuda": 1.03, "cpu": 1.05}  # measured ratio over 1 + theoretical fraction
@@ -85,13 +83,7 @@ def extra_operations(shape: Shape, family: str, references: int) -> int:
 
 def run(args: argparse.Namespace) -> dict:
     """Time steps with and without references in the ComfyUI at COMFYUI_PATH, in a process of its own."""
-    folder = os.environ.get("COMFYUI_PATH", "")
-    if not (Path(folder) / "comfy").is_dir() or not folder:
-        raise RealRAGError(
-            f"COMFYUI_PATH is {folder!r}; it must name a ComfyUI folder (and COMFYUI_PYTHON its Python, if another)."
-        )
-    if not CHILD.is_file():
-        raise RealRAGError("This benchmark needs RealRAG's whole folder, as it lies in custom_nodes.")
+    folder = comfyui_folder(JOB)
     if min(args.references, args.batch, args.rounds) < 1 or args.side < 16 or args.side % 16:
         raise RealRAGError("References, batch and rounds are 1 or more; the side is a multiple of 16.")
     shape = shape_of(args.size, args.side, args.family)
@@ -100,12 +92,9 @@ def run(args: argparse.Namespace) -> dict:
         references=args.references, batch=args.batch, rounds=args.rounds, device=args.device,
         other=other_of(args),
     )  # fmt: skip
-    python = os.environ.get("COMFYUI_PYTHON") or sys.executable
-    done = subprocess.run([python, str(CHILD), json.dumps(job)], capture_output=True, text=True)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise RealRAGError(f"The benchmark stopped: {last}. With little GPU memory use --size tiny or --device cpu.")
-    measured = json.loads(done.stdout.strip().splitlines()[-1])
+    measured = in_comfyui(
+        JOB, job, lambda last: f"The benchmark stopped: {last}. With little GPU memory use --size tiny or --device cpu."
+    )
     fraction = extra_operations(shape, args.family, args.references) / operations(shape)
     ratio = measured["ratio"]
     return {

@@ -6,18 +6,16 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import RealRAGError
+from .inside_comfyui import comfyui_folder, in_comfyui
 
-CHILD = Path(__file__).resolve().parents[2] / "nodes" / "bench" / "retrieve.py"
+JOB = "retrieve.py"
 CLASSES = 2000
 ROWS = 16_384
 
@@ -40,13 +38,7 @@ def run(args: argparse.Namespace) -> dict:
     """Time the node in the ComfyUI at COMFYUI_PATH, in processes of their own: one fills the caches, the next is timed."""
     from ..library import shipped_bundle
 
-    folder = os.environ.get("COMFYUI_PATH", "")
-    if not folder or not (Path(folder) / "comfy").is_dir():
-        raise RealRAGError(
-            f"COMFYUI_PATH is {folder!r}; it must name a ComfyUI folder (and COMFYUI_PYTHON its Python, if another)."
-        )
-    if not CHILD.is_file():
-        raise RealRAGError("This benchmark needs RealRAG's whole folder, as it lies in custom_nodes.")
+    folder = comfyui_folder(JOB)
     if min(args.prompts, args.rounds, args.top_k) < 1 or (args.rows is not None and args.rows < 1000):
         raise RealRAGError("Prompts, rounds and top-k are 1 or more; --rows is 1,000 or more.")
     with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
@@ -57,17 +49,12 @@ def run(args: argparse.Namespace) -> dict:
             "comfyui": folder, "bundle": str(Path(bundle).resolve()), "cache": str(Path(scratch, "cache").resolve()),
             "temp": str(Path(scratch, "temp").resolve()), "prompts": args.prompts, "rounds": args.rounds, "top_k": args.top_k,
         }  # fmt: skip
-        _child({**job, "rounds": 1, "prompts": 1})
-        return _child(job)
+        _measured({**job, "rounds": 1, "prompts": 1})
+        return _measured(job)
 
 
-def _child(job: dict) -> dict:
-    python = os.environ.get("COMFYUI_PYTHON") or sys.executable
-    done = subprocess.run([python, str(CHILD), json.dumps(job)], capture_output=True, text=True)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise RealRAGError(f"The benchmark stopped: {last}. Check COMFYUI_PYTHON and the bundle.")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+def _measured(job: dict) -> dict:
+    return in_comfyui(JOB, job, lambda last: f"The benchmark stopped: {last}. Check COMFYUI_PYTHON and the bundle.")
 
 
 def seeded_bundle(rows: int, out: Path, seed: int = 0) -> Path:

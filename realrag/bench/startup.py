@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from ..errors import RealRAGError
+from .inside_comfyui import comfyui_folder, in_comfyui
 
 ROOT = Path(__file__).resolve().parents[2]
-CHILD = ROOT / "nodes" / "bench" / "startup.py"
+JOB = "startup.py"
 PATIENCE = 600  # seconds for one process, on a machine that has much else to do
 SHOWN = 12  # packages that are named
 
@@ -27,13 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict:
     """Load each pack in ComfyUI processes of its own. One round before the first is not counted: it compiles and warms up."""
-    folder = os.environ.get("COMFYUI_PATH", "")
-    if not folder or not (Path(folder) / "comfy").is_dir():
-        raise RealRAGError(
-            f"COMFYUI_PATH is {folder!r}; it must name a ComfyUI folder (and COMFYUI_PYTHON its Python, if another)."
-        )
-    if not CHILD.is_file():
-        raise RealRAGError("This benchmark needs RealRAG's whole folder, as it lies in custom_nodes.")
+    folder = comfyui_folder(JOB)
     if args.rounds < 1:
         raise RealRAGError(f"rounds is {args.rounds}; give 1 or more.")
     packs = {ROOT.name: ROOT}
@@ -55,13 +46,10 @@ def run(args: argparse.Namespace) -> dict:
 
 
 def _measured(comfyui: str, base: str, pack: Path) -> dict:
-    python = os.environ.get("COMFYUI_PYTHON") or sys.executable
-    job = json.dumps({"comfyui": comfyui, "base": base, "pack": str(pack)})
-    done = subprocess.run([python, str(CHILD), job], capture_output=True, text=True, timeout=PATIENCE)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise RealRAGError(f"ComfyUI did not load {pack.name}: {last}. Start it by hand to see more.")
-    answer = json.loads(done.stdout.strip().splitlines()[-1])
+    answer = in_comfyui(
+        JOB, {"comfyui": comfyui, "base": base, "pack": str(pack)},
+        lambda last: f"ComfyUI did not load {pack.name}: {last}. Start it by hand to see more.", PATIENCE,
+    )  # fmt: skip
     if not answer["loaded"]:
         raise RealRAGError(f"ComfyUI could not import {pack.name}. Start it by hand to see why.")
     return answer

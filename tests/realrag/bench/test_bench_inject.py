@@ -1,6 +1,7 @@
 """`realrag bench inject`: the count of operations against PyTorch's own counter, and clear refusals."""
 
 import json
+import subprocess
 from types import SimpleNamespace
 
 import pytest
@@ -127,7 +128,7 @@ def test_the_report_compares_measured_and_theoretical(monkeypatch, capsys, tmp_p
     monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
     answer = dict(without_ms=100.0, with_ms=104.0, ratio=1.03, device="cpu", dtype="float32", comfyui="0.33.0")
     monkeypatch.setattr(
-        inject.subprocess, "run",
+        subprocess, "run",
         lambda *args, **kwargs: SimpleNamespace(returncode=0, stdout=f"noise\n{json.dumps(answer)}\n", stderr=""),
     )  # fmt: skip
     assert main(["bench", "inject", "--size", "tiny", "--device", "cpu", "--json"]) == 0
