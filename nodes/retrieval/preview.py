@@ -4,8 +4,6 @@ show pictures only, such as a phone or a script."""
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import textwrap
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +12,7 @@ from pathlib import Path
 import folder_paths
 from PIL import Image, ImageDraw, ImageFont
 
+from ...realrag.files import write_atomic
 from ...realrag.references import Reference, References, letterbox
 from ..images import jpeg
 
@@ -67,9 +66,8 @@ def _cards(references: References) -> list[tuple[tuple, Callable[[], Image.Image
         return [((note,), lambda: _card(note))]
     lines, cards = 3 if any(item.object for item in references.items) else 2, []
     for rank, item in enumerate(references.items, 1):
-        texts = [f"{rank} · {item.score:.3f} · {item.found}", name_of(item)] + [f"for: {item.object}"] * bool(
-            item.object
-        )
+        texts = [f"{rank} · {item.score:.3f} · {item.found}", name_of(item)]
+        texts += [f"for: {item.object}"] * bool(item.object)
         key = (references.bundle_id, item.id, item.image.size, lines, *texts)
         cards.append((key, partial(_over_strip, item, lines, texts)))
     return cards
@@ -78,16 +76,11 @@ def _cards(references: References) -> list[tuple[tuple, Callable[[], Image.Image
 def _in_temp(key: tuple, make: Callable[[], bytes]) -> dict:
     """A JPEG as a file in ComfyUI's temp folder, named by what it shows: it is made once until ComfyUI ends, however often it
     is shown. Returns where `/view` finds it."""
-    path = (
-        Path(folder_paths.get_temp_directory()) / f"realrag_{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.jpg"
-    )
+    name = hashlib.sha256(repr(key).encode()).hexdigest()[:24]
+    path = Path(folder_paths.get_temp_directory()) / f"realrag_{name}.jpg"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.stem, suffix=".part", delete=False) as file:
-            file.write(make())
-        os.replace(
-            file.name, path
-        )  # whole or not at all; a crash loses nothing that is wanted, so nothing waits for the disk
+        write_atomic(path, make(), durable=False)
     return {"filename": path.name, "subfolder": "", "type": "temp"}
 
 

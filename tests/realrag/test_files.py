@@ -95,3 +95,12 @@ def test_a_file_with_the_longest_name_is_written_whole(tmp_path, length):
     write_atomic(tmp_path / ("x" * length), b"1")
     write_atomic(tmp_path / ("\u00e9" * (length // 2)), b"2")
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_file_that_nobody_misses_is_whole_without_waiting_for_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr("realrag.files.os.fsync", lambda number: pytest.fail("waited for the disk"))
+    write_atomic(tmp_path / "card.jpg", b"whole", durable=False)
+    with pytest.raises(pytest.fail.Exception, match="waited"):
+        write_atomic(tmp_path / "kept.jpg", b"whole")
+    assert (tmp_path / "card.jpg").read_bytes() == b"whole"
+    assert [path.name for path in tmp_path.iterdir()] == ["card.jpg"]
