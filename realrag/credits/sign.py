@@ -40,12 +40,15 @@ def sign_picture(path: Path, out: Path, certificate: Path, key: Path, algorithm:
         )
     data = read_bytes(path)
     contents = contents_of(data, path.name)
+    suffixes = _SUFFIXES.get(contents.kind)
+    if suffixes is None:
+        raise RealRAGError(
+            f"{path.name} is a {contents.kind} file; PNG, JPEG and WebP are signed. Sign the picture as ComfyUI saved it."
+        )
     if contents.c2pa:
         raise RealRAGError(f"{path.name} carries content credentials already. Sign the picture as ComfyUI saved it.")
-    if out.suffix.lower() not in _SUFFIXES[contents.kind]:
-        raise RealRAGError(
-            f"{path.name} is a {contents.kind} file: give --out a name that ends in {min(_SUFFIXES[contents.kind])}."
-        )
+    if out.suffix.lower() not in suffixes:
+        raise RealRAGError(f"{path.name} is a {contents.kind} file: give --sign a name that ends in {min(suffixes)}.")
     write_atomic(out, _signed(data, contents.kind, found.photos(), _signer(certificate, key, algorithm)))
     return len(found.photos())
 

@@ -140,3 +140,16 @@ def test_jpeg_and_webp_are_signed_too(pems, tmp_path, picture):
             image.save(path, exif=exif)
         assert sign_picture(path, out, *pems) == 2
         assert read_credits(out).photos() == list(PHOTOS)
+
+
+def test_another_kind_of_picture_is_refused_by_name(picture, pems, tmp_path):
+    metadata: dict = {}
+    add(metadata, PictureCredit(PHOTOS))
+    path, out = tmp_path / "painted.avif", tmp_path / "signed.avif"
+    with Image.open(picture) as image:
+        exif = Image.Exif()
+        exif[0x010F] = f"{KEY}:{json.dumps(metadata[KEY])}"
+        image.save(path, exif=exif)
+    with pytest.raises(RealRAGError, match="AVIF file; PNG, JPEG and WebP are signed"):
+        sign_picture(path, out, *pems)
+    assert not out.exists()
