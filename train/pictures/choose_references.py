@@ -114,19 +114,28 @@ def write_choices(folder: Path, lines: Sequence[dict], library: Bundle) -> None:
 def read_choices(path: Path) -> dict[str, dict[str, tuple[str, ...]]]:
     """{arm: {prompt: ids}} of a file or folder written by `write_choices`. RealRAGError names a line that is wrong."""
     found: dict[str, dict[str, tuple[str, ...]]] = {}
-    path = path / CHOICES if path.is_dir() else path
+
+    def take(line: dict) -> None:
+        ids = tuple(reference["id"] for reference in line["references"])
+        found.setdefault(line["arm"], {})[line["prompt"]] = ids
+
+    each_line(path, take)
+    return found
+
+
+def each_line(path: Path, take: Callable[[dict], None]) -> None:
+    """Hand every line of a file or folder written by `write_choices` to `take`. RealRAGError names a line that is no JSON,
+    or that `take` finds wrong by a ValueError, KeyError or TypeError."""
+    path, number = path / CHOICES if path.is_dir() else path, 0
     try:
         for number, text in enumerate(read_lines(path), 1):
-            line = strict_json(text.encode())
-            ids = tuple(reference["id"] for reference in line["references"])
-            found.setdefault(line["arm"], {})[line["prompt"]] = ids
+            take(strict_json(text.encode()))
     except OSError as error:
         raise RealRAGError(f"The choices cannot be read ({error}). Make them with `choose`.") from None
     except (ValueError, KeyError, TypeError) as error:
         raise RealRAGError(
             f"{path}, line {number}: {type(error).__name__} {error}. Make it again with `choose`."
         ) from None
-    return found
 
 
 def summary(lines: Sequence[dict]) -> str:

@@ -13,15 +13,14 @@ from pathlib import Path
 
 from realrag.errors import RealRAGError
 from realrag.files import canonical_json, sha256_bytes, sweep_temporaries, write_atomic
-from realrag.validation import strict_json
 
 from ..generators.comfyui import ComfyUI
 from ..generators.errors import DrawingFailed, GeneratorError
 from ..generators.workflow import Graph, nodes_titled, title
 from ..loop.stages import Log, Staged
 from ..retriever.drawings import Drawings
-from ..tables import read_lines, write_csv
-from .choose_references import CHOICES
+from ..tables import write_csv
+from .choose_references import each_line
 
 RETRIEVE, LOAD_IMAGE = "RealRAG_RetrieveReferences", "LoadImage"
 NOBODY = "0" * 16  # an id that no photo has: the node then finds nothing, and the picture is made without references
@@ -78,22 +77,17 @@ def how_shown(graph: Graph, reference_node: str = "") -> Shown:
 
 def read_lines_of_arms(choices: Path, arms: Sequence[str] = ()) -> dict[str, list[Line]]:
     """{arm: lines of CHOICES}. RealRAGError names a line that is wrong, and an arm that is not there."""
-    path, found = choices / CHOICES if choices.is_dir() else choices, {}
-    try:
-        for number, text in enumerate(read_lines(path), 1):
-            line = strict_json(text.encode())
-            if not all(isinstance(line[name], str) for name in ("arm", "prompt", "class")):
-                raise ValueError("arm, prompt and class are texts")
-            line["references"] = [{"id": str(r["id"]), "picture": str(r["picture"])} for r in line["references"]]
-            found.setdefault(line["arm"], []).append(line)
-    except OSError as error:
-        raise RealRAGError(f"The choices cannot be read ({error}). Make them with `choose`.") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise RealRAGError(
-            f"{path}, line {number}: {type(error).__name__} {error}. Make it again with `choose`."
-        ) from None
+    found: dict[str, list[Line]] = {}
+
+    def take(line: Line) -> None:
+        if not all(isinstance(line[name], str) for name in ("arm", "prompt", "class")):
+            raise ValueError("arm, prompt and class are texts")
+        line["references"] = [{"id": str(r["id"]), "picture": str(r["picture"])} for r in line["references"]]
+        found.setdefault(line["arm"], []).append(line)
+
+    each_line(choices, take)
     if missing := [arm for arm in arms if arm not in found]:
-        raise RealRAGError(f"{path} has no arm {missing[0]!r}; its arms are {', '.join(found)}.")
+        raise RealRAGError(f"{choices} has no arm {missing[0]!r}; its arms are {', '.join(found)}.")
     return {arm: lines for arm, lines in found.items() if not arms or arm in arms}
 
 

@@ -105,7 +105,7 @@ def run(arguments: argparse.Namespace, log: Log = lambda line: print(line, flush
             "torchrun only splits the work of `embed` and `fit`. Run this command once, without torchrun."
         )
     recipe = chosen_recipe(arguments)
-    if only in ("", "embed") and rank == 0 and not only:
+    if not only:
         check_generator(recipe, lambda line: None)  # before anything is made
     arguments.out.mkdir(parents=True, exist_ok=True)
     if rank == 0:

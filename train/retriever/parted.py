@@ -24,6 +24,7 @@ from realrag.indexing.shards import Sizes
 from realrag.photos.archives import ARCHIVE_SUFFIXES
 from realrag.photos.scan import Candidate, scan
 
+from ..dataset import read_prompts
 from ..small_encoder.split import link
 from .parts import PARTS, Fractions, assign, near_copies
 from .prompts import Described, describe_photos, photos_of, write_prompts
@@ -270,7 +271,6 @@ def _write_prompts(
     captions: Path | None,
 ) -> None:  # fmt: skip
     """The prompts to train with, and the questions of validation and test, which ask in words that nothing trained on."""
-    from ..dataset import read_prompts
 
     def described(folder: str, photos: Sequence[Candidate]) -> list[Described]:
         return describe_photos(Path(folder), captions, photos_of(photos))
