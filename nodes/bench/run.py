@@ -117,13 +117,13 @@ def main(job: dict) -> dict:
         return 1000 * (clock() - started), out
 
     step(model)
-    before, facts = alive(device), {}
+    before, metadata = alive(device), {}
     ways = {"without_ms": model, "with_ms": steered(model, job)}
     if job["other"] is not None:
         plain = step(model)[1]
         ways["other_ms"] = plugin("nodes.bench.other_packs").apply(job["other"], model.clone())
-        facts["other_at_work"] = not torch.equal(step(ways["other_ms"])[1], plain)
-        facts["other_leaves_model_clean"] = torch.equal(step(model)[1], plain)
+        metadata["other_at_work"] = not torch.equal(step(ways["other_ms"])[1], plain)
+        metadata["other_leaves_model_clean"] = torch.equal(step(model)[1], plain)
     times = {name: [] for name in ways}
     for number in range(job["rounds"] + 2):  # the first two warm up
         for name in list(ways)[:: 1 - 2 * (number % 2)]:  # forth and back: who comes first pays for what wakes up
@@ -134,11 +134,11 @@ def main(job: dict) -> dict:
         ways.pop("with_ms").detach()
         management.unload_all_models()
         step(model)
-        facts["held_bytes"] = alive(device) - before
+        metadata["held_bytes"] = alive(device) - before
     version = getattr(importlib.import_module("comfyui_version"), "__version__", "")
-    facts |= {name: statistics.median(values) for name, values in times.items()}
-    facts["ratio"] = statistics.median(b / a for a, b in zip(times["without_ms"], times["with_ms"], strict=True))
-    return {**facts, "device": job["device"], "dtype": str(dtype).removeprefix("torch."), "comfyui": version}
+    metadata |= {name: statistics.median(values) for name, values in times.items()}
+    metadata["ratio"] = statistics.median(b / a for a, b in zip(times["without_ms"], times["with_ms"], strict=True))
+    return {**metadata, "device": job["device"], "dtype": str(dtype).removeprefix("torch."), "comfyui": version}
 
 
 if __name__ == "__main__":

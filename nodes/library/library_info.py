@@ -63,16 +63,16 @@ class LibraryInfo(io.ComfyNode):
 
 def described_library(bundle: Bundle, name: str) -> str:
     """Photos, classes, licenses, encoder, heads, names and level of a bundle, one a line."""
-    facts, manifest = summary(bundle), bundle.manifest
+    metadata, manifest = summary(bundle), bundle.manifest
     level, languages = manifest.levels.get(PLAIN), {other.language for other in manifest.names}
     lines = {
         "Library": name,
-        "Photos": f"{facts['photos']:,}, {facts['bytes'] / 1e6:,.1f} MB; {generator_marks(facts)}",
-        "Classes": listed(facts["classes"], MOST) or "none: put each class into a sub-folder to ask by name",
-        "Licenses": listed(license_counts(facts), MOST) or "none is named",
+        "Photos": f"{metadata['photos']:,}, {metadata['bytes'] / 1e6:,.1f} MB; {generator_marks(metadata)}",
+        "Classes": listed(metadata["classes"], MOST) or "none: put each class into a sub-folder to ask by name",
+        "Licenses": listed(license_counts(metadata), MOST) or "none is named",
         "Other names": f"{len(manifest.names)} in {len(languages)} languages" if manifest.names else "none",
-        "Encoder": facts["encoder"] + (", carried by the library" if facts["carries_encoder"] else ""),
-        "Heads": ", ".join(facts["heads"]) or "none",
+        "Encoder": metadata["encoder"] + (", carried by the library" if metadata["carries_encoder"] else ""),
+        "Heads": ", ".join(metadata["heads"]) or "none",
         "By look": level.sentence() if level else "not measured when the library was built",
     }
     return "\n".join(f"{key}: {value}" for key, value in lines.items())

@@ -28,7 +28,7 @@ NOTHING_FITS = (
 def shown(references: References) -> dict:
     """The node's `ui`: `images`, its cards as pictures; `realrag_photos`, what there is to know of each photo, with the
     photo itself as a file; `realrag_note`, the note in a list of one."""
-    photos = [_facts(rank, item, references) for rank, item in enumerate(references.items, 1)]
+    photos = [_metadata(rank, item, references) for rank, item in enumerate(references.items, 1)]
     note = f"{references.note}{NOTHING_FITS * (references.doubtful and not photos)}"
     return {
         "images": [_in_temp(key, lambda: jpeg(make(), CARD_QUALITY)) for key, make in _cards(references)],
@@ -37,7 +37,7 @@ def shown(references: References) -> dict:
     }
 
 
-def _facts(rank: int, item: Reference, references: References) -> dict:
+def _metadata(rank: int, item: Reference, references: References) -> dict:
     return {
         "id": item.id,
         "rank": rank,

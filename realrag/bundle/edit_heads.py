@@ -23,7 +23,7 @@ def heads_by_name(given: Sequence[str], dim: int) -> dict[str, Path]:
     for text in map(str, given):
         name, sign, file = text.partition("=")
         if not sign or Path(text).is_file():
-            name, file = own_name(load_head(Path(text), dim).facts), text
+            name, file = own_name(load_head(Path(text), dim).metadata), text
         if name in named:
             raise BundleError(
                 f"Two heads are called {name!r} ({named[name]}, {file}). Give each a name of its own: NAME=FILE."
@@ -80,7 +80,7 @@ def put_heads(folder: Path, heads: Sequence[BundleHead], add: Mapping[str, Path]
     for name, path in add.items():
         if not is_head_name(name):
             raise BundleError(f"{str(name)[:80]!r} cannot be the name of a head: it is {NAMING}.")
-        facts = load_head(path, encoder["dim"], encoder["fingerprint"]).facts
+        metadata = load_head(path, encoder["dim"], encoder["fingerprint"]).metadata
         data = Path(path).read_bytes()
         digest = sha256_bytes(data)
         at = next((at for at, head in enumerate(heads) if head.name == name), len(heads))
@@ -92,7 +92,7 @@ def put_heads(folder: Path, heads: Sequence[BundleHead], add: Mapping[str, Path]
                     f"{path} is in the bundle already, as {head.name!r}. To rename it, remove that one first."
                 )
         file = BundleFile(f"head-{digest[:12]}.safetensors", len(data), digest, "head")
-        heads[at : at + 1] = [BundleHead(name, file, facts)]
+        heads[at : at + 1] = [BundleHead(name, file, metadata)]
         written[file.path] = data
     if len(heads) > MAX_HEADS:
         raise BundleError(f"A bundle holds at most {MAX_HEADS} heads, these are {len(heads)}. Remove some of them.")

@@ -25,21 +25,23 @@ class BundleFile:
 
 @dataclass(frozen=True)
 class BundleHead:
-    """A head that a bundle lists. facts: what it says of itself, such as generator, encoder and configuration."""
+    """A head that a bundle lists. metadata: what it says of itself, such as generator, encoder and configuration."""
 
     name: str
     file: BundleFile
-    facts: dict
+    metadata: dict
 
 
 def is_head_name(name: object) -> bool:
     return isinstance(name, str) and bool(_NAME.fullmatch(name)) and name.casefold() not in (AUTO, PLAIN)
 
 
-def generator_of(facts: dict) -> str:
-    """The name of the generator that a head was trained for, as its facts state it; "" where they do not."""
-    generator = facts.get("generator")
-    if isinstance(generator, str) and generator.startswith("{"):  # the trainer keeps all of a generator's facts as JSON
+def generator_of(metadata: dict) -> str:
+    """The name of the generator that a head was trained for, as its metadata states it; "" where they do not."""
+    generator = metadata.get("generator")
+    if isinstance(generator, str) and generator.startswith(
+        "{"
+    ):  # the trainer keeps all of a generator's metadata as JSON
         try:
             generator = strict_json(generator.encode(errors="replace")).get("name")
         except ValueError:
@@ -47,9 +49,9 @@ def generator_of(facts: dict) -> str:
     return generator if isinstance(generator, str) and generator != PLAIN else ""
 
 
-def own_name(facts: dict) -> str:
+def own_name(metadata: dict) -> str:
     """The name a head has where nobody gives it one: its generator's, in plain characters, or "head"."""
-    words = re.sub(r"[^A-Za-z0-9._+]+", "-", generator_of(facts).rpartition("/")[2])[:64].strip("-._+")
+    words = re.sub(r"[^A-Za-z0-9._+]+", "-", generator_of(metadata).rpartition("/")[2])[:64].strip("-._+")
     return words if is_head_name(words) else "head"
 
 
@@ -84,6 +86,9 @@ def heads_content(heads: Sequence[BundleHead]) -> dict:
     RealRAG opens it and equal content has an equal id."""
     if not heads:
         return {"version": 1, "head": None}
-    if len(heads) == 1 and heads[0].name == own_name(heads[0].facts):
-        return {"version": 1, "head": heads[0].facts}
-    return {"version": 2, "heads": [{"name": head.name, "path": head.file.path, "facts": head.facts} for head in heads]}
+    if len(heads) == 1 and heads[0].name == own_name(heads[0].metadata):
+        return {"version": 1, "head": heads[0].metadata}
+    return {
+        "version": 2,
+        "heads": [{"name": head.name, "path": head.file.path, "facts": head.metadata} for head in heads],
+    }

@@ -18,7 +18,7 @@ def summary(bundle: Bundle) -> dict:
         "encoder": manifest.encoder["name"],
         "dim": manifest.dim,
         "carries_encoder": bundle.encoder_folder is not None,
-        "heads": {head.name: head.facts for head in manifest.heads},
+        "heads": {head.name: head.metadata for head in manifest.heads},
         "bytes": sum(file.bytes for file in manifest.files),
         "manifest_checksum": manifest.checksummed,
         "licences": records.licence_counts(),
@@ -28,9 +28,9 @@ def summary(bundle: Bundle) -> dict:
     }
 
 
-def license_counts(facts: dict) -> dict[str, int]:
+def license_counts(metadata: dict) -> dict[str, int]:
     """Photos of each license of a summary: the normal form, and the words as given."""
-    return {described(form, words): sum(words.values()) for form, words in facts["license_forms"].items()}
+    return {described(form, words): sum(words.values()) for form, words in metadata["license_forms"].items()}
 
 
 def listed(counts: Mapping[str, int], most: int) -> str:
@@ -40,5 +40,5 @@ def listed(counts: Mapping[str, int], most: int) -> str:
     return f"{shown}, and {len(rows) - most} more" if len(rows) > most else shown
 
 
-def generator_marks(facts: dict) -> str:
-    return f"{facts['generated']} of {facts['photos']} photos carry a generator's mark"
+def generator_marks(metadata: dict) -> str:
+    return f"{metadata['generated']} of {metadata['photos']} photos carry a generator's mark"

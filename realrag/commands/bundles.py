@@ -37,11 +37,11 @@ def heads(args) -> int:
     if args.add or args.remove or args.first:
         manifest = change_heads(args.bundle, heads_by_name(args.add, manifest.dim), args.remove, args.first)
     if args.json:
-        facts = {"id": manifest.id, "heads": {head.name: head.facts for head in manifest.heads}}
-        say_json(facts)
+        metadata = {"id": manifest.id, "heads": {head.name: head.metadata for head in manifest.heads}}
+        say_json(metadata)
         return 0
     for number, head in enumerate(manifest.heads):
-        made_for = generator_of(head.facts) or "a generator it does not name"
+        made_for = generator_of(head.metadata) or "a generator it does not name"
         say(f"{head.name}: trained for {made_for}{', the default' if not number else ''}")
     count = len(manifest.heads)
     say(

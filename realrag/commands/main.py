@@ -109,8 +109,8 @@ def _print_report(args, report) -> None:
 
     if args.json:
         level = report.level.as_json() if report.level else None
-        facts = {**vars(report), "rejected": [vars(item) for item in report.rejected], "level": level}
-        say_json(facts)
+        metadata = {**vars(report), "rejected": [vars(item) for item in report.rejected], "level": level}
+        say_json(metadata)
         return
     say(*left_out(report), *report.notes, *counts_of(report))
 
@@ -153,16 +153,16 @@ def show(args) -> int:
     from ..files import default_cache
 
     bundle = Bundle(_bundle(args.bundle), default_cache())
-    facts = summary(bundle)
+    metadata = summary(bundle)
     if args.json:
-        say_json(facts)
+        say_json(metadata)
         return OK
     for name in ("folder", "id", "photos", "encoder", "dim", "carries_encoder", "heads", "bytes"):
-        say(f"{name:16s} {(', '.join(facts[name]) or 'none') if name == 'heads' else facts[name]}")
+        say(f"{name:16s} {(', '.join(metadata[name]) or 'none') if name == 'heads' else metadata[name]}")
     say(f"{'manifest':16s} {_checksum(bundle.manifest)}")
-    for name, counts in (("licences", license_counts(facts)), ("classes", facts["classes"])):
+    for name, counts in (("licences", license_counts(metadata)), ("classes", metadata["classes"])):
         say(f"{name:16s} {listed(counts, 10)}")
-    say(f"{'generated':16s} {generator_marks(facts)}")
+    say(f"{'generated':16s} {generator_marks(metadata)}")
     return OK
 
 

@@ -22,15 +22,15 @@ class ReflectiveHead(nn.Module):
     """(N, D) unit image vectors -> (N, D) unit vectors: unit(v + W2 gelu(W1 v + b1) + b2).
 
     W2 and b2 start at zero, so an untrained head is the identity and retrieval starts as plain cosine search.
-    `facts`: metadata of its training (generator, encoder fingerprint, configuration), stored in the file.
+    `metadata`: how it was trained (generator, encoder fingerprint, configuration), stored in the file.
     """
 
-    def __init__(self, dim: int, hidden: int, facts: dict | None = None):
+    def __init__(self, dim: int, hidden: int, metadata: dict | None = None):
         super().__init__()
         self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
         nn.init.zeros_(self.fc2.weight)
         nn.init.zeros_(self.fc2.bias)
-        self.facts = dict(facts or {})
+        self.metadata = dict(metadata or {})
 
     def forward(self, v: Tensor) -> Tensor:
         return F.normalize(v + self.fc2(F.gelu(self.fc1(v))), dim=-1)
@@ -38,8 +38,8 @@ class ReflectiveHead(nn.Module):
 
 def save_head(head: ReflectiveHead, path: Path) -> None:
     tensors = {name: tensor.contiguous() for name, tensor in head.state_dict().items()}
-    facts = json.dumps(head.facts, sort_keys=True)
-    artifact.write(path, tensors, {"format": FORMAT, "version": VERSION, "facts": facts})
+    metadata = json.dumps(head.metadata, sort_keys=True)
+    artifact.write(path, tensors, {"format": FORMAT, "version": VERSION, "facts": metadata})
 
 
 def load_head(path: Path, dim: int, fingerprint: str = "") -> ReflectiveHead:
@@ -47,7 +47,7 @@ def load_head(path: Path, dim: int, fingerprint: str = "") -> ReflectiveHead:
     format, version, width or encoder."""
     tensors, metadata = artifact.read(path, FORMAT, VERSION, "a reflective head", CURE, error=EncoderError)
     try:
-        facts = strict_json(metadata.get("facts", "{}").encode())
+        trained = strict_json(metadata.get("facts", "{}").encode())
     except ValueError as error:
         raise EncoderError(f"{path} is damaged: its facts are not JSON ({brief(error)}). {CURE}") from None
     hidden = tensors["fc1.weight"].shape[0] if tensors.get("fc1.weight", torch.empty(0)).ndim == 2 else 0
@@ -57,8 +57,8 @@ def load_head(path: Path, dim: int, fingerprint: str = "") -> ReflectiveHead:
         raise EncoderError(
             f"{path} holds {str(found)[:300]}, but the encoder gives vectors of {dim}. Use the head made for it."
         )
-    head = ReflectiveHead(dim, hidden, facts if isinstance(facts, dict) else {})
-    made_for = head.facts.get("encoder_fingerprint")
+    head = ReflectiveHead(dim, hidden, trained if isinstance(trained, dict) else {})
+    made_for = head.metadata.get("encoder_fingerprint")
     if fingerprint and made_for and made_for != fingerprint:
         raise EncoderError(
             f"{path} was trained for another encoder ({str(made_for)[:12]}, not {fingerprint[:12]}). Train one for this."

@@ -110,24 +110,24 @@ def _listed(counts: list[tuple[str, int]]) -> str:
 
 def _head(at: int, head: BundleHead) -> str:
     """One head: for which generator, and all that it says of its training."""
-    facts = dict(head.facts)
-    if str(facts.get("generator", "")).startswith("{"):
-        facts["generator"] = generator_of(facts)
-    shown = json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=True).replace("`", "\\u0060")
+    metadata = dict(head.metadata)
+    if str(metadata.get("generator", "")).startswith("{"):
+        metadata["generator"] = generator_of(metadata)
+    shown = json.dumps(metadata, indent=1, sort_keys=True, ensure_ascii=True).replace("`", "\\u0060")
     default = ", the default" if at == 0 else ""
-    made_for = plain(generator_of(facts)) or "a generator that it does not name"
+    made_for = plain(generator_of(metadata)) or "a generator that it does not name"
     return f"### {head.name}\n\nTrained for {made_for}{default}. What it says of itself:\n\n```json\n{shown}\n```"
 
 
 def _measured(report: dict, fingerprint: str) -> str:
     """The figures of evaluate.json, every arm, and the differences of the arms with their intervals."""
     try:
-        facts = report["facts"]
-        if facts["encoder_fingerprint"] != fingerprint:
+        metadata = report["facts"]
+        if metadata["encoder_fingerprint"] != fingerprint:
             raise HubError("This evaluate.json is of another encoder than the bundle's. Give the one of its own run.")
-        generator, lines = str(facts["generator"]["name"]), []
+        generator, lines = str(metadata["generator"]["name"]), []
         lines.append(
-            f"On {int(facts['gallery_photos'])} photos and {int(facts['prompts'])} prompts, for {plain(generator)}. Means with "
+            f"On {int(metadata['gallery_photos'])} photos and {int(metadata['prompts'])} prompts, for {plain(generator)}. Means with "
             "95 % intervals over classes; an interval of a difference with 0 in it resolves nothing."
         )
         if generator.startswith("stand-in"):

@@ -131,10 +131,10 @@ def open_pack(path: Path) -> ReferencePack:
         raise AdapterError(f"{path.name} is no reference pack that fits together ({error}). {CURE}") from error
 
 
-def _names(facts: PackMetadata) -> list[str]:
-    if facts.kind == FEATURES:
+def _names(metadata: PackMetadata) -> list[str]:
+    if metadata.kind == FEATURES:
         return ["features"]
-    return [f"blocks.{i}.{name}" for i in range(facts.blocks) for name in "kv"]
+    return [f"blocks.{i}.{name}" for i in range(metadata.blocks) for name in "kv"]
 
 
 def _content(weights: Mapping[str, Tensor], about: str) -> str:
@@ -142,25 +142,30 @@ def _content(weights: Mapping[str, Tensor], about: str) -> str:
 
 
 def _build(about: dict, weights: dict[str, Tensor]) -> ReferencePack:
-    """Every fact of its type, every tensor there with the shape that the facts ask for, and no other."""
-    facts = PackMetadata(**about["facts"])
+    """Every fact of its type, every tensor there with the shape that the metadata asks for, and no other."""
+    metadata = PackMetadata(**about["facts"])
     for field in fields(PackMetadata):
-        value = getattr(facts, field.name)
+        value = getattr(metadata, field.name)
         right = type(value) is {"str": str, "int": int}[str(field.type)]
         if not right or (isinstance(value, int) and not 0 <= value < 1 << 20):
             raise ValueError(f"{field.name} is {value!r}")
-    count, names = len(about["items"]), _names(facts)
+    count, names = len(about["items"]), _names(metadata)
     masks = {f"masks.{i}" for i in range(count)} & set(weights)
-    if facts.kind not in (KEYS_VALUES, FEATURES) or not 0 < count <= MOST or not facts.heads or facts.blocks > 1024:
-        raise ValueError(f"kind {facts.kind!r}, {count} references, {facts.heads} heads")
+    if (
+        metadata.kind not in (KEYS_VALUES, FEATURES)
+        or not 0 < count <= MOST
+        or not metadata.heads
+        or metadata.blocks > 1024
+    ):
+        raise ValueError(f"kind {metadata.kind!r}, {count} references, {metadata.heads} heads")
     if set(weights) != set(names) | masks or not names:
         raise ValueError(f"its tensors are {sorted(weights)[:4]}")
     first = weights[names[0]]
-    if facts.kind == FEATURES:
+    if metadata.kind == FEATURES:
         right = first.ndim == 3 and len(first) == count
     else:
         rows = first.shape[2] if first.ndim == 4 else 0
-        shape = (1, facts.heads, rows, facts.width // facts.heads)
+        shape = (1, metadata.heads, rows, metadata.width // metadata.heads)
         right = rows > 0 and rows % count == 0 and all(weights[name].shape == shape for name in names)
     if not right:
         raise ValueError(f"{names[0]} has shape {tuple(first.shape)}")
@@ -171,4 +176,4 @@ def _build(about: dict, weights: dict[str, Tensor]) -> ReferencePack:
         if not math.isfinite(score) or type(item["negative"]) is not bool:
             raise ValueError(f"reference {i + 1} has the score {score} and the flag {item['negative']!r}")
         items.append(PackedReference(title, score, ReferenceSettings(**item, mask=weights.get(f"masks.{i}"))))
-    return ReferencePack(facts, tuple(items), tuple(weights[name] for name in names))
+    return ReferencePack(metadata, tuple(items), tuple(weights[name] for name in names))

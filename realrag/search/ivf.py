@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FAISS_MIN = (1, 15, 1)  # older ones crash on damaged files
-FILE, FACTS = "ivf.faiss", "ivf.json"
+FILE, METADATA = "ivf.faiss", "ivf.json"
 VERSION = 2  # of the recipe below; a change makes every cached file be built anew
 MAX_LISTS = 16_384
 ITERATIONS = 8  # of k-means
@@ -173,7 +173,7 @@ def _write(folder: Path, recipe: dict, lists: faiss.IndexIVF) -> None:
         faiss.write_index(lists, faiss.PyCallbackIOWriter(both, 1 << 20))
 
     write_atomic(folder / FILE, write)
-    write_atomic(folder / FACTS, canonical_json({"recipe": recipe, "sha256": digest.hexdigest()}))
+    write_atomic(folder / METADATA, canonical_json({"recipe": recipe, "sha256": digest.hexdigest()}))
 
 
 def _read(folder: Path, recipe: dict) -> faiss.IndexIVF | None:
@@ -182,11 +182,11 @@ def _read(folder: Path, recipe: dict) -> faiss.IndexIVF | None:
 
     path = folder / FILE
     try:
-        facts = json.loads((folder / FACTS).read_bytes())
-        if facts["recipe"] != recipe:
+        metadata = json.loads((folder / METADATA).read_bytes())
+        if metadata["recipe"] != recipe:
             log.info("The index in %s is of other vectors or of another version: building it anew.", folder)
             return None
-        if Verdicts(folder).sha256(path) != facts["sha256"]:
+        if Verdicts(folder).sha256(path) != metadata["sha256"]:
             log.warning("The index in %s is damaged: building it anew.", folder)
             return None
         with _tight_limits(faiss, path.stat().st_size + table_bytes(*recipe["shape"])):

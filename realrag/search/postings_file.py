@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 VERSION = 1  # of the layout below
 _DTYPES = {"U64": np.uint64, "I64": np.int64, "U32": np.uint32}
-FILE, FACTS = "words.safetensors", "words.json"
+FILE, METADATA = "words.safetensors", "words.json"
 COMMON = 0.2  # fraction of the photos above which a word is dropped, in a library of up to COMMON_ROWS / COMMON photos
 COMMON_ROWS = 20_000  # in a larger one, so many photos; in a very large one COMMON_LARGE of all
 COMMON_LARGE = 0.02
@@ -101,16 +101,16 @@ def _write(folder: Path, recipe: dict, made: Postings) -> None:
     arrays = {"hashes": made.hashes, "starts": made.starts, "rows": made.rows, "dropped": dropped}
     data = artifact.to_bytes({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     write_atomic(folder / FILE, data)
-    write_atomic(folder / FACTS, canonical_json({"recipe": recipe, "sha256": hashlib.sha256(data).hexdigest()}))
+    write_atomic(folder / METADATA, canonical_json({"recipe": recipe, "sha256": hashlib.sha256(data).hexdigest()}))
 
 
 def _read(folder: Path, recipe: dict) -> Postings | None:
     """The kept lists, mapped. `artifact.read_arrays` would load them whole; their hash was written down when they were made,
     so the header is ours."""
     try:
-        facts = json.loads((folder / FACTS).read_bytes())
+        metadata = json.loads((folder / METADATA).read_bytes())
         path = folder / FILE
-        if facts["recipe"] != recipe or Verdicts(folder).sha256(path) != facts["sha256"]:
+        if metadata["recipe"] != recipe or Verdicts(folder).sha256(path) != metadata["sha256"]:
             return None
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")

@@ -28,7 +28,7 @@ class Source:
     vectors: str
     bundle: str
 
-    def facts(self, dim: int) -> dict[str, str]:
+    def metadata(self, dim: int) -> dict[str, str]:
         return {"version": VERSION, "vectors": self.vectors, "dim": str(dim), "content": FILLING, "bundle": self.bundle}
 
 
@@ -58,7 +58,7 @@ def fill(
     collection is marked as not whole, and nobody can open it. Raises StoreError.
     """
     count, dim = vectors.shape
-    store = MilvusStore.open_or_create(parse_address(to), dim, source.facts(dim), index_type, count)
+    store = MilvusStore.open_or_create(parse_address(to), dim, source.metadata(dim), index_type, count)
     try:
         _check_vectors(store, source, dim)
         classes = name_keys(columns.classes, columns.class_codes)
@@ -71,7 +71,7 @@ def fill(
             gone.append(ids[~known])
         stale = np.concatenate([np.empty(0, np.int64), *gone])
         rows = np.flatnonzero(missing)
-        if len(rows) or len(stale) or store.facts.get("content") != source.content:
+        if len(rows) or len(stale) or store.metadata.get("content") != source.content:
             store.mark({"content": FILLING})
         store.remove(stale)
         for start in range(0, len(rows), BLOCK):
@@ -100,14 +100,14 @@ def open_store_index(address: str, source: Source, vectors: np.ndarray, columns:
     store = MilvusStore.open(parse_address(address))
     try:
         _check_vectors(store, source, vectors.shape[1])
-        content = store.facts.get("content", "")
+        content = store.metadata.get("content", "")
         again = f"Bring it up to date with `realrag serve-index BUNDLE --to {store.address.text}`."
         if content == FILLING:
             raise StoreError(f"The collection at {store.address.text} is not whole: filling it was stopped. {again}")
         if content != source.content:
             raise StoreError(
                 f"The collection at {store.address.text} holds the photos {content[:12]!r}, of the bundle "
-                f"{store.facts.get('bundle', '')[:12]!r}; this bundle has the photos {source.content[:12]!r}. {again}"
+                f"{store.metadata.get('bundle', '')[:12]!r}; this bundle has the photos {source.content[:12]!r}. {again}"
             )
         if (there := store.count()) != len(vectors):
             raise StoreError(
@@ -121,7 +121,7 @@ def open_store_index(address: str, source: Source, vectors: np.ndarray, columns:
 
 
 def _check_vectors(store: MilvusStore, source: Source, dim: int) -> None:
-    version, theirs = store.facts.get("version"), store.facts.get("vectors", "")
+    version, theirs = store.metadata.get("version"), store.metadata.get("vectors", "")
     if version != VERSION:
         raise StoreError(
             f"The collection at {store.address.text} has the fields of version {str(version)[:20]!r}; this RealRAG knows {VERSION}. "

@@ -99,7 +99,7 @@ def parse_address(text: str) -> Address:
 
 
 class MilvusStore:
-    """A collection that is there. `facts`: what `create` and `mark` wrote down beside it; {} where it is nobody's of ours."""
+    """A collection that is there. `metadata`: written by `open_or_create` and `mark`; {} if it is not ours."""
 
     def __init__(self, address: Address, client: MilvusClient):
         self.address, self._client, self._name = address, client, address.collection
@@ -107,8 +107,8 @@ class MilvusStore:
             about = client.describe_collection(self._name)
             fields = {field["name"]: field for field in about["fields"]}
             named = (about.get("properties") or {}).items()
-            self.facts = {key.removeprefix("realrag."): value for key, value in named if key.startswith("realrag.")}
-            if self.facts and {"id", "vector", "class_key", "license_key"} <= fields.keys():
+            self.metadata = {key.removeprefix("realrag."): value for key, value in named if key.startswith("realrag.")}
+            if self.metadata and {"id", "vector", "class_key", "license_key"} <= fields.keys():
                 self.dim = int(fields["vector"]["params"]["dim"])
                 self.half = _kind_of(fields["vector"]) == "FLOAT16_VECTOR"
                 self.index_type = str(client.describe_index(self._name, "vector").get("index_type", ""))
@@ -134,9 +134,9 @@ class MilvusStore:
 
     @classmethod
     def open_or_create(
-        cls, address: Address, dim: int, facts: dict[str, str], index_type: str = AUTO, rows: int = 0
+        cls, address: Address, dim: int, metadata: dict[str, str], index_type: str = AUTO, rows: int = 0
     ) -> MilvusStore:
-        """The same; an empty collection with these facts is made where there is none, in half precision if it can be. rows:
+        """The same; an empty collection with this metadata is made where there is none, in half precision if it can be. rows:
         how many it is made for."""
         from pymilvus import DataType, MilvusException
 
@@ -160,7 +160,7 @@ class MilvusStore:
                 with _quiet:
                     client.create_collection(
                         address.collection, schema=schema, index_params=index, timeout=SECONDS,
-                        properties={f"realrag.{key}": value for key, value in facts.items()},
+                        properties={f"realrag.{key}": value for key, value in metadata.items()},
                     )  # fmt: skip
                 break
             except MilvusException as error:
@@ -171,13 +171,13 @@ class MilvusStore:
                     ) from None
         return cls(address, client)
 
-    def mark(self, facts: dict[str, str]) -> None:
-        """Write facts down beside the collection; those of before stay."""
+    def mark(self, metadata: dict[str, str]) -> None:
+        """Write metadata beside the collection; those of before stay."""
         with self._asked("marked"):
             self._client.alter_collection_properties(
-                self._name, properties={f"realrag.{key}": value for key, value in facts.items()}
+                self._name, properties={f"realrag.{key}": value for key, value in metadata.items()}
             )
-        self.facts = {**self.facts, **facts}
+        self.metadata = {**self.metadata, **metadata}
 
     def count(self, where: Where = ALL) -> int:
         with self._asked("counted"):

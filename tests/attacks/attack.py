@@ -111,9 +111,9 @@ def a_head(folder: Path) -> Path:
 
 
 def a_pack(folder: Path) -> Path:
-    facts = PackMetadata(FEATURES, "flux-xlabs", "toy", "0" * 64, "toy", "flux", 16, 2, 1, 1, 0)
+    metadata = PackMetadata(FEATURES, "flux-xlabs", "toy", "0" * 64, "toy", "flux", 16, 2, 1, 1, 0)
     items = tuple(PackedReference(f"photo {number}", 0.5) for number in range(2))
-    save_pack(ReferencePack(facts, items, (torch.ones(2, 3, 4),)), folder / "pack.safetensors")
+    save_pack(ReferencePack(metadata, items, (torch.ones(2, 3, 4),)), folder / "pack.safetensors")
     return folder / "pack.safetensors"
 
 

@@ -35,7 +35,7 @@ class Slow(ColorEncoder):
 class Painter:
     """Draws a square on a color per prompt and seed, and logs each picture it starts in drawn.log."""
 
-    facts = {"name": "painter"}
+    metadata = {"name": "painter"}
 
     def __init__(self, folder, last=0):
         self.log, self.last = Path(folder) / "drawn.log", last

@@ -48,10 +48,10 @@ def test_a_bundle_answers_as_it_did(bundle, head):
 
 
 @pytest.mark.parametrize("name, number", [("miniature", 0), ("real", 1)])
-def test_a_head_is_read_with_its_facts(name, number):
+def test_a_head_is_read_with_its_metadata(name, number):
     head = load_head(SAVED / f"{name}.safetensors", ColorEncoder.dim)
-    assert head.facts["generator"] == f"generator {number}"
-    assert head.facts["encoder_fingerprint"] == ColorEncoder().fingerprint
+    assert head.metadata["generator"] == f"generator {number}"
+    assert head.metadata["encoder_fingerprint"] == ColorEncoder().fingerprint
 
 
 def test_a_pack_is_read_with_its_settings():

@@ -93,8 +93,8 @@ def net_key(net: torch.nn.Module) -> str:
 class AdapterFiles:
     """What a run writes beside checkpoint and log: the adapter, a jointly trained generator, and the gaps as CSV."""
 
-    def __init__(self, out: Path, training: AdapterTraining, encoder: Encoder, facts: dict, log: Log):
-        self.out, self.training, self.encoder, self.facts, self.log = out, training, encoder, facts, log
+    def __init__(self, out: Path, training: AdapterTraining, encoder: Encoder, metadata: dict, log: Log):
+        self.out, self.training, self.encoder, self.metadata, self.log = out, training, encoder, metadata, log
         self.gaps = out.with_name(f"{out.stem}.gap.csv")
         self.generator = out.with_name(f"{out.stem}.generator.safetensors")
 
@@ -110,12 +110,17 @@ class AdapterFiles:
         training, base = self.training, self.training.steered.base
         if training.history:
             write_csv(self.gaps, training.history, list(training.history[0]))
-        facts = {**self.facts, "steps": training.step, "gap": training.history[-1] if training.history else None}
+        trained = {**self.metadata, "steps": training.step, "gap": training.history[-1] if training.history else None}
         save_adapter(
-            self.out, training.averaged_weights("adapter"), base, self.encoder.name, self.encoder.adapter_sha256, facts
+            self.out,
+            training.averaged_weights("adapter"),
+            base,
+            self.encoder.name,
+            self.encoder.adapter_sha256,
+            trained,
         )
         if net := training.averaged_weights("net"):
-            metadata = {"together with": self.out.name, "steps": training.step, "began as": self.facts["generator"]}
+            metadata = {"together with": self.out.name, "steps": training.step, "began as": self.metadata["generator"]}
             save_generator(self.generator, base.net, {**base.net.state_dict(), **net}, metadata)
         for name, gap in training.latest.items():
             self.log(f"step {training.step}, {name}: gap {gap}")
@@ -150,18 +155,18 @@ def train_adapter(
         Steered(base, adapter), data, recipe.fit, recipe.guard, recipe.base.shift or SHIFTS[base.family],
         recipe.data.plain, recipe.data.cousins, device,
     )  # fmt: skip
-    facts = {
-        "recipe": recipe.facts(),
+    metadata = {
+        "recipe": recipe.metadata(),
         "encoder": encoder.adapter_sha256,
         "latents": key,
         "generator": net_key(base.net),
     }
     log(f"{base.name}: {sum(p.numel() for p in adapter.parameters()) / 1e6:.2f} M parameters to train")
-    files = AdapterFiles(out, training, encoder, facts, log)
+    files = AdapterFiles(out, training, encoder, metadata, log)
     hooks = Hooks(log=log, saved=files.write, resumed=files.read_gaps)
     if sheet is not None:
         hooks.sheet = lambda: sheet(training, base, inputs)
-    run_key = training_key({**facts, "recipe": recipe.settled()})
+    run_key = training_key({**metadata, "recipe": recipe.settled()})
     return Watch(training, run_key, RunFiles.beside(out), watch, hooks).run()
 
 
@@ -191,7 +196,7 @@ def run(arguments: argparse.Namespace, log: Log = lambda line: print(line, flush
     }
     recipe = read_adapter_recipe(arguments.recipe, given)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    settings = json.dumps(recipe.facts(), indent=1, ensure_ascii=False) + "\n"
+    settings = json.dumps(recipe.metadata(), indent=1, ensure_ascii=False) + "\n"
     write_atomic(arguments.out.with_name(f"{arguments.out.stem}.recipe.json"), settings.encode())
     watch = chosen(arguments, WatchConfig())
     sheet = None

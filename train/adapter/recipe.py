@@ -117,7 +117,7 @@ class AdapterRecipe:
     fit: AdapterFitConfig = field(default_factory=AdapterFitConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """The settings that decide the result, without paths of this machine."""
         settings = asdict(self)
         for section, kind in (("base", BaseConfig), ("data", DataConfig)):
@@ -126,7 +126,7 @@ class AdapterRecipe:
 
     def settled(self) -> dict[str, Any]:
         """The settings that must stay the same when a run is resumed."""
-        settings = self.facts()
+        settings = self.metadata()
         settings["fit"] = {key: value for key, value in settings["fit"].items() if key not in ("steps", "cool_down")}
         return settings
 

@@ -78,7 +78,7 @@ def fit_file(
     utility = _utility_for(bundle, prompts, loss, inputs.utility)
     fingerprint = bundle.manifest.encoder["fingerprint"]
     drawn, made = read_drawn(inputs.drawn, fingerprint) if inputs.drawn and config.refresh else (None, {})
-    facts = {
+    metadata = {
         "generator": inputs.generator or mined.get("generator") or made.get("generator") or "none",
         "encoder_fingerprint": fingerprint,
         "bundle_id": bundle.id,
@@ -89,8 +89,8 @@ def fit_file(
         "prompts": prompts_hash(prompts),
         "negatives": sha256_bytes(negatives.rows.tobytes()) if negatives else "",
         "drawn": sha256_bytes(drawn.tobytes()) if drawn is not None else "",
-        "known_share": negatives.facts["known_share"] if negatives else None,
-        "utility": {name: utility.facts[name] for name in ("measured_by", "unit")} if utility else None,
+        "known_share": negatives.metadata["known_share"] if negatives else None,
+        "utility": {name: utility.metadata[name] for name in ("measured_by", "unit")} if utility else None,
         "utility_sha256": sha256_bytes(utility.rows.tobytes() + utility.utility.tobytes()) if utility else "",
     }
     held = Bundle(inputs.validation, default_cache()) if inputs.validation else None
@@ -98,8 +98,8 @@ def fit_file(
     if held:
         if held.manifest.encoder["fingerprint"] != fingerprint:
             raise EncoderError(f"{held.folder} was indexed with another encoder than {bundle.folder}. Index it again.")
-        facts["validation"] = [held.id, prompts_hash(asked)]
-    facts["key"] = key = sha256_bytes(canonical_json(facts))
+        metadata["validation"] = [held.id, prompts_hash(asked)]
+    metadata["key"] = key = sha256_bytes(canonical_json(metadata))
     names = {
         kind: out.with_name(("" if out.stem == "head" else out.stem + ".") + f"fit.{kind}") for kind in ("json", "csv")
     }
@@ -127,7 +127,7 @@ def fit_file(
     )  # fmt: skip
     if not Watch(training, key, files, watch, Hooks(log=log.info, progress=progress)).run():
         return None
-    facts |= {
+    metadata |= {
         "tau": training.tau.item(),
         "epochs": len(training.history),
         "steps": training.step,
@@ -137,12 +137,12 @@ def fit_file(
     }
     if head:
         result = training.head.to("cpu").eval()
-        result.facts = facts
+        result.metadata = metadata
     else:
         result = whole_encoder(model)
-        result.tuned = tuned_metadata(encoder, config.mode, facts)
+        result.tuned = tuned_metadata(encoder, config.mode, metadata)
     if training.rank == 0:
-        history = {"facts": facts, "history": training.history}
+        history = {"facts": metadata, "history": training.history}
         write_atomic(names["json"], json.dumps(history, indent=1, ensure_ascii=False).encode())
         if head:  # written last: once it exists, everything exists
             save_head(result, out)
@@ -178,7 +178,7 @@ def _utility_for(bundle: Bundle, prompts: list[Prompt], loss: LossConfig, path: 
         )
     utility = read_utility(path, len(prompts), len(bundle.records))
     for what, wanted, found in (
-        ("bundle", bundle.id, utility.facts["bundle_id"]), ("prompts", prompts_hash(prompts), utility.facts["prompts"]),
+        ("bundle", bundle.id, utility.metadata["bundle_id"]), ("prompts", prompts_hash(prompts), utility.metadata["prompts"]),
     ):  # fmt: skip
         if wanted != found:
             raise RealRAGError(
@@ -213,7 +213,7 @@ def _finished(path: Path, dim: int, key: str) -> ReflectiveHead | None:
         head = load_head(path, dim) if path.is_file() else None
     except RealRAGError:
         return None
-    return head if head and head.facts.get("key") == key else None
+    return head if head and head.metadata.get("key") == key else None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -273,8 +273,8 @@ def run(arguments: argparse.Namespace, log: Callable[[str], None] = lambda line:
         torch.distributed.destroy_process_group()
     if made is None:
         raise Stopped(f"Stopped. {RESUME}")
-    facts = made.facts if isinstance(made, ReflectiveHead) else made.tuned["facts"]
-    log(f"wrote {arguments.out} after {facts['steps']} steps of {facts['pairs']} pairs")
+    metadata = made.metadata if isinstance(made, ReflectiveHead) else made.tuned["facts"]
+    log(f"wrote {arguments.out} after {metadata['steps']} steps of {metadata['pairs']} pairs")
 
 
 def _join_ranks(device: str) -> str:

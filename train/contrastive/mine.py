@@ -38,8 +38,8 @@ log = logging.getLogger(__name__)
 
 def write_negatives(negatives: Negatives, path: Path, about: dict) -> None:
     metadata = {"format": FORMAT, "version": VERSION}
-    metadata |= {"facts": json.dumps(negatives.facts, sort_keys=True), "about": json.dumps(about, sort_keys=True)}
-    metadata["known_share"] = str(negatives.facts["known_share"])
+    metadata |= {"facts": json.dumps(negatives.metadata, sort_keys=True), "about": json.dumps(about, sort_keys=True)}
+    metadata["known_share"] = str(negatives.metadata["known_share"])
     tensors = {"rows": negatives.rows, "scores": negatives.scores, "raw": negatives.raw}
     artifact.write(path, tensors, metadata)
 
@@ -50,12 +50,12 @@ def read_negatives(path: Path) -> tuple[Negatives, dict]:
     tensors, metadata = artifact.read(path, FORMAT, VERSION, "mined negatives", cure)
     try:
         rows, scores, raw = (tensors[name].numpy() for name in ("rows", "scores", "raw"))
-        facts, about = json.loads(metadata["facts"]), json.loads(metadata["about"])
+        mined, about = json.loads(metadata["facts"]), json.loads(metadata["about"])
         if rows.ndim != 2 or rows.dtype != np.int64 or scores.shape != rows.shape or raw.shape != rows.shape[:1]:
             raise ValueError(f"rows of shape {rows.shape} and type {rows.dtype}")
     except (ValueError, KeyError) as error:
         raise RealRAGError(f"{path} holds no usable negatives ({error}). {cure}") from None
-    return Negatives(rows, scores, raw, facts), about
+    return Negatives(rows, scores, raw, mined), about
 
 
 def read_drawn(path: Path, fingerprint: str) -> tuple[np.ndarray, dict]:
@@ -173,13 +173,15 @@ def run(arguments: argparse.Namespace, log: Callable[[str], None] = lambda line:
     config = replace(chosen(arguments, MineConfig()), drop_same_class=not arguments.keep_same_class)
     inputs = MineInputs(arguments.bundle, arguments.prompts, arguments.drawn, arguments.head)
     found = mine_file(inputs, arguments.out, config, device=arguments.device)
-    facts = found.facts
-    log(f"{facts['prompts']} prompts, {facts['drawn']} of them drawn, {facts['without_negative']} without a negative")
+    metadata = found.metadata
+    log(
+        f"{metadata['prompts']} prompts, {metadata['drawn']} of them drawn, {metadata['without_negative']} without a negative"
+    )
     if config.kind == "reflective":
         log(
-            f"for {facts['known_share']:.1%} of the drawings the nearest photo was of the true class: the generator knows those"
+            f"for {metadata['known_share']:.1%} of the drawings the nearest photo was of the true class: the generator knows those"
         )
     log(
-        f"left out: {facts['dropped_near_duplicates']} near-duplicates, {facts['dropped_too_fitting']} that fit the prompt too well"
+        f"left out: {metadata['dropped_near_duplicates']} near-duplicates, {metadata['dropped_too_fitting']} that fit the prompt too well"
     )
     log(f"wrote {arguments.out}")

@@ -73,13 +73,13 @@ class MineConfig:
 @dataclass(frozen=True)
 class Negatives:
     """rows (P, K) int64 bundle rows, best first, -1 where there is none; scores (P, K) float32 cosines to the drawing;
-    raw (P,) the row of eq. 4 with nothing excluded but the drawing itself (-1: nothing drawn). facts: shares and
+    raw (P,) the row of eq. 4 with nothing excluded but the drawing itself (-1: nothing drawn). metadata: shares and
     counts."""
 
     rows: np.ndarray
     scores: np.ndarray
     raw: np.ndarray
-    facts: dict
+    metadata: dict
 
 
 def mine(
@@ -141,7 +141,7 @@ def mine(
             state.done = min(start + step, prompts)
             save(state)
             progress(state.done, prompts)
-    return Negatives(state.rows, state.scores, state.raw, _facts(state, material))
+    return Negatives(state.rows, state.scores, state.raw, _metadata(state, material))
 
 
 @dataclass
@@ -241,7 +241,7 @@ def _first(scores: np.ndarray, count: int) -> np.ndarray:
     return rows[np.argsort(-scores[rows], kind="stable")][:count]
 
 
-def _facts(state: MiningState, material: Material) -> dict:
+def _metadata(state: MiningState, material: Material) -> dict:
     raw, counts = state.raw, state.counts
     drawn = raw >= 0
     known = drawn & (material.photo_classes[raw] == material.query_classes)

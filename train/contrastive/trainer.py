@@ -288,7 +288,7 @@ class ContrastiveTraining(Training):
         if config.refresh and self.negatives is not None and not self.done and epoch % config.refresh == 0:
             found = mine(self.material, self.sources.drawn, self.sources.mining, head=self.head, device=self.device)
             self.negatives = self._without_held_out(found.rows, "negatives")
-            entry["known_share"] = found.facts["known_share"]
+            entry["known_share"] = found.metadata["known_share"]
 
     @torch.no_grad()
     def _take(self, weights: dict[str, Tensor]) -> None:

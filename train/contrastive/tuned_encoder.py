@@ -37,9 +37,9 @@ class TunedVectors:
     photos: np.ndarray
 
 
-def tuned_metadata(base: Encoder, mode: str, facts: dict) -> dict:
+def tuned_metadata(base: Encoder, mode: str, fitted: dict) -> dict:
     """The metadata of a tuned encoder. photos_of: fingerprints of the encoders whose photo vectors stay valid."""
-    metadata = {"mode": mode, "base": base.fingerprint, "base_name": base.name, "facts": facts, "photos_of": []}
+    metadata = {"mode": mode, "base": base.fingerprint, "base_name": base.name, "facts": fitted, "photos_of": []}
     if mode == "text":
         earlier = [
             fingerprint
@@ -93,8 +93,8 @@ def finished(out: Path, key: str) -> Encoder | None:
         encoder = load_encoder(str(out)) if is_encoder(out) else None
     except RealRAGError:
         return None
-    facts = encoder.tuned.get("facts") if encoder else None
-    return encoder if isinstance(facts, dict) and facts.get("key") == key else None
+    metadata = encoder.tuned.get("facts") if encoder else None
+    return encoder if isinstance(metadata, dict) and metadata.get("key") == key else None
 
 
 def whole_encoder(model: _Tower) -> Encoder:

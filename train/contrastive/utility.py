@@ -23,7 +23,7 @@ from realrag.validation import is_hex
 from ..dataset import Material, Prompt, prompts_hash
 
 FORMAT, VERSION = "realrag-utility", "1"
-FACTS = ("measured_by", "unit", "bundle_id", "encoder_fingerprint", "prompts", "key")
+METADATA = ("measured_by", "unit", "bundle_id", "encoder_fingerprint", "prompts", "key")
 
 
 class Meter(Protocol):
@@ -42,11 +42,11 @@ class Meter(Protocol):
 @dataclass(frozen=True)
 class Utility:
     """rows (P, C) int64 bundle rows, -1 where there is none; utility (P, C) float32, larger is better, 0 where there is
-    no row. facts: measured_by, unit, bundle_id, encoder_fingerprint, prompts (hash), key (of all inputs)."""
+    no row. metadata: measured_by, unit, bundle_id, encoder_fingerprint, prompts (hash), key (of all inputs)."""
 
     rows: np.ndarray
     utility: np.ndarray
-    facts: dict[str, str]
+    metadata: dict[str, str]
 
     @property
     def spread(self) -> float:
@@ -80,18 +80,20 @@ def measure_utility(
     """Measure each candidate in `rows` (P, C) of each prompt with `meter` and write `out`.
 
     An existing file with the same inputs stays; a stopped run resumes from its state, saved every `save_seconds`."""
-    facts = {
+    metadata = {
         "measured_by": meter.name, "unit": meter.unit, "bundle_id": bundle.id,
         "encoder_fingerprint": bundle.manifest.encoder["fingerprint"], "prompts": prompts_hash(prompts),
     }  # fmt: skip
     rows = np.ascontiguousarray(rows, np.int64)
-    facts["key"] = sha256_bytes(canonical_json({**facts, "rows": sha256_bytes(rows.tobytes()), "shape": rows.shape}))
+    metadata["key"] = sha256_bytes(
+        canonical_json({**metadata, "rows": sha256_bytes(rows.tobytes()), "shape": rows.shape})
+    )
     _check(rows, np.zeros(rows.shape, np.float32), len(prompts), len(bundle.records), "the candidates")
     out, part = Path(out), Path(out).with_suffix(".part.safetensors")
     sweep_temporaries(out.parent)
-    if (existing := _existing(out, facts["key"], len(prompts), len(bundle.records))) is not None:
+    if (existing := _existing(out, metadata["key"], len(prompts), len(bundle.records))) is not None:
         return existing[0]
-    before = _existing(part, facts["key"], len(prompts), len(bundle.records))
+    before = _existing(part, metadata["key"], len(prompts), len(bundle.records))
     values, done = (before[0].utility, before[1]) if before else (np.zeros(rows.shape, np.float32), 0)
     saved_at = time.monotonic()
     for number, (prompt, row) in enumerate(np.argwhere(rows >= 0).tolist()):
@@ -106,9 +108,9 @@ def measure_utility(
         values[prompt, row] = value
         progress(number + 1, int((rows >= 0).sum()))
         if time.monotonic() - saved_at >= save_seconds:
-            write_utility(Utility(rows, values, facts), part, done=number + 1)
+            write_utility(Utility(rows, values, metadata), part, done=number + 1)
             saved_at = time.monotonic()
-    found = Utility(rows, values, facts)
+    found = Utility(rows, values, metadata)
     write_utility(found, out)
     part.unlink(missing_ok=True)
     return found
@@ -119,12 +121,17 @@ def _existing(path: Path, key: str, prompts: int, photos: int) -> tuple[Utility,
         found, done = _read(path, prompts, photos)
     except RealRAGError:
         return None
-    return (found, done) if found.facts["key"] == key else None
+    return (found, done) if found.metadata["key"] == key else None
 
 
 def write_utility(found: Utility, path: Path, *, done: int = -1) -> None:
     """done: how many candidates are measured so far; -1 for all."""
-    metadata = {"format": FORMAT, "version": VERSION, "done": str(done), **{name: found.facts[name] for name in FACTS}}
+    metadata = {
+        "format": FORMAT,
+        "version": VERSION,
+        "done": str(done),
+        **{name: found.metadata[name] for name in METADATA},
+    }
     artifact.write(path, {"rows": found.rows, "utility": found.utility}, metadata)
 
 
@@ -142,13 +149,13 @@ def _read(path: Path, prompts: int, photos: int) -> tuple[Utility, int]:
         if set(tensors) != {"rows", "utility"}:
             raise ValueError(f"tensors {sorted(tensors)}")
         rows, values = tensors["rows"].numpy(), tensors["utility"].numpy()
-        facts, done = {name: metadata[name] for name in FACTS}, int(metadata["done"])
-        if not facts["measured_by"] or not all(is_hex(facts[name], 64) for name in FACTS[2:]):
+        stated, done = {name: metadata[name] for name in METADATA}, int(metadata["done"])
+        if not stated["measured_by"] or not all(is_hex(stated[name], 64) for name in METADATA[2:]):
             raise ValueError("its metadata do not name the meter, bundle, encoder and prompts")
         _check(rows, values, prompts, photos, str(path))
     except (ValueError, KeyError) as error:
         raise RealRAGError(f"{path} holds no usable utility ({error}). Measure it again.") from None
-    return Utility(rows, values, facts), done
+    return Utility(rows, values, stated), done
 
 
 def _check(rows: np.ndarray, values: np.ndarray, prompts: int, photos: int, what: str) -> None:

@@ -62,7 +62,7 @@ class ComfyUI:
         self.seeds: Places = seed_inputs(self.workflow, seed_node)
         self._output = None if output_node is None else nodes_titled(self.workflow, output_node)
         digest = sha256_bytes(json.dumps(self.workflow, sort_keys=True).encode())
-        self.facts = {
+        self.metadata = {
             "name": f"ComfyUI workflow {Path(workflow).name}", "workflow_sha256": digest, "prompt_node": prompt_node or PROMPT,
             "seed_node": seed_node or SEED, "output_node": output_node,
         }  # fmt: skip
@@ -174,10 +174,10 @@ def _number_and_id(item: Any) -> tuple[float, str]:
 def _failure(url: str, status: dict[str, Any]) -> GeneratorError:
     """What a failed run's status says. One that a person interrupted stops the work; another is left out."""
     for message in status.get("messages") or ():
-        kind, facts = ([*list(message), {}])[:2] if isinstance(message, (list, tuple)) and message else ("", {})
+        kind, metadata = ([*list(message), {}])[:2] if isinstance(message, (list, tuple)) and message else ("", {})
         if kind == "execution_error":
-            where = f"{facts.get('node_type')} (node {facts.get('node_id')})"
-            return DrawingFailed(f"{url} stopped in {where}: {str(facts.get('exception_message')).strip()[:1000]}")
+            where = f"{metadata.get('node_type')} (node {metadata.get('node_id')})"
+            return DrawingFailed(f"{url} stopped in {where}: {str(metadata.get('exception_message')).strip()[:1000]}")
         if kind == "execution_interrupted":
             return GeneratorError(
                 f"{url} was interrupted while drawing. Run the command again; finished pictures are kept."

@@ -64,7 +64,7 @@ class Diffusers:
                 f"{type(self._pipeline).__name__} does not accept {' or '.join(strange)}. Leave them out."
             )
         name = Path(model).name if local else str(model)
-        self.facts = {
+        self.metadata = {
             "name": f"diffusers {type(self._pipeline).__name__} {name}", "revision": revision, "dtype": str(kind), **self._options
         }  # fmt: skip
 

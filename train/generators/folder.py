@@ -27,7 +27,7 @@ class DrawnFolder:
             self._pictures.setdefault(class_key(Path(file).parent.name), []).append(file)
         found = [(file, (self._folder / file).stat()) for files in self._pictures.values() for file in files]
         digest = sha256_bytes(canonical_json([[file, stat.st_size, stat.st_mtime_ns] for file, stat in found]))
-        self.facts = {"name": label or f"pictures in {self._folder.name}", "pictures": digest}
+        self.metadata = {"name": label or f"pictures in {self._folder.name}", "pictures": digest}
 
     def draw(self, prompt: str, seed: int):
         files = (

@@ -27,7 +27,10 @@ class StandIn:
         drawn_as: dict[str, str],
     ):
         self._pictures, self._classes, self._drawn_as = pictures, classes, drawn_as
-        self.facts = {"name": "stand-in (altered photos, not a generator)", "drawn_as": dict(sorted(drawn_as.items()))}
+        self.metadata = {
+            "name": "stand-in (altered photos, not a generator)",
+            "drawn_as": dict(sorted(drawn_as.items())),
+        }
 
     def draw(self, prompt: str, seed: int):
         wanted = self._classes[prompt]

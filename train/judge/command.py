@@ -122,7 +122,7 @@ def run(arguments: argparse.Namespace, log: Callable[[str], None] = lambda line:
         encoder = load_encoder(name, device=arguments.device)
         reports[name] = judge(judged, encoder, arguments.out / "vectors", progress)
         log(table(reports[name]) + "\n")
-    facts = {"real": real.id, "library": library.id, "judge_photos": taught and taught.id, "seed": arguments.seed}
-    write_json(arguments.out / "judge.json", {"facts": facts, "encoders": reports})
+    metadata = {"real": real.id, "library": library.id, "judge_photos": taught and taught.id, "seed": arguments.seed}
+    write_json(arguments.out / "judge.json", {"facts": metadata, "encoders": reports})
     write_page(arguments.out / "judge.html", reports, judged.arms, real)
     log(f"wrote {arguments.out / 'judge.json'} and judge.html")

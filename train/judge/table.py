@@ -13,10 +13,10 @@ ON_SCREEN = ("CLIP-I", "accuracy (linear)", "copied", "FID", "KID")  # differenc
 
 def table(report: dict) -> str:
     """One encoder's figures: the real photos and each arm, then the differences with their intervals."""
-    facts, distances = report["facts"], report["distances"]
-    own = " (the retriever's own, so not an independent judge)" if facts["retrievers_own"] else ""
+    metadata, distances = report["facts"], report["distances"]
+    own = " (the retriever's own, so not an independent judge)" if metadata["retrievers_own"] else ""
     measures = [m for m in MEASURES if any(m in row for row in report["arms"].values())]
-    lines = [f"{facts['encoder']}{own}: {facts['pictures']} pictures an arm, {facts['classes']} classes"]
+    lines = [f"{metadata['encoder']}{own}: {metadata['pictures']} pictures an arm, {metadata['classes']} classes"]
     wide = {m: max(len(m), 7) + 2 for m in measures}
     lines.append(f"{'arm':<12}" + "".join(f"{m:>{wide[m]}}" for m in measures))
     for name, row in {"real photos": report["real"], **report["arms"]}.items():
@@ -35,12 +35,14 @@ def table(report: dict) -> str:
 
 def notes(report: dict) -> list[str]:
     """How to read the figures, one sentence or two per note."""
-    facts, distances = report["facts"], report["distances"]
-    how = f"the {facts['copy_quantile']:.0%} quantile of real photos' own" if facts["copy_quantile"] else "as given"
+    metadata, distances = report["facts"], report["distances"]
+    how = (
+        f"the {metadata['copy_quantile']:.0%} quantile of real photos' own" if metadata["copy_quantile"] else "as given"
+    )
     lines = [
-        f"copied: cosine to the nearest library photo {facts['copy_threshold']:.4f} or more, {how}.",
-        f"accuracy: classifiers trained on {facts['taught_from']} ({facts['linear_judge']['photos']}). The accuracy on real "
-        f"photos, the ceiling, is that of {facts['held_photos']} photos they were not trained on.",
+        f"copied: cosine to the nearest library photo {metadata['copy_threshold']:.4f} or more, {how}.",
+        f"accuracy: classifiers trained on {metadata['taught_from']} ({metadata['linear_judge']['photos']}). The accuracy on real "
+        f"photos, the ceiling, is that of {metadata['held_photos']} photos they were not trained on.",
     ]  # fmt: skip
     if distances:
         floor, few = distances["floor"]["FID"], distances["pictures"] < 10 * distances["dim"]

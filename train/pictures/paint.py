@@ -141,7 +141,7 @@ class Painting(Staged):
     def _name(self, line: Line, seed: int) -> str:
         """A hash of all that the picture depends on."""
         shown = [reference["id"] for reference in line["references"]]
-        return sha256_bytes(canonical_json([self.generator.facts, line["prompt"], seed, shown]))[:32] + ".png"
+        return sha256_bytes(canonical_json([self.generator.metadata, line["prompt"], seed, shown]))[:32] + ".png"
 
     def _picture(self, line: Line, seed: int) -> bytes:
         graph = self.generator.filled(line["prompt"], seed)

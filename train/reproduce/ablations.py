@@ -103,7 +103,7 @@ class Ablations(Reproduction):
             paint_arms(self.folder / "painted", painter, library, choices, noises, self.in_time, tables=self.home)
             rows.append(self.verdict(each, base))
             self.log(table_row(rows[-1]))
-        report = {"painter": self.painter.facts, "pictures": len(prompts) * len(seeds), "judge": self.plan.experiment.judges[0],
+        report = {"painter": self.painter.metadata, "pictures": len(prompts) * len(seeds), "judge": self.plan.experiment.judges[0],
                   "rows": rows}  # fmt: skip
         write_json(self.home / RESULTS, report)
         write_atomic(self.home / "ablations.md", table(report).encode())

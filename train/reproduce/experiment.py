@@ -176,7 +176,7 @@ class Reproduction(Staged):
         )
         name = self.plan.experiment.judges[0]
         found = self.gate_results(self.verdicts(name, self.arms_of(folder)))
-        write_json(folder / "gates.json", {"judge": name, "painter": self.painter.facts, "gates": found})
+        write_json(folder / "gates.json", {"judge": name, "painter": self.painter.metadata, "gates": found})
         self.log("\n".join(gate_rows(found)))
         if not all(gate["passed"] for gate in found):
             self.log(
@@ -194,7 +194,7 @@ class Reproduction(Staged):
                 f"Process {self.rank} of {self.world_size} is done; the other processes still have {missing} pictures to paint."
             )
             return
-        write_json(self.folder / "painted" / "painted.json", {**counts, "painter": self.painter.facts})
+        write_json(self.folder / "painted" / "painted.json", {**counts, "painter": self.painter.metadata})
         self.log(f"{counts['asked']} pictures of all arms, {counts['painted']} of them distinct")
 
     def judge(self) -> None:

@@ -44,7 +44,7 @@ class MiniaturePainter:
         self.steps, self.cfg = config.steps, config.cfg
         self.explained: tuple = ("", None)  # the last prompt of `utility`, and its loss function
         self.states: dict[str, Tensor] = {}  # of references, in half precision: the same ones come again and again
-        self.facts = {
+        self.metadata = {
             "name": base.name, **{name: sha256_file(file) for name, file in files.items()}, "strength": config.strength,
             "steps": config.steps, "cfg": config.cfg, "encoder": self.encoder.weights_sha256,
         }  # fmt: skip

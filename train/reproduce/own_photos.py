@@ -19,7 +19,7 @@ from realrag.files import canonical_json, sha256_bytes, write_atomic, write_json
 from realrag.photos.scan import Candidate, scan
 
 from ..small_encoder.split import link
-from .procedural.world import COLUMNS, FACTS, LABELS, SETS
+from .procedural.world import COLUMNS, LABELS, METADATA, SETS
 
 FRACTIONS = {"library": 0.35, "generator": 0.35, "judge": 0.15, "evaluation": 0.10, "validation": 0.05}
 
@@ -94,17 +94,17 @@ def write_photos(
                 (f"{where}/{folder}/{photo.sha256[:16]}{Path(photo.file).suffix.lower()}", photo, folder, name)
                 for photo in part
             ]
-    facts = {
+    metadata = {
         "kind": "photos",
         "seed": seed,
         "classes": {f: {"family": families[of_name[f]], "split": splits[f]} for f in splits},
     }
-    facts["photos"] = {name: sum(row[3] == name for row in rows) for name in SETS}
-    facts["sha256"] = sha256_bytes(canonical_json([facts, [[row[0], row[1].sha256] for row in rows]]))
-    if (out / FACTS).is_file():
-        if json.loads((out / FACTS).read_bytes()).get("sha256") != facts["sha256"]:
+    metadata["photos"] = {name: sum(row[3] == name for row in rows) for name in SETS}
+    metadata["sha256"] = sha256_bytes(canonical_json([metadata, [[row[0], row[1].sha256] for row in rows]]))
+    if (out / METADATA).is_file():
+        if json.loads((out / METADATA).read_bytes()).get("sha256") != metadata["sha256"]:
             raise RealRAGError(f"{out} holds another world. Name another folder, or delete it.")
-        return facts
+        return metadata
     made = out.with_name(out.name + ".part")
     shutil.rmtree(made, ignore_errors=True)
     for file, photo, *_ in rows:
@@ -115,9 +115,9 @@ def write_photos(
     table.writerow(COLUMNS)
     table.writerows((file, folder, families[of_name[folder]], name, splits[folder]) for file, _, folder, name in rows)
     write_atomic(made / LABELS, text.getvalue().encode())
-    write_json(made / FACTS, facts)
+    write_json(made / METADATA, metadata)
     made.rename(out)
-    return facts
+    return metadata
 
 
 def folder_of(name: str) -> str:

@@ -31,7 +31,7 @@ class WithoutReferences:
     """A painter as a generator of the stage `imagine`, without references. Negatives are mined from its drawings."""
 
     def __init__(self, painter: Painter):
-        self._painter, self.facts = painter, painter.facts
+        self._painter, self.metadata = painter, painter.metadata
 
     def draw(self, prompt: str, seed: int) -> Image.Image:
         return self._painter.paint_many([(prompt, seed, ())])[0]
@@ -63,13 +63,13 @@ class StandInPainter:
 
         self._plain, self._shown = StandIn(pictures, classes, drawn_as), StandIn(pictures, classes, {})
         self._classes, self._class_of, self._heeds = classes, class_of, heeds
-        self.facts = {**self._plain.facts, "heeds": heeds}
+        self.metadata = {**self._plain.metadata, "heeds": heeds}
 
     def paint_many(self, rows: Sequence[Row]) -> list[Image.Image]:
         return [self._paint(*row) for row in rows]
 
     def utility(self, prompt: str, reference: Reference, targets: Sequence[Image.Image]) -> float:
-        lacking = self._classes[prompt] in self.facts["drawn_as"]
+        lacking = self._classes[prompt] in self.metadata["drawn_as"]
         right = class_key(self._class_of(reference.id)) == self._classes[prompt]
         return self._heeds if lacking and right else 0.0
 
@@ -103,9 +103,9 @@ def make_painter(
     raise RealRAGError(f"`kind` in [painting] is {config.kind!r}; it must be miniature or stand-in.")
 
 
-def picture_key(facts: dict, prompt: str, noise: int, references: Sequence[str]) -> str:
+def picture_key(metadata: dict, prompt: str, noise: int, references: Sequence[str]) -> str:
     """The name of a picture: a hash of everything that it depends on."""
-    return sha256_bytes(canonical_json([facts, prompt, noise, sorted(references)]))[:32]
+    return sha256_bytes(canonical_json([metadata, prompt, noise, sorted(references)]))[:32]
 
 
 def paint_arms(
@@ -134,7 +134,7 @@ def paint_arms(
     for arm, chosen in choices.items():
         for prompt, ids in chosen.items():
             for noise in noises[prompt]:
-                key = picture_key(painter.facts, prompt, noise, ids)
+                key = picture_key(painter.metadata, prompt, noise, ids)
                 wanted[key] = prompt, noise, sorted(ids)
                 lines[arm].append(
                     {"file": f"{shelf}/{key}.jpg", "prompt": prompt, "seed": noise, "references": list(ids)}

@@ -21,10 +21,10 @@ Row = tuple[str, int, Sequence[Reference]]  # prompt, noise, references
 
 
 class Painter(Protocol):
-    """A generator that takes references side by side, in any order. Equal facts, prompt, noise and references give the
+    """A generator that takes references side by side, in any order. Equal metadata, prompt, noise and references give the
     same picture."""
 
-    facts: dict[str, Any]  # holds "name"
+    metadata: dict[str, Any]  # holds "name"
     batch: int  # the number of rows to paint at once
     unit: str  # of `utility`
 

@@ -25,7 +25,7 @@ class ReferenceUtility:
 
     def __init__(self, painter: Painter, prompts: Sequence[Prompt], validation: Path):
         self.painter = painter
-        self.name, self.unit = f"{painter.facts['name']}, {TARGETS} validation photos", painter.unit
+        self.name, self.unit = f"{painter.metadata['name']}, {TARGETS} validation photos", painter.unit
         folders = {class_key(folder.name): folder for folder in validation.iterdir() if folder.is_dir()}
         of_prompt = {prompt.prompt: folders.get(class_key(prompt.class_name)) for prompt in prompts}
 

@@ -183,8 +183,8 @@ def table(report: dict, measures: Sequence[str] = ("R@1", "R@10", "P@10", "mAP",
     """The figures as text: one line per arm and split, then the differences with their intervals."""
     lines = [f"{'arm':<12}{'split':<9}{'prompts':>8}" + "".join(f"{m:>17}" for m in measures)]
     for split, prompts in report["splits"].items():
-        for arm, facts in report["arms"].items():
-            row = facts["splits"].get(split, {})
+        for arm, metadata in report["arms"].items():
+            row = metadata["splits"].get(split, {})
             cells = (f"{row[m][0]:>17.3f}" if m in row else f"{'-':>17}" for m in measures)
             lines.append(f"{arm:<12}{split:<9}{prompts:>8}" + "".join(cells))
     if report["differences"]:

@@ -34,10 +34,10 @@ NAMED = 10  # bad drawings that are named in the log
 PROBE = 1e-2  # strength of the probe that tells real from drawn
 
 
-def picture_name(facts: dict, prompt: str, seed: int, sizes: Sizes) -> str:
+def picture_name(metadata: dict, prompt: str, seed: int, sizes: Sizes) -> str:
     """The file name of one drawing: a hash of everything that it depends on, so a changed workflow or prompt draws it
     again."""
-    return sha256_bytes(canonical_json([facts, prompt, seed, sizes.picture, sizes.quality]))[:32] + ".jpg"
+    return sha256_bytes(canonical_json([metadata, prompt, seed, sizes.picture, sizes.quality]))[:32] + ".jpg"
 
 
 def imagine(
@@ -65,7 +65,7 @@ def imagine(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     sweep_temporaries(folder)
-    names = [[picture_name(generator.facts, p.prompt, seed, sizes) for seed in range(seeds)] for p in prompts]
+    names = [[picture_name(generator.metadata, p.prompt, seed, sizes) for seed in range(seeds)] for p in prompts]
     seen = _draw_missing(folder, prompts, names, generator, sizes, max_bad, progress)
     bad = [[(prompt.prompt, seed) in seen.bad for seed in range(seeds)] for prompt in prompts]
     for line in seen.named(NAMED):
@@ -82,12 +82,18 @@ def imagine(
     drawn = np.zeros((len(files), vectors.shape[1]), np.float16)
     drawn[good] = vectors
     drawn = drawn.reshape(len(prompts), seeds, -1)
-    facts = {"generator": generator.facts, "prompts": len(prompts), "seeds": seeds, "pictures": names, **seen.report()}
+    metadata = {
+        "generator": generator.metadata,
+        "prompts": len(prompts),
+        "seeds": seeds,
+        "pictures": names,
+        **seen.report(),
+    }
     if real is not None and len(real) > 1 and len(vectors) > 1:
-        facts["real_versus_drawn_auc"] = auc = round(separability(real, vectors), 4)
+        metadata["real_versus_drawn_auc"] = auc = round(separability(real, vectors), 4)
         log.info("Real-versus-drawn AUC %.3f (0.5: indistinguishable to a linear probe, 1: fully apart).", auc)
     _save(folder / DRAWN, drawn, generator, encoder, key)
-    write_json(folder / "imagine.json", facts)
+    write_json(folder / "imagine.json", metadata)
     return drawn
 
 
@@ -125,7 +131,7 @@ def draw_one(file: Path, generator: Generator, prompt: str, seed: int, sizes: Si
 
 def _save(path: Path, drawn: np.ndarray, generator: Generator, encoder: Encoder, key: str) -> None:
     metadata = {
-        "generator": json.dumps(generator.facts, sort_keys=True),
+        "generator": json.dumps(generator.metadata, sort_keys=True),
         "encoder_fingerprint": encoder.fingerprint,
         "key": key,
     }

@@ -71,7 +71,7 @@ def plain(text: object) -> str:
 def write_model_card(path: Path, report: dict, library: Bundle, fitted: dict | None) -> None:
     """report: the content of evaluate.json. library: the photos trained on. fitted: the "facts" of the shipped training,
     None where nothing is shipped."""
-    facts, verdict = report["facts"], report["verdict"]
+    metadata, verdict = report["facts"], report["verdict"]
     licences = grouped(library.records.licence_counts())
     rows = [f"| {plain(described(form, words))} | {sum(words.values())} |" for form, words in licences.items()]
     unstated = library.records.licence_counts().get("not stated", 0)
@@ -81,13 +81,13 @@ def write_model_card(path: Path, report: dict, library: Bundle, fitted: dict | N
     ]
     shipped = report["selection"]["shipped"]
     text = TEXT.format(
-        title=plain(f"{shipped or 'No head'} for {facts['generator'].get('name', 'a generator')}"),
-        headline=verdict["headline"], encoder=plain(facts["encoder"]),
-        what=f"A {facts['mode']} trained with the arm {shipped}." if shipped else "A library with the plain encoder: no head was better.",
-        photos=facts["library_photos"], validation=facts["validation_photos"], test=facts["gallery_photos"],
-        classes=f"{classes} classes" if classes else "no classes, asked for by their captions", prompts=facts["prompts"],
-        generator=plain(facts["generator"].get("name", "not stated")), drawings=facts["drawings_a_prompt"],
-        bad=facts["bad_drawings"], licences="\n".join(rows),
+        title=plain(f"{shipped or 'No head'} for {metadata['generator'].get('name', 'a generator')}"),
+        headline=verdict["headline"], encoder=plain(metadata["encoder"]),
+        what=f"A {metadata['mode']} trained with the arm {shipped}." if shipped else "A library with the plain encoder: no head was better.",
+        photos=metadata["library_photos"], validation=metadata["validation_photos"], test=metadata["gallery_photos"],
+        classes=f"{classes} classes" if classes else "no classes, asked for by their captions", prompts=metadata["prompts"],
+        generator=plain(metadata["generator"].get("name", "not stated")), drawings=metadata["drawings_a_prompt"],
+        bad=metadata["bad_drawings"], licences="\n".join(rows),
         unstated=f"{unstated} photos state no license: find out before you pass anything on." if unstated else "",
         training=_training(fitted), figures=_figures(report), shown="\n".join(claims),
         next="\n".join(f"- {in_folder(step, '')}" for step in verdict["next"]),

@@ -30,7 +30,7 @@ from .parts import PARTS, Fractions, assign, near_copies
 from .prompts import Described, describe_photos, photos_of, write_prompts
 from .recipe import Data
 
-FACTS = "parts.json"
+METADATA = "parts.json"
 Log = Callable[[str], None]
 Progress = Callable[[int, int], None]
 
@@ -105,16 +105,16 @@ def make_parts(
     bundles += [Bundle(places.bundle("gallery"), default_cache())] if test else []
     rows = [(bundle, row) for bundle in bundles for row in range(len(bundle.records))]
     groups = _groups(places, bundles, rows, progress)
-    parts, facts = _part(library.candidates, bundles, groups, data)
-    _write(library.candidates, parts, places, asked | facts)
-    log(_told(facts))
+    parts, metadata = _part(library.candidates, bundles, groups, data)
+    _write(library.candidates, parts, places, asked | metadata)
+    log(_told(metadata))
     for name in PARTS[: 2 if test else 3]:
         if any(parts[name]):
             build(places.parts / name, places.bundle(name), encoder, sizes=sizes, reuse=places.all, progress=progress)
         else:
             shutil.rmtree(places.bundle(name), ignore_errors=True)
     _write_prompts(library.candidates, test, parts, data, places, captions)
-    write_json(places.parts / FACTS, asked | facts | {"done": True})
+    write_json(places.parts / METADATA, asked | metadata | {"done": True})
     shutil.rmtree(places.all, ignore_errors=True)
     (places.folder / "near-copies.json").unlink(missing_ok=True)
 
@@ -163,20 +163,20 @@ def _asked(library: Sequence[Candidate], test: Sequence[Candidate], data: Data, 
 def _earlier(places: Places) -> dict:
     """What the parts that are there were made of; empty where there are none."""
     try:
-        facts = json.loads((places.parts / FACTS).read_bytes())
+        metadata = json.loads((places.parts / METADATA).read_bytes())
     except (OSError, ValueError):
         return {}
-    return facts if isinstance(facts, dict) else {}
+    return metadata if isinstance(metadata, dict) else {}
 
 
-def _finished(places: Places, facts: dict, asked: dict) -> bool:
-    return bool(facts.get("done")) and facts.get("key") == asked["key"] and all(
-        (places.bundle(name) / MANIFEST).is_file() for name in PARTS if facts["photos"][name]
+def _finished(places: Places, metadata: dict, asked: dict) -> bool:
+    return bool(metadata.get("done")) and metadata.get("key") == asked["key"] and all(
+        (places.bundle(name) / MANIFEST).is_file() for name in PARTS if metadata["photos"][name]
     )  # fmt: skip
 
 
 def _part(library: Sequence[Candidate], bundles: Sequence[Bundle], groups: np.ndarray, data: Data):
-    """({part: photos}, facts). Photos that were rejected while they were decoded are in no part, and near-copies of given
+    """({part: photos}, metadata). Photos that were rejected while they were decoded are in no part, and near-copies of given
     test photos neither."""
     by_sha = {photo.sha256: photo for photo in library}
     records = list(bundles[0].records)
@@ -192,7 +192,7 @@ def _part(library: Sequence[Candidate], bundles: Sequence[Bundle], groups: np.nd
     parts = {name: [photo for at, photo in enumerate(photos) if part[at] == number and not near_test[at]]
              for number, name in enumerate(PARTS)}  # fmt: skip
     counts = np.bincount(np.unique(own, return_inverse=True)[1])
-    facts = {
+    metadata = {
         "photos": {name: len(members) for name, members in parts.items()},
         "near_copies": int(counts[counts > 1].sum()),
         "groups_of_near_copies": int((counts > 1).sum()),
@@ -200,13 +200,13 @@ def _part(library: Sequence[Candidate], bundles: Sequence[Bundle], groups: np.nd
         "classes": len({photo.credit.class_name for photo in photos if photo.credit.class_name}),
     }
     if data.test_photos:
-        facts["photos"]["gallery"] = len(bundles[1].records)
-    if not parts["library"] or not facts["photos"]["gallery"]:
+        metadata["photos"]["gallery"] = len(bundles[1].records)
+    if not parts["library"] or not metadata["photos"]["gallery"]:
         raise RealRAGError(
             f"{len(photos)} photos leave none to {'train on' if not parts['library'] else 'test on'} when near-copies stay "
             "together. Give more photos, or test photos of their own: --test-photos FOLDER."
         )
-    return parts, facts
+    return parts, metadata
 
 
 def check_rejected(report: Report, photos: str, ceiling: float) -> None:
@@ -219,20 +219,20 @@ def check_rejected(report: Report, photos: str, ceiling: float) -> None:
         )
 
 
-def _told(facts: dict) -> str:
-    counts = facts["photos"]
+def _told(metadata: dict) -> str:
+    counts = metadata["photos"]
     lines = [
         f"{counts['library']} photos to train on, {counts['validation']} to choose the head by (validation), "
         f"{counts['gallery']} to test on, which nothing else sees"
     ]
-    if facts["near_copies"]:
-        lines.append(f"{facts['near_copies']} photos are near-copies of others and stay in one part with them")
-    if facts["left_out_near_test_photos"]:
-        lines.append(f"{facts['left_out_near_test_photos']} photos are near-copies of test photos and are left out")
+    if metadata["near_copies"]:
+        lines.append(f"{metadata['near_copies']} photos are near-copies of others and stay in one part with them")
+    if metadata["left_out_near_test_photos"]:
+        lines.append(f"{metadata['left_out_near_test_photos']} photos are near-copies of test photos and are left out")
     return "; ".join(lines)
 
 
-def _write(library: Sequence[Candidate], parts: dict[str, list[Candidate]], places: Places, facts: dict) -> None:
+def _write(library: Sequence[Candidate], parts: dict[str, list[Candidate]], places: Places, metadata: dict) -> None:
     """The folders of the parts: links to the photos, or copies, each with a captions.csv."""
     made = places.parts.with_name(places.parts.name + ".part")
     shutil.rmtree(made, ignore_errors=True)
@@ -254,7 +254,7 @@ def _write(library: Sequence[Candidate], parts: dict[str, list[Candidate]], plac
         table.writerow(("file", "caption", "class", "author", "licence", "source"))
         table.writerows(sorted(rows))
         write_atomic(folder / "captions.csv", text.getvalue().encode())
-    write_json(made / FACTS, facts)
+    write_json(made / METADATA, metadata)
     shutil.rmtree(places.parts, ignore_errors=True)
     made.rename(places.parts)
 

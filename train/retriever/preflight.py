@@ -33,7 +33,7 @@ from ..retrieval_metrics import ranked_rows
 from .choose_generator import make_generator
 from .drawings import one_color
 from .imagine import DRAWN, draw_one, picture_name
-from .parted import FACTS, Places, is_parted, refuse_shared
+from .parted import METADATA, Places, is_parted, refuse_shared
 from .prompts import Wording, describe_photos, photos_of
 from .recipe import Recipe
 
@@ -201,7 +201,7 @@ def draw_first(
     sizes, drawn, seconds = Sizes(picture=recipe.data.picture_size), [], 0.0
     second = (prompts[1].prompt, 0) if len(prompts) > 1 else (prompts[0].prompt, 1)
     for prompt, seed in ((prompts[0].prompt, 0), second):
-        file = folder / "imagine" / picture_name(generator.facts, prompt, seed, sizes)
+        file = folder / "imagine" / picture_name(generator.metadata, prompt, seed, sizes)
         began = time.monotonic()
         drawn.append(draw_one(file, generator, prompt, seed, sizes))
         seconds = time.monotonic() - began
@@ -237,13 +237,13 @@ def _plan(
     drawings = missing = count * seeds
     if generator is not None:
         sizes = Sizes(picture=recipe.data.picture_size)
-        there = sum((places.folder / "imagine" / picture_name(generator.facts, p.prompt, seed, sizes)).is_file()
+        there = sum((places.folder / "imagine" / picture_name(generator.metadata, p.prompt, seed, sizes)).is_file()
                     for p in prompts for seed in range(seeds))  # fmt: skip
         missing = max(0, drawings - there)
     if (places.folder / "imagine" / DRAWN).is_file() and generator is None:
         missing = 0
     encoded = (places.bundle("library") / MANIFEST).is_file() and (
-        not is_parted(recipe.data) or (places.parts / FACTS).is_file()
+        not is_parted(recipe.data) or (places.parts / METADATA).is_file()
     )
     fits = arms.seeds * sum(arm != "zero" for arm in arms.arms)
     seconds: dict[str, float | None] = {

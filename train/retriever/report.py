@@ -52,7 +52,7 @@ def write_html(
 ) -> None:
     """report: the result of `evaluate`, with its "facts". gallery: the bundle whose rows `asked.photos` are.
     histories: {arm: entries of fit.json}. The sheets show the first seed of each arm."""
-    facts, order = report.get("facts", {}), _shown_first(report, asked)
+    metadata, order = report.get("facts", {}), _shown_first(report, asked)
     verdict = report.get("verdict") or find_verdict(report).as_json()
     changed_arm = next((arm for arm in CHANGED if arm in arms), next(iter(arms)))
     plane, note = projection(asked, arms, prompts, order) or (None, "")
@@ -64,12 +64,12 @@ def write_html(
             "next": [in_folder(step, "", ", beside this report,") for step in verdict["next"]],
         },
         summary=_summary(report),
-        tested=_tested(facts),
+        tested=_tested(metadata),
         intervals=next(iter(report["arms"].values()))["splits"]["all"]["mAP"][1] is not None,
-        bad=facts.get("bad_named", []),
+        bad=metadata.get("bad_named", []),
         changed_arm=NAMES.get(changed_arm, changed_arm),
-        generator=str((facts.get("generator") or {}).get("name", "not stated")),
-        facts=_facts(facts, report),
+        generator=str((metadata.get("generator") or {}).get("name", "not stated")),
+        metadata=_metadata(metadata, report),
         measures=[*MEASURES, *REFLECTIVE],
         compared=["R@1", "mAP", *REFLECTIVE],
         fewest=FEWEST,
@@ -90,17 +90,17 @@ def shown(text: str, draw: Callable[[], Image.Image]) -> dict[str, str]:
         return {"text": str(error), "url": ""}
 
 
-def _facts(facts: dict, report: dict) -> list[tuple[str, Any]]:
-    known = ((facts.get("mining") or {}).get("reflective") or {}).get("known_share")
+def _metadata(metadata: dict, report: dict) -> list[tuple[str, Any]]:
+    known = ((metadata.get("mining") or {}).get("reflective") or {}).get("known_share")
     lost = report.get("ann_loss")
     rows = [
-        ("Photos trained on", facts.get("library_photos")), ("Validation photos", facts.get("validation_photos")),
-        ("Drawings left out", facts.get("bad_drawings")), ("Encoder", facts.get("encoder")), ("Trained", facts.get("mode")), ("Gallery photos", facts.get("gallery_photos")),
-        ("Prompts", facts.get("prompts")), ("Drawings a prompt", facts.get("drawings_a_prompt")),
-        ("Real-versus-drawn AUC", facts.get("imagine")),
+        ("Photos trained on", metadata.get("library_photos")), ("Validation photos", metadata.get("validation_photos")),
+        ("Drawings left out", metadata.get("bad_drawings")), ("Encoder", metadata.get("encoder")), ("Trained", metadata.get("mode")), ("Gallery photos", metadata.get("gallery_photos")),
+        ("Prompts", metadata.get("prompts")), ("Drawings a prompt", metadata.get("drawings_a_prompt")),
+        ("Real-versus-drawn AUC", metadata.get("imagine")),
         ("Prompts whose nearest photo to the drawing was of the true class", None if known is None else f"{known:.1%}"),
         ("First ten answers lost by the fast index", "no fast index was made" if lost is None else f"{lost:.2%}"),
-        ("Library", facts.get("library")),
+        ("Library", metadata.get("library")),
     ]  # fmt: skip
     return [(name, value) for name, value in rows if value is not None]
 
@@ -125,10 +125,10 @@ def _summary(report: dict) -> list[dict[str, Any]]:
     return rows
 
 
-def _tested(facts: dict) -> str:
-    if facts.get("gallery_is_library"):
+def _tested(metadata: dict) -> str:
+    if metadata.get("gallery_is_library"):
         return "Measured on the photos that were trained on."
-    counts = [facts.get(f"{name}_photos") for name in ("library", "validation", "gallery")]
+    counts = [metadata.get(f"{name}_photos") for name in ("library", "validation", "gallery")]
     if None in counts:
         return ""
     return (

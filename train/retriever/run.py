@@ -118,7 +118,7 @@ class Run(Staged):
                 )  # fmt: skip
                 if arm == "reflective":
                     self.log(
-                        f"the generator's first photo showed the true class for {found.facts['known_share']:.1%} of the prompts"
+                        f"the generator's first photo showed the true class for {found.metadata['known_share']:.1%} of the prompts"
                     )
 
     def fit(self) -> None:
@@ -200,7 +200,7 @@ class Run(Staged):
         heads, options = {}, self.recipe.index
         if shipped := self.select().shipped:
             own = self._trained(shipped.arm, shipped.seed)
-            heads[options.name or own_name(load_head(own, self.encoder.dim).facts)] = own
+            heads[options.name or own_name(load_head(own, self.encoder.dim).metadata)] = own
         for folder in map(Path, options.others):
             if not (folder / "retriever" / MANIFEST).is_file():
                 raise RealRAGError(
@@ -258,7 +258,7 @@ class Run(Staged):
             head if isinstance(head, TunedVectors) else TunedVectors(asked.queries, head_vectors(asked.photos, head))
         )
         report["ann_loss"] = ann_loss(shipped.queries, shipped.photos, self.folder / "ann", gallery.id[:32])
-        report["facts"] = self._facts(gallery, prompts, arms)
+        report["facts"] = self._metadata(gallery, prompts, arms)
         report["verdict"] = verdict(report).as_json()
         write_json(self.folder / "evaluate.json", report)
         write_html(self.folder / "report.html", report, asked, arms, gallery, prompts, self._histories())
@@ -270,7 +270,7 @@ class Run(Staged):
         self.log(as_text(report["verdict"], str(self.folder)))
         self.log(f"{self.folder / 'report.html'}: the same with curves and contact sheets")
 
-    def _facts(self, gallery: Bundle, prompts: list[Prompt], arms: dict) -> dict:
+    def _metadata(self, gallery: Bundle, prompts: list[Prompt], arms: dict) -> dict:
         metadata = read_drawn(self.drawn_file, self.encoder.fingerprint)[1]
         drawn = json.loads((self.drawn_file.parent / "imagine.json").read_bytes())
         return {
@@ -281,7 +281,7 @@ class Run(Staged):
             "gallery_is_library": self.gallery == self.library, "mode": self.recipe.fit.mode, "prompts": len(prompts),
             "drawings_a_prompt": drawn["seeds"], "bad_drawings": drawn.get("bad", 0), "bad_named": drawn.get("named", []),
             "imagine": drawn.get("real_versus_drawn_auc"), "classes": bool(prompts and prompts[0].class_name),
-            "mining": {a: read_negatives(self._negatives(a))[0].facts for a in ("reflective", "hard") if a in arms},
+            "mining": {a: read_negatives(self._negatives(a))[0].metadata for a in ("reflective", "hard") if a in arms},
         }  # fmt: skip
 
     # Shared by the stages

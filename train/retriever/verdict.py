@@ -57,9 +57,9 @@ class Claim:
 
 def verdict(report: Mapping[str, Any]) -> Verdict:
     """report: the result of `evaluate` with its "facts" and "selection"."""
-    facts, steps = report.get("facts", {}), next_steps(report)
+    metadata, steps = report.get("facts", {}), next_steps(report)
     arm = next((name for name in (REFLECTIVE, "utility", "hard", NORMAL) if name in report["arms"]), PLAIN)
-    if facts.get("gallery_is_library"):
+    if metadata.get("gallery_is_library"):
         return Verdict(
             "none", "No verdict: these figures are of the photos that were trained on, and say nothing about others.",
             next=("Run again without `parts = []`, or give test photos of their own: --test-photos FOLDER.",),
@@ -90,7 +90,7 @@ def verdict(report: Mapping[str, Any]) -> Verdict:
         headline = f"{first}: {seen[0].lower()}{seen[1:]}{claims.get(PLAIN, claims.get(NORMAL)).text}."
     if status == "not shown" and report.get("selection", {}).get("shipped"):
         steps = (KEEP, f"To try the head all the same: {steps[0][0].lower()}{steps[0][1:]}", *steps[1:])
-    if str((facts.get("generator") or {}).get("name", "")).startswith("stand-in"):
+    if str((metadata.get("generator") or {}).get("name", "")).startswith("stand-in"):
         headline += " A stand-in drew, so this says nothing about a real generator."
     lines = {
         better: tuple(f"{NAMES[arm]} {c.text}" for c in claims.values() if c.better == better)
@@ -156,7 +156,7 @@ def _joined(texts: list[str]) -> str:
 
 def next_steps(report: Mapping[str, Any]) -> tuple[str, ...]:
     """What to do now: which folder to copy where, and what would help."""
-    facts, selection = report.get("facts", {}), report.get("selection", {})
+    metadata, selection = report.get("facts", {}), report.get("selection", {})
     shipped = selection.get("shipped", "")
     steps = []
     if shipped:
@@ -180,7 +180,7 @@ def next_steps(report: Mapping[str, Any]) -> tuple[str, ...]:
         )
     elif plain is not None and chance is not None and plain < LOW * chance:
         steps.append(
-            f"The encoder {facts.get('encoder', '')} hardly knows these names: it finds the right photo first for {plain:.1%}, "
+            f"The encoder {metadata.get('encoder', '')} hardly knows these names: it finds the right photo first for {plain:.1%}, "
             f"chance for {chance:.1%}. Take another, such as --encoder ViT-L-14:openai, or --mode text or lora."
         )
     return tuple(steps)

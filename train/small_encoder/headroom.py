@@ -60,11 +60,13 @@ def find_headroom(
     def trial(noise: float) -> float:
         log(f"captions with noise {noise:.4f}")
         asked, path = replace(config, noise=noise), _trial(scratch, noise)
-        facts = training_of(path) if path.is_file() else {}
-        if facts.get("config") != asdict(asked) or any(facts.get(name) != value for name, value in job.about.items()):
-            facts = {"validation": train_encoder(asked, job, path)}
+        metadata = training_of(path) if path.is_file() else {}
+        if metadata.get("config") != asdict(asked) or any(
+            metadata.get(name) != value for name, value in job.about.items()
+        ):
+            metadata = {"validation": train_encoder(asked, job, path)}
         path.with_suffix(".checkpoint.safetensors").unlink(missing_ok=True)
-        return facts["validation"][MEASURE]
+        return metadata["validation"][MEASURE]
 
     tried = tune(trial, least, most, trials)
     noise, reached = chosen(tried, least, most)

@@ -22,7 +22,7 @@ from ..tables import read_csv
 
 NAMES = ("library", "validation", "gallery")
 VALUES = {"train": "library", "val": "validation", "test": "gallery", **{name: name for name in NAMES}}  # of a column
-FACTS = "split.json"
+METADATA = "split.json"
 
 
 def part_photos(photos: Sequence[Candidate], shares: Sequence[float], seed: int) -> list[list[Candidate]]:
@@ -69,11 +69,11 @@ def split(photos: Path, captions: Path | None, out: Path, shares: Sequence[float
     listed = sorted([photo.sha256, photo.credit.class_name, photo.credit.caption] for photo in candidates)
     how = {"column": column} if column else {"seed": seed, "shares": list(shares)}
     asked = {**how, "photos_sha256": sha256_bytes(canonical_json(listed))}
-    if (out / FACTS).is_file():
-        facts = json.loads((out / FACTS).read_bytes())
-        if {name: facts.get(name) for name in asked} != asked:
-            raise RealRAGError(f"{out} holds another split ({facts}). Delete it, or name another folder.")
-        return facts
+    if (out / METADATA).is_file():
+        metadata = json.loads((out / METADATA).read_bytes())
+        if {name: metadata.get(name) for name in asked} != asked:
+            raise RealRAGError(f"{out} holds another split ({metadata}). Delete it, or name another folder.")
+        return metadata
     if column and not captions:
         raise RealRAGError("--column needs a table: give --captions FILE, a CSV.")
     parts = part_by_column(candidates, captions, column, photos) if column else part_photos(candidates, shares, seed)
@@ -88,10 +88,10 @@ def split(photos: Path, captions: Path | None, out: Path, shares: Sequence[float
             (made / name / photo.file).parent.mkdir(parents=True, exist_ok=True)
             link(photo.path, made / name / photo.file)
         write_atomic(made / name / "captions.csv", _table(members))
-    facts = asked | {"photos": {name: len(members) for name, members in zip(NAMES, parts, strict=True)}}
-    write_atomic(made / FACTS, (json.dumps(facts, indent=1) + "\n").encode())
+    metadata = asked | {"photos": {name: len(members) for name, members in zip(NAMES, parts, strict=True)}}
+    write_atomic(made / METADATA, (json.dumps(metadata, indent=1) + "\n").encode())
     made.rename(out)
-    return facts
+    return metadata
 
 
 def link(source: Path, target: Path) -> None:
@@ -125,7 +125,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    facts = split(
+    metadata = split(
         arguments.photos, arguments.captions, arguments.out, arguments.parts, arguments.seed, arguments.column
     )
-    print(f"{arguments.out}: " + ", ".join(f"{count} {name}" for name, count in facts["photos"].items()))
+    print(f"{arguments.out}: " + ", ".join(f"{count} {name}" for name, count in metadata["photos"].items()))

@@ -78,12 +78,12 @@ def write_votes_page(folder: Path, pairs: Sequence[Pair], question: str, real: B
             entry["real"] = jpeg_url(real.image(real.records[row]), size)
         shown.append(entry)
     page = sha256_bytes(canonical_json([question, shown]))[:16]
-    facts = {
+    metadata = {
         p.id: {"left": p.left, "right": p.right, "prompt": p.prompt, "class": p.class_name, "seed": p.seed}
         for p in pairs
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "vote.html", html_page(page, question, shown))
-    key = {"format": KEY, "version": VERSION, "page": page, "question": question, "pairs": facts}
+    key = {"format": KEY, "version": VERSION, "page": page, "question": question, "pairs": metadata}
     write_json(folder / "key.json", key)
     return page

@@ -81,7 +81,7 @@ def test_heads_come_and_go_without_a_photo_being_touched(bundle, files):
         assert name == "manifest.json" or untouched(bundle / name) == stat
     change_heads(bundle, {"sd35": files["third"]}, remove=["third"], first="sd35")
     assert names(bundle) == ["sd35", "flux"] and len(list(bundle.glob("head-*"))) == 2
-    assert Bundle(bundle).head().facts["generator"] == "third"
+    assert Bundle(bundle).head().metadata["generator"] == "third"
     change_heads(bundle, {}, remove=["flux", "sd35"])
     assert content(bundle) == plain
 
@@ -136,8 +136,8 @@ def test_what_cannot_be_is_refused_and_leaves_the_bundle_as_it_was(bundle, files
 
 
 def test_a_head_of_another_encoder_or_width_is_refused(bundle, tmp_path):
-    for dim, facts, told in ((12, {}, "vectors of 13"), (13, {"encoder_fingerprint": "0" * 64}, "another encoder")):
-        save_head(ReflectiveHead(dim, 8, facts), tmp_path / "wrong.safetensors")
+    for dim, metadata, told in ((12, {}, "vectors of 13"), (13, {"encoder_fingerprint": "0" * 64}, "another encoder")):
+        save_head(ReflectiveHead(dim, 8, metadata), tmp_path / "wrong.safetensors")
         with pytest.raises(EncoderError, match=told):
             change_heads(bundle, {"wrong": tmp_path / "wrong.safetensors"})
     assert names(bundle) == []
@@ -156,7 +156,7 @@ def test_a_failure_while_writing_leaves_the_old_heads(bundle, files, monkeypatch
     with pytest.raises(OSError):
         change_heads(bundle, {"sd35": files["sd35"]}, remove=["flux"])
     monkeypatch.undo()
-    assert Bundle(bundle).id == before and Bundle(bundle).head().facts["generator"] == "flux"
+    assert Bundle(bundle).id == before and Bundle(bundle).head().metadata["generator"] == "flux"
     change_heads(bundle, {"third": files["third"]})
     assert names(bundle) == ["flux", "third"] and len(list(bundle.glob("head-*"))) == 2
 
@@ -216,7 +216,7 @@ def test_a_head_that_changes_after_the_bundle_was_opened_is_not_read(bundle, fil
 
 
 @pytest.mark.parametrize(
-    ("facts", "name"),
+    ("metadata", "name"),
     [
         ({}, "head"), ({"generator": "flux"}, "flux"), ({"generator": "none"}, "head"), ({"generator": 7}, "head"),
         ({"generator": '{"name": "black-forest-labs/FLUX.1-dev", "steps": 20}'}, "FLUX.1-dev"),
@@ -226,8 +226,8 @@ def test_a_head_that_changes_after_the_bundle_was_opened_is_not_read(bundle, fil
         ({"generator": "{\ud800"}, "head"), ({"generator": '{"a":' * 100_000}, "head"),
     ],
 )  # fmt: skip
-def test_a_head_is_called_after_its_generator(facts, name):
-    assert own_name(facts) == name and is_head_name(name)
+def test_a_head_is_called_after_its_generator(metadata, name):
+    assert own_name(metadata) == name and is_head_name(name)
 
 
 def test_a_head_on_the_command_line_has_a_name_or_its_own(files, tmp_path):
@@ -239,15 +239,15 @@ def test_a_head_on_the_command_line_has_a_name_or_its_own(files, tmp_path):
 
 
 TEXTS = st.text(max_size=20)
-FACTS = st.dictionaries(TEXTS, st.one_of(TEXTS, st.integers(-5, 5), st.none()), max_size=3)
+METADATA = st.dictionaries(TEXTS, st.one_of(TEXTS, st.integers(-5, 5), st.none()), max_size=3)
 NAMES = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._+-]{0,63}\Z").filter(is_head_name)
 
 
 @pytest.mark.slow
-@given(st.lists(st.tuples(NAMES, FACTS), max_size=5, unique_by=lambda pair: pair[0].casefold()))
+@given(st.lists(st.tuples(NAMES, METADATA), max_size=5, unique_by=lambda pair: pair[0].casefold()))
 def test_any_heads_come_back_from_the_manifest_as_they_were(pairs):
     files = [BundleFile(f"head-{at}.safetensors", 1, f"{at:064d}", "head") for at in range(len(pairs))]
-    heads = tuple(BundleHead(name, file, facts) for (name, facts), file in zip(pairs, files, strict=True))
+    heads = tuple(BundleHead(name, file, metadata) for (name, metadata), file in zip(pairs, files, strict=True))
     written = heads_content(heads)
     assert read_heads(written, files) == heads and written["version"] == (2 if "heads" in written else 1)
 

@@ -96,13 +96,13 @@ JSON = st.recursive(
 @given(
     spoiled=st.dictionaries(st.sampled_from(["heads", "head", "version"]), JSON, min_size=1),
     entry=st.dictionaries(st.sampled_from(["name", "path", "facts", "x"]), JSON),
-    facts=JSON,
+    metadata=JSON,
 )
-def test_any_heads_give_a_clear_error_or_names_that_keep_the_rule(good, tmp_path_factory, spoiled, entry, facts):
+def test_any_heads_give_a_clear_error_or_names_that_keep_the_rule(good, tmp_path_factory, spoiled, entry, metadata):
     folder = tmp_path_factory.mktemp("heads")
     for change in (
-        heads(lambda m: m.update(spoiled)), heads(lambda m: m["heads"][0].update(entry)), top(head={"generator": facts}),
-        top(**{"head": facts, **spoiled}),
+        heads(lambda m: m.update(spoiled)), heads(lambda m: m["heads"][0].update(entry)), top(head={"generator": metadata}),
+        top(**{"head": metadata, **spoiled}),
     ):  # fmt: skip
         shutil.copy(good / "manifest.json", folder / "manifest.json")
         rewrite(folder, change)

@@ -32,8 +32,8 @@ def test_index_says_what_it_did(photos, tmp_path, bundle, capsys, tiny_clip):
 
 def test_index_as_json_is_json_and_nothing_else(photos, bundle, capsys, tiny_clip):
     assert main(["index", str(photos), "--out", str(bundle), "--encoder", str(tiny_clip), "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert facts["found"] == facts["indexed"] == facts["total"] == 15 and facts["encoded"] == 0
+    metadata = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert metadata["found"] == metadata["indexed"] == metadata["total"] == 15 and metadata["encoded"] == 0
 
 
 def test_search_finds_itself_by_picture_and_prints_the_agreed_fields(photos, bundle, capsys):
@@ -86,11 +86,13 @@ def test_add_and_remove(photos, bundle, tmp_path, capsys, tiny_clip):
 def test_show_and_verify(bundle, capsys):
     capsys.readouterr()
     assert main(["show", str(bundle), "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert (facts["photos"], facts["carries_encoder"], facts["licences"]) == (15, True, {"CC0-1.0": 15})
+    metadata = json.loads(capsys.readouterr().out)
+    assert (metadata["photos"], metadata["carries_encoder"], metadata["licences"]) == (15, True, {"CC0-1.0": 15})
     assert main(["show", str(bundle)]) == 0 and main(["verify", str(bundle)]) == 0
     said = capsys.readouterr().out
-    assert "right. 15 photos" in said and said.count("with a checksum of its own") == 2 and facts["manifest_checksum"]
+    assert (
+        "right. 15 photos" in said and said.count("with a checksum of its own") == 2 and metadata["manifest_checksum"]
+    )
 
 
 def test_a_manifest_of_an_older_version_is_said_to_have_no_checksum(bundle, capsys):

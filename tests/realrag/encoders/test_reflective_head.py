@@ -41,7 +41,7 @@ def test_a_head_comes_back_as_it_was(head, tmp_path):
     save_head(head, tmp_path / "head.safetensors")
     again = load_head(tmp_path / "head.safetensors", 6)
     v = torch.nn.functional.normalize(torch.randn(3, 6), dim=-1)
-    assert torch.equal(again(v), head(v)) and again.facts == head.facts
+    assert torch.equal(again(v), head(v)) and again.metadata == head.metadata
 
 
 @pytest.mark.parametrize("fault", ["width", "version", "nan", "extra", "damaged"])
@@ -70,4 +70,4 @@ def test_equal_heads_give_equal_files(tmp_path):
     for name in ("first", "second", "third", "fourth"):
         save_head(head, tmp_path / name)
     assert len({(tmp_path / name).read_bytes() for name in ("first", "second", "third", "fourth")}) == 1
-    assert load_head(tmp_path / "first", 8).facts == {"generator": "a", "seed": 1}
+    assert load_head(tmp_path / "first", 8).metadata == {"generator": "a", "seed": 1}

@@ -51,9 +51,9 @@ def test_the_summary_shows_the_form_and_the_words(tmp_path, encoder, capsys):
     printed = capsys.readouterr().out
     assert 'CC-BY-4.0 (as "CC BY 4.0", "cc-by-4.0", "https://creativecommons.org/licenses/by/4.0/") (15)' in printed
     assert main(["show", str(tmp_path / "b"), "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert facts["licences"] == dict.fromkeys(CC_BY, 5)
-    assert facts["license_forms"] == {"CC-BY-4.0": dict.fromkeys(CC_BY, 5)}
+    metadata = json.loads(capsys.readouterr().out)
+    assert metadata["licences"] == dict.fromkeys(CC_BY, 5)
+    assert metadata["license_forms"] == {"CC-BY-4.0": dict.fromkeys(CC_BY, 5)}
 
 
 def test_the_card_files_the_bundle_under_its_one_license(tmp_path, encoder):

@@ -225,8 +225,8 @@ def test_a_head_travels_with_the_bundle_and_survives_updates(photos, tmp_path, e
     (photos / "red" / "0.jpg").unlink()
     build(photos, tmp_path / "b", encoder)
     bundle = Bundle(tmp_path / "b")
-    assert [(head.name, head.facts) for head in bundle.manifest.heads] == [("flux", {"generator": "flux"})]
-    assert bundle.head().facts == {"generator": "flux"}
+    assert [(head.name, head.metadata) for head in bundle.manifest.heads] == [("flux", {"generator": "flux"})]
+    assert bundle.head().metadata == {"generator": "flux"}
     save_head(ReflectiveHead(12, 8), tmp_path / "wrong.safetensors")
     with pytest.raises(EncoderError, match="13"):
         build(photos, tmp_path / "b", encoder, head=tmp_path / "wrong.safetensors")

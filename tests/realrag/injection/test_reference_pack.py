@@ -25,7 +25,7 @@ from realrag.injection.reference_pack import (
 )
 from realrag.injection.reference_settings import ReferenceSettings
 
-FACTS = PackMetadata(KEYS_VALUES, "flux-xlabs", "Flux XLabs v1", "0" * 64, "CLIP ViT-L/14", "flux", 8, 2, 3, 5, 3)
+METADATA = PackMetadata(KEYS_VALUES, "flux-xlabs", "Flux XLabs v1", "0" * 64, "CLIP ViT-L/14", "flux", 8, 2, 3, 5, 3)
 BASE = SimpleNamespace(family="flux", name="Flux", width=8, heads=2, double=3, single=5)
 
 
@@ -37,7 +37,7 @@ def pack(dtype=torch.float32):
         PackedReference("a cup, by A, CC0", 0.8, ReferenceSettings(2.0, 0.1, 0.9, True, mask)),
         PackedReference("zwei Äpfel 🍏", -0.2),
     )
-    return ReferencePack(FACTS, items, tensors)
+    return ReferencePack(METADATA, items, tensors)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -52,7 +52,7 @@ def test_a_pack_comes_back_as_it_was_saved(tmp_path, dtype):
 
 
 def test_features_come_back_too_and_the_same_pack_has_the_same_hash(tmp_path):
-    saved = ReferencePack(replace(FACTS, kind=FEATURES, blocks=0), pack().items, (torch.randn(2, 9, 7),))
+    saved = ReferencePack(replace(METADATA, kind=FEATURES, blocks=0), pack().items, (torch.randn(2, 9, 7),))
     first, second = (save_pack(saved, tmp_path / f"{name}.safetensors") for name in "ab")
     assert first == second
     assert torch.equal(open_pack(tmp_path / "a.safetensors").tensors[0], saved.tensors[0])
@@ -61,7 +61,7 @@ def test_features_come_back_too_and_the_same_pack_has_the_same_hash(tmp_path):
 def test_references_that_share_one_mask_are_saved(tmp_path):
     mask = torch.ones(2, 2)
     items = tuple(PackedReference(title, 0.5, ReferenceSettings(mask=mask)) for title in "ab")
-    save_pack(ReferencePack(FACTS, items, pack().tensors), tmp_path / "mine.safetensors")
+    save_pack(ReferencePack(METADATA, items, pack().tensors), tmp_path / "mine.safetensors")
     assert all(item.settings.mask.shape == (2, 2) for item in open_pack(tmp_path / "mine.safetensors").items)
 
 
@@ -75,9 +75,9 @@ def test_the_file_is_replaced_whole(tmp_path):
 
 @pytest.mark.parametrize("change", [dict(width=16), dict(heads=4), dict(double=2), dict(single=0), dict(family="sd3")])
 def test_another_generator_is_refused_with_both_sizes(change):
-    FACTS.check_base(BASE)
+    METADATA.check_base(BASE)
     with pytest.raises(AdapterError, match="made for a flux model with 3 double and 5 single"):
-        FACTS.check_base(SimpleNamespace(**{**vars(BASE), **change}))
+        METADATA.check_base(SimpleNamespace(**{**vars(BASE), **change}))
 
 
 def parts(path):

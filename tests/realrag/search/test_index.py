@@ -302,7 +302,7 @@ def test_a_damaged_index_is_built_anew_and_never_parsed(tmp_path, monkeypatch):
 @pytest.mark.parametrize("text", ["", "null", "[]", "{}", '{"recipe": 1, "sha256": 2}', '{"sha256": "00"}', "{" * 5000])
 def test_damaged_facts_about_the_index_make_it_built_anew(tmp_path, text):
     right = answers(open_ivf(tmp_path))
-    (tmp_path / "key" / ivf.FACTS).write_text(text)
+    (tmp_path / "key" / ivf.METADATA).write_text(text)
     assert answers(open_ivf(tmp_path)) == right
 
 
@@ -320,7 +320,7 @@ def test_what_a_killed_build_left_is_ignored_and_swept(tmp_path):
     os.utime(left, (1, 1))
     (folder / "ivf.lock").write_text("99999999")
     assert open_ivf(tmp_path).kind == "ivf"
-    assert sorted(path.name for path in folder.iterdir()) == [ivf.FILE, ivf.FACTS, "verdicts.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [ivf.FILE, ivf.METADATA, "verdicts.json"]
 
 
 def test_a_build_can_be_stopped_and_leaves_nothing(tmp_path):

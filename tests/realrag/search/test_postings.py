@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from realrag.prompts.words import grams, unspaced, words
 from realrag.search import postings, postings_file
-from realrag.search.postings_file import FACTS, FILE, build_postings, open_postings
+from realrag.search.postings_file import FILE, METADATA, build_postings, open_postings
 from realrag.search.word_hashes import hash_of
 
 TEXTS = ["a red car", "a blue car", "two red apples", "RedBarn_2", "苹果在桌子上", "bus stop", "", "audi 100"]
@@ -76,7 +76,7 @@ def test_lists_of_other_records_or_of_an_older_version_are_built_anew(tmp_path, 
     assert set(rows("zebra", open_postings(tmp_path, "def", lambda: ["a zebra"], 1))) == {0}
     monkeypatch.setattr(postings_file, "WORDS_VERSION", 99)
     assert set(rows("zebra", open_postings(tmp_path, "def", lambda: ["no", "zebra"], 2))) == {1}
-    (tmp_path / FACTS).write_text("[]")
+    (tmp_path / METADATA).write_text("[]")
     assert set(rows("zebra", open_postings(tmp_path, "def", lambda: ["zebra"], 1))) == {0}
 
 

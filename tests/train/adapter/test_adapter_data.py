@@ -158,7 +158,7 @@ def test_the_recipes_that_come_along_are_read(name):
 
     recipe = read_adapter_recipe(name, {"data": {"photos": "/somewhere"}, "fit": {"steps": 0}})
     assert recipe.data.photos == "/somewhere" and recipe.fit.steps > 0
-    assert "/somewhere" not in str(recipe.facts())
+    assert "/somewhere" not in str(recipe.metadata())
     if name.startswith("miniature"):
         listed = Path(__file__).parents[3] / "train" / "miniature" / "held_out.txt"
         assert sorted(recipe.data.held_out) == listed.read_text().split("\n")[:-1]

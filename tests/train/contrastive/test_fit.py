@@ -218,18 +218,18 @@ def products(folder):
     tensors'."""
     head = load_head(folder / "head.safetensors", 13)
     tensors = {name: value.numpy().tobytes() for name, value in head.state_dict().items()}
-    return tensors, head.facts, (folder / "fit.json").read_bytes(), (folder / "fit.csv").read_bytes()
+    return tensors, head.metadata, (folder / "fit.json").read_bytes(), (folder / "fit.csv").read_bytes()
 
 
 def test_a_fit_writes_its_head_its_history_and_its_log(run_folder):
     head = fit_here(run_folder)
     kept, story = load_head(run_folder / "head.safetensors", 13), json.loads((run_folder / "fit.json").read_text())
-    assert kept.facts == head.facts == story["facts"] and kept.facts["generator"] == "green only"
-    assert kept.facts["encoder_fingerprint"] == ColorEncoder().fingerprint and kept.facts["loss"] == "reflective"
+    assert kept.metadata == head.metadata == story["facts"] and kept.metadata["generator"] == "green only"
+    assert kept.metadata["encoder_fingerprint"] == ColorEncoder().fingerprint and kept.metadata["loss"] == "reflective"
     assert [entry["epoch"] for entry in story["history"]] == [1, 2, 3, 4, 5, 6]
     with open(run_folder / "fit.csv", newline="") as file:
         assert [row["step"] for row in csv.DictReader(file)] == [
-            str(step) for step in range(1, kept.facts["steps"] + 1)
+            str(step) for step in range(1, kept.metadata["steps"] + 1)
         ]
     assert not list(run_folder.glob("*checkpoint*"))
 
@@ -238,7 +238,7 @@ def test_a_head_goes_into_a_bundle_and_answers(run_folder, photos):
     fit_here(run_folder)
     build(photos, run_folder / "bundle", ColorEncoder(), head=run_folder / "head.safetensors")
     retriever = Retriever.open(run_folder / "bundle", encoder=ColorEncoder())
-    assert retriever.head.facts["generator"] == "green only"
+    assert retriever.head.metadata["generator"] == "green only"
     assert retriever.search("a blue photo", k=2).items[0].class_name == "blue"
 
 
@@ -290,14 +290,14 @@ def test_the_same_inputs_touch_nothing_and_other_inputs_train_again(run_folder):
     before = os.stat(run_folder / "head.safetensors").st_mtime_ns
     fit_here(run_folder)
     assert os.stat(run_folder / "head.safetensors").st_mtime_ns == before
-    assert fit_here(run_folder, config=FitConfig(epochs=1, batch=4)).facts["epochs"] == 1
+    assert fit_here(run_folder, config=FitConfig(epochs=1, batch=4)).metadata["epochs"] == 1
     fit_here(run_folder, out="other.safetensors", watch=WatchConfig(save_steps=1, log_steps=1, max_minutes=1e-9))
     assert (run_folder / "other.fit.checkpoint.safetensors").exists()
     with pytest.raises(RealRAGError, match=r"other data or settings.*Delete the file"):
         fit_here(run_folder, out="other.safetensors", loss=LossConfig("normal"))
     (run_folder / "other.fit.checkpoint.safetensors").unlink()
     head = fit_here(run_folder, out="other.safetensors", loss=LossConfig("normal"))
-    assert head.facts["loss"] == "normal" and (run_folder / "other.fit.json").exists()
+    assert head.metadata["loss"] == "normal" and (run_folder / "other.fit.json").exists()
 
 
 def test_a_damaged_checkpoint_is_refused_with_the_cure(run_folder, tmp_path):
@@ -334,6 +334,6 @@ def test_the_command_fits_stops_in_time_and_goes_on(run_folder, monkeypatch, cap
     assert main([*command, "--max-minutes", "1e-9"]) == STOPPED
     assert "Run the same command again" in capsys.readouterr().out
     assert main(command) == 0
-    facts = load_head(run_folder / "head.safetensors", 13).facts
-    assert facts["config"]["loss"]["symmetric"] and not facts["config"]["loss"]["reflect_tau"]
+    metadata = load_head(run_folder / "head.safetensors", 13).metadata
+    assert metadata["config"]["loss"]["symmetric"] and not metadata["config"]["loss"]["reflect_tau"]
     assert "wrote" in capsys.readouterr().out

@@ -102,7 +102,7 @@ def test_the_negatives_are_those_of_the_slow_twin(config, cosines, monkeypatch):
     found = mine(material, drawn, config)
     rows, raw = slow_mine(material, drawn, config)
     assert np.array_equal(found.rows, rows) and np.array_equal(found.raw, raw)
-    assert found.facts["known_share"] == np.mean(material.photo_classes[raw] == material.query_classes)
+    assert found.metadata["known_share"] == np.mean(material.photo_classes[raw] == material.query_classes)
 
 
 def test_scores_are_cosines_to_the_drawings():
@@ -118,7 +118,7 @@ def test_the_drawing_itself_among_the_photos_is_never_a_negative():
     material.photos[5] = unit(drawn[2, 0])
     material.photo_classes[5] = material.query_classes[2] + 100
     found = mine(material, drawn)
-    assert 5 not in (found.rows[2, 0], found.raw[2]) and found.facts["drawings_found_among_photos"] == 1
+    assert 5 not in (found.rows[2, 0], found.raw[2]) and found.metadata["drawings_found_among_photos"] == 1
 
 
 def test_no_negative_is_of_the_true_class_or_the_same_shot_as_one_of_it():
@@ -128,7 +128,7 @@ def test_no_negative_is_of_the_true_class_or_the_same_shot_as_one_of_it():
     material.photo_classes[7] = 50  # the same shot under another name
     drawn[0] = material.photos[own] + 0.05
     found = mine(material, drawn, MineConfig(k=10))
-    assert 7 not in found.rows[0] and found.facts["dropped_near_duplicates"] >= 1
+    assert 7 not in found.rows[0] and found.metadata["dropped_near_duplicates"] >= 1
     assert not (material.photo_classes[found.rows] == material.query_classes[:, None])[found.rows >= 0].any()
     assert 7 in mine(material, drawn, MineConfig(k=10, near_duplicate=1.1)).rows[0]
 
@@ -163,7 +163,7 @@ def test_a_drawing_that_failed_does_not_count(seeds):
     found = mine(material, drawn, MineConfig(seeds=seeds))
     without = mine(material, drawn[:, [0, 2]], MineConfig(seeds=seeds))
     assert found.rows[0] == without.rows[0] and found.rows[1] == -1 and found.raw[1] == -1
-    assert found.facts["drawn"] == 8 and found.facts["without_negative"] == 1
+    assert found.metadata["drawn"] == 8 and found.metadata["without_negative"] == 1
 
 
 def test_equal_photos_are_taken_by_row_number():
@@ -222,10 +222,10 @@ def test_a_generator_that_draws_only_green_makes_green_the_negative(run_folder):
     found = mine_here(run_folder)
     classes = [record.class_name for record in Bundle(run_folder / "bundle").records]
     assert [classes[row] for row in found.rows[[0, 2], 0]] == ["green", "green"]
-    assert classes[found.rows[1, 0]] != "green" and found.facts["known_share"] == pytest.approx(1 / 3)
+    assert classes[found.rows[1, 0]] != "green" and found.metadata["known_share"] == pytest.approx(1 / 3)
     again, about = read_negatives(run_folder / "negatives.safetensors")
     assert np.array_equal(again.rows, found.rows) and np.array_equal(again.scores, found.scores)
-    assert about["generator"] == "green only" and again.facts == found.facts
+    assert about["generator"] == "green only" and again.metadata == found.metadata
 
 
 def test_mining_again_with_the_same_inputs_touches_nothing_and_other_inputs_mine_anew(run_folder):
@@ -269,7 +269,9 @@ def test_mining_killed_at_four_points_does_no_more_than_one_piece_again(run_fold
         assert len(seen) == POINTS[point]
         assert np.array_equal(again.rows, whole.rows)
         assert np.allclose(again.scores, whole.scores, atol=1e-6)  # some were computed in another process
-        assert again.facts == whole.facts and not list(folder.glob("*.part.*")) and not list(folder.glob(".*.tmp.*"))
+        assert (
+            again.metadata == whole.metadata and not list(folder.glob("*.part.*")) and not list(folder.glob(".*.tmp.*"))
+        )
 
 
 def test_drawings_of_another_encoder_are_refused(run_folder):

@@ -17,7 +17,14 @@ from realrag_train.contrastive.fit import FitInputs, fit_file
 from realrag_train.contrastive.fit_config import FitConfig
 from realrag_train.contrastive.loss import LossConfig
 from realrag_train.contrastive.trainer import ContrastiveTraining, Sources
-from realrag_train.contrastive.utility import FACTS, Utility, candidates, measure_utility, read_utility, write_utility
+from realrag_train.contrastive.utility import (
+    METADATA,
+    Utility,
+    candidates,
+    measure_utility,
+    read_utility,
+    write_utility,
+)
 from realrag_train.dataset import Material, load_material, read_prompts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -171,7 +178,8 @@ def test_measuring_goes_on_where_it_was_and_asks_nothing_twice(world, tmp_path):
     assert (tmp_path / "utility.safetensors").read_bytes() == (tmp_path / "other.safetensors").read_bytes()
     image = np.asarray(bundle.image(bundle.records[int(rows[1, 2])]), np.float64)
     assert (
-        found.utility[1, 2] == pytest.approx(image.mean(), rel=1e-5) and found.facts["measured_by"] == Brightness.name
+        found.utility[1, 2] == pytest.approx(image.mean(), rel=1e-5)
+        and found.metadata["measured_by"] == Brightness.name
     )
 
 
@@ -185,7 +193,7 @@ def test_a_head_learns_from_a_measured_file_and_refuses_one_of_other_prompts(wor
         return fit_file(inputs, tmp_path / "head.safetensors", config, loss, encoder=ColorEncoder())
 
     head = fit(LossConfig("utility"))
-    assert head.facts["utility"]["measured_by"] == Brightness.name and head.facts["loss"] == "utility"
+    assert head.metadata["utility"]["measured_by"] == Brightness.name and head.metadata["loss"] == "utility"
     build(tmp_path / "photos", tmp_path / "bundle", ColorEncoder(), head=tmp_path / "head.safetensors")
     after = Retriever.open(tmp_path / "bundle", encoder=ColorEncoder())
     scores = (after.query([prompt.prompt for prompt in prompts]) @ after.vectors.T)[np.arange(3)[:, None], rows]
@@ -205,9 +213,9 @@ def test_a_head_learns_from_a_measured_file_and_refuses_one_of_other_prompts(wor
 
 
 def table(**changes):
-    facts = dict.fromkeys(FACTS, HEX) | {"measured_by": "a judge", "unit": "marks"}
+    metadata = dict.fromkeys(METADATA, HEX) | {"measured_by": "a judge", "unit": "marks"}
     parts = {"rows": np.array([[0, 2], [1, -1]]), "utility": np.array([[0.5, -1.0], [2.0, 0.0]], np.float32)} | changes
-    return Utility(parts["rows"], parts["utility"], facts | changes.get("facts", {}))
+    return Utility(parts["rows"], parts["utility"], metadata | changes.get("facts", {}))
 
 
 def test_a_table_comes_back_as_it_was_written(tmp_path):
@@ -216,7 +224,7 @@ def test_a_table_comes_back_as_it_was_written(tmp_path):
     assert (
         np.array_equal(found.rows, table().rows)
         and np.array_equal(found.utility, table().utility)
-        and found.facts == table().facts
+        and found.metadata == table().metadata
     )
 
 

@@ -32,7 +32,7 @@ def test_a_saved_pipeline_draws_by_prompt_and_seed(tmp_path, make):
     assert pear.shape == (32, 32, 3)
     np.testing.assert_array_equal(pear, again)
     assert (pear != seeded).any() and (pear != apple).any()
-    assert generator.facts["num_inference_steps"] == 2 and "tiny" in generator.facts["name"]
+    assert generator.metadata["num_inference_steps"] == 2 and "tiny" in generator.metadata["name"]
 
 
 def test_what_cannot_be_loaded_is_refused_before_anything_is_fetched(tmp_path):

@@ -112,7 +112,7 @@ def test_the_ridges_leave_one_out_is_a_refit_without_each_photo(monkeypatch):
     rng = np.random.default_rng(1)
     x, y = unit(rng.normal(size=(24, 5))) + np.eye(5)[np.arange(24) % 3] * 0.5, np.arange(24) % 3
     monkeypatch.setattr("realrag_train.judge.classifiers.STRENGTHS", (0.1,))
-    _, facts = ridge_classifier(x, y)
+    _, metadata = ridge_classifier(x, y)
     axes = x - x.mean(0)
     ridge, right = 0.1 * np.trace(axes.T @ axes) / 5, 0
     for i in range(24):
@@ -120,7 +120,7 @@ def test_the_ridges_leave_one_out_is_a_refit_without_each_photo(monkeypatch):
         a, b = rest - rest.mean(0), wanted - wanted.mean(0)
         weights = np.linalg.solve(a.T @ a + ridge * np.eye(5), a.T @ b)
         right += ((x[i] - rest.mean(0)) @ weights + wanted.mean(0)).argmax() == y[i]
-    assert facts["leave_one_out"] == pytest.approx(right / 24, abs=1e-5) and 0 < right < 24
+    assert metadata["leave_one_out"] == pytest.approx(right / 24, abs=1e-5) and 0 < right < 24
 
 
 def test_judges_name_what_they_were_taught_and_nothing_of_classes_they_never_saw():
@@ -207,8 +207,8 @@ def test_what_one_arm_lacks_is_judged_in_none(world):
     (world / "none" / "red" / "2.jpg").unlink()
     shutil.rmtree(world / "copy" / "blue")
     assert main(command(world)) == 0
-    facts = json.loads((world / "out" / "judge.json").read_text())["encoders"]["realrag-small"]["facts"]
-    assert (facts["pictures"], facts["classes"]) == (8, 3)
+    metadata = json.loads((world / "out" / "judge.json").read_text())["encoders"]["realrag-small"]["facts"]
+    assert (metadata["pictures"], metadata["classes"]) == (8, 3)
 
 
 def test_photos_that_are_shared_are_refused(world, capsys):

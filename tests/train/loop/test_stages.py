@@ -26,7 +26,7 @@ def test_what_was_there_before_a_resume_does_not_count_toward_the_speed(tmp_path
     prompts = class_prompts([f"thing {n}" for n in range(20)])
 
     class Painter:
-        facts, slow = {"name": "painter"}, False
+        metadata, slow = {"name": "painter"}, False
 
         def draw(self, prompt, seed):
             clock.now += 20 * self.slow

@@ -200,7 +200,7 @@ def test_each_picture_is_painted_once_and_every_arm_has_its_table(done, results)
 
 def test_painting_is_shared_among_processes(tmp_path):
     class Counted:
-        facts, batch, unit = {"name": "counted"}, 2, ""
+        metadata, batch, unit = {"name": "counted"}, 2, ""
 
         def __init__(self):
             self.rows = []

@@ -62,9 +62,9 @@ def test_each_row_has_its_own_noise_and_references_however_they_are_mixed(kind, 
     assert all(picture.size == (128, 128) for picture in made)
     assert all(far(a, b) < 1 for a, b in zip(made, alone, strict=True))  # bf16 in another batch
     assert far(made[0], made[1]) > 1 and far(made[1], made[2]) > 1 and far(made[3], made[4]) < 1
-    assert paints.facts["name"] == ("the miniature SD3" if kind == "sd3" else "the miniature Flux")
+    assert paints.metadata["name"] == ("the miniature SD3" if kind == "sd3" else "the miniature Flux")
     silent = painter(kind, tmp_path, strength=0.0)
-    assert far(silent.paint_many(rows[:1])[0], made[1]) < 1 and silent.facts != paints.facts
+    assert far(silent.paint_many(rows[:1])[0], made[1]) < 1 and silent.metadata != paints.metadata
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -128,7 +128,7 @@ def test_a_procedural_world_tells_its_painter_names_that_do_not_say_the_look(tmp
 def test_a_sampler_takes_as_many_steps_as_its_plan_says(tmp_path):
     few, many = (painter("flux", tmp_path, steps=steps) for steps in (1, 20))
     assert (
-        few.facts["steps"] == 1
+        few.metadata["steps"] == 1
         and far(few.paint_many([("a lemon", 7, [])])[0], many.paint_many([("a lemon", 7, [])])[0]) > 0
     )
     with pytest.raises(RealRAGError, match=r"`steps` in .painting. is 0; a sampler takes 1 to 1000"):

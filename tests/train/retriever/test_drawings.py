@@ -24,7 +24,7 @@ class Painter:
     """Speckles of its own for every prompt and seed, but for the places in `odd`: {(prompt, seed): picture or error}."""
 
     def __init__(self, odd=None):
-        self.facts, self.odd, self.drawn = {"name": "painter"}, odd or {}, 0
+        self.metadata, self.odd, self.drawn = {"name": "painter"}, odd or {}, 0
 
     def draw(self, prompt, seed):
         self.drawn += 1

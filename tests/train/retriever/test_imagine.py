@@ -26,7 +26,7 @@ class Painter:
     """Draws a square on one color a prompt and counts; stops after `most` pictures as a killed run does."""
 
     def __init__(self, most=99, size=(60, 40)):
-        self.facts, self.drawn, self.most, self.size = {"name": "painter"}, 0, most, size
+        self.metadata, self.drawn, self.most, self.size = {"name": "painter"}, 0, most, size
 
     def draw(self, prompt, seed):
         if self.drawn == self.most:
@@ -79,7 +79,7 @@ def test_a_stopped_drawing_goes_on_with_the_next_picture_and_ends_the_same(tmp_p
 def test_another_generator_draws_its_own_pictures_in_the_same_folder(tmp_path, encoder):
     first = imagine(tmp_path, PROMPTS, Painter(), encoder)
     other = Painter(size=(40, 60))
-    other.facts = {"name": "another"}
+    other.metadata = {"name": "another"}
     imagine(tmp_path, PROMPTS, other, encoder)
     assert other.drawn == 4
     np.testing.assert_array_equal(imagine(tmp_path, PROMPTS, Painter(most=0), encoder), first)
@@ -209,7 +209,7 @@ def test_the_stand_in_draws_a_sibling_for_what_it_does_not_know(encoder):
     first = generator.draw("a photo of a blue", 0)
     assert asked == ["green"] and np.asarray(first).mean((0, 1)).argmax() == 1
     assert np.asarray(generator.draw("a photo of a blue", 0)).tobytes() == np.asarray(first).tobytes()
-    assert generator.facts["name"].startswith("stand-in") and generator.facts["drawn_as"] == {"blue": "green"}
+    assert generator.metadata["name"].startswith("stand-in") and generator.metadata["drawn_as"] == {"blue": "green"}
 
 
 def test_an_altered_photo_is_smaller_and_not_the_same():

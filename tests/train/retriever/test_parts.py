@@ -118,8 +118,8 @@ def test_near_copies_never_lie_in_two_parts(tmp_path):
         run_of(photos, out, split_seed=seed).stage("embed")
         for together in groups.values():
             assert sum(bool(files & together) for files in parts_of(out).values()) == 1
-        facts = json.loads((out / "parts" / "parts.json").read_text())
-        assert facts["near_copies"] == 16 and facts["groups_of_near_copies"] == 4
+        metadata = json.loads((out / "parts" / "parts.json").read_text())
+        assert metadata["near_copies"] == 16 and metadata["groups_of_near_copies"] == 4
 
 
 def test_different_photos_are_no_near_copies_even_where_the_encoder_sees_no_difference():

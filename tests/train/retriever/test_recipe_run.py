@@ -103,8 +103,8 @@ def test_a_recipe_ends_in_a_bundle_that_answers_and_a_report_that_stands_alone(w
     bundle = Retriever.open(tmp_path / "out" / "retriever", encoder=ColorEncoder())
     text = card(bundle.bundle, "ann/colors", "0" * 40, report)
     assert "| reflective | all |" in text and "| reflective - normal | unseen |" in text and "No generator drew" in text
-    assert bundle.head is not None and bundle.head.facts["loss"] == "reflective"
-    assert "stand-in" in bundle.head.facts["generator"]
+    assert bundle.head is not None and bundle.head.metadata["loss"] == "reflective"
+    assert "stand-in" in bundle.head.metadata["generator"]
     assert bundle.search("a red thing", k=1).items[0].class_name == "red"
     assert Retriever.open(tmp_path / "out" / "library", encoder=ColorEncoder()).head is None
 
@@ -250,7 +250,8 @@ def test_an_arm_learns_from_measured_utility_in_a_recipe(world, tmp_path):
     for stage in STAGES[1:]:
         run.stage(stage)
     assert (
-        Retriever.open(tmp_path / "out" / "retriever", encoder=ColorEncoder()).head.facts["utility"]["unit"] == "pixels"
+        Retriever.open(tmp_path / "out" / "retriever", encoder=ColorEncoder()).head.metadata["utility"]["unit"]
+        == "pixels"
     )
     assert "utility - zero" in json.loads((tmp_path / "out" / "evaluate.json").read_text())["differences"]
 
@@ -317,7 +318,7 @@ def test_the_classes_a_stand_in_shall_not_know_can_be_named(world, tmp_path):
     world[0].write_text('[imagine]\ngenerator = "stand-in"\nunknown_classes = ["Green", "blue"]\n')
     run = work(world, tmp_path / "out")
     run.stage("embed")
-    assert set(run._generator(run._open(run.library)).facts["drawn_as"]) == {"green", "blue"}
+    assert set(run._generator(run._open(run.library)).metadata["drawn_as"]) == {"green", "blue"}
     world[0].write_text('[imagine]\ngenerator = "stand-in"\nunknown_classes = ["mauve"]\n')
     with pytest.raises(RealRAGError, match="'mauve'"):
         work(world, tmp_path / "out").stage("imagine")

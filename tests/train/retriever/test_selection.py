@@ -62,7 +62,7 @@ def test_the_bundle_holds_what_is_best_on_validation(run, monkeypatch, tmp_path,
     if winner == "zero":
         assert retriever.head is None
     else:
-        assert retriever.head.facts["loss"] == winner[:-2] and retriever.head.facts["seed"] == int(winner[-1])
+        assert retriever.head.metadata["loss"] == winner[:-2] and retriever.head.metadata["seed"] == int(winner[-1])
 
 
 def test_a_choice_before_the_heads_are_there_names_the_stage(run):

@@ -17,7 +17,7 @@ BY_VALIDATION = {"zero": 0.4, "normal-0": 0.5, "reflective-0": 0.6}
 
 def report(
     normal=((0.031, 0.004, 0.058), (0.02, 0.01, 0.03)), zero=((0.09, 0.06, 0.12), (0.1, 0.05, 0.15)), shipped="reflective-0",
-    validation=BY_VALIDATION, **facts,
+    validation=BY_VALIDATION, **metadata,
 ):  # fmt: skip
     """R@1 and mAP of the reflective arm against the two others."""
     pairs = {"reflective - normal": normal, "reflective - zero": zero}
@@ -26,7 +26,7 @@ def report(
                  "random": {"splits": {"all": {"R@1": [0.01]}}}},
         "differences": {pair: {"all": {"R@1": list(first), "mAP": list(mean)}} for pair, (first, mean) in pairs.items() if mean},
         "selection": {"shipped": shipped, "by_validation": True, "validation": {n: {"mAP": v} for n, v in validation.items()}},
-        "facts": {"generator": {"name": "ComfyUI workflow w.json"}, "classes": True, **facts},
+        "facts": {"generator": {"name": "ComfyUI workflow w.json"}, "classes": True, **metadata},
     }  # fmt: skip
 
 

@@ -52,8 +52,8 @@ def numbered(folder: Path, classes: int = 3, each: int = 20) -> Path:
 
 def test_a_split_parts_every_class_alike_and_loses_nothing(tmp_path):
     photos = numbered(tmp_path / "photos")
-    facts = split(photos, photos / "labels.csv", tmp_path / "out", (0.6, 0.15, 0.25), 7)
-    assert facts["photos"] == {"library": 36, "validation": 9, "gallery": 15}
+    metadata = split(photos, photos / "labels.csv", tmp_path / "out", (0.6, 0.15, 0.25), 7)
+    assert metadata["photos"] == {"library": 36, "validation": 9, "gallery": 15}
     whole, found = scan(photos, photos / "labels.csv").candidates, []
     for name, each in zip(NAMES, (12, 3, 5), strict=True):
         part = scan(tmp_path / "out" / name).candidates
@@ -78,9 +78,9 @@ def test_one_class_more_does_not_move_the_photos_of_the_others(tmp_path):
 
 def test_a_split_that_is_there_is_left_as_it_is_and_another_one_is_refused(tmp_path):
     photos = numbered(tmp_path / "photos", each=8)
-    facts = split(photos, photos / "labels.csv", tmp_path / "out", (0.6, 0.15, 0.25), 7)
+    metadata = split(photos, photos / "labels.csv", tmp_path / "out", (0.6, 0.15, 0.25), 7)
     (tmp_path / "out" / "library" / "mine.txt").write_text("kept")
-    assert split(photos, photos / "labels.csv", tmp_path / "out", (0.6, 0.15, 0.25), 7) == facts
+    assert split(photos, photos / "labels.csv", tmp_path / "out", (0.6, 0.15, 0.25), 7) == metadata
     assert (tmp_path / "out" / "library" / "mine.txt").exists()
     with pytest.raises(RealRAGError, match="holds another split"):
         split(photos, photos / "labels.csv", tmp_path / "out", (0.6, 0.15, 0.25), 8)

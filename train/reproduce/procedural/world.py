@@ -24,7 +24,7 @@ from .scene import picture
 
 SETS = ("library", "judge", "evaluation", "validation", "generator")
 SPLITS = ("G-seen", "U1", "U2")
-LABELS, FACTS = "labels.csv", "world.json"
+LABELS, METADATA = "labels.csv", "world.json"
 COLUMNS = ("file", "class", "family", "set", "split")
 APART = 1_000_000  # offset between the seeds of two sets, so that no photo is in both
 
@@ -100,20 +100,20 @@ def photos_of(world: World) -> list[tuple[str, ClassOf, int, str, str]]:
 def write_world(world: World, out: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> dict:
     """Draws the missing photos, then writes labels.csv and world.json. Returns the content of world.json. RealRAGError
     if `out` holds another world."""
-    facts = {"kind": "procedural: drawn by a program, no photographs", "world": asdict(world), "classes": {}}
+    metadata = {"kind": "procedural: drawn by a program, no photographs", "world": asdict(world), "classes": {}}
     for each, split in split_classes(world):
-        facts["classes"][each.folder] = {
+        metadata["classes"][each.folder] = {
             "name": each.name,
             "proper": each.proper,
             "family": each.family.name,
             "split": split,
             "look": each.look,
         }
-    facts["sha256"] = sha256_bytes(json.dumps(facts, sort_keys=True).encode())
-    begun = out / FACTS
-    if begun.is_file() and json.loads(begun.read_bytes()).get("sha256") != facts["sha256"]:
+    metadata["sha256"] = sha256_bytes(json.dumps(metadata, sort_keys=True).encode())
+    begun = out / METADATA
+    if begun.is_file() and json.loads(begun.read_bytes()).get("sha256") != metadata["sha256"]:
         raise RealRAGError(f"{out} holds another world. Name another folder, or delete it.")
-    write_json(_made(out, FACTS), facts)
+    write_json(_made(out, METADATA), metadata)
     rows = photos_of(world)
     for done, (file, each, seed, *_) in enumerate(rows, 1):
         if not (out / file).is_file():
@@ -124,20 +124,20 @@ def write_world(world: World, out: Path, progress: Callable[[int, int], None] = 
     table.writerow(COLUMNS)
     table.writerows((file, each.folder, each.family.name, name, split) for file, each, _, name, split in rows)
     write_atomic(out / LABELS, text.getvalue().encode())
-    return facts
+    return metadata
 
 
 def read_proper_names(world: Path) -> dict[str, str]:
     """{class: the name that the generator learns}, empty for a world without such names. RealRAGError if world.json is
     damaged."""
-    if not (world / FACTS).is_file():
+    if not (world / METADATA).is_file():
         return {}
     try:
-        classes = json.loads((world / FACTS).read_bytes())["classes"]
+        classes = json.loads((world / METADATA).read_bytes())["classes"]
         return {name: each["proper"] for name, each in classes.items() if "proper" in each}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RealRAGError(
-            f"{world / FACTS} cannot be read ({type(error).__name__} {error}). Delete it and make the world again."
+            f"{world / METADATA} cannot be read ({type(error).__name__} {error}). Delete it and make the world again."
         ) from None
 
 
