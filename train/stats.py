@@ -5,6 +5,7 @@ Reports use `interval`. The endpoints that were registered use `bootstrap`, what
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -45,10 +46,31 @@ def bootstrap(values: np.ndarray, classes: np.ndarray, seed: int = 0, resamples:
     values, classes = _present(values, classes)
     if not len(values):
         return [float("nan")] * 3
+    return [float(values.mean()), *percentiles(resampled_means(values, classes, seed, resamples))]
+
+
+def resampled_means(values: np.ndarray, classes: np.ndarray, seed: int = 0, resamples: int = RESAMPLES) -> np.ndarray:
+    """(resamples,) means of values (N,), each of as many classes (N,) as there are, drawn with replacement. The same seed
+    and classes draw the same classes, so means of two arms are paired."""
     _, code = np.unique(classes, return_inverse=True)
     total, count = np.bincount(code, values), np.bincount(code)
     drawn = np.random.default_rng(seed).integers(0, len(total), (resamples, len(total)))
-    return [float(values.mean()), *percentiles(total[drawn].sum(1) / count[drawn].sum(1))]
+    return total[drawn].sum(1) / count[drawn].sum(1)
+
+
+def relative_change(
+    first: np.ndarray, second: np.ndarray, classes: np.ndarray, seed: int = 0, resamples: int = RESAMPLES
+) -> list[float]:
+    """[mean of first / mean of second - 1, low, high], values (N,) paired by row and classes (N,) resampled. The bounds
+    are NaN below FEWEST classes or where a resampled mean of second is 0; all three are where its mean is."""
+    nan = float("nan")
+    if not second.mean():
+        return [nan] * 3
+    below = resampled_means(second, classes, seed, resamples)
+    value = float(first.mean() / second.mean() - 1)
+    if len(np.unique(classes)) < FEWEST or not below.all():
+        return [value, nan, nan]
+    return [value, *percentiles(resampled_means(first, classes, seed, resamples) / below - 1)]
 
 
 def bootstrap_of(
@@ -94,6 +116,10 @@ class Jackknifed:
     def __sub__(self, other: Jackknifed) -> Jackknifed:
         return Jackknifed(self.value - other.value, self.without - other.without)
 
+    def over(self, other: Jackknifed) -> Jackknifed:
+        """How much larger this figure is than another, as a fraction of the other."""
+        return Jackknifed(self.value / other.value - 1, self.without / other.without - 1)
+
     def interval(self) -> list[float]:
         """[value, low, high] by Student's t of the delete-a-group jackknife. The bounds are NaN below FEWEST groups."""
         groups = len(self.without)
@@ -105,8 +131,12 @@ class Jackknifed:
 
 
 def t_975(freedom: int) -> float:
-    """The 97.5 % point of Student's t, by its series about the normal's (Abramowitz & Stegun 26.7.5). Within 0.5 % from
-    3 degrees of freedom."""
+    """The 97.5 % point of Student's t: exact for 1 and 2 degrees of freedom, then by its series about the normal's
+    (Abramowitz & Stegun 26.7.5), within 0.5 %."""
+    if freedom == 1:
+        return math.tan(0.475 * math.pi)
+    if freedom == 2:
+        return 0.95 * math.sqrt(2 / (1 - 0.95**2))
     z = 1.959963984540054
     terms = (
         (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,

@@ -12,6 +12,7 @@ from realrag_train.stats import (
     crossed_weights,
     interval,
     json_row,
+    relative_change,
     t_975,
 )
 
@@ -104,8 +105,43 @@ def test_the_jackknife_of_a_mean_is_its_students_interval():
 
 
 def test_students_t_is_that_of_the_tables():
-    for freedom, printed in ((3, 3.182), (4, 2.776), (5, 2.571), (10, 2.228), (19, 2.093), (29, 2.045)):
+    for freedom, printed in (
+        (1, 12.706),
+        (2, 4.303),
+        (3, 3.182),
+        (4, 2.776),
+        (5, 2.571),
+        (10, 2.228),
+        (19, 2.093),
+        (29, 2.045),
+    ):
         assert t_975(freedom) == pytest.approx(printed, rel=5e-3)
+
+
+def test_a_relative_change_is_resampled_as_a_ratio_of_paired_means():
+    rng = np.random.default_rng(1)
+    classes, second = np.arange(60) // 3, rng.random(60)
+    first = np.clip(second + rng.normal(0.05, 0.1, 60), 0, None)
+    ratios = [
+        first[rows].mean() / second[rows].mean() - 1
+        for pick in np.random.default_rng(4).integers(0, 20, (300, 20))
+        for rows in [np.concatenate([np.flatnonzero(classes == c) for c in pick])]
+    ]
+    expected = [first.mean() / second.mean() - 1, *np.quantile(ratios, (0.025, 0.975))]
+    assert relative_change(first, second, classes, 4, 300) == pytest.approx(expected)
+    assert relative_change(second, second, classes) == [0, 0, 0]
+    assert np.isnan(relative_change(first, np.zeros(60), classes)).all()
+    rare = (classes == 0).astype(float)  # a third of the resamples have nothing to divide by
+    assert np.isnan(relative_change(first, rare, classes)[1:]).all()
+
+
+def test_a_jackknifed_ratio_is_that_of_each_group_left_out():
+    one, two = (
+        Jackknifed(3.0, np.array([2.0, 3.0, 4.0, 3.0, 3.5])),
+        Jackknifed(2.0, np.array([2.0, 2.5, 2.0, 1.5, 2.0])),
+    )
+    ratio = one.over(two)
+    assert ratio.value == 0.5 and ratio.without == pytest.approx([0, 0.2, 1, 1, 0.75])
 
 
 def test_a_jackknife_of_few_groups_has_no_interval():
