@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 INK, FAINT = "#282828", "#cdcdcd"
 COLORS = {
     "zero": "#787878", "normal": "#266eb4", "hard": "#c87814", "reflective": "#be1e46", "utility": "#7846aa",
-    "random": "#c8c8c8", "oracle": "#1e8c46",
+    "reflective-ten": "#7a1030", "random": "#c8c8c8", "oracle": "#1e8c46",
 }  # fmt: skip
 PALETTE = ("#be1e46", "#266eb4", "#1e8c46", "#c87814", "#7846aa", "#5a5a5a")
 DPI = 100

@@ -117,8 +117,11 @@ class Jackknifed:
         return Jackknifed(self.value - other.value, self.without - other.without)
 
     def over(self, other: Jackknifed) -> Jackknifed:
-        """How much larger this figure is than another, as a fraction of the other."""
-        return Jackknifed(self.value / other.value - 1, self.without / other.without - 1)
+        """How much larger this figure is than another, as a fraction of the other. NaN where the other is 0."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios = np.divide([self.value, *self.without], [other.value, *other.without]) - 1
+        ratios[~np.isfinite(ratios)] = np.nan
+        return Jackknifed(float(ratios[0]), ratios[1:])
 
     def interval(self) -> list[float]:
         """[value, low, high] by Student's t of the delete-a-group jackknife. The bounds are NaN below FEWEST groups."""

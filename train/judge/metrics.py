@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..stats import interval, json_row
+from ..stats import interval, json_row, relative_change
 from .classifiers import Classifier
 from .fid_kid import jackknifed, real_floor, reference_rows, scaled
 
-ORDER = ("oracle", "reflective", "hard", "normal", "zero", "random", "none")
+ORDER = ("oracle", "reflective-ten", "reflective", "hard", "normal", "zero", "random", "none")
 ROWS = 4096
 
 
@@ -124,7 +124,8 @@ def ordered(names) -> list[str]:
 
 def judge_arms(arms: dict[str, Arm], bench: Bench, seed: int = 0) -> dict:
     """JSON-able figures of one encoder, with 95 % intervals over classes: {"real": {measure: [mean, low, high]},
-    "arms": {arm: ...}, "differences": {"a - b": ...}, "distances": how FID and KID were taken}."""
+    "arms": {arm: ...}, "differences": {"a - b": ...}, "relative": {"a / b": {measure: [a / b - 1, low, high]}} of CLIP-I
+    and FID, "distances": how FID and KID were taken}."""
     values = {name: picture_figures(arms[name], bench) for name in ordered(arms)}
     varied = {name: diversity(arms[name].vectors, bench.classes) for name in values}
     report = {
@@ -137,6 +138,10 @@ def judge_arms(arms: dict[str, Arm], bench: Bench, seed: int = 0) -> dict:
         apart = {m: values[a][m] - values[b][m] for m in values[a]}
         of_class = varied[a][0] - varied[b][0], varied[a][1]
         report["differences"][f"{a} - {b}"] = _intervals(apart, bench.classes, of_class)
+    report["relative"] = {
+        f"{a} / {b}": {"CLIP-I": json_row(relative_change(values[a]["CLIP-I"], values[b]["CLIP-I"], bench.classes), 6)}
+        for a, b in pairs
+    }
     _distances(report, arms, bench, pairs, seed)
     return report
 
@@ -168,3 +173,5 @@ def _distances(report: dict, arms: dict[str, Arm], bench: Bench, pairs, seed: in
             report["arms"][name][measure] = json_row(found[name][at].interval(), 6)
         for a, b in pairs:
             report["differences"][f"{a} - {b}"][measure] = json_row((found[a][at] - found[b][at]).interval(), 6)
+    for a, b in pairs:
+        report["relative"][f"{a} / {b}"]["FID"] = json_row(found[a][0].over(found[b][0]).interval(), 6)

@@ -56,12 +56,14 @@ def choose(
     k: int = 3,
     seed: int = 0,
     among: np.ndarray | None = None,
+    find_by: str = LOOK,
 ) -> list[dict]:
     """Lines of {arm, prompt, class, references: [{id, file, class, score}]}, best first.
 
     none: no reference. random: k random photos. oracle: k random photos of the prompt's class, so that no encoder has a
     say; none if the library has none. heads: {arm: head}, None for `zero`; these arms use what the node would retrieve.
-    among (N,): bools, the library photos that may be chosen; None for all. RealRAGError if no photo may be.
+    among (N,): bools, the library photos that may be chosen; None for all. find_by: whether they rank by look, by name or
+    by both. RealRAGError if no photo may be chosen.
     """
     allowed = kept_apart(library, gallery)
     if among is not None:
@@ -84,7 +86,7 @@ def choose(
         retriever = Retriever(library, encoder, head, kind="exact")
         for prompt, found in zip(
             prompts,
-            retriever.search_batch([p.prompt for p in prompts], k=k, filters=apart, find_by=LOOK, min_score=None),
+            retriever.search_batch([p.prompt for p in prompts], k=k, filters=apart, find_by=find_by, min_score=None),
             strict=True,
         ):
             lines.append(_line(arm, prompt, [(item, item.score) for item in found.items]))

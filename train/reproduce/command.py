@@ -1,6 +1,7 @@
 """Does a reflective retriever beat a plain one? `world` draws a procedural world, `run` runs the whole experiment,
 `ablate` varies settings that the paper leaves fixed, `photos` makes a world of real photos, and `ceiling` asks the judges
-of a world whether they name its real photos.
+of a world whether they name its real photos. Of finished results, `pool` takes several worlds together, `power` states how
+many classes another experiment needs, and `paper` prints relative gains beside the paper's.
 
 An interrupted command resumes when run again. docs/registration.md holds the registration."""
 
@@ -19,7 +20,7 @@ from realrag.files import write_atomic
 from ..loop.progress import Progress
 from ..loop.ranks import own_device, rank_and_world_size
 from ..loop.stages import stopping
-from . import ceiling, own_photos
+from . import ceiling, own_photos, readings
 from .ablations import Ablations
 from .config import Painting, find_world, read_plan, recipe_of
 from .experiment import STAGES, Reproduction
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own_photos.add_arguments(own)
     own.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     ceiling.add_arguments(commands.add_parser("ceiling", help="the first gate: how many real photos the judges name"))
+    readings.add_arguments(commands)
     for command in (world, run, ablate):
         command.add_argument("world", metavar="WORLD", nargs="?" if command is world else None, default="procedural",
                              help="a TOML file, or procedural")  # fmt: skip
@@ -65,6 +67,9 @@ def run(arguments: argparse.Namespace, log: Callable[[str], None] = lambda line:
         log(
             f"{arguments.out}: {len(report['classes'])} classes; photos: {', '.join(f'{n} {c}' for n, c in report['photos'].items())}"
         )
+        return
+    if arguments.reproduce in readings.READINGS:
+        readings.run(arguments, log)
         return
     if arguments.reproduce == "ceiling":
         with tempfile.TemporaryDirectory() as scratch:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from realrag.errors import RealRAGError
+from realrag.search.hybrid import BOTH, NAME
 
 from ..retriever.recipe import Recipe, Start, read_recipe
 from ..sections import find_recipe, read_sections
@@ -16,12 +17,14 @@ from .procedural.world import World
 WORLDS = Path(__file__).parent.parent / "worlds"
 JUDGES = ("cnn", "gradients")  # the registered ones
 OF_PHOTOS = "lite0"  # needs a file, and is for worlds of real photos
+FURTHER_ARMS, FURTHER_RANKINGS = ("reflective-ten",), (NAME, BOTH)  # registered on 2026-11-30, for the replication
 
 
 @dataclass(frozen=True)
 class Retriever:
     # of `python -m train run`: starting encoder, mining, loss, fit, arms and their seeds
     recipe: str = "retrievers/procedural.toml"
+    further: tuple[str, ...] = ()  # arms beside those of the recipe
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class Experiment:
     seen_share: float = 0.60  # gate: least fraction of that ceiling on G-seen classes without references
     oracle_times: float = 4.0  # gate: least ratio of U1 accuracy with right references to that without
     normal_most: float = 0.90  # gate: largest R@1 of plain contrastive training; above it nothing is left to gain
+    find_by: tuple[str, ...] = ()  # rankings beside the one by look, for the primary endpoint's arms: "name", "both"
     same_sign: float = 0.8  # least fraction of the seeds that must agree with the endpoint
 
     paths = ("photos", "lite0")
@@ -85,6 +89,8 @@ class Experiment:
             raise RealRAGError(
                 f"k, noises and unseen_noises start at 1, judges are among {', '.join((*JUDGES, OF_PHOTOS))}: {self}."
             )
+        if strange := sorted(set(self.find_by) - {NAME, BOTH}):
+            raise RealRAGError(f"`find_by` in [experiment] has {strange[0]!r}; give {NAME}, {BOTH}, or both of them.")
         if OF_PHOTOS in self.judges and not self.lite0:
             raise RealRAGError(f"The judge {OF_PHOTOS} needs its file. Name it as `lite0` in [experiment].")
 
@@ -136,16 +142,22 @@ def recipe_of(plan: Plan, path: Path, given: dict[str, str]) -> Recipe:
         raise RealRAGError(
             f'The recipe\'s mode is {recipe.fit.mode!r}; the experiment compares heads only. Set mode to "head".'
         )
-    return replace(recipe, evaluate=replace(recipe.evaluate, arms=plan.experiment.taught(recipe.evaluate.arms)))
+    arms = plan.experiment.taught((*recipe.evaluate.arms, *plan.retriever.further))
+    return replace(recipe, evaluate=replace(recipe.evaluate, arms=arms))
 
 
 def deviations(plan: dict) -> list[str]:
     """How a plan, as `as_json` writes it, differs from the registered one: "section.field: value, registered value".
-    Paths do not count, nor does the world's seed, which the replication changes."""
+    Paths do not count, nor does the world's seed, which the replication changes: further arms and rankings were registered
+    for worlds of another seed."""
+    again = plan["world"]["seed"] != World.seed
+    retriever = Retriever(further=FURTHER_ARMS if again else ())
+    experiment = Experiment(find_by=FURTHER_RANKINGS if again else ())
     recipe = asdict(read_recipe(WORLDS / Retriever.recipe))
-    recipe["evaluate"]["arms"] = Experiment(arms=tuple(plan["experiment"]["arms"])).taught(recipe["evaluate"]["arms"])
+    arms = (*recipe["evaluate"]["arms"], *retriever.further)
+    recipe["evaluate"]["arms"] = Experiment(arms=tuple(plan["experiment"]["arms"])).taught(arms)
     registered = {
-        **asdict(Plan()),
+        **asdict(Plan(retriever=retriever, experiment=experiment)),
         **{name: recipe[name] for name in ("start", "imagine", "mine", "fit", "loss", "evaluate")},
     }
     free = {f"painting.{name}" for name in ("kind", *Painting.paths)}

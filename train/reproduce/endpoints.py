@@ -6,7 +6,7 @@ seeds, with classes resampled. Without all gates passed there is no verdict."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +23,11 @@ from .judge_encoders import confusions
 
 PRIMARY, SECOND, SPLIT = ("reflective", "normal"), ("reflective", "hard"), "U1"
 CONTROLS = ("none", "oracle", "shuffled")  # the arms that the gates are about
+FURTHER = ("reflective-ten", "reflective"), ("utility", "normal")  # registered on 2026-11-30, for the replication
 PAIRS = (
     PRIMARY,
     SECOND,
-    ("utility", "normal"),
+    *FURTHER,
     ("normal", "zero"),
     ("zero", "none"),
     ("oracle", "none"),
@@ -41,7 +42,8 @@ class Verdicts:
 
     right: {arm: (S, N)}, 1 where the picture's class was named, else 0, for each seed of the arm's retriever. classes
     (N,): codes. splits (N,): names. even (N,): bools, pictures with a noise that every prompt has, so that classes weigh
-    alike over all splits. real: accuracy on real photos, {split: [mean, low, high]}. confusions: see `confusions`."""
+    alike over all splits. real: accuracy on real photos, {split: [mean, low, high]}. confusions: see `confusions`. far:
+    {code: distance of the class's mean picture of `none` from its mean real photo, both of unit vectors}."""
 
     right: dict[str, np.ndarray]
     classes: np.ndarray
@@ -49,6 +51,7 @@ class Verdicts:
     even: np.ndarray
     real: dict[str, list[float]]
     confusions: dict[str, float]
+    far: dict[int, float] = field(default_factory=dict)
 
 
 def verdicts(
@@ -71,21 +74,28 @@ def verdicts(
         return np.array([names.index(class_key(name)) for name in photo_classes(bundle)])
 
     classifier, _ = ridge_classifier(unit_rows(photo_vectors(taught, encoder, vectors, progress)), codes(taught))
-    real_classes, named = codes(real), classifier.predict(unit_rows(photo_vectors(real, encoder, vectors, progress)))
+    real_classes, real_rows = codes(real), unit_rows(photo_vectors(real, encoder, vectors, progress))
+    named, far = classifier.predict(real_rows), {}
     first = next(iter(arms.values()))
     classes = np.array([names.index(class_key(picture.class_name)) for picture in first])
     right: dict[str, list[np.ndarray]] = {}
     for name, pictures in arms.items():
         seen = unit_rows(picture_vectors(pictures, encoder, real.manifest.picture_longest, vectors, progress))
         right.setdefault(arm_of(name), []).append(classifier.correct(seen, classes))
+        if name == "none":
+            far = {int(c): _apart(seen[classes == c], real_rows[real_classes == c]) for c in np.unique(classes)}
     of_real = (named == real_classes).astype(float)
     parts = _parts(splits[real_classes], np.ones(len(real_classes), bool))
     by_split = {split: bootstrap(of_real[part], real_classes[part]) for split, part in parts.items()}
     _, family_codes = np.unique(families, return_inverse=True)
     return Verdicts(
         {name: np.stack(each) for name, each in right.items()}, classes, splits[classes], _even(first), by_split,
-        confusions(named, real_classes, family_codes),
+        confusions(named, real_classes, family_codes), far,
     )  # fmt: skip
+
+
+def _apart(one: np.ndarray, two: np.ndarray) -> float:
+    return float(np.linalg.norm(one.mean(0, dtype=np.float64) - two.mean(0, dtype=np.float64)))
 
 
 def _even(pictures: Sequence[Picture]) -> np.ndarray:
@@ -125,7 +135,8 @@ def difference(found: Verdicts, first: str, second: str, split: str) -> dict:
     part = _parts(found.splits, found.even)[split]
     one, two = found.right[first][:, part], found.right[second][:, part]
     by_seed = one.mean(1) - (two.mean(1) if len(one) == len(two) else two.mean())
-    each, (_, codes) = one.mean(0) - two.mean(0), np.unique(found.classes[part], return_inverse=True)
+    each, codes = gains(found, first, second, split)
+    codes = np.unique(codes, return_inverse=True)[1]
     signs = np.sign(np.bincount(codes, each).round(9))
     return {
         "difference": bootstrap(each, codes),
@@ -134,6 +145,22 @@ def difference(found: Verdicts, first: str, second: str, split: str) -> dict:
         "by_seed": by_seed.tolist(),
         "classes": [int((signs == sign).sum()) for sign in (1, 0, -1)],
     }
+
+
+def gains(found: Verdicts, first: str, second: str, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) by how much more often the seeds of one arm have a picture right than those of another; (N,) class codes."""
+    part = _parts(found.splits, found.even)[split]
+    return found.right[first][:, part].mean(0) - found.right[second][:, part].mean(0), found.classes[part]
+
+
+def by_class_and_seed(found: Verdicts) -> list[list[float]]:
+    """(C, S) the primary endpoint's difference for each class of its split and each seed; the power of another
+    experiment follows from how they vary. A single column where the arms have unequal numbers of seeds."""
+    part = _parts(found.splits, found.even)[SPLIT]
+    one, two = (found.right[arm][:, part] for arm in PRIMARY)
+    each = one - two if len(one) == len(two) else (one.mean(0) - two.mean(0))[None]
+    classes = found.classes[part]
+    return [each[:, classes == code].mean(1).round(6).tolist() for code in np.unique(classes)]
 
 
 def gates(found: Verdicts, retrieval: dict, bounds: tuple[float, float], plan: Experiment) -> list[dict]:

@@ -34,9 +34,12 @@ from ..retriever.run import Run
 from ..retriever.starting_encoder import started
 from . import endpoints
 from .config import Plan
+from .further_endpoints import further_endpoints, mechanism
 from .judge_encoders import JudgeTraining, cached_judge_encoder
+from .named_rankings import HELD_OUT, choose_by, compare_rankings, folder_of
 from .paint_arms import WithoutReferences, make_painter, paint_arms
 from .painter import Painter
+from .paper import relative_gains
 from .procedural.world import SPLITS, read_splits, write_world
 from .reference_controls import describe, shuffled
 from .reference_utility import CANDIDATES, ReferenceUtility
@@ -142,7 +145,7 @@ class Reproduction(Staged):
             self.judge_encoder(name)
 
     def choose(self) -> None:
-        """choices/: the references of every arm and seed for every prompt."""
+        """choices/: the references of every arm and seed for every prompt, and under the further rankings of the plan."""
         experiment, library, arms = self.plan.experiment, self.bundle(self.library_folder), {"zero": None}
         for arm in self.recipe.evaluate.arms:
             for seed in range(self.recipe.evaluate.seeds) if arm != "zero" else ():
@@ -163,6 +166,11 @@ class Reproduction(Staged):
             lines = [line for line in lines if endpoints.arm_of(line["arm"]) in experiment.arms]
         write_choices(self.folder / "choices", lines, library)
         self.log(summary(lines))
+        held_out = {prompt for split in HELD_OUT for prompt in self.prompts_of_split(split)}
+        choose_by(
+            experiment.find_by, self.folder / "choices", library, self.encoder, [p for p in self.prompts if p.prompt in held_out],
+            arms, self.bundle(self.real), experiment.k,
+        )  # fmt: skip
 
     def gates(self) -> None:
         """gates/: the gates. Only the arms that they need are painted first, so that a failing generator costs minutes
@@ -184,17 +192,25 @@ class Reproduction(Staged):
             )
 
     def paint(self) -> None:
-        """painted/: the pictures of every arm. Each distinct picture is painted once."""
-        counts = paint_arms(
-            self.folder / "painted", self.painter, self.bundle(self.library_folder), read_choices(self.folder / "choices"), self.noises,
-            self.in_time, rank=self.rank, world_size=self.world_size,
-        )  # fmt: skip
-        if missing := counts.pop("missing"):
+        """painted/: the pictures of every arm, and under the further rankings. Each distinct picture is painted once."""
+        painted, choices, further = self.folder / "painted", self.folder / "choices", self.plan.experiment.find_by
+
+        def paint(chosen: Path, tables: Path) -> dict[str, int]:
+            return paint_arms(
+                painted, self.painter, self.bundle(self.library_folder), read_choices(chosen), self.noises, self.in_time, tables,
+                self.rank, self.world_size,
+            )  # fmt: skip
+
+        counts = paint(choices, painted)
+        by_name = {by: paint(folder_of(choices, by), folder_of(painted, by)) for by in further}
+        if missing := counts.pop("missing") + sum(each.pop("missing") for each in by_name.values()):
             self.log(
                 f"Process {self.rank} of {self.world_size} is done; the other processes still have {missing} pictures to paint."
             )
             return
-        write_json(self.folder / "painted" / "painted.json", {**counts, "painter": self.painter.metadata})
+        if by_name:
+            counts["further rankings"] = by_name
+        write_json(painted / "painted.json", {**counts, "painter": self.painter.metadata})
         self.log(f"{counts['asked']} pictures of all arms, {counts['painted']} of them distinct")
 
     def judge(self) -> None:
@@ -240,12 +256,15 @@ class Reproduction(Staged):
             pairs = {f"{a} - {b}": {split: endpoints.difference(verdicts, a, b, split) for split in (*SPLITS, "all")
                                     if split == "all" or (verdicts.splits == split).any()} for a, b in endpoints.PAIRS if {a, b} <= verdicts.right.keys()}  # fmt: skip
             primary = pairs[" - ".join(endpoints.PRIMARY)][endpoints.SPLIT]
+            pictures = json.loads((self.folder / "judged" / f"{name}.json").read_bytes())
             found[name] = {
                 "ceiling": verdicts.real, "confusions": verdicts.confusions, "accuracy": endpoints.accuracy(verdicts), "gates": gates,
                 "differences": pairs, "fingerprint": self.judge_encoder(name).fingerprint,
                 "conclusion": endpoints.conclusion(primary, gates, painted["painter"]["name"], plan.same_sign),
-                "pictures": json.loads((self.folder / "judged" / f"{name}.json").read_bytes()),
+                "pictures": pictures, "relative": relative_gains(verdicts, pictures),
             }  # fmt: skip
+            if name == plan.judges[0]:
+                found[name] |= self._deciding(name, verdicts, all(gate["passed"] for gate in gates))
         results = {
             "plan": json.loads(self.plan.as_json(self.recipe)), "painted": painted, "judges": found,
             "retrieval": {"arms": {a: r["splits"] for a, r in self.retrieval["arms"].items()},
@@ -253,6 +272,20 @@ class Reproduction(Staged):
             "references": describe(self.folder / "choices" / CHOICES, self.splits),
         }  # fmt: skip
         self.log(write_results(self.folder, results))
+
+    def _deciding(self, judge: str, found: endpoints.Verdicts, standing: bool) -> dict:
+        """What only the judge that decides is asked."""
+        plan, choices = self.plan.experiment, self.folder / "choices"
+
+        def by_name(by: str) -> endpoints.Verdicts:
+            return self.verdicts(judge, self.arms_of(folder_of(self.folder / "painted", by)))
+
+        return {
+            "further": further_endpoints(found, plan.same_sign, standing),
+            "mechanism": mechanism(found),
+            "rankings": compare_rankings(plan.find_by, choices, found, by_name, self.splits),
+            "by class and seed": endpoints.by_class_and_seed(found),
+        }
 
     # Shared by the stages
 

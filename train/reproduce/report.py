@@ -8,16 +8,13 @@ from pathlib import Path
 from realrag.files import write_atomic, write_json
 from realrag.interval_text import span, with_interval
 
+from ..stats import RESAMPLES
 from .config import deviations
 from .endpoints import PRIMARY, SECOND, SPLIT
+from .paper import NOTE, table
 
 RESULTS = "results.json"
-ARMS = ("none", "random", "shuffled", "zero", "normal", "hard", "reflective", "utility", "oracle")
-# What the paper prints for Flux: accuracy, the mean of Cars, Dogs and Flowers (tables 2, 4, 5), and FID on Cars (1, 3).
-PAPER = {
-    "accuracy": {"none": 37.29, "normal": 39.27, "reflective": 40.37},
-    "FID": {"none": 58.47, "normal": 54.04, "reflective": 52.28},
-}
+ARMS = ("none", "random", "shuffled", "zero", "normal", "hard", "reflective", "reflective-ten", "utility", "oracle")
 PICTURES = ("CLIP-I", "FID", "KID", "copied", "references copied", "diversity")
 
 
@@ -40,6 +37,7 @@ def markdown(results: dict) -> list[str]:
         "## Registered", "", f"- Primary endpoint: accuracy on {SPLIT} (unseen by the generator, among the retriever's training "
         f"photos), {' - '.join(PRIMARY)}, paired by prompt and noise, seeds averaged, classes resampled.",
         f"- Second endpoint: the same, {' - '.join(SECOND)}.",
+        f"- World: {world_of(results)}.",
         f"- Judges: {', '.join(plan['judges'])}; the first decides.",
         f"- References a prompt: {plan['k']}; pictures a prompt and arm: {plan['noises']}, on {SPLIT} {plan['unseen_noises']}.",
         f"- Painter: {painted['painter']['name']}; {painted['asked']} pictures of all arms, {painted['painted']} of them distinct.",
@@ -53,6 +51,7 @@ def markdown(results: dict) -> list[str]:
             "",
             *gate_rows(judge["gates"]),
             *_endpoints(judge),
+            *_further(judge),
             *_accuracy(judge),
         ]
         lines += _pictures(judge["pictures"])
@@ -83,6 +82,52 @@ def _endpoints(judge: dict) -> list[str]:
             rows.append(f"| {pair}{mark if split == SPLIT else ''} | {split} | {mean:+.4f} | {bounds} | "
                         f"{row['seeds_above']} of {row['seeds']} | {', '.join(map(str, row['classes']))} |")  # fmt: skip
     return [*rows, ""]
+
+
+def _further(judge: dict) -> list[str]:
+    """What was registered on 2026-11-30, of the judge that decides: Holm's endpoints, the mechanism, and the rankings."""
+    lines: list[str] = []
+    if rows := judge.get("further"):
+        lines += [
+            "| further endpoint, U1 | mean | 95 % interval | p | p after Holm | seeds above 0 | |",
+            "|---" * 7 + "|",
+        ]
+        for row in rows:
+            mean, bounds = row["difference"][0], span(row["difference"], "+.4f")
+            lines.append(f"| {row['endpoint']} | {mean:+.4f} | {bounds} | {_p(row['p'])} | {_p(row['corrected'])} | "
+                         f"{row['seeds_above']} of {row['seeds']} | **{row['conclusion']}** |")  # fmt: skip
+        lines.append("")
+    if rows := judge.get("mechanism"):
+        lines += [
+            f"| slope of the gain ({' - '.join(PRIMARY)}) of a class on | over | classes | slope |",
+            "|---" * 4 + "|",
+        ]
+        for row in rows:
+            value = "-" if row["slope"][0] is None else with_interval(row["slope"], "+.4f")
+            lines.append(f"| {row['x']} | {row['over']} | {row['classes']} | {value} |")
+        lines += ["", "Above 0: it gains where the generator alone is wrong. Described; decides nothing.", ""]
+    if rows := judge.get("rankings"):
+        lines += [f"| {' - '.join(PRIMARY)}, library ranked | held out from | mean | 95 % interval | seeds above 0 | "
+                  "classes above, equal, below | right references |", "|---" * 7 + "|"]  # fmt: skip
+        for row in rows:
+            mean, bounds = row["difference"][0], span(row["difference"], "+.4f")
+            right = ", ".join(f"{arm} {value:.3f}" for arm, value in row["right"].items())
+            lines.append(f"| by {row['by']} | {row['split']} | {mean:+.4f} | {bounds} | {row['seeds_above']} of {row['seeds']} | "
+                         f"{', '.join(map(str, row['classes']))} | {right} |")  # fmt: skip
+        lines.append("")
+    return lines
+
+
+def _p(value: float) -> str:
+    return f"{value:.4f}" if value else f"below {2 / RESAMPLES:.4f}"
+
+
+def world_of(results: dict) -> str:
+    """Which classes a run is about: two runs of one world share them, and are not independent."""
+    plan = results["plan"]
+    if plan["experiment"]["photos"]:
+        return f"photos, library {results['retrieval']['facts']['library'][:12]}"
+    return f"procedural, seed {plan['world']['seed']}"
 
 
 def _accuracy(judge: dict) -> list[str]:
@@ -119,35 +164,13 @@ def _pictures(report: dict) -> list[str]:
 
 def _beside_the_paper(judge: dict) -> list[str]:
     """Relative gains beside the paper's, as absolute values of different worlds cannot be compared."""
-    here = {"accuracy": {arm: row["accuracy"][0] for arm, row in judge["accuracy"]["all"].items()},
-            "FID": {arm: row["FID"][0] for arm, row in judge["pictures"]["arms"].items() if "FID" in row}}  # fmt: skip
-    rows = ["## Beside the paper's Flux", "", "| relative gain of reflective | the paper | here |", "|---|---|---|"]
-    for measure, paper in PAPER.items():
-        gains = zip(_gains(paper), _gains(here[measure]), strict=True)
-        names = (
-            f"{measure}, over normal",
-            f"{measure}, over none",
-            f"{measure}, share of the gain over none that normal lacks",
-        )
-        rows += [f"| {name} | {there} | {own} |" for name, (there, own) in zip(names, gains, strict=True)]
-    return [
-        *rows,
-        "",
-        "The first judge's figures, over all classes, which weigh alike. FID falls where pictures get better.",
-        "",
-    ]
-
-
-def _gains(arms: dict[str, float]) -> list[str]:
-    if {"none", "normal", "reflective"} - arms.keys():
-        return ["-"] * 3
-    none, normal, reflective = (arms[name] for name in ("none", "normal", "reflective"))
-
-    def over(other):
-        return f"{reflective / other - 1:+.1%}" if other else "-"
-
-    fraction = f"{(reflective - normal) / (reflective - none):.0%}" if reflective != none else "-"
-    return [over(normal), over(none), fraction]
+    arms = {
+        "accuracy": {arm: row["accuracy"][0] for arm, row in judge["accuracy"]["all"].items()},
+        **{
+            m: {arm: row[m][0] for arm, row in judge["pictures"]["arms"].items() if m in row} for m in ("FID", "CLIP-I")
+        },
+    }
+    return ["## Beside the paper's Flux", "", *table({"here": (judge["relative"], arms)}), "", NOTE, ""]
 
 
 def _retrieval(results: dict) -> list[str]:

@@ -137,7 +137,7 @@ def evaluate(
         by_seed = {m: [_number(np.nanmean(run[m])) for run in runs[name]] for m in ("mAP", "R@1")}
         by_class = {m: [_number(v) for v in values[m]] for m in ("mAP", "R@1", "P@10")}
         report["arms"][name] = {"seeds": len(runs[name]), "splits": rows, "by_seed": by_seed, "by_class": by_class}
-    order = [name for name in ("utility", "reflective", "hard", "normal", "zero") if name in runs]
+    order = [name for name in ("reflective-ten", "utility", "reflective", "hard", "normal", "zero") if name in runs]
     for at, first in enumerate(order):
         for second in order[at + 1 :]:
             values = {m: means[first][m] - means[second][m] for m in means[first]}

@@ -17,7 +17,25 @@ from ..sections import read_sections
 from ..small_encoder.trainer import EncoderConfig
 from .prompts import Wording
 
-ARMS = ("zero", "normal", "hard", "reflective", "utility")
+ARMS = ("zero", "normal", "hard", "reflective", "utility", "reflective-ten")
+
+
+@dataclass(frozen=True)
+class Mined:
+    """The negatives that an arm learns from: their kind, their file, and how many a prompt (0: as [mine] says)."""
+
+    kind: str
+    file: str
+    k: int = 0
+
+
+NEGATIVES = {  # the arms that learn from mined negatives
+    "reflective": Mined("reflective", "negatives.safetensors"),
+    "hard": Mined("hard", "hard-negatives.safetensors"),
+    "reflective-ten": Mined(
+        "reflective", "reflective-ten-negatives.safetensors", k=10
+    ),  # our choice; the paper takes one
+}
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from .model_card import write_model_card
 from .parted import Places, is_parted, part_data
 from .preflight import preflight
 from .questions import Drawn, questions
-from .recipe import Recipe
+from .recipe import NEGATIVES, Recipe
 from .selection import Candidate, Selection, best, validation_figures
 from .starting_encoder import start, started
 from .verdict import as_text, verdict
@@ -107,11 +107,11 @@ class Run(Staged):
         )
 
     def mine(self) -> None:
-        """negatives.safetensors, and hard-negatives.safetensors for the arm without a generator."""
-        for arm in ("reflective", "hard"):
+        """negatives.safetensors, hard-negatives.safetensors for the arm without a generator, and those of other arms."""
+        for arm, mined in NEGATIVES.items():
             if arm in self.recipe.evaluate.arms:
-                config = replace(self.recipe.mine, kind=arm)
-                drawn = self.drawn_file if arm == "reflective" else None
+                config = replace(self.recipe.mine, kind=mined.kind, k=mined.k or self.recipe.mine.k)
+                drawn = self.drawn_file if mined.kind == "reflective" else None
                 found = mine_file(
                     MineInputs(self.library, self.prompts_file, drawn), self._negatives(arm), config, encoder=self.encoder,
                     device=self.device, progress=self.in_time,
@@ -132,9 +132,9 @@ class Run(Staged):
             self.in_time()
             inputs = FitInputs(
                 self.library, self.prompts_file,
-                negatives=self._negatives(arm) if arm in ("reflective", "hard") else None,
+                negatives=self._negatives(arm) if arm in NEGATIVES else None,
                 utility=Path(self.recipe.data.utility) if self.recipe.data.utility else None,
-                drawn=self.drawn_file if arm == "reflective" else None,
+                drawn=self.drawn_file if self._loss(arm).kind == "reflective" else None,
                 validation=self.validation_bundle, validation_prompts=self._prompts_file("validation"),
             )  # fmt: skip
             self.progress.what = f"fit {arm}, seed {seed} ({at + 1} of {len(trained)})"
@@ -281,7 +281,7 @@ class Run(Staged):
             "gallery_is_library": self.gallery == self.library, "mode": self.recipe.fit.mode, "prompts": len(prompts),
             "drawings_a_prompt": drawn["seeds"], "bad_drawings": drawn.get("bad", 0), "bad_named": drawn.get("named", []),
             "imagine": drawn.get("real_versus_drawn_auc"), "classes": bool(prompts and prompts[0].class_name),
-            "mining": {a: read_negatives(self._negatives(a))[0].metadata for a in ("reflective", "hard") if a in arms},
+            "mining": {a: read_negatives(self._negatives(a))[0].metadata for a in NEGATIVES if a in arms},
         }  # fmt: skip
 
     # Shared by the stages
@@ -332,7 +332,7 @@ class Run(Staged):
         return read_prompts(self.prompts_file)
 
     def _negatives(self, arm: str) -> Path:
-        return self.folder / ("negatives.safetensors" if arm == "reflective" else "hard-negatives.safetensors")
+        return self.folder / NEGATIVES[arm].file
 
     def _trained(self, arm: str, seed: int) -> Path:
         mode = self.recipe.fit.mode
@@ -347,7 +347,7 @@ class Run(Staged):
         return self._trained(arm, seed).with_name(name)
 
     def _loss(self, arm: str) -> LossConfig:
-        return replace(self.recipe.loss, kind=arm)
+        return replace(self.recipe.loss, kind=NEGATIVES[arm].kind if arm in NEGATIVES else arm)
 
     def _generator(self, library: Bundle) -> Generator:
         return make_generator(self.recipe, library, self._prompts(), self.encoder, self.device, self.log)

@@ -25,7 +25,7 @@ KEEP = (
 HIGH, LOW = 0.95, 2.0  # R@1 of the plain encoder with nothing left to learn; and times chance with nothing to refine
 NAMES = {
     REFLECTIVE: "the reflective head", NORMAL: "plain training", PLAIN: "the plain encoder", "hard": "hard negatives",
-    "utility": "training on measured utility",
+    "utility": "training on measured utility", "reflective-ten": "ten reflective negatives",
 }  # fmt: skip
 
 
