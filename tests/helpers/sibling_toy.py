@@ -11,6 +11,7 @@ from realrag_train.contrastive.trainer import ContrastiveTraining, FitConfig
 from realrag_train.dataset import Material
 
 PAIRS, SINGLES, DIM, PHOTOS, PROMPTS = 6, 60, 32, 16, 6
+DETAIL = 8  # dimensions
 
 
 class Toy:
@@ -71,3 +72,36 @@ class Toy:
         known = (self.asked >= 2 * self.pairs) | (self.asked % 2 == 0)
         order = np.argsort(-scores[known], axis=1, kind="stable")[:, :8]
         return (self.classes[order] == self.asked[known, None]).mean()
+
+
+class DetailToy(Toy):
+    """Pairs of siblings that look alike but for small details, such as a badge or a trim. Details lie in DETAIL dimensions
+    that all pairs share, and count little in a cosine: what siblings have in common and the noise are larger. The photos
+    are for training, for choosing (`held`) and for the evaluation. With shuffle, a seed, all labels of photos are mixed.
+    """
+
+    def __init__(self, seed, pairs, shuffle=None):
+        self.pairs, self.count, self.rng = pairs, 2 * pairs, np.random.default_rng(seed)
+        self.family = np.repeat(unit(self.rng.normal(size=(pairs, DIM - DETAIL))), 2, axis=0)
+        self.detail = 0.3 * unit(self.rng.normal(size=(self.count, DETAIL)))
+        self.asked = np.repeat(np.arange(self.count), 4)
+        self.words = self.like(self.asked, 0.5)
+        mixed = np.random.default_rng(shuffle)
+        parts = []
+        for each in (8, 4, 8):
+            classes = np.repeat(np.arange(self.count), each)
+            photos = self.like(classes, 0.7)
+            parts.append((photos, classes if shuffle is None else mixed.permutation(classes)))
+        train, held, (self.photos, self.classes) = parts
+        self.material, self.held = (Material(*part, self.words, self.asked) for part in (train, held))
+
+    def like(self, classes, noise):
+        """Unit vectors (N, DIM) of things of these classes (N,)."""
+        return unit(np.concatenate([
+            self.family[classes] + noise * unit(self.rng.normal(size=(len(classes), DIM - DETAIL))),
+            self.detail[classes] + 0.15 * unit(self.rng.normal(size=(len(classes), DETAIL))),
+        ], axis=1))  # fmt: skip
+
+    def drawings(self):
+        """(P, 1, DIM): the generator draws A for both classes of a pair."""
+        return self.like(self.asked - self.asked % 2, 0.5)[:, None]

@@ -27,12 +27,15 @@ NAMES = {
     REFLECTIVE: "the reflective head", NORMAL: "plain training", PLAIN: "the plain encoder", "hard": "hard negatives",
     "utility": "training on measured utility", "reflective-ten": "ten reflective negatives",
 }  # fmt: skip
+TRAININGS = {**NAMES, REFLECTIVE: "reflective training", "hard": "training on hard negatives"}  # what a head comes from
+UNSEEN = "on photos it had not seen, "
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """status: "shown" (reflective training beat plain training and the plain encoder), "helped" (it beat the plain encoder
-    alone), "not shown", or "none" (the figures cannot say). headline: one or two sentences. shown, not_shown, next: sentences."""
+    """status: "shown" (what ships beat the plain encoder, and reflective training beat it and plain training), "helped"
+    (what ships beat the plain encoder), "not shown", or "none" (the figures cannot say). headline: one to three sentences,
+    first about what ships. shown, not_shown, next: sentences."""
 
     status: str
     headline: str
@@ -46,65 +49,98 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Claim:
-    """What the test photos say of one arm against another. text: as a predicate, "found the right class first 3.1 points
-    more often (0.4 to 5.8) than plain training". better, worse: the interval of the measure that decides lies above or below
-    0, and the validation photos do not disagree."""
+    """What the test photos say of an arm, or of the one head that ships, against another arm. who: its name in a sentence.
+    text: as a predicate, "found the right class first 3.1 points more often (0.4 to 5.8) than plain training". better,
+    worse: the interval of the measure that decides lies above or below 0, and the validation photos do not disagree."""
 
+    who: str
     text: str
     better: bool
     worse: bool
 
+    def __str__(self) -> str:
+        return f"{self.who} {self.text}"
+
 
 def verdict(report: Mapping[str, Any]) -> Verdict:
-    """report: the result of `evaluate` with its "facts" and "selection"."""
-    metadata, steps = report.get("facts", {}), next_steps(report)
+    """report: the result of `evaluate` with its "facts", its "selection", and under "shipped" the differences of the one
+    head or encoder that ships, in which it bears the name of the reflective arm."""
+    metadata, selection, steps = report.get("facts", {}), report.get("selection", {}), next_steps(report)
     arm = next((name for name in (REFLECTIVE, "utility", "hard", NORMAL) if name in report["arms"]), PLAIN)
     if metadata.get("gallery_is_library"):
         return Verdict(
             "none", "No verdict: these figures are of the photos that were trained on, and say nothing about others.",
             next=("Run again without `parts = []`, or give test photos of their own: --test-photos FOLDER.",),
         )  # fmt: skip
-    claims = {other: found for other in (NORMAL, PLAIN) if (found := claim(report, arm, other)) is not None}
+    plain, normal = claim(report, arm, PLAIN), claim(report, arm, NORMAL)
+    claims = [each for each in (normal, plain) if each is not None]
     if not claims:
         return Verdict("none", "No verdict: no trained arm was compared with another.", next=steps)
-    if all(_row(report, arm, other)[DECIDES][1] is None for other in claims):
+    if all(_row(report, arm, other)[DECIDES][1] is None for other in (NORMAL, PLAIN) if _row(report, arm, other)):
         return Verdict(
             "none", f"No verdict: the test photos are of fewer than {FEWEST} classes, too few for an interval.",
             next=("Give photos of more classes.", *steps),
         )  # fmt: skip
-    seen, helped = f"On photos it had not seen, {NAMES[arm]} ", PLAIN in claims and claims[PLAIN].better
-    if helped and all(found.better for found in claims.values()):
-        status, headline = "shown", seen + _joined([found.text for found in claims.values()]) + "."
-    elif helped:
-        status = "helped"
-        headline = (
-            f"{seen}{claims[PLAIN].text}. That the generator's drawings helped is not shown: it {claims[NORMAL].text}."
-        )
-    else:
+    own, average = shipped_claim(report), plain or claims[0]
+    ships = own or average
+    if selection and not selection.get("shipped"):
         status = "not shown"
-        first = (
-            "Training made it worse"
-            if PLAIN in claims and claims[PLAIN].worse
-            else "It is not shown that training helped"
+        why = ": none was better than the plain encoder on the validation photos"
+        why = why if selection.get("by_validation") else ", as the recipe asks"
+        said = [f"No head ships{why}", f"On the test photos {average}"]
+    elif not (plain and ships.better):
+        status = "not shown"
+        said = [
+            f"{'Training made it worse' if ships.worse else 'It is not shown that training helped'}: {UNSEEN}{ships}"
+        ]
+    elif plain.better and normal and normal.better:
+        status, said = (
+            "shown",
+            [f"{normal.who} {_joined([each.text for each in claims])}", *([str(own)] if own else [])],
         )
-        headline = f"{first}: {seen[0].lower()}{seen[1:]}{claims.get(PLAIN, claims.get(NORMAL)).text}."
-    if status == "not shown" and report.get("selection", {}).get("shipped"):
+        said = said[::-1] if own and not selection["shipped"].startswith(f"{arm}-") else said  # what ships comes first
+        said = [f"{UNSEEN.capitalize()}{said[0]}", *(each[0].upper() + each[1:] for each in said[1:])]
+    else:
+        status, said = "helped", [f"{UNSEEN.capitalize()}{ships}"]
+        added = "the generator's drawings" if arm == REFLECTIVE else NAMES[arm]
+        if normal and not normal.better:
+            who = "it" if ships is average else normal.who
+            said.append(f"That {added} helped is not shown: {who} {normal.text}")
+        elif normal:
+            said.append(f"On average {normal}, and {plain.text}")
+    headline = "".join(f"{each}. " for each in said).strip()
+    if status == "not shown" and selection.get("shipped"):
         steps = (KEEP, f"To try the head all the same: {steps[0][0].lower()}{steps[0][1:]}", *steps[1:])
     if str((metadata.get("generator") or {}).get("name", "")).startswith("stand-in"):
         headline += " A stand-in drew, so this says nothing about a real generator."
     lines = {
-        better: tuple(f"{NAMES[arm]} {c.text}" for c in claims.values() if c.better == better)
+        better: tuple(str(each) for each in (*claims, own) if each is not None and each.better == better)
         for better in (True, False)
     }
     return Verdict(status, headline, lines[True], lines[False], steps)
 
 
+def shipped_claim(report: Mapping[str, Any]) -> Claim | None:
+    """Of the one head or encoder that ships, against the plain encoder. None where nothing ships, or where its figures are
+    those of its arm, which has one seed."""
+    row = report.get("shipped", {}).get(f"{REFLECTIVE} - {PLAIN}", {}).get("all", {})
+    name = report.get("selection", {}).get("shipped", "")
+    arm = name.rpartition("-")[0]
+    if not row or (arm == REFLECTIVE and report["arms"].get(arm, {}).get("seeds", 1) == 1):
+        return None
+    what = "head" if report.get("facts", {}).get("mode", "head") == "head" else "encoder"
+    return _claim(report, row, f"the {what} that ships ({name}, from {TRAININGS.get(arm, arm)})", PLAIN, True)
+
+
 def claim(report: Mapping[str, Any], arm: str, other: str) -> Claim | None:
-    """None where the arms were not compared."""
+    """The mean of the arm's seeds against another arm. None where the two were not compared."""
     if arm == other or not (row := _row(report, arm, other)):
         return None
+    return _claim(report, row, NAMES[arm], other, _validation_agrees(report, arm, other))
+
+
+def _claim(report: Mapping[str, Any], row: Mapping[str, Any], who: str, other: str, agrees: bool) -> Claim:
     decides, told, than = row[DECIDES], row[TOLD], f"than {NAMES[other]}"
-    agrees = _validation_agrees(report, arm, other)
     better, worse = (_resolved(decides, sign) for sign in (1, -1))
     what = "the right class" if report.get("facts", {}).get("classes", True) else "the right photo"
     points = f"{abs(told[0]) * 100:.1f}"
@@ -125,7 +161,7 @@ def claim(report: Mapping[str, Any], arm: str, other: str) -> Claim | None:
             text += ", which may be chance"
     if better and not agrees:
         text += ", but on the validation photos it did not"
-    return Claim(" ".join(text.split()), better and agrees, worse)
+    return Claim(who, " ".join(text.split()), better and agrees, worse)
 
 
 def _row(report: Mapping[str, Any], arm: str, other: str) -> Mapping[str, Any]:
@@ -168,9 +204,11 @@ def next_steps(report: Mapping[str, Any]) -> tuple[str, ...]:
             f"Its head is {shipped}, {how}."
         )
     else:
+        why = ": no head was better on the validation photos, so none ships"
+        why = why if selection.get("by_validation") else ", as the recipe asks"
         steps.append(
-            "Keep the plain encoder: no head was better on the validation photos, so none is shipped. Copy the folder "
-            f"{RETRIEVER} to ComfyUI/models/realrag: it holds your photos without a head."
+            f"Keep the plain encoder{why}. Copy the folder {RETRIEVER} to ComfyUI/models/realrag: it holds your photos without "
+            "a head."
         )
     plain = report["arms"].get(PLAIN, {}).get("splits", {}).get("all", {}).get(TOLD, [None])[0]
     chance = report["arms"].get("random", {}).get("splits", {}).get("all", {}).get(TOLD, [None])[0]

@@ -1,15 +1,28 @@
-"""The verdict in words: what is shown, what is not, and what to do next."""
+"""The verdict in words: what is shown, what is not, and what to do next.
 
-from dataclasses import replace
+The last two tests ask whether a verdict of "shown" can be believed, on a library whose answer is known (`DetailToy`, 72
+pairs of siblings, two trainings of each arm, the head chosen on validation photos). What they demand was written down
+before seeds 0 to 19 were run, from a pilot on seeds 100 to 119:
+
+- Siblings: "shown" in at least 9 of the 10 seeds 0 to 9. The pilot had it in 20 of 20; its differences in mAP from plain
+  training were 0.020 to 0.030, with intervals about 0.02 wide. With 12 pairs the same pilot had "shown" in 0 of 6 seeds, with 24
+  in 0, with 48 in 4: the interval is over classes, so few pairs hide the same gain.
+- Shuffled labels, the same library: "not shown" in at least 19 of the 20 seeds 0 to 19. The pilot had it in 19 of 20.
+
+What a toy with siblings shows depends on how siblings differ. In `Toy` every pair differs in a direction of its own, so that
+nothing learned from one pair helps another: "shown" in 0, 1 and 0 of 4 pilot seeds with 6, 12 and 24 pairs, and with 150 pairs
+reflective training was 0.014 to 0.017 of mAP *worse* than plain training. In `DetailToy` all pairs differ in the same few
+details, which the encoder weighs little."""
 
 import numpy as np
 import pytest
-from sibling_toy import Toy
+from sibling_toy import DetailToy
 
 from realrag_train.contrastive.loss import LossConfig
 from realrag_train.contrastive.negatives import MineConfig, mine
-from realrag_train.contrastive.trainer import ContrastiveTraining, FitConfig
-from realrag_train.retriever.evaluate import Questions, evaluate
+from realrag_train.contrastive.trainer import ContrastiveTraining, FitConfig, Sources
+from realrag_train.retriever.evaluate import Questions, arm_scores, evaluate
+from realrag_train.retriever.selection import Candidate, Selection, best, validation_figures
 from realrag_train.retriever.verdict import as_text, verdict
 
 BY_VALIDATION = {"zero": 0.4, "normal-0": 0.5, "reflective-0": 0.6}
@@ -17,16 +30,17 @@ BY_VALIDATION = {"zero": 0.4, "normal-0": 0.5, "reflective-0": 0.6}
 
 def report(
     normal=((0.031, 0.004, 0.058), (0.02, 0.01, 0.03)), zero=((0.09, 0.06, 0.12), (0.1, 0.05, 0.15)), shipped="reflective-0",
-    validation=BY_VALIDATION, **metadata,
+    validation=BY_VALIDATION, own=None, **metadata,
 ):  # fmt: skip
-    """R@1 and mAP of the reflective arm against the two others."""
+    """R@1 and mAP of the reflective arm against the two others, and of the head that ships against the plain encoder."""
     pairs = {"reflective - normal": normal, "reflective - zero": zero}
     return {
-        "arms": {"zero": {"splits": {"all": {"R@1": [0.5]}}}, "normal": {}, "reflective": {},
+        "arms": {"zero": {"splits": {"all": {"R@1": [0.5]}}}, "normal": {"seeds": 3}, "reflective": {"seeds": 3},
                  "random": {"splits": {"all": {"R@1": [0.01]}}}},
         "differences": {pair: {"all": {"R@1": list(first), "mAP": list(mean)}} for pair, (first, mean) in pairs.items() if mean},
         "selection": {"shipped": shipped, "by_validation": True, "validation": {n: {"mAP": v} for n, v in validation.items()}},
         "facts": {"generator": {"name": "ComfyUI workflow w.json"}, "classes": True, **metadata},
+        **({"shipped": {"reflective - zero": {"all": {"R@1": list(own[0]), "mAP": list(own[1])}}}} if own else {}),
     }  # fmt: skip
 
 
@@ -70,19 +84,85 @@ def test_validation_photos_that_disagree_take_the_claim_back():
     assert verdict(report(validation={})).status == "shown"
 
 
-def test_what_got_worse_is_said_and_the_plain_encoder_kept():
-    found = verdict(report(zero=((-0.05, -0.08, -0.02), (-0.05, -0.08, -0.02)), shipped=""))
-    assert found.status == "not shown" and found.headline.startswith(
-        "Training made it worse: on photos it had not seen"
+GAIN, NOTHING = ((0.08, 0.04, 0.12), (0.09, 0.05, 0.13)), ((0.01, -0.02, 0.04), (0.0, -0.02, 0.02))
+
+
+def test_a_reflective_head_that_ships_speaks_for_its_arm_and_for_itself():
+    found = verdict(report(own=GAIN))
+    assert found.status == "shown" and found.headline.endswith(
+        " than the plain encoder. The head that ships (reflective-0, from reflective training) found the right class first "
+        "8.0 points more often (4.0 to 12.0) than the plain encoder."
     )
-    assert "5.0 points less often (-8.0 to -2.0) than the plain encoder" in found.headline
+    assert found.headline.startswith("On photos it had not seen, the reflective head found")
+    assert verdict(report(own=NOTHING)).status == "not shown"  # the others of its arm are not what is copied
+
+
+def test_a_head_of_another_arm_that_ships_is_what_the_headline_is_about():
+    behind = ((-0.028, -0.083, 0.028), (-0.02, -0.05, 0.01))
+    found = verdict(report(normal=behind, shipped="normal-1", own=GAIN))
+    assert found.status == "helped"
+    assert found.headline == (
+        "On photos it had not seen, the head that ships (normal-1, from plain training) found the right class first 8.0 "
+        "points more often (4.0 to 12.0) than the plain encoder. That the generator's drawings helped is not shown: the "
+        "reflective head found the right class first 2.8 points less often (-8.3 to 2.8) than plain training, which may be "
+        "chance."
+    )
+    assert any(line.startswith("the head that ships (normal-1, ") for line in found.shown)
+    assert found.next[0].startswith("Copy the folder") and "Its head is normal-1, the best" in found.next[0]
+
+    alone = verdict(report(normal=behind, zero=NOTHING, shipped="normal-1", own=GAIN))
+    assert alone.status == "helped" and alone.headline.startswith(
+        "On photos it had not seen, the head that ships (normal-1"
+    )
+    weak = verdict(report(shipped="normal-1", own=NOTHING))
+    assert weak.status == "not shown" and weak.headline == (
+        "It is not shown that training helped: on photos it had not seen, the head that ships (normal-1, from plain training) "
+        "found the right class first 1.0 points more often (-2.0 to 4.0) than the plain encoder, which may be chance."
+    )
+    assert weak.next[0].startswith("Keep the plain encoder")
+    both = verdict(report(shipped="normal-1", own=GAIN))
+    assert both.status == "shown" and both.headline.startswith(
+        "On photos it had not seen, the head that ships (normal-1, "
+    )
+    assert (
+        "The reflective head found the right class first 3.1 points more often (0.4 to 5.8) than plain" in both.headline
+    )
+    tower = verdict(report(normal=behind, shipped="hard-0", own=GAIN, mode="lora")).headline
+    assert "the encoder that ships (hard-0, from training on hard negatives) found" in tower
+
+
+def test_where_no_head_ships_the_headline_begins_with_that():
+    found = verdict(report(zero=((-0.05, -0.08, -0.02), (-0.05, -0.08, -0.02)), shipped=""))
+    assert found.status == "not shown" and found.headline == (
+        "No head ships: none was better than the plain encoder on the validation photos. On the test photos the reflective "
+        "head found the right class first 5.0 points less often (-8.0 to -2.0) than the plain encoder."
+    )
     assert found.next[0].startswith("Keep the plain encoder: no head was better on the validation photos")
+    asked = report(shipped="")
+    asked["selection"]["by_validation"] = False
+    found = verdict(asked)
+    assert found.status == "not shown" and found.headline.startswith(
+        "No head ships, as the recipe asks. On the test photos"
+    )
+    assert found.next[0].startswith("Keep the plain encoder, as the recipe asks. Copy")
+
+
+def test_what_got_worse_is_said_and_the_plain_encoder_kept():
+    found = verdict(report(zero=((-0.05, -0.08, -0.02), (-0.05, -0.08, -0.02))))
+    assert found.status == "not shown" and found.headline.startswith(
+        "Training made it worse: on photos it had not seen, the reflective head found the right class first 5.0 points less"
+    )
     tried = verdict(report(zero=((0, -0.01, 0.01), (0, -0.01, 0.01))))
     assert tried.status == "not shown" and tried.next[0].startswith(
         "Keep the plain encoder: on the test photos it was not worse"
     )
     assert tried.headline.endswith("found the right class first as often (-1.0 to 1.0) as the plain encoder.")
     assert tried.next[1].startswith("To try the head all the same: copy the folder") and "reflective-0" in tried.next[1]
+
+
+def test_without_plain_training_nothing_is_said_of_the_drawings():
+    found = verdict(report(normal=((), ())))
+    assert found.status == "helped" and "drawings" not in found.headline
 
 
 @pytest.mark.parametrize(
@@ -107,33 +187,46 @@ def test_a_stand_in_and_an_encoder_without_a_level_are_named():
     assert any("little is left to learn" in step for step in verdict(blind).next)
 
 
-def measured(toy, epochs, shuffle=None):
-    """The report of a plain and a reflective head on the toy's test photos. shuffle: a seed, by which the photos' labels are
-    mixed."""
-    if shuffle is not None:
-        rng = np.random.default_rng(shuffle)
-        toy.material = replace(toy.material, photo_classes=rng.permutation(toy.material.photo_classes))
-        toy.classes = rng.permutation(toy.classes)
-    rows, arms = mine(toy.material, toy.draw("sibling"), MineConfig()).rows, {"zero": [None]}
+def measured(toy):
+    """The report of two plain and two reflective heads on the toy's test photos; the validation photos choose one."""
+    rows, heads = (
+        mine(toy.material, toy.drawings(), MineConfig()).rows,
+        {"zero": [None], "normal": [], "reflective": []},
+    )
+    test, held = (
+        Questions(toy.words, photos, toy.asked, classes, np.full(len(toy.asked), -1))
+        for photos, classes in ((toy.photos, toy.classes), (toy.held.photos, toy.held.photo_classes))
+    )
     for kind in ("normal", "reflective"):
-        config = FitConfig(epochs=epochs, batch=32, hidden=32, rate=4e-3)
-        training = ContrastiveTraining(toy.material, rows if kind == "reflective" else None, config, LossConfig(kind))
-        training.run()
-        arms[kind] = [training.head.eval()]
-    asked = Questions(toy.words, toy.photos, toy.asked, toy.classes, np.full(len(toy.asked), -1))
-    return evaluate(asked, arms, controls=False)
+        for seed in range(2):
+            config = FitConfig(epochs=6, batch=32, hidden=32, rate=4e-3, seed=seed)
+            negatives = rows if kind == "reflective" else None
+            training = ContrastiveTraining(
+                toy.material, negatives, config, LossConfig(kind), sources=Sources(validation=toy.held)
+            )
+            training.run()
+            heads[kind].append(training.head.eval())
+    found = {
+        Candidate(arm, seed): validation_figures(held, arm_scores(held, head))
+        for arm, each in heads.items()
+        for seed, head in enumerate(each)
+    }
+    chosen = best(found)
+    selection = Selection(chosen, True, {str(each): row for each, row in found.items()})
+    report = {**evaluate(test, heads, controls=False), "selection": selection.as_json()}
+    if chosen:
+        own = {"reflective": [heads[chosen.arm][chosen.seed]], "zero": [None]}
+        report["shipped"] = evaluate(test, own, controls=False)["differences"]
+    return report
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
-def test_what_a_generator_confuses_is_shown_to_be_learned(one_thread, seed):
-    assert verdict(measured(Toy(seed, pairs=24, singles=24, prompts_each=4), epochs=6)).status == "shown"
+def test_what_a_generator_confuses_is_shown_to_be_learned_in_9_of_10_seeds(one_thread):
+    found = [verdict(measured(DetailToy(seed, pairs=72))).status for seed in range(10)]
+    assert found.count("shown") >= 9, found
 
 
 @pytest.mark.slow
 def test_shuffled_labels_show_nothing_in_19_of_20_seeds(one_thread):
-    found = [
-        verdict(measured(Toy(seed, pairs=12, singles=4, photos_each=8, prompts_each=2), 3, shuffle=seed)).status
-        for seed in range(20)
-    ]
-    assert found.count("not shown") >= 19
+    found = [verdict(measured(DetailToy(seed, pairs=72, shuffle=seed))).status for seed in range(20)]
+    assert found.count("not shown") >= 19, found
