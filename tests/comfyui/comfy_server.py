@@ -65,13 +65,32 @@ class Server:
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         self.log = base / "server.log"
-        command = [PYTHON, str(Path(COMFYUI) / "main.py"), "--cpu", "--port", str(port), "--base-directory", str(base)]
-        command += ["--disable-auto-launch", "--disable-api-nodes", "--database-url", "sqlite:///:memory:", *flags]
+        self.command = [
+            PYTHON,
+            str(Path(COMFYUI) / "main.py"),
+            "--cpu",
+            "--port",
+            str(port),
+            "--base-directory",
+            str(base),
+        ]
+        self.command += ["--disable-auto-launch", "--disable-api-nodes", "--database-url", "sqlite:///:memory:", *flags]
+        self._start()
+
+    def _start(self) -> None:
         # one thread: on tiny tensors more of them only wait for each other
         offline = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
-        with open(self.log, "wb") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=base, env=offline)
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                self.command, stdout=log, stderr=subprocess.STDOUT, cwd=self.base, env=offline
+            )
         self._until(self._answers, "start")
+
+    def crash_and_restart(self) -> None:
+        """Kill the process, then start another at the same address."""
+        self.process.kill()
+        self.process.wait()
+        self._start()
 
     @cached_property
     def detects_tiny_flux(self) -> bool:

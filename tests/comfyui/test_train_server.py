@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from comfy_server import ROOT, Graph, Server
 
 pytest.importorskip("realrag_train", reason="the trainer is not installed here: `pip install -e .`")
 from realrag_train.__main__ import main
+from realrag_train.generators.comfyui import CLEARED, RESTARTED, ComfyUI
+from realrag_train.generators.server import Waiting
 
 pytestmark = pytest.mark.slow
 PHOTOS = ROOT / "realrag" / "assets" / "photos" / "grocery"
@@ -29,7 +33,7 @@ ship = "reflective"
 """
 
 
-def workflow(path, library: str = ""):
+def workflow(path, library: str = "", steps: int = 2):
     """Load Miniature -> both prompts, under one title -> KSampler -> picture; with a library, references between them."""
     graph = Graph()
     mini = graph.add("RealRAG_LoadMiniature", family="SD3 miniature")
@@ -45,7 +49,7 @@ def workflow(path, library: str = ""):
     latent = graph.add("EmptySD3LatentImage", width=128, height=128, batch_size=1)
     sampled = graph.add(
         "KSampler", model=[model, 0], positive=[words[0], 0], negative=[words[1], 0], latent_image=[latent, 0], seed=7,
-        steps=2, cfg=2.0, sampler_name="euler", scheduler="simple", denoise=1.0,
+        steps=steps, cfg=2.0, sampler_name="euler", scheduler="simple", denoise=1.0,
     )  # fmt: skip
     decoded = graph.add("VAEDecode", samples=[sampled, 0], vae=[mini, 2])
     graph.add("SaveImage", images=[decoded, 0], filename_prefix="drawn")
@@ -110,3 +114,44 @@ def test_one_command_goes_from_photos_to_a_verdict_and_two_more_to_painted_arms(
     more = ["--judge-photos", str(out / "validation"), "--encoder", "realrag-small", "--out", str(tmp_path / "judged")]
     assert main(["judge", *arms, *judged, *more]) == 0
     assert list((tmp_path / "judged").glob("*.html"))
+
+
+def until(done, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, "a busy server did not change in time"
+        time.sleep(0.05)
+
+
+def test_a_cleared_queue_and_a_restart_are_told_apart(comfyui, tmp_path):
+    lines, slow = [], json.loads(open(workflow(tmp_path / "slow.json", steps=10_000)).read())
+    server = Server(tmp_path / "base")
+    generator = ComfyUI(workflow(tmp_path / "flow.json"), server.url, waiting=Waiting(lost=1), log=lines.append)
+
+    def pending() -> bool:
+        return bool(server.json("/queue")["queue_pending"])
+
+    def causes() -> list[str]:
+        return [line for line in lines if "no longer had our picture" in line]
+
+    try:
+        with ThreadPoolExecutor() as thread:
+            before = generator.draw("a pear", 1)
+            server.queue(slow)
+            drawing = thread.submit(generator.draw, "a pear", 1)
+            until(pending)
+            server.post("/queue", {"clear": True})
+            until(causes)
+            server.post("/interrupt", {})
+            assert drawing.result().tobytes() == before.tobytes()
+            assert causes() == [f"{server.url} no longer had our picture: {CLEARED}. It is queued again."]
+
+            lines.clear()
+            server.queue(slow)
+            drawing = thread.submit(generator.draw, "a pear", 1)
+            until(pending)
+            server.crash_and_restart()
+            assert drawing.result().size == before.size
+            assert causes() == [f"{server.url} no longer had our picture: {RESTARTED}. It is queued again."]
+    finally:
+        server.stop()

@@ -13,7 +13,8 @@ from made_photos import photo_bytes
 
 class FakeComfyUI:
     """`mood`: "well", "refuses", "fails", "no picture", "silent" (never ends), "gone" (answers 500), "busy" (other
-    people's jobs run for the first `busy` looks at the queue), or "cleared" (the first run is taken out of the queue).
+    people's jobs run for the first `busy` looks at the queue), "cleared" (the first run is taken out of the queue),
+    "restarted" (the same, and jobs are numbered from 0 again), or "unnumbered" (cleared, and no job has a number).
 
     A run ends after one look at the queue. picture: what a filled workflow draws."""
 
@@ -51,7 +52,9 @@ class FakeComfyUI:
                     }
                     return self.reply(answer, 400)
                 fake.graphs.append(body["prompt"])
-                self.reply({"prompt_id": f"run-{len(fake.graphs)}", "number": 1, "node_errors": {}})
+                number = 0 if fake.mood == "restarted" else len(fake.graphs) - 1
+                numbered = {} if fake.mood == "unnumbered" else {"number": number}
+                self.reply({"prompt_id": f"run-{len(fake.graphs)}", **numbered, "node_errors": {}})
 
             def do_GET(self):
                 if self.path.startswith("/view"):
@@ -72,7 +75,7 @@ class FakeComfyUI:
         """The last run, running, or waiting behind somebody else's."""
         own = f"run-{len(self.graphs)}"
         self.looks[own] = look = self.looks.get(own, 0) + 1
-        if self.mood == "cleared" and own == "run-1":
+        if self._lost(own):
             return {"queue_running": [], "queue_pending": []}
         if self.mood == "busy" and look <= self.busy:
             return {"queue_running": [[0, "another", {}]], "queue_pending": [[1, own, {}], [2, "a later one", {}]]}
@@ -81,8 +84,10 @@ class FakeComfyUI:
 
     def _ended(self, run: str) -> bool:
         waits = self.busy if self.mood == "busy" else 0
-        lost = self.mood == "cleared" and run == "run-1"
-        return run in self.looks and self.looks[run] > waits + 1 and self.mood != "silent" and not lost
+        return run in self.looks and self.looks[run] > waits + 1 and self.mood != "silent" and not self._lost(run)
+
+    def _lost(self, run: str) -> bool:
+        return self.mood in ("cleared", "restarted", "unnumbered") and run == "run-1"
 
     def history(self, run: str) -> dict:
         if not self._ended(run):

@@ -11,6 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -31,6 +32,28 @@ from .workflow import (
 )
 
 log = logging.getLogger(__name__)
+RESTARTED, CLEARED = "it restarted", "its queue was cleared, or the job was deleted from it"
+UNCLEAR = "it restarted, or its queue was cleared"
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A run as the server took it. number: its place among all jobs since the server started, None where it is not stated.
+    outages: how often the server had been away until then."""
+
+    identity: str
+    number: float | None
+    outages: int
+
+
+def why_gone(before: Queued, again: Queued) -> str:
+    """Why a run left the queue, from the same workflow queued again: ComfyUI numbers its jobs from 0 at every start, so a
+    number that is not higher is that of a new process."""
+    if again.outages > before.outages:
+        return RESTARTED
+    if before.number is None or again.number is None:
+        return UNCLEAR
+    return CLEARED if again.number > before.number else RESTARTED
 
 
 class ComfyUI:
@@ -82,9 +105,15 @@ class ComfyUI:
         """The picture of a filled workflow. A run that a restart or a cleared queue took away is queued again."""
         from realrag.photos.decode import decode
 
-        for tries in range(1, self.waiting.requeue + 2):
-            identity = self._queue(graph)
-            if (entry := self._wait(identity, tries)) is None:
+        causes: list[str] = []
+        before: Queued | None = None
+        for _ in range(self.waiting.requeue + 1):
+            queued = self._queue(graph)
+            if before is not None:
+                causes.append(why_gone(before, queued))
+                self.log(f"{self.url} no longer had our picture: {causes[-1]}. It is queued again.")
+            before = queued
+            if (entry := self._wait(queued.identity)) is None:
                 continue
             picture = self._picture(entry)
             data = self.server.bytes("/view?" + urlencode(picture))
@@ -94,18 +123,24 @@ class ComfyUI:
                 raise GeneratorError(
                     f"{self.url} returned {picture['filename']!r}, which is not a picture: {error}"
                 ) from None
+        if causes and set(causes) == {RESTARTED}:
+            raise GeneratorError(
+                f"{self.url} restarted again and again while it drew one picture. Look for the cause in ComfyUI's window, such "
+                "as memory that ran out, then run the command again; finished pictures are kept."
+            )
         raise GeneratorError(
             f"The picture was taken out of the queue of {self.url} {self.waiting.requeue + 1} times. Let the queue run, then "
             "run the command again; finished pictures are kept."
         )
 
-    def _queue(self, graph: Graph) -> str:
+    def _queue(self, graph: Graph) -> Queued:
         answer = self.server.json("/prompt", {"prompt": graph})
         if not isinstance(identity := answer.get("prompt_id"), str) or answer.get("node_errors"):
             raise GeneratorError(refusal(self.url, answer))
-        return identity
+        number = answer.get("number")
+        return Queued(identity, number if isinstance(number, (int, float)) else None, self.server.outages)
 
-    def _wait(self, identity: str, tries: int) -> dict | None:
+    def _wait(self, identity: str) -> dict | None:
         """The history entry of a finished run; None where the run is gone. It appears a moment after the run has ended."""
         pause, drawn, noted = self.waiting.poll, 0.0, time.monotonic()
         gone_since: float | None = None
@@ -124,10 +159,6 @@ class ComfyUI:
             asked = now
             gone_since = (gone_since or now) if place == "gone" else None
             if gone_since is not None and now - gone_since >= self.waiting.lost:
-                self.log(
-                    f"{self.url} no longer has our picture in its queue: it restarted, or the queue was cleared. "
-                    + ("Queueing it again." if tries <= self.waiting.requeue else "")
-                )
                 return None
             if drawn > self.timeout:
                 raise GeneratorError(

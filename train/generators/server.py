@@ -52,7 +52,7 @@ class Server:
                  log: Callable[[str], None] = log.info):  # fmt: skip
         self.url, self.waiting, self.log = _checked_url(url, remote), waiting, log
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
-        self._answered = False
+        self._answered, self.outages = False, 0  # outages: times that it was away and came back
 
     def version(self) -> str:
         """The server's ComfyUI version. NoServer, at once, where nothing answers."""
@@ -93,6 +93,7 @@ class Server:
                 pause, tried = min(self.waiting.longest_back_off, 2 * pause), True
                 continue
             if tried:
+                self.outages += 1
                 self.log(f"{self.url} answers again.")
             self._answered = True
             return answer

@@ -10,7 +10,7 @@ from fake_comfyui import FakeComfyUI
 from made_photos import photo_bytes
 
 from realrag.photos.decode import decode
-from realrag_train.generators.comfyui import ComfyUI
+from realrag_train.generators.comfyui import CLEARED, RESTARTED, UNCLEAR, ComfyUI, Queued, why_gone
 from realrag_train.generators.errors import GeneratorError
 from realrag_train.generators.server import NoServer, Waiting
 
@@ -38,18 +38,28 @@ def test_other_people_s_jobs_are_not_our_timeout(flow):
     assert f"{server.url} has 1 other jobs before ours" in lines
 
 
-def test_a_picture_that_was_taken_out_of_the_queue_is_queued_again(flow):
+@pytest.mark.parametrize("mood, cause", [("cleared", CLEARED), ("restarted", RESTARTED), ("unnumbered", UNCLEAR)])
+def test_a_picture_that_left_the_queue_is_queued_again_and_the_cause_is_named(flow, mood, cause):
     lines = []
-    with FakeComfyUI("cleared") as server:
+    with FakeComfyUI(mood) as server:
         ComfyUI(flow, server.url, waiting=QUICK, log=lines.append).draw("a pear", 1)
         assert len(server.graphs) == 2
-    assert any("it restarted, or the queue was cleared. Queueing it again" in line for line in lines)
+    assert f"{server.url} no longer had our picture: {cause}. It is queued again." in lines
 
 
-def test_a_queue_that_is_cleared_again_and_again_is_named_and_not_waited_for(flow, monkeypatch):
+def test_a_server_that_was_away_restarted_whatever_number_it_gives():
+    assert why_gone(Queued("a", 3, 0), Queued("b", 9, 1)) == RESTARTED
+    assert why_gone(Queued("a", 3, 0), Queued("b", 3, 0)) == RESTARTED
+    assert why_gone(Queued("a", 3, 1), Queued("b", 4, 1)) == CLEARED
+
+
+@pytest.mark.parametrize(
+    "mood, said", [("well", r"taken out of the queue of .* 4 times"), ("restarted", "restarted again")]
+)
+def test_a_picture_that_is_lost_again_and_again_ends_the_work_with_the_cause(flow, monkeypatch, mood, said):
     monkeypatch.setattr(FakeComfyUI, "queue", lambda self: {"queue_running": [], "queue_pending": []})
     monkeypatch.setattr(FakeComfyUI, "history", lambda self, run: {})
-    with FakeComfyUI() as server, pytest.raises(GeneratorError, match=r"taken out of the queue of .* 4 times"):
+    with FakeComfyUI(mood) as server, pytest.raises(GeneratorError, match=said):
         ComfyUI(flow, server.url, timeout=1000, waiting=QUICK).draw("a pear", 1)
 
 
@@ -74,6 +84,7 @@ def test_a_server_that_restarts_is_waited_for_and_asked_again(flow):
         assert len(second[0].graphs) == 1
     assert any("Trying again in" in line for line in lines)
     assert f"{first.url} answers again." in lines
+    assert f"{first.url} no longer had our picture: {RESTARTED}. It is queued again." in lines
 
 
 def test_a_server_that_never_answered_is_said_at_once_and_one_that_stays_away_in_the_end(flow):
