@@ -1,7 +1,7 @@
 # `make` lists the commands. A fresh machine with Python 3.10 or newer needs two: `make demo` and `make test`.
 PYTHON ?= python3
-# One worker per core, with one thread each. Workers take neighboring tests, so that few fixtures are built twice.
-PYTEST = $(VENV)/bin/pytest -n auto --dist worksteal
+# One worker per core, with one thread each. A file stays with one worker, so that no fixture is built twice.
+PYTEST = $(VENV)/bin/pytest -n auto --dist loadfile --no-loadscope-reorder
 VENV ?= .venv
 OUT ?= demo-out
 
@@ -16,7 +16,7 @@ demo: $(VENV)/demo.stamp ## install, index the shipped photos, search them, pain
 test: $(VENV)/test.stamp ## install, run all tests
 	$(PYTEST)
 
-test-fast: $(VENV)/test.stamp ## install, run the tests that take at most a second
+test-fast: $(VENV)/test.stamp ## install, run the tests that take at most a third of a second
 	$(PYTEST) -m "not slow and not comfyui"
 
 fuzz: $(VENV)/test.stamp ## install, give mutants of every kind of file to its reader, for a minute each at most

@@ -4,6 +4,7 @@ inputs and buttons as the page does."""
 import json
 import re
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,14 @@ from realrag_train.maintainer_tools import tool
 ROOT = Path(__file__).parents[2]
 make_locales, graph_words = tool("make_locales"), tool("graph_words")
 GRAPHS = graph_words.graphs()
-NODES = make_locales.english(declared())
 every_language = pytest.mark.parametrize("language", make_locales.TRANSLATED)
 every_graph = pytest.mark.parametrize("graph", GRAPHS, ids=lambda graph: graph.name)
+
+
+@cache
+def english() -> dict[str, dict]:
+    """The English words of every node."""
+    return make_locales.english(declared())
 
 
 def shown(language: str) -> dict:
@@ -117,16 +123,16 @@ def test_a_note_or_title_that_changes_in_english_asks_to_be_translated_again():
     note = "\n\n".join("\n".join(part) for part in graph_words.blocks(first.note)).replace(old, f"{old} More.")
     titled = replace(first, note=note, titles=("Something else", *first.titles), groups=("4  More", *first.groups))
     changed = (titled, *GRAPHS[1:])
-    assert make_locales.missing(NODES, table, changed) == [
+    assert make_locales.missing(english(), table, changed) == [
         f"graph notes: {old} More.",
         "graph titles: Something else",
         "graph groups: 4  More",
     ]
-    assert make_locales.stale(NODES, table, changed) == [f"graph notes: {old}"]
+    assert make_locales.stale(english(), table, changed) == [f"graph notes: {old}"]
     left = graph_words.translated(changed, table, "")
     assert set(left["notes"]) == {each.name for each in GRAPHS[1:]}, "a graph is in one language, whole"
-    assert make_locales.missing(NODES, table, GRAPHS[1:]) == []
-    assert make_locales.stale(NODES, table, GRAPHS[1:]) != []
+    assert make_locales.missing(english(), table, GRAPHS[1:]) == []
+    assert make_locales.stale(english(), table, GRAPHS[1:]) != []
 
 
 def test_a_file_to_get_is_written_once_for_all_graphs():

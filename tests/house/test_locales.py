@@ -4,6 +4,7 @@ the script writes."""
 import copy
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,13 @@ from realrag_train.maintainer_tools import tool
 
 ROOT = Path(__file__).parents[2]
 make_locales = tool("make_locales")
-ENGLISH = make_locales.english(declared())
 every_language = pytest.mark.parametrize("language", make_locales.TRANSLATED)
+
+
+@cache
+def english() -> dict[str, dict]:
+    """The English words of every node."""
+    return make_locales.english(declared())
 
 
 def keys(content: dict, path: str = "") -> set[str]:
@@ -30,7 +36,7 @@ def keys(content: dict, path: str = "") -> set[str]:
 @pytest.mark.parametrize("language", [make_locales.ENGLISH, *make_locales.TRANSLATED])
 def test_a_language_has_every_key_of_the_schemas_and_no_other(language):
     there = keys(json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8")))
-    wanted = keys(ENGLISH)
+    wanted = keys(english())
     assert sorted(wanted - there) == [], "translate these in tools/locales, then: python -m tools.make_locales"
     assert sorted(there - wanted) == [], "python -m tools.make_locales"
 
@@ -47,16 +53,16 @@ def test_the_files_are_those_that_the_script_writes():
 @every_language
 def test_every_text_is_translated_and_no_translation_is_left_over(language):
     table = make_locales.table(language)
-    assert make_locales.missing(ENGLISH, table) == []
-    assert make_locales.stale(ENGLISH, table) == []
+    assert make_locales.missing(english(), table) == []
+    assert make_locales.stale(english(), table) == []
 
 
 def test_a_text_that_changes_in_english_asks_to_be_translated_again():
-    changed, table = copy.deepcopy(ENGLISH), make_locales.table("de")
+    changed, table = copy.deepcopy(english()), make_locales.table("de")
     changed["RealRAG_Credits"]["inputs"]["images"]["tooltip"] = "Something else."
     assert make_locales.missing(changed, table) == ["texts: Something else."]
     assert len(make_locales.stale(changed, table)) == 1
-    left_out = keys(ENGLISH) - keys(make_locales.translated(changed, table))
+    left_out = keys(english()) - keys(make_locales.translated(changed, table))
     assert left_out == {"RealRAG_Credits.inputs.images.tooltip"}
 
 

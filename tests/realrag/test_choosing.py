@@ -159,6 +159,7 @@ def test_copies_of_a_pinned_photo_or_of_an_earlier_page_come_last(photos, tmp_pa
     assert len(copies & set(ids(first))) == 1 and not copies & set(ids(second))
 
 
+@pytest.mark.slow
 def test_large_libraries_page_alike(photos, tmp_path, encoder):
     """Through inverted lists as well: exclusions reach the search, and nothing is repeated."""
     pytest.importorskip("faiss")

@@ -21,6 +21,7 @@ KINDS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_figure_of_the_card_is_the_one_in_its_json():
     docs = Path(__file__).parents[2] / "docs"
     report = json.loads((docs / "model-card-general.json").read_text(encoding="utf-8"))

@@ -1,19 +1,25 @@
 """Charts: what is drawn where, read back from matplotlib's axes and from pixels."""
 
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 
-pytest.importorskip("matplotlib")
-
-from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
-
 from realrag_train.charts import COLORS, PALETTE, NoCharts, bars, chart, intervals, lines, scatter
+
+pytestmark = pytest.mark.skipif(find_spec("matplotlib") is None, reason="matplotlib is not installed")
+
+
+def to_hex(color) -> str:
+    from matplotlib import colors
+
+    return colors.to_hex(color)
 
 
 def axes():
+    from matplotlib.figure import Figure
+
     return Figure().subplots()
 
 

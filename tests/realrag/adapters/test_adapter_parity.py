@@ -46,6 +46,7 @@ def test_the_xlabs_projector_and_keys_are_those_of_diffusers(generator):
         assert error(merge_heads(ours), theirs.reshape(1, -1, 256)) < TIGHT
 
 
+@pytest.mark.slow
 def test_a_flux_block_with_an_xlabs_adapter_is_that_of_diffusers(generator):
     """Block output with the adapter minus without, against our branch on the same block's queries."""
     from diffusers.models.transformers.transformer_flux import (

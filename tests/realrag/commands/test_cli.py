@@ -22,6 +22,7 @@ def bundle(photos, tmp_path, tiny_clip):
     return tmp_path / "b"
 
 
+@pytest.mark.slow
 def test_index_says_what_it_did(photos, tmp_path, bundle, capsys, tiny_clip):
     (photos / "broken.jpg").write_bytes(b"x")
     assert main(["index", str(photos), "--out", str(bundle), "--encoder", str(tiny_clip)]) == 0
@@ -30,6 +31,7 @@ def test_index_says_what_it_did(photos, tmp_path, bundle, capsys, tiny_clip):
     assert "16 photos found = 15 indexed + 0 duplicates + 1 rejected; 0 encoded in this run" in out
 
 
+@pytest.mark.slow
 def test_index_as_json_is_json_and_nothing_else(photos, bundle, capsys, tiny_clip):
     assert main(["index", str(photos), "--out", str(bundle), "--encoder", str(tiny_clip), "--json"]) == 0
     metadata = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -46,6 +48,7 @@ def test_search_finds_itself_by_picture_and_prints_the_agreed_fields(photos, bun
     assert rows[0]["file"] == "red/0.jpg" and rows[0]["score"] > 0.99 and rows[0]["licence"] == "CC0-1.0"
 
 
+@pytest.mark.slow
 def test_search_by_text_filters_and_words(bundle, capsys):
     capsys.readouterr()
     assert main(["search", str(bundle), "a blue thing", "--class", "blue", "-k", "3"]) == 0
@@ -72,6 +75,7 @@ def test_search_pins_bans_and_pages(bundle, capsys):
     assert "page is 0" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_add_and_remove(photos, bundle, tmp_path, capsys, tiny_clip):
     more = tmp_path / "more"
     more.mkdir()
@@ -83,6 +87,7 @@ def test_add_and_remove(photos, bundle, tmp_path, capsys, tiny_clip):
     assert json.loads(capsys.readouterr().out)["total"] == 15
 
 
+@pytest.mark.slow
 def test_show_and_verify(bundle, capsys):
     capsys.readouterr()
     assert main(["show", str(bundle), "--json"]) == 0
@@ -175,6 +180,7 @@ def test_an_unlisted_file_beside_the_encoder_is_refused(bundle, capsys):
     assert "open_clip_pytorch_model.bin" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_exit_codes(photos, tmp_path, capsys, tiny_clip):
     common = ["--out", str(tmp_path / "b"), "--encoder", str(tiny_clip)]
     assert main(["index", str(tmp_path / "nowhere"), *common]) == 1
@@ -224,6 +230,7 @@ def test_help_and_errors_come_without_loading_torch():
     assert out.splitlines()[-1] == "False"
 
 
+@pytest.mark.slow
 def test_a_large_picture_may_ask(bundle, tmp_path, capsys):
     Image.new("RGB", (3000, 2000), (250, 10, 10)).save(tmp_path / "big.png")
     assert main(["search", str(bundle), "--image", str(tmp_path / "big.png"), "-k", "1"]) == 0

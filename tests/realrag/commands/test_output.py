@@ -36,6 +36,7 @@ def test_any_encoding_of_the_output_gets_text_and_json(with_captions):
     assert b"fox" in plain.stdout
 
 
+@pytest.mark.slow
 def test_half_characters_in_json_are_escaped(capsys, with_captions):
     rows = file_of(with_captions, "records").read_bytes().replace(b'"file":"', b'"file":"\\ud800')
     replace_hashed(with_captions, "records", rows)

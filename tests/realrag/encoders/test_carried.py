@@ -66,6 +66,7 @@ def test_a_missing_part_is_named(folder, missing):
         load(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("part", "fields"), SIZES)
 def test_a_size_that_the_weights_do_not_have_allocates_nothing(folder, part, fields, monkeypatch):
     """Allocations are counted where all of torch's modules make their weights: on the meta device they take no memory."""

@@ -262,6 +262,7 @@ def with_no_text(state):
     state["vocabulary"][:] = 0xFF
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [without_scale, with_floats, with_too_few_pieces, with_no_text])
 def test_weights_that_do_not_belong_together_are_refused(folder, change):
     state, metadata = load_file(folder / TEXT), artifact.read_header(folder / TEXT, "", "").metadata

@@ -170,6 +170,7 @@ def test_a_saved_quickgelu_encoder_comes_back_as_itself(tiny_tag, tmp_path):
     assert torch.equal(again.encode_texts(["a cat"]), encoder.encode_texts(["a cat"]))
 
 
+@pytest.mark.slow
 def test_a_bundle_made_with_the_wrong_activation_is_named_as_such_and_asked_as_it_was_made(
     tiny_tag, tmp_path, monkeypatch, caplog
 ):
@@ -201,6 +202,7 @@ def test_a_bundle_made_with_the_wrong_activation_is_named_as_such_and_asked_as_i
         Retriever.open(tmp_path / "new", encoder=wrong)
 
 
+@pytest.mark.slow
 def test_an_old_bundle_of_an_architecture_that_says_quickgelu_was_right_and_stays_valid(tiny_tag, monkeypatch):
     quick = open_clip.get_model_config("realrag-test-tagged") | {"quick_gelu": True}
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "realrag-test-tagged-quickgelu", quick)

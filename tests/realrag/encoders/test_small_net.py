@@ -187,6 +187,7 @@ def test_the_shipped_encoder_prefers_a_photo_over_a_flat_colour(shipped):
     assert answers.shape == (2, shipped.config["dim"]) and answers.isfinite().all() and not torch.allclose(*answers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sentence", "right"),
     [

@@ -301,6 +301,7 @@ REAL = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_published_shapes_alone_give_the_published_model(name):
     import transformers

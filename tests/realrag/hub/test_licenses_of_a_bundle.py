@@ -27,6 +27,7 @@ def bundle_of(tmp_path, encoder, *words: str) -> Bundle:
 CC_BY = ("CC BY 4.0", "cc-by-4.0", "https://creativecommons.org/licenses/by/4.0/")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wanted", [*CC_BY, "CC-BY-4.0", "Creative Commons Attribution 4.0 International"])
 def test_a_filter_finds_every_spelling(tmp_path, encoder, wanted):
     records = bundle_of(tmp_path, encoder, *CC_BY, "CC0", "All rights reserved").records

@@ -142,6 +142,7 @@ def test_a_folder_with_other_things_is_not_touched(photos, tmp_path, encoder):
     assert os.listdir(tmp_path / "mine") == ["novel.txt"]
 
 
+@pytest.mark.slow
 def test_a_run_stopped_anywhere_goes_on_and_ends_the_same(photos, tmp_path, encoder, monkeypatch):
     monkeypatch.setattr(realrag.indexing.shards, "SHARD", 4)
     build(photos, tmp_path / "whole", encoder)

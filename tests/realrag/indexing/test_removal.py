@@ -81,6 +81,7 @@ def test_too_many_rejected_photos_change_nothing(photos, bundle):
     assert (allowed.encoded, allowed.total) == (0, 16)  # what was encoded before the refusal is not lost
 
 
+@pytest.mark.slow
 def test_the_command_says_what_would_go_and_how_to_allow_it(photos, tmp_path, tiny_clip, capsys):
     index = ["index", str(photos), "--out", str(tmp_path / "b"), "--encoder", str(tiny_clip)]
     assert main(index) == 0

@@ -103,6 +103,7 @@ def near(found, wanted):
     assert (found - wanted).norm() / wanted.norm() < 1e-5
 
 
+@pytest.mark.slow
 def test_sd3_is_diffusers_sd3():
     ours = filled(SD3(SD3Config(depth=2, context=24, pooled=20, grid=12)))
     theirs = diffusers.SD3Transformer2DModel(

@@ -28,6 +28,7 @@ def picture(seed: int):
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (48, 64, 3), np.uint8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "AVIF"])
 def test_maker_and_generator_of_a_manifest_are_read_in_every_format(library, format):
     made = signed(picture(1), format, [action("trainedAlgorithmicMedia", "Painter 3"), creators("Ada Example", "Bo")])

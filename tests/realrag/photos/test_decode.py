@@ -103,6 +103,7 @@ def test_transparency_lies_on_white():
     assert np.asarray(image).min() == 255
 
 
+@pytest.mark.slow
 def test_a_large_jpeg_is_decoded_small_but_never_smaller_than_asked():
     data = photo_bytes(RED, size=(1600, 1200))
     image = decode(data, longest=300)

@@ -105,6 +105,7 @@ def test_a_bundle_of_before_goes_on_as_it_was_made(tmp_path, encoder):
         build(folder, tmp_path / "b", encoder, sizes=Sizes(128, 64, bound="area"))
 
 
+@pytest.mark.slow
 def test_nobody_asked_means_by_area(tmp_path, encoder):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "wide.jpg").write_bytes(photo_bytes(RED, 1, (4000, 400)))

@@ -93,6 +93,7 @@ def test_kohya(tmp_path, capsys):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 def test_hugging_face_imagefolder(tmp_path, capsys, suffix):
     rows = [

@@ -77,6 +77,7 @@ def test_counts_are_grouped_by_the_form_and_keep_the_words():
     assert described("MIT", {"MIT": 2}) == "MIT"
 
 
+@pytest.mark.slow
 @given(st.text(max_size=300))
 def test_any_words_have_a_form(words):
     found = normal(words)

@@ -80,6 +80,7 @@ def test_exact_search_agrees_with_the_slow_twin_on_filters_ties_and_k_beyond_the
     agrees(ExactIndex(embeddings), embeddings, text_queries(3, 6, seed=seed + 1), k, allowed)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
@@ -111,6 +112,7 @@ def test_ivf_search_with_its_own_choice_of_lists_finds_nearly_everything(no_shor
         assert (np.diff(scores) <= 0).all() and (mask is None or mask[rows].all())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["chance", "subject"])
 @pytest.mark.parametrize("fraction", [0.5, 0.1])
 def test_a_filter_costs_no_recall_whatever_it_leaves(no_short_cut, by, fraction):

@@ -86,6 +86,7 @@ def test_many_chunks_are_one(monkeypatch):
     assert rows("a red car", whole) == rows("a red car") and len(whole.rows) == len(build_postings(TEXTS, 8).rows)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.text(st.sampled_from("abzABZ019 _-.'\n\r\té苹"), max_size=20), min_size=1, max_size=8))
 def test_many_texts_at_once_give_the_words_of_each(texts):

@@ -42,6 +42,7 @@ def vectors():
     return clustered_vectors(COUNT, DIM)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["FLAT", "IVF_SQ8", "HNSW", "AUTOINDEX"])
 def test_each_kind_of_index_finds_nearly_all(address, kind):
     vectors, queries = clustered_vectors(2000, DIM), text_queries(40, DIM)
@@ -151,6 +152,7 @@ def filled(photos, tmp_path, encoder):
     return bundle, address
 
 
+@pytest.mark.slow
 def test_a_retriever_answers_the_same_through_the_collection(filled, encoder, tmp_path):
     bundle, address = filled
     local = Retriever.open(bundle, encoder=encoder, cache=tmp_path / "cache")
@@ -184,6 +186,7 @@ def test_a_bundle_that_changed_needs_the_collection_brought_up_to_date(filled, p
     remote.index.store.close()
 
 
+@pytest.mark.slow
 def test_each_head_has_a_collection_of_its_own(filled, encoder, tmp_path, photos):
     bundle, address = filled
     save_head(ReflectiveHead(encoder.dim, 4), tmp_path / "head.safetensors")

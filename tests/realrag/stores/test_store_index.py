@@ -58,6 +58,7 @@ def agrees(index, queries, k, allowed=None):
     assert scores == pytest.approx(right_scores, abs=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 10, 100])
 def test_rank_and_scores_are_those_of_exact_search(asking, k):
     agrees(asking, text_queries(20, DIM), k)
@@ -69,6 +70,7 @@ def test_equal_photos_come_in_row_order_however_many_there_are(asking):
     assert asking.search(query, 3)[1][0].tolist() == [50, 1000, 1001]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "allowed",
     [
@@ -90,6 +92,7 @@ def test_the_store_gets_the_narrowest_filter_that_lets_all_rows_through(asking):
     assert asking._where(np.arange(COUNT)[::2]) == (module.ALL, COUNT)
 
 
+@pytest.mark.slow
 def test_more_than_there_are_and_a_query_of_zeros(asking):
     agrees(asking, text_queries(2, DIM), COUNT + 5)
     agrees(asking, np.zeros((1, DIM), np.float32), 4)

@@ -186,6 +186,7 @@ def test_an_fp8_base_is_near_the_whole_one_and_lets_gradients_through(kind):
     assert value.weight.grad.abs().max() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradient_checkpointing_gives_the_same_gradients(kind):
     found = []

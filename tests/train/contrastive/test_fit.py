@@ -327,6 +327,7 @@ def test_negatives_of_another_kind_bundle_or_prompts_are_refused(run_folder):
         fit_here(run_folder)
 
 
+@pytest.mark.slow
 def test_the_command_fits_stops_in_time_and_goes_on(run_folder, monkeypatch, capsys):
     monkeypatch.setattr(fitting_files, "own_encoder", lambda bundle, device: ColorEncoder())
     command = ["fit", str(run_folder / "bundle"), "--negatives", str(run_folder / "negatives.safetensors"),

@@ -115,6 +115,7 @@ def test_names_and_wider_meanings_stand_in_sentences(tree, classes):
     assert wider.rows[at] == words.rows[plain] and len(wider.rows) == len(wider.texts) == len(wider.weights)
 
 
+@pytest.mark.slow
 def test_the_two_layers_learn_their_lessons():
     torch.manual_seed(0)
     vectors, targets = F.normalize(torch.randn(20, 16), dim=1), F.normalize(torch.randn(20, 6), dim=1)
@@ -141,6 +142,7 @@ def test_photo_lessons_leave_out_what_is_left_out():
     assert lessons.weights[lessons.texts.index("It is good")] < 1
 
 
+@pytest.mark.slow
 def test_the_tail_is_trained_without_the_photos_that_are_left_out():
     generator = torch.Generator().manual_seed(0)
     photos = tuple(Photo(Path(f"{n}.jpg"), GROUPS[n % 3].key) for n in range(12))

@@ -155,6 +155,7 @@ class Interrupted(GeneratorTraining):
         return super().advance()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bf16", (False, True))
 def test_a_run_that_is_told_to_stop_goes_on_to_the_same_bits(tmp_path, bf16):
     whole = training(bf16=bf16)

@@ -268,6 +268,7 @@ def test_a_taught_judge_repeats_itself_and_comes_back_from_its_file(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_first_gate_is_asked_before_anything_is_painted(tmp_path, capsys):
     """Judges that tell stripes of three colors apart; one of EfficientNet-Lite0's shape, with random weights, from its file."""
     rng = np.random.default_rng(0)

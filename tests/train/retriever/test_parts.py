@@ -61,6 +61,7 @@ def parts_of(out):
     return {name: {record.file for record in Bundle(out / name).records} for name in PARTS}
 
 
+@pytest.mark.slow
 def test_photos_are_parted_by_themselves_and_nothing_is_lost_or_twice(tmp_path):
     run = run_of(world(tmp_path / "photos", each=10), tmp_path / "out")
     run.stage("embed")
@@ -82,6 +83,7 @@ def test_photos_are_parted_by_themselves_and_nothing_is_lost_or_twice(tmp_path):
     assert {name: Bundle(tmp_path / "out" / name).embeddings.shape for name in PARTS} == sizes
 
 
+@pytest.mark.slow
 def test_other_photos_or_fractions_are_parted_anew(tmp_path):
     photos = world(tmp_path / "photos", each=10)
     run_of(photos, tmp_path / "out", parts=()).stage("embed")  # as runs before parts did
@@ -95,6 +97,7 @@ def test_other_photos_or_fractions_are_parted_anew(tmp_path):
     assert sum(len(files) for files in parts_of(tmp_path / "out").values()) == 40
 
 
+@pytest.mark.slow
 def test_two_processes_part_as_one_does(tmp_path):
     photos = world(tmp_path / "photos", each=10)
     run_of(photos, tmp_path / "one").stage("embed")
@@ -106,6 +109,7 @@ def test_two_processes_part_as_one_does(tmp_path):
     assert one.id == two.id
 
 
+@pytest.mark.slow
 def test_near_copies_never_lie_in_two_parts(tmp_path):
     photos = world(tmp_path / "photos", classes=2, each=9)
     for c in range(2):
@@ -185,6 +189,7 @@ def hugging_face(folder, count):
     (folder / "train" / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["webdataset", "hugging face"])
 def test_data_sets_with_captions_alone_become_questions_about_their_own_photos(tmp_path, kind):
     (tmp_path / "photos").mkdir()

@@ -38,6 +38,7 @@ def test_a_class_and_what_is_drawn_in_its_place_are_shown_first_and_each_class_o
     assert shown_prompts(twice, range(8)) == [0, 2, 4, 6]
 
 
+@pytest.mark.slow
 def test_an_untrained_head_moves_no_photo_and_a_trained_one_does(monkeypatch):
     pytest.importorskip("matplotlib")
     asked, prompts = questions(), [Prompt(f"a {i}", f"class {i}") for i in range(8)]
