@@ -13,6 +13,7 @@ import torch.distributed as dist
 from made_photos import photo_bytes
 
 from realrag.bundle.bundle import Bundle
+from realrag_train.__main__ import main
 
 EACH = 100
 COLORS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220)}
@@ -42,14 +43,17 @@ def free_port() -> int:
         return some.getsockname()[1]
 
 
+def embed_words(shards, out, recipe):
+    return ["embed", str(recipe), "--photos", str(shards), "--out", str(out)]
+
+
 def embed(shards, out, recipe, *torchrun):
-    """The command in a process of its own, under torchrun where it gets arguments."""
-    words = ["-m", "realrag_train", "embed", recipe, "--photos", shards, "--out", out]
-    runner = ["-m", "torch.distributed.run", *torchrun] if torchrun else []
+    """The command in processes of its own, under torchrun."""
+    words = ["-m", "torch.distributed.run", *torchrun, "-m", "realrag_train", *embed_words(shards, out, recipe)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     environment = {key: value for key, value in environment.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     return subprocess.Popen(
-        [sys.executable, *map(str, [*runner, *words])], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        [sys.executable, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env=environment,
     )  # fmt: skip
 
@@ -62,9 +66,9 @@ def test_two_torchrun_groups_make_the_bundle_of_one_process(shards, tmp_path):
     port = free_port()
     group = ["--nnodes", 2, "--nproc-per-node", 1, "--master-addr", "127.0.0.1", "--master-port", port]
     machines = [embed(shards, tmp_path / "both", recipe, *group, "--node-rank", rank) for rank in (1, 0)]
-    alone = embed(shards, tmp_path / "alone", recipe)
-    logs = [each.communicate(timeout=240)[0] for each in (*machines, alone)]
-    assert [each.returncode for each in (*machines, alone)] == [0, 0, 0], logs
+    assert main(embed_words(shards, tmp_path / "alone", recipe)) == 0
+    logs = [each.communicate(timeout=240)[0] for each in machines]
+    assert [each.returncode for each in machines] == [0, 0], logs
     both, one = Bundle(tmp_path / "both" / "library"), Bundle(tmp_path / "alone" / "library")
     assert both.id == one.id and both.manifest.count == 3 * EACH
     assert {record.class_name for record in both.records} == set(COLORS)
