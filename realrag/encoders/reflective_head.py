@@ -32,8 +32,12 @@ class ReflectiveHead(nn.Module):
         nn.init.zeros_(self.fc2.bias)
         self.metadata = dict(metadata or {})
 
+    def moved(self, v: Tensor) -> Tensor:
+        """The same before it is brought to length one."""
+        return v + self.fc2(F.gelu(self.fc1(v)))
+
     def forward(self, v: Tensor) -> Tensor:
-        return F.normalize(v + self.fc2(F.gelu(self.fc1(v))), dim=-1)
+        return F.normalize(self.moved(v), dim=-1)
 
 
 def save_head(head: ReflectiveHead, path: Path) -> None:

@@ -21,7 +21,9 @@ def test_the_products_counted_are_those_of_a_step():
         fitting.advance()
     # The products of each prompt with its own negatives, forward and back, are left out: they do not grow with the
     # batch's square.
-    assert counted.get_total_flops() - 2 * (2 * 32 * 2 * 12) == bench.work(32, 12, 20, 2)[0]
+    prompts = len(fitting._rows(0)[1])
+    assert prompts == 8 == bench.prompts_of_a_step(fitting)
+    assert counted.get_total_flops() - 2 * (2 * prompts * 2 * 12) == bench.work(32, prompts, 12, 20, 2)[0]
 
 
 @pytest.fixture
@@ -41,3 +43,14 @@ def test_a_machine_without_a_gpu_says_that_the_aim_is_unmeasured(small, tmp_path
     result = json.loads((tmp_path / "figures.json").read_text())
     assert result["gpu"] == "unmeasured on a GPU here" and "unmeasured on a GPU here" in capsys.readouterr().out
     assert bench.format_report(result).startswith(result["machine"])
+
+
+def test_another_checkout_is_timed_in_turns_with_this_one(small, tmp_path, capsys):
+    flags = [text for name, value in small.items() for text in (f"--{name}", str(value))]
+    command = ["bench-fit", *flags, "--device", "cpu", "--json", str(tmp_path / "figures.json")]
+    assert main([*command, "--before", str(bench.HERE)]) == 0
+    both = json.loads((tmp_path / "figures.json").read_text())["compared"]
+    assert both["turns"] == 3 and "3 steps of each in turns" in capsys.readouterr().out
+    assert all(len(both[name]) == 2 and min(both[name]) > 0 for name in ("before_s", "now_s", "times"))
+    assert main([*command, "--before", str(tmp_path)]) == 1
+    assert f"{tmp_path} cannot be timed" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from realrag.errors import RealRAGError
 
@@ -63,61 +64,122 @@ def contrastive_loss(
     negatives: Tensor | None = None,
     present: Tensor | None = None,
     tau: Tensor | float | None = None,
+    place: Tensor | None = None,
 ) -> Tensor:
     """Mean over the batch of -log(e^(zq.zp/tau) / (e^(zq.zp/tau) + D_nor + lambda D_ref)), eq. 8.
 
-    queries zq, photos zp (B, D): unit vectors, row i of one belongs to row i of the other. classes (B,) integers,
-    needed for masks and several positives. negatives zn (B, K, D) and present (B, K) bools: D_ref sums over those that
-    are there (paper: K = 1). tau: a tensor where it is learned, else the config's. With torch.distributed running, the
-    photos, queries and classes of all ranks are gathered, with gradients; every rank has the same B. The mean over
-    ranks of loss and gradients is then that of one process with the whole batch.
+    photos zp (B, D), queries zq (U, D): unit vectors. place (B,): the row of each photo's query, so that a prompt that
+    occurs several times is compared once; None: row i of one belongs to row i of the other, and U = B. classes (B,)
+    integers, needed for masks and several positives. negatives zn (U, K, D) and present (U, K) bools: D_ref sums over
+    those that are there (paper: K = 1). tau: a tensor where it is learned, else the config's. With torch.distributed
+    running, the photos, queries and classes of all ranks are gathered, with gradients; every rank has the same B. The
+    mean over ranks of loss and gradients is then that of one process with the whole batch.
     """
     tau = config.tau if tau is None else tau
-    everywhere, texts = gathered(photos), gathered(queries) if config.symmetric else None
-    own = _rank() * len(queries) + torch.arange(len(queries), device=queries.device)
-    same = None
-    if classes is not None and (config.mask_same_class or config.multi_positive):
-        same = classes[:, None] == gathered(classes)[None, :]
-    reflected = None
+    count = torch.arange(len(photos), device=photos.device)
+    scaled, everywhere, own = queries / tau, gathered(photos), _rank() * len(photos) + count
+    at, reflected = count if place is None else place, None
     if config.uses_negatives and negatives is not None and negatives.shape[1]:
-        # The temperature goes on the small side of the product: (B, D) and not (B, K, D).
-        scaled = queries / tau if config.reflect_tau else queries
-        reflected = torch.einsum("bd,bkd->bk", scaled, negatives) + math.log(config.lambda_ref)
+        # The temperature goes on the small side of the product: (U, D) and not (U, K, D).
+        asks = scaled if config.reflect_tau else queries
+        reflected = torch.einsum("ud,ukd->uk", asks, negatives) + math.log(config.lambda_ref)
         if present is not None:
             reflected = reflected.masked_fill(~present, MASKED)
-    loss = _one_way((queries / tau) @ everywhere.T, own, same, reflected, config)
+        reflected = reflected.logsumexp(1)
+    same, columns = None, None
+    if classes is not None and (config.mask_same_class or config.multi_positive):
+        columns = gathered(classes)
+        of_query = classes if place is None else classes.new_empty(len(queries)).scatter_(0, place, classes)
+        same = of_query[:, None] == columns[None, :]
+    elif place is not None:  # only its own photo is no negative of a row: rows of one prompt differ
+        scaled, reflected, at = scaled[place], None if reflected is None else reflected[place], count
+    loss = _one_way(scaled, everywhere, own, at, same, reflected, config)
     if config.symmetric:
-        loss = (loss + _one_way((photos / tau) @ texts.T, own, same, None, config)) / 2
+        texts = gathered(queries if place is None else queries[place])
+        same = None if columns is None else classes[:, None] == columns[None, :]
+        loss = (loss + _one_way(photos / tau, texts, own, count, same, None, config)) / 2
     return loss
 
 
-def _one_way(scores: Tensor, own: Tensor, same: Tensor | None, reflected: Tensor | None, config: LossConfig) -> Tensor:
-    """scores (R, C), own (R,) column of each row's partner, same (R, C) bools, reflected (R, K) -> mean over rows.
+def _one_way(
+    asks: Tensor, gives: Tensor, own: Tensor, place: Tensor, same: Tensor | None, reflected: Tensor | None,
+    config: LossConfig,
+) -> Tensor:  # fmt: skip
+    """The mean over pairs. asks (U, D), over the temperature, against gives (C, D); pair i is of row place[i] and column
+    own[i], both (B,); same (U, C) bools; reflected (U,) logs of lambda D_ref.
 
     Each positive competes with the negatives only, never with another positive.
     """
-    mine = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, own[:, None], True)
-    positive = mine | same if config.multi_positive and same is not None else mine
-    aside = positive | same if config.mask_same_class and same is not None else positive
-    negative = scores.masked_fill(aside, MASKED).logsumexp(1, keepdim=True)  # log D_nor
+    if not config.multi_positive or same is None:
+        return _OnePositive.apply(asks, gives, reflected, place, own, same)
+    scores = asks @ gives.T
+    negative = scores.masked_fill(same, MASKED).logsumexp(1)  # log D_nor
     if reflected is not None:
-        negative = torch.logaddexp(negative, reflected.logsumexp(1, keepdim=True))  # log(D_nor + lambda D_ref)
-    if positive is mine:
-        return F.softplus(negative - scores.gather(1, own[:, None])).mean()
-    each = F.softplus(negative - scores) * positive
-    return (each.sum(1) / positive.sum(1)).mean()
+        negative = torch.logaddexp(negative, reflected)  # log(D_nor + lambda D_ref)
+    each = F.softplus(negative[:, None] - scores) * same
+    return (each.sum(1) / same.sum(1))[place].mean()
+
+
+class _OnePositive(torch.autograd.Function):
+    """`_one_way` with one positive a pair. One (U, C) matrix holds the scores, then their exponentials, then the gradient,
+    which autograd's steps would keep in six."""
+
+    @staticmethod
+    def forward(ctx, asks, gives, reflected, place, own, same):
+        scores = asks @ gives.T
+        flat, cells = scores.view(-1), place * scores.shape[1] + own
+        positive = flat[cells]
+        if same is None:
+            flat[cells] = MASKED
+        else:
+            scores.masked_fill_(same, MASKED)
+        highest = scores.amax(1)
+        negative = highest + scores.sub_(highest[:, None]).exp_().sum(1).log()  # log D_nor
+        if reflected is not None:
+            negative = torch.logaddexp(negative, reflected)  # log(D_nor + lambda D_ref)
+        behind = negative[place] - positive
+        if any(ctx.needs_input_grad):
+            pull = torch.sigmoid(behind) / len(behind)
+            push = _sums(pull, place, len(asks))
+            scores.mul_((push * (highest - negative).exp())[:, None])
+            flat[cells] = -pull
+            ctx.save_for_backward(
+                asks, gives, scores, None if reflected is None else push * (reflected - negative).exp()
+            )
+        return F.softplus(behind).mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        asks, gives, slopes, reflected = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        return (
+            (slopes @ gives) * gradient if wanted[0] else None,
+            slopes.T @ (asks * gradient) if wanted[1] else None,
+            reflected * gradient if reflected is not None and wanted[2] else None,
+            *(None,) * 3,
+        )
+
+
+def _sums(values: Tensor, place: Tensor, count: int) -> Tensor:
+    """(B,) values added up by their place (B,) in (count,), in the same order each time."""
+    sums = values.new_zeros(count)
+    if values.device.type == "cpu":
+        return sums.index_add_(0, place, values)
+    return sums.index_put_((place,), values, accumulate=True)  # sorted first, where index_add_ would race
 
 
 def utility_loss(
-    queries: Tensor, candidates: Tensor, utility: Tensor, present: Tensor, tau: Tensor | float, beta: float
-) -> Tensor:
+    queries: Tensor, candidates: Tensor, utility: Tensor, present: Tensor, tau: Tensor | float, beta: float,
+    place: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Mean over the batch of KL(P || Q): P = softmax(zq.zc / tau) and Q = softmax(utility / beta) over a prompt's
     candidates (REPLUG, arXiv 2301.12652, sec. 4.1-4.3: KL of the retrieval likelihood from what the reader's own gain
     says).
 
-    queries (B, D), candidates zc (B, C, D): unit vectors; utility (B, C): how much each candidate helped; present (B,
-    C) bools. A prompt with fewer than two candidates adds nothing, yet counts in the mean, so that ranks add up to one
-    process.
+    queries (U, D), candidates zc (U, C, D): unit vectors; utility (U, C): how much each candidate helped; present (U,
+    C) bools; place (B,): the row of each pair's prompt, None where U = B. A prompt with fewer than two candidates adds
+    nothing, yet counts in the mean, so that ranks add up to one process.
     """
     scores = torch.einsum("bd,bcd->bc", queries / tau, candidates).masked_fill(~present, MASKED)
     wanted = utility.to(scores) / beta
@@ -125,7 +187,8 @@ def utility_loss(
         neginf=0.0
     )  # the best is 0
     p, q = scores.log_softmax(1), wanted.masked_fill(~present, MASKED).log_softmax(1)
-    return (p.exp() * (p - q) * present).sum(1).mean()
+    each = (p.exp() * (p - q) * present).sum(1)
+    return (each if place is None else each[place]).mean()
 
 
 def cached_backward(

@@ -12,12 +12,14 @@ from .loss import LossConfig, contrastive_loss, utility_loss
 
 @dataclass(frozen=True)
 class StepTensors:
-    """The tensors of one step: unit vectors zq, zp (B, D) and optionally negatives (B, K, D) and tried candidates
-    (B, C, D) with their measured utility (B, C). `present` and `measured` mark the rows that exist."""
+    """The tensors of one step: photos zp (B, D) and their classes (B,), and the U different prompts zq (U, D), unit vectors
+    all; place (B,) is the row of each photo's prompt. Optionally each prompt's negatives (U, K, D) and tried candidates
+    (U, C, D) with their measured utility (U, C). `present` and `measured` mark the rows that exist."""
 
     queries: Tensor
     photos: Tensor
     classes: Tensor
+    place: Tensor
     tau: Tensor | float
     negatives: Tensor | None = None
     present: Tensor | None = None
@@ -47,14 +49,20 @@ class Objective:
     def _contrastive(self, tensors: StepTensors, negatives: Tensor | None) -> Tensor:
         return contrastive_loss(
             tensors.queries, tensors.photos, self.config, classes=tensors.classes, negatives=negatives, present=tensors.present,
-            tau=tensors.tau,
+            tau=tensors.tau, place=tensors.place,
         )  # fmt: skip
 
     def _utility(self, tensors: StepTensors) -> Tensor:
         """The utility term with its weight, which is one where it stands alone."""
         weight = 1.0 if self.config.kind == "utility" else self.config.lambda_utility
         return weight * utility_loss(
-            tensors.queries, tensors.candidates, tensors.utility, tensors.measured, tensors.tau, self.beta
+            tensors.queries,
+            tensors.candidates,
+            tensors.utility,
+            tensors.measured,
+            tensors.tau,
+            self.beta,
+            tensors.place,
         )
 
     @torch.no_grad()
@@ -66,10 +74,12 @@ class Objective:
         normal = none if self.config.kind == "utility" else self._contrastive(tensors, None)
         whole = normal if tensors.negatives is None else self._contrastive(tensors, tensors.negatives)
         utility = self._utility(tensors) if self.config.uses_utility else none
+        queries, place = tensors.queries[tensors.place], tensors.place
         if tensors.negatives is None:
-            scores, there = tensors.queries @ tensors.photos.T, tensors.classes[:, None] != tensors.classes[None, :]
+            scores, there = queries @ tensors.photos.T, tensors.classes[:, None] != tensors.classes[None, :]
         else:
-            scores, there = torch.einsum("bd,bkd->bk", tensors.queries, tensors.negatives), tensors.present
+            scores = torch.einsum("ud,ukd->uk", tensors.queries, tensors.negatives)[place]
+            there = tensors.present[place]
         others = (scores * there).sum() / there.sum().clamp_min(1)
-        margin = (tensors.queries * tensors.photos).sum(1).mean() - others
+        margin = (queries * tensors.photos).sum(1).mean() - others
         return {"loss": loss, "normal": normal, "negatives": whole - normal, "utility": utility, "margin": margin}

@@ -44,3 +44,14 @@ class Pairing:
     def first_prompts(self, photos: np.ndarray) -> np.ndarray:
         """For each photo the first prompt of its class."""
         return self._by_class[np.searchsorted(self._sorted_classes, self._classes[photos])]
+
+
+def parts(rows: np.ndarray, count: int) -> list[np.ndarray]:
+    """Slices of `count` rows; what is left behind the last whole one is dropped."""
+    return [rows[start : start + count] for start in range(0, len(rows) - count + 1, count)]
+
+
+def different(prompts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different prompts of (B,) rows, (U,) ascending, and (B,) the place of each row among them."""
+    rows, place = np.unique(prompts, return_inverse=True)
+    return rows, place

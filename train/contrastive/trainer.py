@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from .loss import LossConfig, cached_backward
 from .models import PLAIN, HeadModel, Model, VisionModel
 from .negatives import MineConfig, mine
 from .objective import Objective, StepTensors
-from .pairing import Pairing
+from .pairing import Pairing, different, parts
 from .utility import Utility
 
 MAX_SCALE = 100.0  # 1 / tau, as CLIP bounds it
@@ -127,7 +128,7 @@ class ContrastiveTraining(Training):
         self._last: tuple[Tensor, StepTensors] | None = None  # of the last step, for the log
         self.history: list[dict] = []
         self.best: dict[str, Tensor] | None = None
-        self._plan: tuple[int, Tensor, Tensor] | None = None
+        self._plan: tuple[int, list[tuple[Tensor, Tensor, Tensor]]] | None = None  # an epoch and its steps, see _rows
 
     @property
     def done(self) -> bool:
@@ -157,7 +158,7 @@ class ContrastiveTraining(Training):
         return torch.exp(-self.scale.clamp(max=math.log(MAX_SCALE)))
 
     def _others(self, prompts: Tensor) -> list[Tensor | None]:
-        """(B, K) rows of the prompts' negatives and (B, C) of their candidates; None where the loss has none."""
+        """(U, K) rows of the prompts' negatives and (U, C) of their candidates; None where the loss has none."""
         return [None if named is None else named[prompts] for named in (self.negatives, self.tried)]
 
     def _asked(self, rows: Tensor, prompts: Tensor, others: list[Tensor | None]) -> Tensor:
@@ -167,29 +168,33 @@ class ContrastiveTraining(Training):
             return prompts
         return torch.cat([rows, *(named.clamp_min(0).flatten() for named in others if named is not None)])
 
-    def _rows(self, step: int | None = None) -> tuple[Tensor, Tensor]:
-        """(B,) rows of photos and of prompts of a step (the next one) and this rank."""
-        epoch, place = divmod(self.step if step is None else step, self.steps_each_epoch)
+    def _rows(self, step: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Of a step (the next one) and this rank: (B,) rows of photos, (U,) rows of the different prompts, and (B,) the place
+        of each photo's prompt among those."""
+        epoch, at = divmod(self.step if step is None else step, self.steps_each_epoch)
         if self._plan is None or self._plan[0] != epoch:
-            self._plan = (
-                epoch,
-                *(torch.from_numpy(rows).to(self.device) for rows in self.pairing.order(self.config.seed, epoch)),
-            )
-        count = self.batch // self.world_size
-        start = place * self.batch + self.rank * count
-        return self._plan[1][start : start + count], self._plan[2][start : start + count]
+            photos, prompts = self.pairing.order(self.config.seed, epoch)
+            count = self.batch // self.world_size
+            steps = zip(parts(photos, count), map(different, parts(prompts, count)), strict=True)
+            own = zip(*[(rows, *asked) for rows, asked in islice(steps, self.rank, None, self.world_size)], strict=True)
+            self._plan = epoch, list(zip(*(self._sent(column) for column in own), strict=True))
+        return self._plan[1][at]
+
+    def _sent(self, pieces: tuple[np.ndarray, ...]) -> tuple[Tensor, ...]:
+        """The pieces on the device, by one copy."""
+        return torch.from_numpy(np.concatenate(pieces)).to(self.device).split([len(piece) for piece in pieces])
 
     def advance(self) -> None:
         """One step. With a head, nothing is read back from the device."""
-        config, (rows, prompts) = self.config, self._rows()
+        config, (rows, prompts, among) = self.config, self._rows()
         others, epoch = self._others(prompts), self.step // self.steps_each_epoch
         inputs, place = self.model.inputs(self._asked(rows, prompts, others), epoch)
         if isinstance(self.model, VisionModel) and (self.step + 1) % self.steps_each_epoch:
-            soon, then = self._rows(self.step + 1)
+            soon, then, _ = self._rows(self.step + 1)
             self.model.ahead(self._asked(soon, then, self._others(then)), epoch)
 
         def loss_of(out: Tensor) -> Tensor:
-            tensors = self._tensors(out[place], rows, prompts, *others)
+            tensors = self._tensors(out[place], rows, prompts, among, *others)
             loss = self.objective(tensors)
             self._last = loss.detach(), tensors.detached()
             return loss
@@ -218,26 +223,26 @@ class ContrastiveTraining(Training):
         return self.model.encode(inputs)
 
     def _tensors(
-        self, out: Tensor, rows: Tensor, prompts: Tensor, chosen: Tensor | None, tried: Tensor | None
+        self, out: Tensor, rows: Tensor, prompts: Tensor, among: Tensor, chosen: Tensor | None, tried: Tensor | None
     ) -> StepTensors:
         """out: the trained side's vectors, in the order in which `advance` asked for them."""
         sizes = [named.numel() if named is not None else 0 for named in (rows, chosen, tried)]
         if self.model.side == "photos":
-            queries, parts = self.queries[prompts], out.split(sizes)
+            queries, vectors = self.queries[prompts], out.split(sizes)
         else:
             queries = out
-            parts = [
+            vectors = [
                 None if named is None else self.photos[named.clamp_min(0).flatten()] for named in (rows, chosen, tried)
             ]
         stacked = [
-            None if n is None else part.view(*n.shape, -1) for n, part in zip((chosen, tried), parts[1:], strict=True)
+            None if n is None else part.view(*n.shape, -1) for n, part in zip((chosen, tried), vectors[1:], strict=True)
         ]
         present, measured = (None if named is None else named >= 0 for named in (chosen, tried))
         utility = None if tried is None else self.utility[prompts]
         tau = self.tau if self.loss.learned_tau else self.loss.tau
         return StepTensors(
-            queries, parts[0], self.classes[prompts], tau, stacked[0], present, stacked[1], utility, measured
-        )
+            queries, vectors[0], self.classes[prompts][among], among, tau, stacked[0], present, stacked[1], utility, measured
+        )  # fmt: skip
 
     def _average(self, gradients: list[Tensor]) -> None:
         if self.world_size > 1:

@@ -123,7 +123,9 @@ def test_every_photo_meets_a_prompt_of_its_class_once_an_epoch():
     seen, asked = [], set()
     for step in range(fitting.steps_each_epoch):
         fitting.step = step
-        photos, prompts = fitting._rows()
+        photos, different, place = fitting._rows()
+        prompts = different[place]
+        assert len(different) == len(set(prompts.tolist()))
         assert np.array_equal(material.photo_classes[photos], material.query_classes[prompts])
         seen += photos.tolist()
         asked |= set(prompts.tolist())

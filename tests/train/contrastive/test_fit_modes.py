@@ -537,7 +537,8 @@ def test_the_log_holds_the_parts_of_the_loss_the_margin_and_the_held_out_figure(
 
 def test_the_margin_is_that_of_the_vectors_the_step_saw(worlds):
     fitting, _ = fitting_in(worlds["small"], "text")
-    rows, prompts = fitting._rows()
+    rows, different, place = fitting._rows()
+    prompts = different[place]
     queries, chosen = fitting.vectors("prompts", prompts), fitting.negatives[prompts]
     fits, others = (queries * fitting.photos[rows]).sum(1), (queries[:, None] * fitting.photos[chosen]).sum(2)
     fitting.advance()

@@ -65,6 +65,25 @@ def test_loss_and_gradients_are_the_equations(kind, reflect_tau, mask, multi, sy
         assert np.allclose(found.numpy(), gradient, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind,reflect_tau,mask,multi,symmetric", SWITCHES)
+def test_a_prompt_that_occurs_several_times_counts_as_often(kind, reflect_tau, mask, multi, symmetric):
+    queries, photos, _, negatives, present = made()
+    place = torch.tensor([2, 0, 2, 1, 0, 3, 2])
+    classes = torch.tensor([5, 6, 7, 6])[place]  # two prompts of one class
+    config = LossConfig(kind, 0.2, False, 0.7, reflect_tau, mask, multi, symmetric)
+    answers = []
+    for once in (True, False):
+        leaves = [x.clone().requires_grad_() for x in (queries[:4], photos, negatives[:4])]
+        asks, others, there = (x if once else x[place] for x in (leaves[0], leaves[2], present[:4]))
+        loss = contrastive_loss(
+            asks, leaves[1], config, classes=classes, negatives=others, present=there, place=place if once else None
+        )
+        loss.backward()
+        answers.append([loss.detach(), *(torch.zeros_like(x) if x.grad is None else x.grad for x in leaves)])
+    for one, other in zip(*answers, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
 def test_one_pair_alone_with_one_negative_is_eq_8_by_hand():
     q = p = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
     n = torch.tensor([[[0.6, 0.8]]], dtype=torch.float64)
@@ -144,6 +163,14 @@ def test_the_utility_term_and_its_gradients_are_the_divergence_written_out():
     assert loss.item() == pytest.approx(expected, abs=1e-12) and expected > 0.1
     for leaf, gradient in zip(leaves, gradients, strict=True):
         assert np.allclose(leaf.grad.numpy(), gradient, atol=1e-12)
+
+
+def test_the_utility_of_a_prompt_that_occurs_several_times_counts_as_often():
+    queries, _, _, candidates, present = made(k=5)
+    utility, place = torch.randn(7, 5, dtype=torch.float64), torch.tensor([2, 0, 2, 2, 1])
+    once = utility_loss(queries, candidates, utility, present, 0.2, 0.5, place)
+    each = utility_loss(queries[place], candidates[place], utility[place], present[place], 0.2, 0.5)
+    assert once.item() == pytest.approx(each.item(), abs=1e-12)
 
 
 def test_the_utility_term_is_zero_where_the_scores_say_it_already_and_bears_any_unit():
