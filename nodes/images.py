@@ -32,8 +32,8 @@ def png(values: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def jpeg(image: Image.Image, quality: int = 92) -> bytes:
-    """RGB -> the bytes of a JPEG file, every color at full resolution."""
+def jpeg(image: Image.Image, quality: int = 92, subsampling: int = 0) -> bytes:
+    """RGB -> the bytes of a JPEG file. subsampling: 0 keeps a color for each pixel, 2 one for four."""
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality, subsampling=0)
+    image.save(buffer, "JPEG", quality=quality, subsampling=subsampling)
     return buffer.getvalue()

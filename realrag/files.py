@@ -108,8 +108,9 @@ def write_atomic(path: Path, data: bytes | Callable[[BinaryIO], None], durable: 
                     file.flush()
                     os.fsync(file.fileno())
             os.replace(temporary, path)
-    finally:
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
     if durable:
         fsync_folder(path.parent)
 

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from .injection.reference_settings import ReferenceSettings
+from .photos.keep import resized
 
 GRAY = 128
 
@@ -121,12 +122,10 @@ def letterbox(image, frame: tuple[int, int], color: tuple[int, int, int] = (GRAY
     small view, at a fifth of the time."""
     scale = min(frame[0] / image.width, frame[1] / image.height)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    if size != image.size:
+        image = resized(image, size, 1, "bilinear") if quick else image.resize(size, Image.Resampling.LANCZOS)
+    if size == frame:
+        return image
     canvas = Image.new("RGB", frame, color)
-    if size == image.size:
-        resized = image
-    elif quick:
-        resized = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=1)
-    else:
-        resized = image.resize(size, Image.Resampling.LANCZOS)
-    canvas.paste(resized, ((frame[0] - size[0]) // 2, (frame[1] - size[1]) // 2))
+    canvas.paste(image, ((frame[0] - size[0]) // 2, (frame[1] - size[1]) // 2))
     return canvas

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import textwrap
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import folder_paths
@@ -18,7 +18,7 @@ from ..images import jpeg
 
 STRIP, INK = (32, 32, 32), (235, 235, 235)
 SIDE = 384  # pixels of the square that each photo is fitted into, however small it is
-CARD_QUALITY = 85  # a PNG takes ten times as long, and the page shows the photos themselves
+CARD = (85, 2)  # JPEG quality and subsampling: the page shows the photos themselves, with a color for each pixel
 NOTE_SIZE = (512, 256)  # pixels of the card that is shown where nothing was found
 NOTHING_FITS = (
     "\n\nThe picture is made without references. To see the closest photos, set min_score to 0 and doubt to keep."
@@ -31,7 +31,7 @@ def shown(references: References) -> dict:
     photos = [_metadata(rank, item, references) for rank, item in enumerate(references.items, 1)]
     note = f"{references.note}{NOTHING_FITS * (references.doubtful and not photos)}"
     return {
-        "images": [_in_temp(key, lambda: jpeg(make(), CARD_QUALITY)) for key, make in _cards(references)],
+        "images": [_in_temp(key, lambda: jpeg(make(), *CARD)) for key, make in _cards(references)],
         "realrag_photos": photos,
         "realrag_note": [note],
     }
@@ -88,10 +88,15 @@ def _over_strip(item: Reference, lines: int, texts: list[str]) -> Image.Image:
     size = SIDE // 12  # of the letters: four photos side by side in a node leave each about 100 pixels
     picture = Image.new("RGB", (SIDE, SIDE + (2 * lines - 1) * size), STRIP)
     picture.paste(letterbox(item.image, (SIDE, SIDE), STRIP, quick=True))
-    font = ImageFont.load_default(size)
+    font = _font(size)
     text = "\n".join(_shortened(line, font, SIDE - size) for line in texts)
     ImageDraw.Draw(picture).multiline_text((size // 2, SIDE + size // 3), text, INK, font, spacing=size // 5)
     return picture
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size)
 
 
 def name_of(item: Reference) -> str:

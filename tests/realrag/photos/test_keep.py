@@ -12,7 +12,7 @@ from realrag.bundle.bundle import Bundle, BundleError, manifest_bytes
 from realrag.indexing.build import build
 from realrag.indexing.shards import Sizes
 from realrag.photos.decode import decode
-from realrag.photos.keep import encode_jpeg, encode_kept, shrink, shrink_to_area, suffix_of
+from realrag.photos.keep import encode_jpeg, encode_kept, resized, shrink, shrink_to_area, suffix_of
 
 RED, BLUE = (230, 20, 20), (20, 20, 220)
 
@@ -59,6 +59,15 @@ def test_a_smaller_picture_is_pillows_bicubic_within_two_levels(side):
     assert ours.mode == "RGB" and ours.size == pillow.size
     away = np.abs(np.asarray(ours).astype(int) - np.asarray(pillow).astype(int))
     assert away.max() <= 2 and away.mean() < 0.02
+
+
+@pytest.mark.parametrize("size", [(384, 288), (900, 300), (130, 97)])
+def test_a_small_view_is_pillows_bilinear_within_a_level_enlarged_or_made_smaller(size):
+    image = sign(noise=12).resize((256, 192))
+    pillow = image.resize(size, Image.Resampling.BILINEAR)
+    ours = resized(image, size, 1, "bilinear")
+    assert ours.mode == "RGB" and ours.size == size
+    assert np.abs(np.asarray(ours).astype(int) - np.asarray(pillow).astype(int)).max() <= 1
 
 
 @pytest.mark.parametrize(
