@@ -1,4 +1,4 @@
-"""Plain .tar and .zip files -> their members, read in place: nothing is unpacked."""
+"""Plain .tar and .zip files, and Parquet files that hold pictures -> their members, read in place: nothing is unpacked."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ..errors import PhotoError
+from . import parquet
 
-ARCHIVE_SUFFIXES = (".tar", ".zip")
+ARCHIVE_SUFFIXES = (".tar", ".zip", parquet.SUFFIX)
 MAX_MEMBERS = 2_000_000
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip's member: mark, then the lengths of its name and extra field
 _DEFLATED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -62,9 +63,9 @@ class ArchiveError(Exception):
     """Why an archive cannot be read."""
 
 
-def members(path: Path) -> Iterator[tuple[str, Member | None]]:
+def members(path: Path) -> Iterator[tuple[str, Member | parquet.Cell | None]]:
     """(path inside the archive, the member; None for what is no file or cannot be read in place). ArchiveError."""
-    find = _in_zip if path.suffix.lower() == ".zip" else _in_tar
+    find = _FINDERS.get(path.suffix.lower(), _in_tar)
     try:
         for number, (name, member) in enumerate(find(path)):
             if number >= MAX_MEMBERS:
@@ -111,3 +112,9 @@ def _in_zip(path: Path) -> Iterator[tuple[str, Member | None]]:
                     offset, info.compress_size, info.file_size, info.CRC, info.compress_type == zipfile.ZIP_DEFLATED
                 ),
             )
+
+
+_FINDERS: dict[str, Callable[[Path], Iterator[tuple[str, Member | parquet.Cell | None]]]] = {
+    ".zip": _in_zip,
+    parquet.SUFFIX: parquet.rows,
+}

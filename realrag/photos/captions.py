@@ -165,8 +165,16 @@ class Captions:
         return self._table.get(file, Credit()).or_else(self._sidecar(file))
 
     def further(self, file: str) -> list[str]:
-        """The captions that tables have of a photo beside its first one, in their order."""
-        return self._further.get(os.path.normpath(file).replace("\\", "/"), [])
+        """The captions that tables, or the JSON beside it, have of a photo beside its first one, in their order."""
+        file = os.path.normpath(file).replace("\\", "/")
+        if file in self._further:
+            return self._further[file]
+        entry = self._words.get(folded(str(PurePosixPath(file).with_suffix(".json"))))
+        try:
+            row = json.loads(read_text(entry.read(MAX_SIDECAR))[0]) if entry else None
+        except (PhotoError, ValueError, RecursionError):
+            return []  # said where the photo's own words are read
+        return listed_captions(row)[1:] if isinstance(row, dict) else []
 
     def named(self, credit: Credit, file: str) -> Credit:
         """A photo's own words, filled up from the name of its folder or file, and from what holds for all photos."""

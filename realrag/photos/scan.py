@@ -144,15 +144,17 @@ def scan(
     workers: int = 4,
     progress: Progress = lambda done, total: None,
 ) -> Library:
-    """Walk `folder` and its sub-folders, or a .zip or .tar file of photos; hash every photo and read its header. Nothing is decoded yet.
+    """Walk `folder` and its sub-folders, or a .zip, .tar or .parquet file of photos; hash every photo and read its header. Nothing is decoded yet.
 
-    archives: list the photos inside .tar and .zip files too. keep_bytes: how many bytes of photos, whose hash is not in
+    archives: list the photos inside .tar, .zip and .parquet files too. keep_bytes: how many bytes of photos, whose hash is not in
     `known`, may stay in memory for `Candidate.source`. Raises RealRAGError when a folder or a table cannot be read; a
     photo that cannot be used never raises, it is listed in `rejected`.
     """
     folder = Path(folder)
     if not folder.is_dir() and not (folder.is_file() and folder.suffix.lower() in ARCHIVE_SUFFIXES):
-        raise RealRAGError(f"No folder {folder}. Give the folder that holds your photos, or a .zip file of them.")
+        raise RealRAGError(
+            f"No folder {folder}. Give the folder that holds your photos, or a .zip or .parquet file of them."
+        )
     listing = walk(folder, archives=archives)
     words = Captions(folder, captions, default, listing)
     library = Library(folder, notes=[*listing.notes, *words.notes])

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ..errors import PhotoError, RealRAGError
+from . import parquet
 from .archives import ARCHIVE_SUFFIXES, ArchiveError, Member, members
 from .decode import MAX_BYTES, read_bytes
 from .kinds import COMPANION_SUFFIXES, FOREIGN_SUFFIXES, PHOTO_SUFFIXES, RAW_SUFFIXES, READ, kind_of
@@ -30,7 +31,7 @@ class Entry:
 
     file: str
     path: Path
-    member: Member | None = None
+    member: Member | parquet.Cell | None = None
 
     def read(self, most: int = MAX_BYTES) -> bytes:
         """The bytes. PhotoError `unreadable`, `empty`, `too_large` (more than `most`) or `damaged`."""
@@ -58,13 +59,18 @@ class Listing:
 
 
 def walk(folder: Path, *, archives: bool = False) -> Listing:
-    """List `folder` and its sub-folders, or the .zip or .tar file `folder`. archives: list what is inside such files in
-    the folder too; nothing is unpacked.
+    """List `folder` and its sub-folders, or the .zip, .tar or .parquet file `folder`. archives: list what is inside such files
+    in the folder too; nothing is unpacked.
 
-    RealRAGError where a folder cannot be read: its photos would count as removed."""
+    RealRAGError where a folder cannot be read: its photos would count as removed; and where there are no photos but a
+    Parquet file that cannot be opened without its package."""
     found, links = Listing(), []
     base = os.fspath(folder)
     if os.path.isfile(base):
+        if Path(base).suffix.lower() == parquet.SUFFIX and not _holds_pictures(Path(base), required=True):
+            raise RealRAGError(
+                f"{base} is not a Parquet file with a column of pictures, {{bytes, path}}. Give a folder of photos."
+            )
         _open_archive(Entry("", Path(base)), found)
         found.photos.sort(key=lambda entry: entry.file)
         return found
@@ -97,6 +103,9 @@ def walk(folder: Path, *, archives: bool = False) -> Listing:
         found.notes.append(
             _with_example(len(links), "linked folder is", "linked folders are", "not followed", links[0])
         )
+    tables = [entry for file, entry in found.words.items() if file.lower().endswith(parquet.SUFFIX)]
+    if archives and tables and not found.photos:
+        _holds_pictures(tables[0].path, required=True)
     found.photos.sort(key=lambda entry: entry.file)
     return found
 
@@ -111,6 +120,8 @@ def _sort_in(entry: Entry, name: str, stems: set[str], found: Listing, archives:
         found.passed_over["raw file beside its photo"] += 1
     elif suffix in FOREIGN_SUFFIXES:
         found.rejected.append(_foreign(entry.file, FOREIGN_SUFFIXES[suffix]))
+    elif suffix == parquet.SUFFIX and archives and _holds_pictures(entry.path):
+        _open_archive(entry, found)
     elif suffix in COMPANION_SUFFIXES:
         found.words[entry.file] = entry
     elif suffix in ARCHIVE_SUFFIXES and archives:
@@ -157,6 +168,18 @@ def _open_archive(archive: Entry, found: Listing) -> None:
     except ArchiveError as error:
         file = archive.file or archive.path.name
         found.rejected.append(Rejected(file, "damaged", f"{file}: not a readable archive ({error}). Make it again."))
+
+
+def _holds_pictures(path: Path, required: bool = False) -> bool:
+    """Whether a Parquet file is one of pictures. required: RealRAGError where its package is missing."""
+    try:
+        return parquet.holds_pictures(path)
+    except parquet.NoParquet:
+        if required:
+            raise RealRAGError(
+                f"{path}: Parquet files are read by pyarrow. Run `pip install pyarrow`, or give a folder of photos."
+            ) from None
+        return False
 
 
 def _is_of_system(name: str) -> bool:

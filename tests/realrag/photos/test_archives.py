@@ -79,5 +79,5 @@ def test_names_that_lead_out_of_the_archive_stay_inside(tmp_path):
 
 def test_another_file_is_no_folder(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(RealRAGError, match=r"the folder that holds your photos, or a \.zip file"):
+    with pytest.raises(RealRAGError, match=r"the folder that holds your photos, or a \.zip or \.parquet file"):
         scan(tmp_path / "notes.txt")
