@@ -7,10 +7,13 @@ import torch
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
+from diffusers import DiffusionPipeline
+from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
+from PIL import Image
 from tiny_diffusers import tiny_flux, tiny_sd3
 
 from realrag_train.generators.diffusers_pipeline import Diffusers
-from realrag_train.generators.errors import GeneratorError
+from realrag_train.generators.errors import DrawingFailed, GeneratorError
 
 pytestmark = pytest.mark.slow
 
@@ -43,3 +46,30 @@ def test_what_cannot_be_loaded_is_refused_before_anything_is_fetched(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(GeneratorError, match="not a pipeline"):
         Diffusers(tmp_path / "empty")
+
+
+class Filtered:
+    """A pipeline of diffusers whose safety filter says what `flags` are, and blackens every picture."""
+
+    def __init__(self, flags):
+        self.flags = flags
+
+    def to(self, device):
+        return self
+
+    def set_progress_bar_config(self, **options):
+        pass
+
+    def __call__(self, prompt, generator, output_type):
+        return StableDiffusionPipelineOutput(images=[Image.new("RGB", (8, 8))], nsfw_content_detected=self.flags)
+
+
+@pytest.mark.parametrize("flags, blocked", [([True], True), ([False], False), (None, False)])
+def test_a_picture_that_the_safety_filter_blanked_is_a_failed_drawing(tmp_path, monkeypatch, flags, blocked):
+    monkeypatch.setattr(DiffusionPipeline, "from_pretrained", lambda *given, **options: Filtered(flags))
+    generator = Diffusers(tmp_path)
+    if not blocked:
+        assert generator.draw("a pear", 3).size == (8, 8)
+        return
+    with pytest.raises(DrawingFailed, match="safety filter blocked 'a pear', seed 3"):
+        generator.draw("a pear", 3)
