@@ -105,6 +105,19 @@ def test_the_negatives_are_those_of_the_slow_twin(config, cosines, monkeypatch):
     assert found.metadata["known_share"] == np.mean(material.photo_classes[raw] == material.query_classes)
 
 
+@pytest.mark.parametrize("option", [{"positive_aware": 0.95}, {"relative_margin": 0.05}])
+def test_where_own_photos_fit_badly_no_better_one_is_a_negative(option):
+    """The prompt's own photos have a mean cosine of -0.25. A product of 0.95 and that mean, -0.2375, would let the photo with
+    -0.24 through, which fits the prompt better than its own do."""
+    fits = np.array([-0.2, -0.3, -0.24, -0.5])
+    photos = np.stack([fits, np.sqrt(1 - fits**2)], axis=1).astype(np.float32)
+    query = np.array([[1, 0]], np.float32)
+    material = Material(photos, np.array([0, 0, 1, 1]), query, np.array([0]))
+    drawn = photos[2:3, None]
+    assert mine(material, drawn, MineConfig(same_picture=2, near_duplicate=2)).rows.tolist() == [[2]]
+    assert mine(material, drawn, MineConfig(same_picture=2, near_duplicate=2, **option)).rows.tolist() == [[3]]
+
+
 def test_scores_are_cosines_to_the_drawings():
     material, drawn = made()
     for seeds, joined in (("mean", np.mean), ("union", np.max)):
