@@ -14,6 +14,7 @@ pytest.importorskip("realrag_train", reason="the trainer is not installed here: 
 from realrag_train.__main__ import main
 from realrag_train.generators.comfyui import CLEARED, RESTARTED, ComfyUI
 from realrag_train.generators.server import Waiting
+from realrag_train.votes.read import read_key
 
 pytestmark = pytest.mark.slow
 PHOTOS = ROOT / "realrag" / "assets" / "photos" / "grocery"
@@ -114,6 +115,12 @@ def test_one_command_goes_from_photos_to_a_verdict_and_two_more_to_painted_arms(
     more = ["--judge-photos", str(out / "validation"), "--encoder", "realrag-small", "--out", str(tmp_path / "judged")]
     assert main(["judge", *arms, *judged, *more]) == 0
     assert list((tmp_path / "judged").glob("*.html"))
+    asked = ["--real", str(out / "gallery"), "--prompts", str(out / "prompts.jsonl"), "--out", str(tmp_path / "vote")]
+    assert main(["votes", "make", *arms, *asked]) == 0
+    pairs = read_key(tmp_path / "vote" / "key.json")["pairs"].values()
+    assert len(pairs) == CLASSES and {frozenset((p["left"], p["right"])) for p in pairs} == {
+        frozenset(("none", "oracle"))
+    }
 
 
 def until(done, seconds: float = 120) -> None:
