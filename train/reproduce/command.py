@@ -35,7 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own = commands.add_parser("photos", help="a world of your own photos, for `photos` in [experiment]")
     own_photos.add_arguments(own)
     own.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-    ceiling.add_arguments(commands.add_parser("ceiling", help="the first gate: how many real photos the judges name"))
+    ceiling.add_arguments(
+        commands.add_parser(
+            "ceiling",
+            help="the first gates: how many real photos the judges name, and how many of a generator's own pictures",
+        )
+    )
     readings.add_arguments(commands)
     for command in (world, run, ablate):
         command.add_argument("world", metavar="WORLD", nargs="?" if command is world else None, default="procedural",
@@ -73,7 +78,7 @@ def run(arguments: argparse.Namespace, log: Callable[[str], None] = lambda line:
         return
     if arguments.reproduce == "ceiling":
         with tempfile.TemporaryDirectory() as scratch:
-            ceiling.run(arguments, log, Path(scratch))
+            ceiling.run(arguments, log, Path(scratch), Progress(log, "pictures"))
         return
     path = find_world(arguments.world)
     named = {name: getattr(arguments, name, "") for name in Painting.paths}

@@ -15,6 +15,7 @@ from realrag.errors import RealRAGError
 from .published import CONTROLS, PAIR, PRIMARY, Published
 
 EFFECTS = (0.005, 0.0075, 0.011, 0.02, 0.03)  # the paper's gains in accuracy are 0.5 to 1.1 points
+CLASSES = (60, 120, 340, 620)  # one world, two pooled, and `extra` in [world] at 14 and at 28, its most
 SEEDS = (1, 5, 20)
 LEVEL, POWER = 0.05, 0.80
 REACH = NormalDist().inv_cdf(1 - LEVEL / 2) + NormalDist().inv_cdf(POWER)  # in standard errors
@@ -92,11 +93,18 @@ def power_report(found: Published, minutes: float = 0.0, effects: Sequence[float
     for effect in effects:
         needed = [classes_needed(spread.of(count), effect) for count in seeds]
         pictures = classes_needed(spread.of(_own_seeds(found)), effect) * each
-        cells = (
-            [f"{count:,}" for count in needed] + [f"{pictures:,.0f}"] + ([f"{pictures * rate:.1f}"] if minutes else [])
-        )
+        cells = [*(f"{count:,}" for count in needed), *_cost(pictures, rate, minutes)]
         lines.append(f"| {100 * effect:g} | {' | '.join(cells)} |")
+    costs = heads[len(titles) :]
+    lines += ["", f"| classes | effect shown, points | {' | '.join(costs)} |", "|---" * (2 + len(costs)) + "|"]
+    for count in CLASSES:
+        effect = smallest_effect(spread.of(_own_seeds(found)), count)
+        lines.append(f"| {count} | {100 * effect:.1f} | {' | '.join(_cost(count * each, rate, minutes))} |")
     return [*lines, "", f"Pictures{' and hours' * bool(minutes)} are those of as many seeds as this experiment had."]
+
+
+def _cost(pictures: float, rate: float, minutes: float) -> list[str]:
+    return [f"{pictures:,.0f}", *([f"{pictures * rate:.1f}"] if minutes else [])]
 
 
 def _own_seeds(found: Published) -> float:

@@ -127,6 +127,7 @@ def test_the_first_world_tells_what_sixty_classes_can_show(flux):
     assert pictures_a_class(flux) == pytest.approx(40 * (1.4 + 1.5 + 3))
     needed = math.ceil((2.8016 * 0.0711304 / 0.011) ** 2)
     assert f"| 1.1 | {needed:,} | {needed * 236:,.0f} | {needed * 236 * 43 / 60 / 43670:.1f} |" in text
+    assert "| 60 | 2.6 | 14,160 | 0.2 |" in text and "| 620 | 0.8 | 146,320 | 2.4 |" in text
     assert "what more seeds would give is not known" in text and "hours" not in "\n".join(power_report(flux))
     for bad, error in (
         (replace(flux, primary=[0.0, 0.0, 0.0]), "no class differs"),

@@ -3,6 +3,7 @@
 import csv
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from realrag.photos.scan import scan
 from realrag_train.__main__ import main
 from realrag_train.judge.classifiers import ridge_classifier
 from realrag_train.judge.histograms import GradientEncoder
+from realrag_train.reproduce import ceiling
 from realrag_train.reproduce.config import Experiment, find_world, read_plan
 from realrag_train.reproduce.judge_encoders import (
     CnnEncoder,
@@ -268,26 +270,104 @@ def test_a_taught_judge_repeats_itself_and_comes_back_from_its_file(tmp_path):
     )
 
 
-@pytest.mark.slow
-def test_the_first_gate_is_asked_before_anything_is_painted(tmp_path, capsys):
-    """Judges that tell stripes of three colors apart; one of EfficientNet-Lite0's shape, with random weights, from its file."""
+def test_more_classes_of_u1_leave_all_others_and_what_is_on_disk_as_they_were(tmp_path):
+    """So a generator that was taught the G-seen classes serves the larger world too."""
+    more = replace(TINY, extra=3)
+    few, many = split_classes(TINY), split_classes(more)
+    added = [row for row in many if row not in few]
+    assert len(added) == 3 * TINY.families and {split for _, split in added} == {"U1"}
+    assert [row for row in many if row in few] == few and len({each.folder for each, _ in many}) == len(many)
+    of_generator = [
+        {row[0] for row in photos_of(replace(each, generator=2)) if row[3] == "generator"} for each in (TINY, more)
+    ]
+    assert of_generator[0] == of_generator[1] != set()
+    assert (
+        "extra" not in write_world(TINY, tmp_path / "few")["world"]
+    )  # worlds of before there was that field stay whole
+    with pytest.raises(RealRAGError, match="holds another world"):
+        write_world(more, tmp_path / "few")
+    with pytest.raises(RealRAGError, match=r"has \d+ looks, not 62"):
+        split_classes(World(extra=50))
+    with pytest.raises(RealRAGError, match=r"which no G-seen class has. Lower `extra`"):
+        split_classes(World(families=1, siblings=1, unseen=0, novel=0, extra=2))
+
+
+def colored(color: str, number: int, rng) -> np.ndarray:
+    """Stripes of one of three colors, each in a direction of its own, as `gradients` does not see a color all over."""
+    which = ("wet red", "wet green", "wet blue").index(color)
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    across, down = np.indices((32, 32))
+    stripes = (across, down, across + down)[which] // 4 % 2
+    pixels[..., which] = 100 * stripes + rng.integers(100, 155, (32, 32))
+    return pixels
+
+
+@pytest.fixture
+def stripes(tmp_path):
+    """The folder of a world of three classes, 20 photos each; one is unseen."""
     rng = np.random.default_rng(0)
     for number in range(60):
         color = ("wet red", "wet green", "wet blue")[number % 3]
-        pixels = np.zeros((32, 32, 3), np.uint8)
-        across, down = np.indices((32, 32))
-        stripes = (across, down, across + down)[number % 3] // 4 % 2  # as `gradients` does not see a color all over
-        pixels[..., number % 3] = 100 * stripes + rng.integers(100, 155, (32, 32))
         path = tmp_path / "photos" / color / f"{number:02}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path)
+        Image.fromarray(colored(color, number, rng)).save(path)
     world = tmp_path / "world"
     photos = [str(tmp_path / "photos"), "--out", str(world), "--unseen", "1", "--group-words", "1"]
     assert main(["reproduce", "photos", *photos]) == 0
+    return world
+
+
+@pytest.mark.slow
+def test_the_gate_on_what_the_generator_was_taught_is_asked_of_its_own_pictures(stripes, tmp_path, capsys, monkeypatch):
+    """A painter that knows red, and draws green for whatever else it is asked."""
+
+    class KnowsRed:
+        batch, metadata = 2, {"name": "knows red"}
+
+        def paint_many(self, rows):
+            asked.extend(rows)
+            rng = np.random.default_rng(len(asked))
+            return [Image.fromarray(colored("wet red" if "red" in row[0] else "wet green", 0, rng)) for row in rows]
+
+    asked = []
+    monkeypatch.setattr(ceiling, "make_painter", lambda *given: KnowsRed())
+    files = [word for name in ("generator", "adapter", "autoencoder") for word in (f"--{name}", "x")]
+    command = ["reproduce", "ceiling", str(stripes), "--judges", "gradients", *files, "--noises", "4", "--held-out"]
+    capsys.readouterr()
+    for held, said in (
+        ("Wet Green\n", "0.500 ("),
+        ("wet-green\n\nwet blue\n", "1.000 ("),
+        ("wet red\nwet-green", "0.000 ("),
+    ):
+        (tmp_path / "held.txt").write_text(held)
+        assert main([*command, str(tmp_path / "held.txt")]) == 0
+        photos, own = capsys.readouterr().out.splitlines()
+        assert photos.startswith("gradients names all 1.000") and own.startswith(f"gradients names {said}")
+        assert own.endswith("passes" if "1.000" in said else "fails") and "asks for 0.600" in own
+    assert {row[1] for row in asked} == {1000, 1001, 1002, 1003} and not any(row[2] for row in asked)
+    seen = [name for name, (_, split) in read_splits(stripes).items() if split == "G-seen"]
+    asked.clear()
+    assert main(command[:-1]) == 0 and len({row[0] for row in asked}) == len(seen) == 2  # the world's own split
+    capsys.readouterr()
+    for text, error in (
+        ("wet yellow", "names 'wet yellow', which is no class"),
+        ("wet red\nwet green\nwet blue", "No class of"),
+    ):
+        (tmp_path / "held.txt").write_text(text)
+        assert main([*command, str(tmp_path / "held.txt")]) == 1 and error in capsys.readouterr().err
+    assert main([*command, str(tmp_path / "none.txt")]) == 1 and "cannot be read" in capsys.readouterr().err
+    assert main([*command[:-1], "--noises", "0"]) == 1 and "--noises is 0" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert main(command[:-5]) == 1 and "Name the three files" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_first_gate_is_asked_before_anything_is_painted(stripes, tmp_path, capsys):
+    """Judges that tell stripes of three colors apart; one of EfficientNet-Lite0's shape, with random weights, from its file."""
     encoder = Lite0Encoder()
     tensors = {**encoder.state_dict(), "classifier.weight": torch.zeros(2, 2)}
     artifact.write(tmp_path / "lite0.safetensors", {name: t.numpy() for name, t in tensors.items()}, {})
-    command = ["reproduce", "ceiling", str(world), "--judges", "gradients", "lite0"]
+    command = ["reproduce", "ceiling", str(stripes), "--judges", "gradients", "lite0"]
     capsys.readouterr()
     assert main([*command, "--lite0", str(tmp_path / "lite0.safetensors")]) == 0
     gradients, lite0 = capsys.readouterr().out.splitlines()

@@ -44,13 +44,14 @@ class World:
     evaluation: int = 20
     validation: int = 6  # of known classes only: the starting encoder's headroom is tuned on them
     generator: int = 0  # of G-seen classes only: for training a generator and its adapter
+    extra: int = 0  # further U1 classes per family; all others, and so what a generator is taught, stay as they are
 
     def __post_init__(self) -> None:
         counts = self.library, self.judge, self.evaluation, self.validation, self.size
         if (
             not 1 <= self.families <= len(FAMILIES)
             or min(counts) < 1
-            or min(self.unseen, self.novel, self.generator) < 0
+            or min(self.unseen, self.novel, self.generator, self.extra) < 0
         ):
             raise RealRAGError(f"{self}: families goes from 1 to {len(FAMILIES)}, photos and size from 1.")
         if self.unseen + self.novel >= self.siblings:
@@ -65,7 +66,8 @@ def split_classes(world: World) -> list[tuple[ClassOf, str]]:
     family, so a held-out class is a new combination of known parts. RealRAGError if that is impossible."""
     found = []
     for family in FAMILIES[: world.families]:
-        classes = classes_of(family, world.siblings, world.seed)
+        every = classes_of(family, world.siblings + world.extra, world.seed)
+        classes, extra = every[: world.siblings], every[world.siblings :]
         values = {(key, value) for each in classes for key, value in each.look.items() if key != "accent"}
         rng = random.Random(f"{world.seed}/{family.name}/held out")
         for _ in range(1000):
@@ -79,6 +81,10 @@ def split_classes(world: World) -> list[tuple[ClassOf, str]]:
             )
         for at, each in enumerate(classes):
             found.append((each, "G-seen" if at not in held else "U1" if at in held[: world.unseen] else "U2"))
+        for each in extra:
+            if strange := {item for item in each.look.items() if item[0] != "accent"} - seen:
+                raise RealRAGError(f"{each.name} has {sorted(strange)[0]}, which no G-seen class has. Lower `extra`.")
+            found.append((each, "U1"))
     return found
 
 
@@ -100,7 +106,7 @@ def photos_of(world: World) -> list[tuple[str, ClassOf, int, str, str]]:
 def write_world(world: World, out: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> dict:
     """Draws the missing photos, then writes labels.csv and world.json. Returns the content of world.json. RealRAGError
     if `out` holds another world."""
-    metadata = {"kind": "procedural: drawn by a program, no photographs", "world": asdict(world), "classes": {}}
+    metadata = {"kind": "procedural: drawn by a program, no photographs", "world": _stated(world), "classes": {}}
     for each, split in split_classes(world):
         metadata["classes"][each.folder] = {
             "name": each.name,
@@ -125,6 +131,11 @@ def write_world(world: World, out: Path, progress: Callable[[int, int], None] = 
     table.writerows((file, each.folder, each.family.name, name, split) for file, each, _, name, split in rows)
     write_atomic(out / LABELS, text.getvalue().encode())
     return metadata
+
+
+def _stated(world: World) -> dict:
+    """Its fields; `extra` only where there are such classes, so that worlds drawn before there was that field stay whole."""
+    return {name: value for name, value in asdict(world).items() if value or name != "extra"}
 
 
 def read_proper_names(world: Path) -> dict[str, str]:
