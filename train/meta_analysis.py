@@ -43,7 +43,9 @@ def pool(effects: Sequence[float], errors: Sequence[float]) -> Pooled:
     if len(effect) < 2 or len(effect) != len(error):
         raise RealRAGError(f"{len(effect)} effects and {len(error)} errors: pooling needs two or more experiments.")
     if not (np.isfinite(effect).all() and np.isfinite(error).all() and (error > 0).all()):
-        raise RealRAGError(f"Standard errors are {list(errors)}; each must be above 0. Leave that experiment out.")
+        raise RealRAGError(
+            f"The standard errors are {', '.join(f'{each:g}' for each in error)}; each must be above 0. Leave that experiment out."
+        )
     weight, freedom = error**-2, len(effect) - 1
     mean, its_error = float(effect @ weight / weight.sum()), float(weight.sum() ** -0.5)
     q = float((weight * (effect - mean) ** 2).sum())

@@ -112,4 +112,4 @@ def _own_seeds(found: Published) -> float:
 
 
 def _seeds(count: float) -> str:
-    return "classes, seeds without end" if count == math.inf else f"classes, {count:g} seed{'s' * (count != 1)}"
+    return "classes, unlimited seeds" if count == math.inf else f"classes, {count:g} seed{'s' * (count != 1)}"
