@@ -17,9 +17,7 @@ from realrag.indexing.build import build
 from realrag.indexing.shards import Sizes
 from realrag.photos.keep import encode_jpeg
 
-from ..contrastive.loss import LossConfig
-from ..contrastive.utility import candidates, measure_utility
-from ..dataset import Prompt, load_material, read_prompts
+from ..dataset import Prompt, read_prompts
 from ..judge.histograms import GradientEncoder
 from ..judge.inputs import Judged, aligned, judge, refuse_shared
 from ..judge.page import arms_sheet, prompts_of, spread, write_page
@@ -30,53 +28,22 @@ from ..pictures.choose_references import CHOICES, choose, read_choices, summary,
 from ..retriever.prompts import class_prompts, write_prompts
 from ..retriever.recipe import Recipe
 from ..retriever.run import STAGES as RETRIEVER_STAGES
-from ..retriever.run import Run
 from ..retriever.starting_encoder import started
 from . import endpoints
 from .config import Plan
 from .further_endpoints import further_endpoints, mechanism
 from .judge_encoders import JudgeTraining, cached_judge_encoder
 from .named_rankings import HELD_OUT, choose_by, compare_rankings, folder_of
-from .paint_arms import WithoutReferences, make_painter, paint_arms
+from .paint_arms import make_painter, paint_arms
 from .painter import Painter
 from .paper import relative_gains
 from .procedural.world import SPLITS, read_splits, write_world
 from .reference_controls import describe, shuffled
-from .reference_utility import CANDIDATES, ReferenceUtility
 from .report import gate_rows, ordered, write_results
+from .retriever_run import RetrieverRun
 
 SHEET, SHOWN, CELL = "sheet.jpg", 12, 104  # of U1, for illustration
 STAGES = ("world", "retriever", "library", "judges", "choose", "gates", "paint", "judge", "report")
-
-
-class RetrieverRun(Run):
-    """A recipe's run whose drawings come from a painter without references."""
-
-    painter: Painter
-    validation: Path
-
-    def utility(self) -> None:
-        """utility.safetensors: the utility of the top photos for each prompt: how much each lowers the generator's loss."""
-        if "utility" in self.recipe.evaluate.arms:
-            library, prompts, out = self._open(self.library), self._prompts(), self.folder / "utility.safetensors"
-            rows = candidates(load_material(library, self.encoder, prompts), CANDIDATES)
-            measure_utility(
-                library,
-                prompts,
-                rows,
-                ReferenceUtility(self.painter, prompts, self.validation),
-                out,
-                progress=self.in_time,
-            )
-            self.recipe = replace(self.recipe, data=replace(self.recipe.data, utility=str(out)))
-
-    def _loss(self, arm: str) -> LossConfig:
-        """`utility` is the loss of `normal` plus the measured utility. Utility alone does not constrain photos that were
-        not measured, and those soon rank first."""
-        return super()._loss(arm) if arm != "utility" else replace(self.recipe.loss, kind="normal", lambda_utility=1.0)
-
-    def _generator(self, library: Bundle) -> WithoutReferences:
-        return WithoutReferences(self.painter)
 
 
 class Reproduction(Staged):
