@@ -19,10 +19,10 @@ from torch import Tensor
 
 from realrag import artifact
 from realrag.encoders.base import Encoder
+from realrag.encoders.fused import same_sides
 from realrag.encoders.general import GENERAL, GENERAL_FOLDER, GeneralEncoder
 from realrag.encoders.load import load_encoder
 from realrag.encoders.small import SMALL, SmallEncoder
-from realrag.encoders.small_net import same_pad
 from realrag.interval_text import with_interval
 
 from ..retrieval_metrics import ranked_relevance, ranking_figures
@@ -188,14 +188,18 @@ def everyday(encoder: Encoder, sets: list[Photos], grocery: PhotoSet) -> dict[st
     return {"R@1": interval(np.array(right, float), np.arange(len(right))), "failed": failed}
 
 
+def padded(x: Tensor, layer: torch.nn.Conv2d) -> Tensor:
+    return F.pad(x, same_sides(x, layer))
+
+
 def small_before(encoder: SmallEncoder) -> Callable[[Tensor], Tensor]:
     """The image tower of realrag-small as version 0.1.0 ran it."""
     net = encoder.towers.mobilenet
 
     def run(x: Tensor) -> Tensor:
-        x = F.relu6(net.stem(same_pad(x.contiguous(memory_format=torch.channels_last), 2)))
+        x = F.relu6(net.stem(padded(x.contiguous(memory_format=torch.channels_last), net.stem)))
         for block in net.blocks:
-            x = F.relu6(block.pointwise(F.relu6(block.depthwise(same_pad(x, block.stride)))))
+            x = F.relu6(block.pointwise(F.relu6(block.depthwise(padded(x, block.depthwise)))))
         return encoder.towers.pool(x)
 
     return run

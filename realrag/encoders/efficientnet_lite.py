@@ -4,10 +4,9 @@ in. Cut into a trunk and a tail, so that two tails can share one trunk."""
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .fused import conv_relu6
+from .fused import conv
 
 # (expansion, channels, repeats, stride of the first, kernel) of the stages; a stem to STEM channels comes before them, a
 # 1x1 convolution to HEAD channels after them.
@@ -16,17 +15,6 @@ STAGES = (
 )  # fmt: skip
 STEM, HEAD = 32, 1280
 CUT = 14  # blocks in the trunk, of 16
-# On a CPU the stem and the first EARLY blocks, whose results outgrow its cache, take TOGETHER photos at once.
-EARLY, TOGETHER = 11, 4
-
-
-def same_pad(x: Tensor, kernel: int, stride: int) -> Tensor:
-    """TensorFlow's SAME padding of (B, C, H, W): an odd row goes below, an odd column right."""
-    (top, bottom), (left, right) = (
-        (total // 2, total - total // 2)
-        for total in (max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in x.shape[-2:])
-    )
-    return F.pad(x, (left, right, top, bottom))
 
 
 class MobileBlock(nn.Module):
@@ -39,13 +27,11 @@ class MobileBlock(nn.Module):
         self.expand = nn.Conv2d(channels_in, wide, 1) if expansion > 1 else nn.Identity()
         self.depthwise = nn.Conv2d(wide, wide, kernel, stride, groups=wide)
         self.project = nn.Conv2d(wide, channels_out, 1)
-        self.stride, self.kernel, self.adds = stride, kernel, stride == 1 and channels_in == channels_out
+        self.adds = stride == 1 and channels_in == channels_out
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = conv_relu6(x, self.expand) if isinstance(self.expand, nn.Conv2d) else x
-        inside = self.stride == 1  # SAME is then the same all round, and the convolution pads by itself
-        wide = wide if inside else same_pad(wide, self.kernel, self.stride)
-        out = self.project(conv_relu6(wide, self.depthwise, self.kernel // 2 if inside else 0))
+        wide = conv(x, self.expand) if isinstance(self.expand, nn.Conv2d) else x
+        out = conv(conv(wide, self.depthwise, same=True), self.project, relu6=False)
         if not self.adds:
             return out
         return out + x if torch.is_grad_enabled() else out.add_(x)
@@ -73,17 +59,10 @@ class Trunk(nn.Module):
         self.stem = nn.Conv2d(3, scaled(STEM, width), 3, 2)
         self.blocks = nn.ModuleList(blocks_of(width)[:CUT])
 
-    def early(self, x: Tensor) -> Tensor:
-        """The stem and the first blocks. Channels-last, the fastest layout for depthwise convolutions on a CPU."""
-        x = conv_relu6(same_pad(x.contiguous(memory_format=torch.channels_last), 3, 2), self.stem)
-        for block in self.blocks[:EARLY]:
-            x = block(x)
-        return x
-
     def forward(self, x: Tensor) -> Tensor:
-        whole = torch.is_grad_enabled() or x.device.type != "cpu"
-        x = self.early(x) if whole else torch.cat([self.early(part) for part in x.split(TOGETHER)])
-        for block in self.blocks[EARLY:]:
+        """Channels-last, the fastest layout for depthwise convolutions on a CPU."""
+        x = conv(x.contiguous(memory_format=torch.channels_last), self.stem, same=True)
+        for block in self.blocks:
             x = block(x)
         return x
 
@@ -100,4 +79,4 @@ class Tail(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:
             x = block(x)
-        return conv_relu6(x, self.head)
+        return conv(x, self.head)

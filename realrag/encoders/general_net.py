@@ -16,6 +16,7 @@ from ..errors import EncoderError, brief
 from ..validation import strict_json
 from .carried import check_general_config, check_shapes
 from .efficientnet_lite import Tail, Trunk
+from .fused import in_cache
 from .minilm import MiniLM
 from .word_pieces import WordPieces
 
@@ -54,6 +55,9 @@ class ImageTower(nn.Module):
         return torch.cat([parts[0], self.side * parts[1]], 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        return in_cache(self._few, x)
+
+    def _few(self, x: Tensor) -> Tensor:
         x = self.trunk(x)
         taught = self.pool(self.taught_tail(x))  # before the other, which may change x in place
         return self.join(self.pool(self.tail(x)), taught)

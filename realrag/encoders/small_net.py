@@ -11,22 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import artifact
 from ..errors import EncoderError, brief
 from ..validation import strict_json
 from .carried import check_shapes, check_small_config
-from .fused import conv_relu6
+from .fused import conv, in_cache
 
 FORMAT, VERSION = "realrag-small-encoder", "1"
 CURE = "Download it again, or train it again."
 
 # (channels out, stride) of the thirteen depthwise-separable blocks at width 1.0; before them a 3x3 stem to 32 channels.
 BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)) + 5 * ((512, 1),) + ((1024, 2), (1024, 1))
-# On a CPU the first EARLY blocks, whose results outgrow its cache, take TOGETHER photos at once.
-EARLY, TOGETHER = 4, 4
 
 LONGEST_WORD = 32  # letters; the rest of a longer word only adds tokens
 MOST_TOKENS = 1024  # a prompt of about 80 words
@@ -35,29 +32,16 @@ MOST_TOKENS = 1024  # a prompt of about 80 words
 # Photos
 
 
-def same_pad(x: Tensor, stride: int) -> Tensor:
-    """TensorFlow's SAME padding of (B, C, H, W) for a 3x3 kernel: an odd row goes below, an odd column right."""
-    (top, bottom), (left, right) = (
-        (total // 2, total - total // 2)
-        for total in (max((-(-n // stride) - 1) * stride + 3 - n, 0) for n in x.shape[-2:])
-    )
-    return F.pad(x, (left, right, top, bottom))
-
-
 class SeparableBlock(nn.Module):
     """Depthwise 3x3 convolution, then 1x1 across channels, ReLU6 after both. Batch norm is folded in."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int):
         super().__init__()
-        self.stride = stride
         self.depthwise = nn.Conv2d(channels_in, channels_in, 3, stride, groups=channels_in)
         self.pointwise = nn.Conv2d(channels_in, channels_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        # At stride 1 SAME is a padding of 1 all round, which the convolution does by itself: the same numbers, faster.
-        inside = self.stride == 1 and not torch.is_grad_enabled()
-        x = conv_relu6(x if inside else same_pad(x, self.stride), self.depthwise, 1 if inside else 0)
-        return conv_relu6(x, self.pointwise)
+        return conv(conv(x, self.depthwise, same=True), self.pointwise)
 
 
 class MobileNet(nn.Module):
@@ -74,7 +58,7 @@ class MobileNet(nn.Module):
 
     def front(self, x: Tensor, cut: int) -> Tensor:
         """The stem and the blocks before `cut`. Channels-last, the fastest layout for depthwise convolutions on a CPU."""
-        x = conv_relu6(same_pad(x.contiguous(memory_format=torch.channels_last), 2), self.stem)
+        x = conv(x.contiguous(memory_format=torch.channels_last), self.stem, same=True)
         for block in self.blocks[:cut]:
             x = block(x)
         return x
@@ -85,9 +69,7 @@ class MobileNet(nn.Module):
         return x
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or x.device.type != "cpu":
-            return self.back(self.front(x, 0), 0)
-        return self.back(torch.cat([self.front(part, EARLY) for part in x.split(TOGETHER)]), EARLY)
+        return in_cache(lambda part: self.back(self.front(part, 0), 0), x)
 
 
 # Texts

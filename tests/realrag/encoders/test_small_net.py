@@ -19,7 +19,6 @@ from realrag.encoders.small_net import (
     SmallDualEncoder,
     load_small_encoder,
     pieces,
-    same_pad,
     save_small_encoder,
     words,
 )
@@ -75,14 +74,6 @@ def test_the_text_tower_equals_its_formula_written_out(tiny):
 
 
 # Photos
-
-
-@pytest.mark.parametrize(
-    ("size", "stride", "before", "after"), [(8, 2, 0, 1), (7, 2, 1, 1), (8, 1, 1, 1), (7, 1, 1, 1)]
-)
-def test_padding_is_tensorflows(size, stride, before, after):
-    padded = same_pad(torch.ones(1, 1, size, size), stride)[0, 0, size // 2]
-    assert padded.tolist() == [0.0] * before + [1.0] * size + [0.0] * after
 
 
 def test_front_and_back_together_are_the_tower_at_every_cut():
