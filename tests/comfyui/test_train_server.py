@@ -136,7 +136,9 @@ def test_a_cleared_queue_and_a_restart_are_told_apart(comfyui, tmp_path):
     generator = ComfyUI(workflow(tmp_path / "flow.json"), server.url, waiting=Waiting(lost=1), log=lines.append)
 
     def pending() -> bool:
-        return bool(server.json("/queue")["queue_pending"])
+        """The slow job runs, and ours is behind it."""
+        queue = server.json("/queue")
+        return bool(queue["queue_running"] and queue["queue_pending"])
 
     def causes() -> list[str]:
         return [line for line in lines if "no longer had our picture" in line]
