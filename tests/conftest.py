@@ -24,6 +24,15 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(marker)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_waiting_for_the_disk():
+    """No test cuts the power: that the disk is asked, and when, is tested in test_files.py. Thousands of waits take
+    minutes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda number: None)
+        yield
+
+
 @pytest.fixture
 def photos(tmp_path):
     """photos/{red,green,blue}/0..4.jpg"""

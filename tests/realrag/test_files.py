@@ -1,4 +1,5 @@
 import os
+import stat
 
 import pytest
 from hypothesis import given
@@ -104,3 +105,16 @@ def test_a_file_that_nobody_misses_is_whole_without_waiting_for_the_disk(tmp_pat
         write_atomic(tmp_path / "kept.jpg", b"whole")
     assert (tmp_path / "card.jpg").read_bytes() == b"whole"
     assert [path.name for path in tmp_path.iterdir()] == ["card.jpg"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no call for a folder")
+def test_the_disk_has_the_contents_before_the_name_and_the_name_before_we_go_on(tmp_path, monkeypatch):
+    steps, replace = [], os.replace
+
+    def asked(number):
+        steps.append("folder" if stat.S_ISDIR(os.fstat(number).st_mode) else os.fstat(number).st_size)
+
+    monkeypatch.setattr(os, "fsync", asked)
+    monkeypatch.setattr(os, "replace", lambda *paths: (steps.append("name"), replace(*paths)))
+    write_atomic(tmp_path / "kept.jpg", b"whole")
+    assert steps == [5, "name", "folder"]
