@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import QueryError
+from .filters import format_filters, measure_filters
 
 K = 10
 BATCH = 64
@@ -50,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="cpu", help="accepted for old commands and ignored: index and search run on the CPU"
     )
+    parser.add_argument("--filters", action="store_true", help="measure filters too: a few minutes at a million rows")
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
 
 
@@ -63,7 +65,10 @@ def run(args) -> dict:
             f"--rows {args.rows} --queries {args.queries} --dim {args.dim}: rows and queries from 1, dim from 3."
         )
     with one_thread(), tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
-        return {**alone(prepare, args, Path(scratch)), **alone(measure, Path(scratch))}
+        result = {**alone(prepare, args, Path(scratch)), **alone(measure, Path(scratch))}
+        if args.filters:
+            result["filters"] = alone(measure_filters, Path(scratch), K, TURN)
+        return result
 
 
 @contextmanager
@@ -287,4 +292,6 @@ def format_report(result: dict) -> str:
     for when, sizes in result["memory_mb"].items():
         if sizes:
             lines.append(f"memory, {when}: {sizes['private']:.0f} MB own, {sizes['mapped']:.0f} MB mapped")
+    if result.get("filters"):
+        lines += format_filters(result["filters"])
     return "\n".join(lines)

@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 
 BLOCK = 2048  # rows made float32 at once: 4 MB at 512 dimensions, which stays in the processor's cache
-GATHERED = 16_384  # chosen rows copied together at once: 16 MB
+GATHERED = 2048  # chosen rows copied together at once: 2 MB
 SCORES = 1 << 24  # scores held at once by an exact search: 64 MB
 LONGEST = 1.01  # of a row; unit rows in fp16 are off by less
 

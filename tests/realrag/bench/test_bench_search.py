@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from realrag.bench import search
+from realrag.bench.filters import FRACTIONS, format_filters
 from realrag.errors import QueryError
 from realrag.indexing.build import build
 
@@ -21,17 +22,27 @@ def arguments(*words):
 @pytest.mark.slow
 def test_every_engine_is_measured_and_the_exact_ones_are_exact(tmp_path):
     environment = dict(os.environ)
-    result = search.run(arguments("--rows", 3000, "--dim", 32, "--queries", 12, "--scratch", tmp_path))
+    result = search.run(arguments("--rows", 3000, "--dim", 32, "--queries", 12, "--filters", "--scratch", tmp_path))
     assert os.environ == environment and not list(tmp_path.iterdir())
     assert json.loads(json.dumps(result)) == result
     engines = result["engines"]
     assert {name for name, row in engines.items() if row["recall"] == 1} >= {"numpy", "torch", "faiss flat", "exact"}
     assert result["used_at_this_size"] == "exact" and f"ivf, {result['ivf_lists']} lists" in engines
     assert sum(name.startswith("ivf") for name in engines) >= 3
+    assert result["filters"][0]["filter"] == "none" and len(result["filters"]) > 3 * len(FRACTIONS)
+    assert min(row["recall"] for row in result["filters"]) > 0.9  # exact where a filter leaves few rows
     report = search.format_report(result)
     assert (
         "<- used at this size" in report and "open, once verified" in report and all(name in report for name in engines)
     )
+
+
+def test_filters_are_measured_beside_none():
+    rows = [
+        {"filter": "none", "rows": 9, "ms": 1.0, "times_unfiltered": 1.0, "recall": 0.99},
+        {"filter": "half", "rows": 4, "ms": 2.0, "times_unfiltered": 2.0, "recall": 0.98},
+    ]
+    assert "at most 2.00 times the time, and costs at most 0.0100 of recall" in format_filters(rows)[-1]
 
 
 def test_real_vectors_are_asked_with_rows_that_were_held_out(tmp_path):

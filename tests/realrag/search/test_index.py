@@ -43,8 +43,9 @@ def lists():
 
 @pytest.fixture
 def no_short_cut(monkeypatch):
-    """Filtered searches of a small library go through the lists too."""
+    """Filtered searches of a small library go through the lists and their codes too."""
     monkeypatch.setattr(module, "EXACT_SUBSET", 0)
+    monkeypatch.setattr(module, "COMPARED", 0)
 
 
 def slow_search(embeddings, query, k, allowed=None):
@@ -115,14 +116,16 @@ def test_ivf_search_with_its_own_choice_of_lists_finds_nearly_everything(no_shor
 @pytest.mark.slow
 @pytest.mark.parametrize("by", ["chance", "subject"])
 @pytest.mark.parametrize("fraction", [0.5, 0.1])
-def test_a_filter_costs_no_recall_whatever_it_leaves(no_short_cut, by, fraction):
+@pytest.mark.parametrize("compared", [0, 10_000])
+def test_a_filter_costs_no_recall_whatever_it_leaves(no_short_cut, monkeypatch, by, fraction, compared):
+    monkeypatch.setattr(module, "COMPARED", compared)
     rows, queries, rng = clustered_vectors(20_000, 32), text_queries(100, 32), np.random.default_rng(5)
     index = IVFIndex(rows, ivf.build_lists(rows))
     index.probes = index.lists // 4
     if by == "chance":
         allowed = rng.random(len(rows)) < fraction
     else:  # whole lists, so that those nearest to a query often hold nothing
-        allowed = (rng.random(index.lists) < fraction)[index._list_of_row]
+        allowed = (rng.random(index.lists) < fraction)[index.list_of_row]
     recall = []
     for mask in (None, allowed):
         scores, found = index.search(queries, K, mask)
@@ -376,3 +379,9 @@ def test_an_old_faiss_is_not_trusted_with_files(tmp_path, monkeypatch, caplog):
 def test_a_handful_of_rows_can_be_indexed_too(tmp_path, rows):
     few = library()[:rows]
     agrees(open_ivf(tmp_path, few), few, text_queries(2, DIM), K)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.01, 0.05, 0.1, 0.3, 1.0])
+def test_the_rows_of_a_filter_are_counted_right_at_any_density(fraction):
+    allowed = np.random.default_rng(3).random(50_000) < fraction
+    assert np.array_equal(module._true_rows(allowed), np.flatnonzero(allowed))
