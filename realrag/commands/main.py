@@ -226,6 +226,7 @@ def parser() -> argparse.ArgumentParser:
     from ..bench import retrieve as bench_retrieve
     from ..bench import search as bench_search
     from ..bench import startup as bench_startup
+    from ..bench import store as bench_store
 
     top = argparse.ArgumentParser("realrag", description="Find real photos for a prompt.")
     top.add_argument("--version", action="version", version=__version__)
@@ -372,6 +373,7 @@ def parser() -> argparse.ArgumentParser:
         ("search", bench_search, "realrag bench search --rows 1000000"),
         ("retrieve", bench_retrieve, "COMFYUI_PATH=~/ComfyUI realrag bench retrieve --rows 1000000"),
         ("growth", bench_growth, "realrag bench growth --folder growth --graph growth.svg"),
+        ("store", bench_store, "realrag bench store --to milvus-lite:new.db#bench"),
         ("find", bench_find, "realrag bench find my-photos"),
         ("embed", bench_embed, "realrag bench embed --untrained ViT-B-32"),
         ("inject", bench_inject, "COMFYUI_PATH=~/ComfyUI realrag bench inject --family flux-xlabs --references 4"),
