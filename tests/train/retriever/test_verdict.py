@@ -1,29 +1,33 @@
 """The verdict in words: what is shown, what is not, and what to do next.
 
-The last two tests ask whether a verdict of "shown" can be believed, on a library whose answer is known (`DetailToy`, 72
-pairs of siblings, two trainings of each arm, the head chosen on validation photos). What they demand was written down
-before seeds 0 to 19 were run, from a pilot on seeds 100 to 119:
+The last two tests ask whether a verdict of "shown" can be believed, on a library whose answer is known: `DetailToy` with 72
+pairs of siblings, trained as the recipe `recommended` says, two trainings of each arm, the head chosen on validation photos.
+What they demand was written down before their seeds, 20 to 39, were run, from pilots on other seeds:
 
-- Siblings: "shown" in at least 9 of the 10 seeds 0 to 9. The pilot had it in 20 of 20; its differences in mAP from plain
-  training were 0.020 to 0.030, with intervals about 0.02 wide. With 12 pairs the same pilot had "shown" in 0 of 6 seeds, with 24
-  in 0, with 48 in 4: the interval is over classes, so few pairs hide the same gain.
-- Shuffled labels, the same library: "not shown" in at least 19 of the 20 seeds 0 to 19. The pilot had it in 19 of 20.
+- Siblings: "shown" in at least 9 of the 10 seeds 20 to 29. The pilot (seeds 500 to 507) had it in 8 of 8; its differences in mAP
+  from plain training were 0.009 to 0.015, with intervals about 0.01 wide. With 24 and 48 pairs it had "shown" in 6 of 6, with 12 in
+  3 of 6: the interval is over classes, so few pairs hide the same gain.
+- Shuffled labels, the same library: "not shown" in at least 19 of the 20 seeds 20 to 39. The pilot (500 to 505): 6 of 6.
 
-What a toy with siblings shows depends on how siblings differ. In `Toy` every pair differs in a direction of its own, so that
-nothing learned from one pair helps another: "shown" in 0, 1 and 0 of 4 pilot seeds with 6, 12 and 24 pairs, and with 150 pairs
-reflective training was 0.014 to 0.017 of mAP *worse* than plain training. In `DetailToy` all pairs differ in the same few
-details, which the encoder weighs little."""
+What such a toy shows depends on its settings, and on how siblings differ. In `DetailToy` all pairs differ in the same few
+details, which the encoder weighs little. With one negative a prompt, as in the paper, and the recommended batch of an eighth of
+the photos, pilots had no gain (-0.003 to 0.000); with batches of 32 and six epochs 0.020 to 0.030, in 10 of 10 seeds. In `Toy` every
+pair differs in a direction of its own, so that nothing learned from one helps another: with 150 pairs, one negative and batches
+of 32, reflective training was 0.014 to 0.017 of mAP *worse* than plain training."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from sibling_toy import DetailToy
 
-from realrag_train.contrastive.loss import LossConfig
-from realrag_train.contrastive.negatives import MineConfig, mine
-from realrag_train.contrastive.trainer import ContrastiveTraining, FitConfig, Sources
+from realrag_train.contrastive.negatives import mine
+from realrag_train.contrastive.trainer import ContrastiveTraining, Sources
 from realrag_train.retriever.evaluate import Questions, arm_scores, evaluate
+from realrag_train.retriever.recipe import read_recipe
 from realrag_train.retriever.selection import Candidate, Selection, best, validation_figures
 from realrag_train.retriever.verdict import as_text, verdict
+from realrag_train.sections import find_recipe
 
 BY_VALIDATION = {"zero": 0.4, "normal-0": 0.5, "reflective-0": 0.6}
 
@@ -189,21 +193,19 @@ def test_a_stand_in_and_an_encoder_without_a_level_are_named():
 
 def measured(toy):
     """The report of two plain and two reflective heads on the toy's test photos; the validation photos choose one."""
-    rows, heads = (
-        mine(toy.material, toy.drawings(), MineConfig()).rows,
-        {"zero": [None], "normal": [], "reflective": []},
-    )
+    recipe, heads = read_recipe(find_recipe("recommended")), {"zero": [None], "normal": [], "reflective": []}
+    rows = mine(toy.material, toy.drawings(), recipe.mine).rows
     test, held = (
         Questions(toy.words, photos, toy.asked, classes, np.full(len(toy.asked), -1))
         for photos, classes in ((toy.photos, toy.classes), (toy.held.photos, toy.held.photo_classes))
     )
     for kind in ("normal", "reflective"):
         for seed in range(2):
-            config = FitConfig(epochs=6, batch=32, hidden=32, rate=4e-3, seed=seed)
             negatives = rows if kind == "reflective" else None
             training = ContrastiveTraining(
-                toy.material, negatives, config, LossConfig(kind), sources=Sources(validation=toy.held)
-            )
+                toy.material, negatives, replace(recipe.fit, seed=seed), replace(recipe.loss, kind=kind),
+                sources=Sources(validation=toy.held),
+            )  # fmt: skip
             training.run()
             heads[kind].append(training.head.eval())
     found = {
@@ -222,11 +224,11 @@ def measured(toy):
 
 @pytest.mark.slow
 def test_what_a_generator_confuses_is_shown_to_be_learned_in_9_of_10_seeds(one_thread):
-    found = [verdict(measured(DetailToy(seed, pairs=72))).status for seed in range(10)]
+    found = [verdict(measured(DetailToy(seed, pairs=72))).status for seed in range(20, 30)]
     assert found.count("shown") >= 9, found
 
 
 @pytest.mark.slow
 def test_shuffled_labels_show_nothing_in_19_of_20_seeds(one_thread):
-    found = [verdict(measured(DetailToy(seed, pairs=72, shuffle=seed))).status for seed in range(20)]
+    found = [verdict(measured(DetailToy(seed, pairs=72, shuffle=seed))).status for seed in range(20, 40)]
     assert found.count("not shown") >= 19, found
