@@ -50,25 +50,6 @@ def _run(x: Tensor, weight: Tensor, padding: list[int], layer: nn.Conv2d, relu6:
     )
 
 
-def _works() -> bool:
-    """Whether this torch has the operations that its own compiler uses on a CPU (not part of its public interface)."""
-    try:
-        x, layer = (
-            torch.full((1, 1, 1, 1), 9.0),
-            torch.nn.utils.skip_init(nn.Conv2d, 1, 1, 1),
-        )  # draws no random numbers
-        for each, value in zip(layer.parameters(), (1.0, 0.0), strict=True):
-            each.fill_(value)
-        found = [_run(x, _lay(layer.weight, [0, 0], layer, x), [0, 0], layer, relu6).item() for relu6 in (True, False)]
-        return bool(torch.backends.mkldnn.enabled) and found == [6.0, 9.0]
-    except Exception:  # each build of torch refuses in its own way
-        return False
-
-
-with torch.no_grad():
-    ONEDNN = torch.backends.mkldnn.is_available() and _works()
-
-
 def conv(x: Tensor, layer: nn.Conv2d, padding: int = 0, relu6: bool = True, same: bool = False) -> Tensor:
     """`layer` over x (B, C, H, W), whatever padding it has itself, then ReLU6 if asked. same: TensorFlow's SAME padding in place
     of `padding`, which puts an odd row below and an odd column right. x stays as it is."""
@@ -118,3 +99,25 @@ def _laid(x: Tensor, layer: nn.Conv2d, larger: int, padding: int) -> Tensor:
         known = Laid(weight, state, _lay(F.pad(weight, (larger, 0, larger, 0)), [padding] * 2, layer, x))
         _LAID[layer] = known
     return known.laid
+
+
+def _works() -> bool:
+    """Whether this torch has the operations that its own compiler uses on a CPU (not part of its public interface), and they do
+    here what they should."""
+    try:
+        x = torch.arange(144.0).reshape(1, 4, 6, 6).contiguous(memory_format=torch.channels_last) / 24
+        for groups in (1, 4):
+            layer = torch.nn.utils.skip_init(nn.Conv2d, 4, 4, 3, 2, groups=groups)  # draws no random numbers
+            for each in layer.parameters():
+                each.copy_(torch.arange(float(each.numel())).reshape(each.shape) / each.numel() - 0.4)
+            plain = F.conv2d(F.pad(x, same_sides(x, layer)), layer.weight, layer.bias, 2, groups=groups)
+            for relu6, wanted in ((True, plain.clamp(0, 6)), (False, plain)):
+                if not torch.allclose(_frozen(x, layer, 0, relu6, True), wanted, atol=1e-4):
+                    return False
+        return bool(torch.backends.mkldnn.enabled)
+    except Exception:  # each build of torch refuses in its own way
+        return False
+
+
+with torch.no_grad():
+    ONEDNN = torch.backends.mkldnn.is_available() and _works()
