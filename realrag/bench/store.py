@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> dict:
         raise QueryError(
             f"--rows {args.rows} --queries {args.queries} --dim {args.dim}: rows and queries from 1, dim from 3."
         )
-    from ..search.index import ExactIndex
+    from ..search.index import ExactIndex, Index
     from ..stores.fill import Source, fill, open_store_index
     from ..stores.index import Columns
     from .clustered_vectors import clustered_vectors, text_queries
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> dict:
     begun, spent = time.perf_counter(), time.process_time()
     report = fill(args.to, source, vectors, columns, index_type=args.index_type)
     filled = time.perf_counter() - begun, time.process_time() - spent
-    engines = {"store": open_store_index(args.to, source, vectors, columns), "exact": ExactIndex(vectors)}
+    engines: dict[str, Index] = {"store": open_store_index(args.to, source, vectors, columns), "exact": ExactIndex(vectors)}
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in engines}
     right, engines_found = 0, {}
     for query in queries:

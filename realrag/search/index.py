@@ -87,6 +87,7 @@ class IVFIndex:
         open_rows = self.n if rows is None else len(rows)
         if not len(queries) or (rows is not None and open_rows <= EXACT_SUBSET) or 4 * depth > open_rows:
             return search_exactly(self.embeddings, queries, k, rows)
+        found: list[tuple[np.ndarray, int | None]]
         if rows is None or allowed is None:
             found = [(near, depth) for near in self._candidates(queries, depth)]
         else:
