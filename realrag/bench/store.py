@@ -46,7 +46,10 @@ def run(args: argparse.Namespace) -> dict:
     begun, spent = time.perf_counter(), time.process_time()
     report = fill(args.to, source, vectors, columns, index_type=args.index_type)
     filled = time.perf_counter() - begun, time.process_time() - spent
-    engines: dict[str, Index] = {"store": open_store_index(args.to, source, vectors, columns), "exact": ExactIndex(vectors)}
+    engines: dict[str, Index] = {
+        "store": open_store_index(args.to, source, vectors, columns),
+        "exact": ExactIndex(vectors),
+    }
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in engines}
     right, engines_found = 0, {}
     for query in queries:
