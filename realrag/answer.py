@@ -17,6 +17,8 @@ from .references import Reference, References
 from .search.hybrid import BY_LOOK, CERTAIN, LOOK, NAME, PINNED, Ranking, rank
 from .search.index import EXACT_LIMIT
 
+MOST_TRIED = 50  # words of a question that found nothing which are tried alone
+
 
 @dataclass(frozen=True)
 class Asking:
@@ -81,7 +83,11 @@ class Asking:
         answer = self.chooser.answer(each, allowed, level)
         if self.find_by != NAME:
             notes += self._not_taken_in(question.text)
-        return self._references(text, *answer, level, notes)
+        return self._references(text, *answer, level, notes, " ".join(question.objects))
+
+    def _open(self) -> int:
+        """How many photos the filters let through."""
+        return count_open(self.allowed, len(self.library.vectors))
 
     def _level(self) -> Level | None:
         """The level, where it says something: of a text alone, and not where nothing but a fixed bound was asked for."""
@@ -135,6 +141,18 @@ class Asking:
             notes.append(f"Unknown to this library's encoder: {shown} ({len(unknown)} of {_words(len(telling))}).")
         return notes
 
+    def _stands_here(self, text: str) -> list[str]:
+        """Which words of a question that found nothing stand beside photos: asked for alone, they would find them."""
+        telling = [word for word in dict.fromkeys(words(text)) if word not in function_words()]
+        ask = self.library.lexicon.ask
+        found = [word for word in telling[:MOST_TRIED] if len(ask(word).best(1, self.allowed).rows)]
+        if not found or len(telling) == 1:
+            return []
+        listed = " or ".join(repr(word) for word in found[:3])
+        return [
+            f"Names or captions here have {listed}. To find those photos, ask for that alone, for example in look_for."
+        ]
+
     def _nothing_allowed(self, text: str, note: str) -> References:
         return References(
             text, self.library.bundle_id, (), f"{note} No photo passes the filters.".strip(), self.library.ranked_by()
@@ -148,7 +166,9 @@ class Asking:
         last: int,
         level: Level | None,
         notes: list[str],
+        asked: str = "",
     ) -> References:
+        """asked: what names and captions were searched for."""
         items = []
         for each in chosen:
             record = self.library.bundle.records[each.row]
@@ -173,6 +193,7 @@ class Asking:
         elif doubtful and not items:
             needed = f"{bound:.2f}" if min_score is None or isinstance(min_score, str) else min_score
             notes.insert(0, f"Nothing here fits: best {best:.2f}, and a photo that fits scores {needed} or more.")
+            notes += self._stands_here(asked)
         elif doubtful:
             notes.insert(0, f"Doubtful: best {best:.2f}, and a photo that fits scores {bound:.2f} or more.")
         elif len(items) < k:
@@ -185,6 +206,8 @@ class Asking:
                 )
             elif self.find_by == NAME:
                 notes.append(f"{len(items)} of {k}: nothing else here is called so.")
+            elif min_score == AUTO and bound is not None and len(items) < self._open():
+                notes.append(f"{len(items)} of {k}: no other photo scores {bound:.2f} or more.")
             else:
                 notes.append(f"{len(items)} of {k}: there are no more photos to choose from.")
         return References(

@@ -19,7 +19,7 @@ from .encoders.load import load_encoder
 from .encoders.reflective_head import ReflectiveHead
 from .errors import EncoderError, QueryError
 from .files import Verdicts, canonical_json, read_bounded, sha256_bytes, write_atomic, write_json
-from .prompts.words import words
+from .prompts.words import names_something, words
 from .search.index import EXACT_LIMIT, Index, open_index
 from .search.lexicon import Lexicon
 from .stores.fill import Source, open_store_index
@@ -243,12 +243,13 @@ def store_columns(bundle: Bundle) -> Columns:
 
 
 def captions_to_ask(records) -> list[tuple[int, str]]:
-    """(row, caption) of evenly spread photos whose caption says more than their class, to measure a level with."""
+    """(row, caption) of evenly spread photos whose caption says more than their class and than a camera's number, to
+    measure a level with. A photo without words is captioned by its file's name: nobody asks for "IMG 1234"."""
     rows = np.linspace(0, len(records) - 1, min(len(records), 4 * MOST_KNOWN)).astype(np.int64)
     found = []
     for row in np.unique(rows):
         record = records[int(row)]
-        if record.caption and words(record.caption) != words(record.class_name):
+        if words(record.caption) != words(record.class_name) and names_something(record.caption):
             found.append((int(row), record.caption))
     return found
 

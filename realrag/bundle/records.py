@@ -18,12 +18,20 @@ from ..errors import BundleError, RealRAGError
 from ..files import canonical_json, open_regular
 from ..photos.credit import MAX_FIELD, SAYS, clean, is_generated, spoken
 from ..photos.licenses import normal
+from ..prompts.words import camera_words, fold
 from ..validation import is_count, is_hex, strict_json
 
 MAX_LINE = 1 << 16
 _NO_WORD = re.compile(
     r"[0-9a-fA-F]{8,}|\d{5,}|\b(?:IMG|DSC|DSCF|DSCN|PXL|MVIMG|GOPR|VID|P)[ _-]?\d+\b"
 )  # hashes, dates, IMG_0001
+# Folders that say how photos are filed and not what they show: "a train" asks for no photo of train/cat.
+_NO_SUBJECT = (
+    frozenset(
+        "train training test testing val valid validation split splits data dataset datasets images pictures thing things misc".split()
+    )
+    | camera_words()
+)
 MAX_PICTURE = 256 << 20  # bytes of one stored picture
 COLUMNS = "2"  # version of the cached columns
 _TEXTS = ("caption", "class", "licence", "author", "source", "file")
@@ -226,8 +234,8 @@ class RecordTable:
             raise self._lost(self._path, error) from None
 
     def words_beside(self) -> Iterator[str]:
-        """The words that stand beside each photo, in row order: class, caption and file name, without what only a
-        camera or a program reads. The file was checked line by line when it was opened."""
+        """The words that stand beside each photo, in row order: class, caption, file name and the folders around its own,
+        without what only a camera or a program reads. The file was checked line by line when it was opened."""
         with open_regular(self._path) as file:
             for line in file:
                 row = json.loads(line)
@@ -236,7 +244,9 @@ class RecordTable:
                 stem = file_name[file_name.rfind("/") + 1 :].rpartition(".")[0]
                 if not stem.isalpha():
                     stem = _NO_WORD.sub(" ", stem)
-                yield f"{name} {caption} {stem}" if caption != name else f"{name} {stem}"
+                said = f"{name} {caption} {stem}" if caption != name else f"{name} {stem}"
+                around = [folder for folder in file_name.split("/")[:-2] if fold(folder) not in _NO_SUBJECT]
+                yield " ".join([said, *around])  # "a dog" finds what lies in dogs/Bello
 
     @cached_property
     def _order(self) -> np.ndarray:

@@ -124,6 +124,21 @@ def function_words() -> frozenset[str]:
     return frozenset(read_list("function_words.txt"))
 
 
+@cache
+def camera_words() -> frozenset[str]:
+    """What cameras, phones and programs put into the names of files."""
+    return frozenset(read_list("camera_words.txt"))
+
+
+def names_something(text: str) -> bool:
+    """Whether a file name says what its photo shows: "granny smith 2" does, "IMG_1234" and "P1010001" do not."""
+    for word in words(text):
+        letters = "".join(char for char in word if char.isalpha())
+        if letters not in camera_words() and (len(letters) > 2 or not letters.isascii()):
+            return True
+    return False
+
+
 def read_list(name: str) -> list[str]:
     """The lines of a data file of this room; "#" begins a comment."""
     lines = (line.partition("#")[0].strip() for line in (DATA / name).read_text(encoding="utf-8").splitlines())

@@ -23,6 +23,7 @@ MOST_TYPOS = 8  # words of a text that are looked at for typos
 _INDEX = re.compile(
     r"^\s*(?:[A-Za-z]?\d+[\s._\-)]+)(?=\D*[^\W\d_]{2})"
 )  # "001.Black_footed_Albatross", "n02123045 tabby"
+_YEAR = re.compile(r"(?:^|(?<=[\s._\-]))(?:19|20)\d\d(?=$|[\s._\-])")  # "Rex_2021"
 _BRACKETS = re.compile(r"\s*[(\[][^)\]]*[)\]]\s*")
 _DETERMINER = frozenset(
     "a an the this that these those my your his her our their some one two three four five six several many no".split()
@@ -211,11 +212,13 @@ def _bare(name: str) -> str:
 
 
 def _aliases(name: str) -> list[str]:
-    """Other ways to write a class's name that its folder shows: without a number in front or words in brackets, and
+    """Other ways to write a class's name that its folder shows: without a number in front, words in brackets or a year, and
     each of several names between commas, as ImageNet has them."""
     bare = _INDEX.sub("", name)
     outside = _BRACKETS.sub(" ", bare)
-    return [alias for alias in dict.fromkeys([bare, outside, *outside.split(",")]) if alias.strip() and alias != name]
+    timeless = _YEAR.sub(" ", outside)
+    aliases = dict.fromkeys([bare, outside, timeless, *outside.split(",")])
+    return [alias for alias in aliases if alias.strip() and alias != name]
 
 
 def _gaps(word: str) -> list[str]:

@@ -276,6 +276,63 @@ def test_a_library_of_few_names_refuses_what_it_has_not(photos, tmp_path):
     assert again.level == retriever.level and not again.search("a steam locomotive", k=2).items
 
 
+def test_the_numbers_of_a_camera_are_no_captions_and_raise_no_level(tmp_path):
+    """A flat folder as it comes from a phone: nobody asks for "IMG 1201", so it tells nothing of the encoder."""
+    for folder, name in (("numbers", "IMG_{}"), ("nothing", "{}")):
+        (tmp_path / folder).mkdir()
+        for number in range(24):
+            color = ((200, 20, 20), (20, 200, 20))[number % 2]
+            (tmp_path / folder / f"{name.format(1200 + number)}.jpg").write_bytes(photo_bytes(color, number, cells=6))
+    levels = {}
+    for folder in ("numbers", "nothing"):
+        report = build(tmp_path / folder, tmp_path / f"{folder} b", ColorEncoder())
+        levels[folder] = report.level
+        assert (report.captions, report.level.known) == (0, 0)
+    assert levels["numbers"] == levels["nothing"]
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """pets/dogs/{Bello,Rex_2021}, pets/Mimi (our cat), 8 photos each, with an encoder that knows colors only."""
+    for folder, color in (
+        ("dogs/Bello", (200, 20, 20)),
+        ("dogs/Rex_2021", (20, 200, 20)),
+        ("Mimi (our cat)", (20, 20, 200)),
+    ):
+        (tmp_path / "pets" / folder).mkdir(parents=True)
+        for number in range(8):
+            (tmp_path / "pets" / folder / f"IMG_{number}.jpg").write_bytes(photo_bytes(color, number, cells=6))
+    (tmp_path / "pets" / "Mimi (our cat)" / "IMG_0.txt").write_text("asleep on Grandma's sofa")
+    build(tmp_path / "pets", tmp_path / "b", InAnotherRange(1.0, 0.3))
+    return Retriever.open(tmp_path / "b", encoder=InAnotherRange(1.0, 0.3))
+
+
+def test_the_folder_around_a_class_is_asked_for_too(pets):
+    answer = pets.search("a dog", k=16)
+    assert {item.class_name for item in answer.items} == {"Bello", "Rex_2021"} and len(answer.items) == 16
+    assert {item.found for item in answer.items} == {"by caption"}
+    assert {item.class_name for item in pets.search("a dog, not Rex", k=8).items} == {"Bello"}
+
+
+def test_the_year_of_a_folder_need_not_be_asked_for(pets):
+    answer = pets.search("Rex running on the beach", k=3)
+    assert [(item.class_name, item.found) for item in answer.items] == [("Rex_2021", "by name")] * 3
+
+
+def test_a_word_that_stands_in_a_caption_is_named_where_nothing_fits(pets):
+    answer = pets.search("steam locomotive beside grandma, cinematic", k=3)
+    assert not answer.items and "Names or captions here have 'grandma'." in answer.note
+    assert [item.caption for item in pets.search("grandma", k=1).items] == ["asleep on Grandma's sofa"]
+    assert "captions here" not in pets.search("steam locomotive", k=3).note
+    assert "'rex'" not in pets.search("steam locomotive, not Rex", k=3).note
+
+
+def test_few_photos_above_the_level_are_not_all_there_are(shipped):
+    strict = shipped.search("garlic", k=100, find_by="look", min_score="auto")
+    assert 0 < len(strict.items) < 100
+    assert strict.note == f"{len(strict.items)} of 100: no other photo scores {shipped.level.score:.2f} or more."
+
+
 def test_other_names_come_from_a_table_and_stay_when_photos_are_added(photos, tmp_path):
     (photos / "names.csv").write_text(
         "class,language,name\nred,de,Rotes Ding\nBlue,fr,la chose bleue\nblack,de,Schwarz\n"

@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realrag.prompts.words import fold, forms, function_words, grams, read_list, tokens, unspaced, words
+from realrag.prompts.words import (
+    fold,
+    forms,
+    function_words,
+    grams,
+    names_something,
+    read_list,
+    tokens,
+    unspaced,
+    words,
+)
 
 
 @pytest.mark.parametrize(
@@ -24,6 +34,18 @@ from realrag.prompts.words import fold, forms, function_words, grams, read_list,
 )
 def test_case_accents_and_separators_make_no_difference(text, found):
     assert words(text) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("IMG 1234", False), ("DSC00012", False), ("P1010001", False), ("WhatsApp Image 2021 05 01 at 10.11.12", False),
+        ("20210304 101112", False), ("IMG 20210304 WA0003", False), ("", False), ("granny smith 2", True), ("robot (1)", True),
+        ("IMG 1234 Mimi", True), ("苹果", True),
+    ],
+)  # fmt: skip
+def test_the_name_that_a_camera_gives_says_nothing(name, says):
+    assert names_something(name) is says
 
 
 @given(st.text(max_size=60))

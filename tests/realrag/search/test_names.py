@@ -115,3 +115,11 @@ def test_a_name_in_another_language_is_read_as_the_classs_own():
         hit.text: hit.meant for text in ("Knoblauch", "一个大蒜", "un citron", "a gerlic") for hit in TABLE.find(text)
     }
     assert hits == {"Knoblauch": "garlic", "大蒜": "garlic", "citron": "lemon", "gerlic": "garlic"}
+
+
+def test_a_year_is_no_part_of_a_name_that_another_class_has():
+    table = NameTable(["Rex_2021", "Rex", "BMW M3 2012", "Boeing 747", "2019"])
+    assert [hit.codes for hit in table.find("Rex on a beach")] == [(1,)]
+    assert [hit.codes for hit in table.find("Rex 2021 on a beach")] == [(0,)]
+    assert [hit.codes for hit in table.find("a BMW M3 in the rain")] == [(2,)]
+    assert not table.find("a Boeing in the rain") and not table.find("2019")
