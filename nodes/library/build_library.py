@@ -280,7 +280,9 @@ def report_of(name: str, encoder: Encoder, reports: list[Report]) -> str:
 
     last = reports[-1]
     lines = [f"{name}: {last.total} photo{'s' * (last.total != 1)}, encoder {encoder.name}."]
+    lines.append(what_to_ask(last, BETTER))
+    if not encoder.has_text_tower:
+        lines.append(NO_WORDS)
     for report in reports:
         lines += [*counts_of(report), *left_out(report, MOST_NAMED), *report.notes]
-    lines.append(what_to_ask(last, BETTER))
-    return "\n".join(lines if encoder.has_text_tower else [*lines, NO_WORDS])
+    return "\n".join(lines)

@@ -32,7 +32,7 @@ def sign_picture(path: Path, out: Path, certificate: Path, key: Path, algorithm:
     where the picture carries no credits or is signed already, and where the key does not fit.
     """
     if not readable():
-        raise RealRAGError('Signing needs the package c2pa-python. Run `pip install "realrag[c2pa]"`.')
+        raise RealRAGError("Signing needs the package c2pa-python. Run `pip install c2pa-python`.")
     found = read_credits(path)
     if not found.photos():
         raise RealRAGError(

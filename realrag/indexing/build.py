@@ -28,7 +28,7 @@ from ..photos.other_names import find_names, read_names
 from ..photos.scan import KEPT_BYTES, Candidate, Library, Progress, Rejected, scan
 from .bundle_files import write_rows
 from .levels import measure_levels
-from .options import IndexOptions, Report
+from .options import MOST_CLASSES, IndexOptions, Report
 from .shards import DEFAULT_SIZES, Item, Sizes, encode_all, read_shard, shard_contents, shard_parts, suited
 from .workers import check_rank, rank_lock, sweep_locks, wait_for_others
 
@@ -301,6 +301,7 @@ def _finish(
     others = [(codes[class_key(name.class_name)], name.language, name.name) for name in names]
     levels = measure_levels(out, files, encoder, heads, others, count)
     report.classes = sum(map(bool, records.classes))
+    report.class_names = sorted(filter(None, records.classes), key=str.casefold)[:MOST_CLASSES]
     report.captions = len(captions_to_ask(records))
     report.level = levels.get(PLAIN)
     files = [*files, *(vars(each.file) for each in heads)]

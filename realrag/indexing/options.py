@@ -12,6 +12,8 @@ from ..photos.credit import Credit
 from ..photos.scan import Rejected
 from .shards import Sizes
 
+MOST_CLASSES = 12  # that a report names
+
 
 @dataclass(frozen=True)
 class IndexOptions:
@@ -56,6 +58,7 @@ class Report:
     removed: int = 0
     kept: int = 0  # photos of the bundle that stay because their files are there but cannot be used now
     classes: int = 0  # that have a name
+    class_names: list[str] = field(default_factory=list)  # the first of them, by name
     captions: int = 0  # that say more than the class, in a sample of the photos
     names: int = 0  # other names of classes
     unmatched_names: int = 0  # rows of the table that name no class of the bundle

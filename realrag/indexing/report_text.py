@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..doubt import LEAST
 from .options import Report
 
 BY_COMMAND = "--encoder ViT-L-14:openai"  # the better encoder, as the command names it
@@ -27,22 +28,33 @@ def left_out(report: Report, most: int | None = None) -> list[str]:
 
 def what_to_ask(report: Report, better_encoder: str = BY_COMMAND) -> str:
     """What the library can be asked, in a few sentences."""
-    lines = [
-        f"Ask it by name for its {report.classes} classes"
-        + (f" and {report.names} other names." if report.names else ".")
-    ]
-    if not report.classes:
-        lines = ["No photo has a class: put each class into a sub-folder, or name it in a table, to ask by name."]
+    lines = [_by_words(report)]
     if report.unmatched_names:
         lines.append(f"{report.unmatched_names} rows of the table of names are about classes that are not here.")
-    lines.append(
-        "Photos have captions to ask for." if report.captions else "No caption says more than a class or file name."
-    )
-    if report.level:
-        lines.append(report.level.sentence())
-        if report.level.score is not None and not report.level.tells:
+    level = report.level
+    if level and level.score is not None:
+        lines.append(f"By look, a photo that scores below {level.score:.2f} is doubtful and left out.")
+        if level.known >= LEAST and not level.tells:
             lines.append(
-                "Names are found all the same. By look, ask with a picture, or index with another encoder, such as "
-                f"{better_encoder}."
+                f"This encoder knows little of what is in this library: {level.false_rejects:.0%} of its own names and captions "
+                f"score below that. Names and captions are found all the same. To find more by look, ask with a picture, or "
+                f"make the library with another encoder, such as {better_encoder}."
             )
     return " ".join(lines)
+
+
+def _by_words(report: Report) -> str:
+    """The names and captions to ask for, or what to do where there are none."""
+    if report.classes:
+        listed = ", ".join(report.class_names)
+        more = report.classes - len(report.class_names)
+        others = f" and {report.names} other names" if report.names else ""
+        found = f"Ask it by name for its {report.classes} class{'es' * (report.classes != 1)}{others}: {listed}"
+        found += f" and {more} more." if more else "."
+        return found + (" Its captions are searched too." if report.captions else "")
+    if report.captions:
+        return "Ask it by the words of its captions and file names. No photo lies in a sub-folder, so there are no class names."
+    return (
+        "Its photos have no names and no captions, so only their look is searched. To ask by name, put the photos of each thing "
+        "into a sub-folder called as you will ask for it, or write a caption into a .txt file beside each photo."
+    )

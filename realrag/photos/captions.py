@@ -182,7 +182,7 @@ class Captions:
         if not credit.class_name and parent and not parent.lower().endswith(ARCHIVE_SUFFIXES):
             credit = replace(credit, class_name=clean(parent))
         if not credit.caption:
-            credit = replace(credit, caption=spoken(credit.class_name) or spoken(PurePosixPath(file).stem))
+            credit = replace(credit, caption=spoken(credit.class_name) or _of_file_name(PurePosixPath(file).stem))
         return credit.or_else(self._default)
 
     def unused(self) -> list[str]:
@@ -225,6 +225,11 @@ class Captions:
                         f"{PurePosixPath(file).name}: {PurePosixPath(entry.file).name} is not {what}. Mend it or remove it.",
                     ) from None
         return credit
+
+
+def _of_file_name(stem: str) -> str:
+    """A file's name as words, its number apart: `robot2` -> `robot 2`."""
+    return spoken(re.sub(r"(?<=[^\W\d_]{3})(\d+)$", r" \1", stem))
 
 
 def _is_plain_text(path: PurePosixPath) -> bool:

@@ -112,7 +112,9 @@ def _heif_plugin(name: str):
         from pillow_heif import HeifImageFile
     except ImportError:
         raise PhotoError(
-            "needs_heic", f"{name}: HEIC is read by pillow-heif. Run `pip install \"realrag[heic]\"`, or export it as JPEG."
+            "needs_heic",
+            f"{name}: HEIC is read by the package pillow-heif. Run `pip install pillow-heif` with the same Python (ComfyUI's own) and "
+            "start again, or export the photo as JPEG.",
         ) from None  # fmt: skip
     return HeifImageFile
 

@@ -232,9 +232,9 @@ def scan(
     return library
 
 
-_C2PA = '; `pip install "realrag[c2pa]"` keeps the maker and generator that they name'
+_C2PA = "; `pip install c2pa-python` keeps the maker and generator that they name"
 _SENTENCES = {
-    "without words": ("photo has no words of its own", "photos have no words of their own"),
+    "without words": ("photo has no caption of its own", "photos have no captions of their own"),
     "several": ("file holds several pictures, of which the first is used", "files hold several pictures, of which the first is used"),
     "generated": ("photo carries a generator's mark and may not be real", "photos carry a generator's mark and may not be real"),
     "not read": (f"photo carries content credentials, which are not read{_C2PA}", f"photos carry content credentials, which are not read{_C2PA}"),

@@ -72,7 +72,10 @@ def test_a_folder_becomes_a_library_that_answers_by_name(build, plugin, here):
     (here / "input" / "my birds" / "notes.pdf").write_bytes(b"%PDF-1.4")
     retriever, vision, report = build("my birds")
     assert [item.class_name for item in retriever.search("a blue tit on a branch", k=3).items] == ["blue tit"] * 3
-    assert "birds: 9 photos, encoder realrag-general." in report and "Ask it by name for its 3 classes." in report
+    assert (
+        "birds: 9 photos, encoder realrag-general." in report
+        and "Ask it by name for its 3 classes: " in report.splitlines()[1]
+    )
     assert "Passed over: 1 x .pdf file." in report
     assert vision.encode_image(torch.rand(1, 32, 32, 3)).image_embeds.shape[0] == 1
     assert "birds" in plugin("nodes.folders").bundles()

@@ -88,7 +88,7 @@ def test_without_the_extra_the_photo_is_read_and_the_cure_is_said(library, tmp_p
     monkeypatch.setattr(credentials, "find_spec", lambda name: None)
     found = scan(tmp_path)
     assert len(found.candidates) == 1 and found.generated == 0 and found.candidates[0].credit.source == ""
-    assert any('pip install "realrag[c2pa]"' in note and "1 photo carries" in note for note in found.notes)
+    assert any("pip install c2pa-python" in note and "1 photo carries" in note for note in found.notes)
 
 
 def test_a_manifest_that_lies_elsewhere_is_not_fetched(library):

@@ -124,7 +124,7 @@ def test_hugging_face_imagefolder(tmp_path, capsys, suffix):
     }  # fmt: skip
     assert report.notes == [
         f"train/metadata.{suffix}: 2 of 3 rows name a photo here; without one: 1 (first: 0009.png).",
-        "1 photo has no words of its own (first: test/0001.png).",
+        "1 photo has no caption of its own (first: test/0001.png).",
     ]
 
 
@@ -169,7 +169,7 @@ def test_webdataset_is_read_without_unpacking(tmp_path, capsys):
         "1 table was not read, as only captions, metadata and credits are (first: 00000.parquet). Give one with --captions.",
         "1 .json file belongs to no photo (first: 00000_stats.json).",
         "1 .txt file belongs to no photo (first: 00000.tar/000000003.txt).",
-        "1 photo has no words of its own (first: 00000.tar/dog/000000002.png).",
+        "1 photo has no caption of its own (first: 00000.tar/dog/000000002.png).",
     ]
     again = index(capsys, folder, tmp_path / "b")
     assert (again.encoded, again.removed, again.bundle_id) == (0, 0, report.bundle_id)
@@ -204,7 +204,7 @@ def test_lightroom_export_with_sidecars(tmp_path, capsys):
     assert (two.caption, two.author, two.licence) == ("Kingfisher", "Ann", "All rights reserved")
     assert found["IMG_3.jpg"].caption == "IMG 3"
     assert report.notes == [
-        "2 photos have no words of their own (first: IMG_3.jpg).",
+        "2 photos have no captions of their own (first: IMG_3.jpg).",
         "Passed over: 1 x .lrtemplate file, 1 x hidden file, 1 x raw file beside its photo, 1 x system folder "
         "@eaDir, 1 x system folder Previews.lrdata.",
     ]
@@ -446,7 +446,7 @@ def test_links_to_folders_a_bundle_and_other_files_are_named(tmp_path, encoder):
     assert [item.file for item in library.candidates] == ["a.jpg"]
     assert library.notes == [
         "1 linked folder is not followed (first: linked).",
-        "1 photo has no words of its own (first: a.jpg).",
+        "1 photo has no caption of its own (first: a.jpg).",
         "Passed over: 1 x .docx file, 1 x .mov file, 1 x file without a suffix, 1 x folder that is a bundle.",
     ]
 
@@ -508,3 +508,9 @@ def test_private_bytes_of_no_format_reach_the_bundle(tmp_path, encoder):
     for path in [*(tmp_path / "b").rglob("*"), *(tmp_path / "cache").rglob("*")]:
         assert not path.is_file() or secret not in path.read_bytes(), path
     assert all(not bundle.image(record).info for record in bundle.records)
+
+
+def test_the_number_of_a_file_stands_apart_from_its_name(tmp_path):
+    for name in ("robot2", "IMG_0007", "T3"):
+        (tmp_path / f"{name}.jpg").write_bytes(photo_bytes((9, 9, 9), len(name)))
+    assert sorted(item.credit.caption for item in scan(tmp_path).candidates) == ["IMG 0007", "T3", "robot 2"]

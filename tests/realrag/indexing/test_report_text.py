@@ -1,0 +1,48 @@
+"""What a report tells somebody to ask, by what lies in the folder."""
+
+import pytest
+from fake_encoder import ColorEncoder
+from made_photos import photo_bytes
+
+from realrag.indexing.build import build
+from realrag.indexing.report_text import what_to_ask
+
+
+@pytest.fixture
+def told(tmp_path):
+    def run(files):
+        for number, file in enumerate(files):
+            path = tmp_path / "photos" / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(photo_bytes((200, 20, 20), number, cells=6))
+            if path.stem == "captioned":
+                path.with_suffix(".txt").write_text("a barn in the snow")
+        return what_to_ask(build(tmp_path / "photos", tmp_path / "b", ColorEncoder()))
+
+    return run
+
+
+def test_classes_are_named(told):
+    said = told(["Mimi/IMG_1.jpg", "Bello/IMG_2.jpg"])
+    assert said.startswith("Ask it by name for its 2 classes: Bello, Mimi. By look, ")
+    assert "captions" not in said
+
+
+def test_of_many_classes_the_first_are_named(told):
+    assert "its 15 classes: c10, c11, " in (said := told([f"c{n}/IMG_1.jpg" for n in range(10, 25)]))
+    assert "c21 and 3 more. " in said and "c22" not in said
+
+
+def test_a_flat_folder_of_a_camera_is_told_how_to_get_names(told):
+    said = told([f"IMG_{n}.jpg" for n in range(24)])
+    assert "no names and no captions, so only their look is searched" in said and "sub-folder" in said
+    assert "Ask it by" not in said and "knows little" not in said
+
+
+def test_captions_without_classes_are_what_to_ask(told):
+    said = told(["captioned.jpg", "IMG_2.jpg"])
+    assert said.startswith("Ask it by the words of its captions and file names.")
+
+
+def test_captions_beside_classes_are_said(told):
+    assert "its 1 class: Mimi. Its captions are searched too." in told(["Mimi/captioned.jpg", "Mimi/IMG_2.jpg"])
