@@ -30,7 +30,7 @@ class NoServer(GeneratorError):
 class Waiting:
     """How long a server is waited for, in seconds. All values are our choices."""
 
-    poll: float = 0.25  # between two requests while a picture is drawn, doubled up to `longest_poll`
+    poll: float = 0.02  # between two requests while a picture is drawn, doubled up to `longest_poll`
     longest_poll: float = 2.0
     back_off: float = 1.0  # before the first new try at a server that does not answer, doubled up to `longest_back_off`
     longest_back_off: float = 30.0
