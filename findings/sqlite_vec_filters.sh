@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # sqlite-vec: some filters on a column of the vector table act before the nearest are taken, some after, and some are refused.
-# Guess, before running: = acts before, so that five of the ten cats are found; LIKE and functions act after, and find fewer.
+# Guess, before running: whatever asks about such a column, LIKE as well as =, acts before the five nearest are taken.
 # Seen (sqlite-vec 0.1.9, SQLite 3.54.1 through apsw 3.54.1.0): = , <> and IN act before and give five. LIKE and GLOB are an error.
 # NOT IN and lower(...) act after, without a word: none of the five nearest is a cat, so the answer is empty.
 # For us: names are folded when they are written, and a filter is = or IN; an empty answer is compared with the number that pass.
