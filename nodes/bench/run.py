@@ -117,13 +117,13 @@ def main(job: dict) -> dict:
         return 1000 * (clock() - started), out
 
     step(model)
-    before, metadata = alive(device), {}
+    before, figures = alive(device), {}
     ways = {"without_ms": model, "with_ms": steered(model, job)}
     if job["other"] is not None:
         plain = step(model)[1]
         ways["other_ms"] = plugin("nodes.bench.other_packs").apply(job["other"], model.clone())
-        metadata["other_at_work"] = not torch.equal(step(ways["other_ms"])[1], plain)
-        metadata["other_leaves_model_clean"] = torch.equal(step(model)[1], plain)
+        figures["other_at_work"] = not torch.equal(step(ways["other_ms"])[1], plain)
+        figures["other_leaves_model_clean"] = torch.equal(step(model)[1], plain)
     times = {name: [] for name in ways}
     for number in range(job["rounds"] + 2):  # the first two warm up
         for name in list(ways)[:: 1 - 2 * (number % 2)]:  # forth and back: who comes first pays for what wakes up
@@ -134,11 +134,11 @@ def main(job: dict) -> dict:
         ways.pop("with_ms").detach()
         management.unload_all_models()
         step(model)
-        metadata["held_bytes"] = alive(device) - before
+        figures["held_bytes"] = alive(device) - before
     version = getattr(importlib.import_module("comfyui_version"), "__version__", "")
-    metadata |= {name: statistics.median(values) for name, values in times.items()}
-    metadata["ratio"] = statistics.median(b / a for a, b in zip(times["without_ms"], times["with_ms"], strict=True))
-    return {**metadata, "device": job["device"], "dtype": str(dtype).removeprefix("torch."), "comfyui": version}
+    figures |= {name: statistics.median(values) for name, values in times.items()}
+    figures["ratio"] = statistics.median(b / a for a, b in zip(times["without_ms"], times["with_ms"], strict=True))
+    return {**figures, "device": job["device"], "dtype": str(dtype).removeprefix("torch."), "comfyui": version}
 
 
 if __name__ == "__main__":
