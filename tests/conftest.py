@@ -10,17 +10,35 @@ import pytest
 from fake_encoder import ColorEncoder
 from made_photos import write_photos
 
+ROOMS = {"comfyui": ("comfyui", "browser"), "browser": ("browser",)}  # which folders have each marker
+NO_COMFYUI = "COMFYUI_PATH does not name a ComfyUI folder (and COMFYUI_PYTHON, if needed, its Python)"
+
+
+def _in_rooms(path: Path, rooms: tuple[str, ...]) -> bool:
+    return any(path.is_relative_to(Path(__file__).parent / room) for room in rooms)
+
 
 def pytest_report_header():
     path = os.environ.get("COMFYUI_PATH")
     return f"ComfyUI: {path}" if path else "ComfyUI: tests in a real one are skipped, as COMFYUI_PATH names none"
 
 
+class NeedsComfyUI(pytest.Module):
+    """A file of tests that is skipped whole, before it is read: without ComfyUI that would be a third of all there is to read."""
+
+    def collect(self):
+        pytest.skip(NO_COMFYUI, allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    if not os.environ.get("COMFYUI_PATH") and _in_rooms(module_path, ROOMS["comfyui"]):
+        return NeedsComfyUI.from_parent(parent, path=module_path)
+
+
 def pytest_collection_modifyitems(items):
-    folder = Path(__file__).parent
     for item in items:
-        for marker, rooms in {"comfyui": ("comfyui", "browser"), "browser": ("browser",)}.items():
-            if any(item.path.is_relative_to(folder / room) for room in rooms):
+        for marker, rooms in ROOMS.items():
+            if _in_rooms(item.path, rooms):
                 item.add_marker(marker)
 
 

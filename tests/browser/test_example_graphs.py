@@ -105,17 +105,6 @@ def test_the_graphs_that_need_nothing_run_as_they_ship():
     ) and len(unchanged) == 6
 
 
-def test_the_graph_to_start_with_fits_a_small_screen_at_readable_size():
-    """1366 x 768 pixels, of which the page takes 58 on the left, 76 above and 8 below."""
-    graph = json.loads((ROOT / "workflows" / "RealRAG 01 Start here.json").read_text())
-    scale, (left, top) = graph["extra"]["ds"]["scale"], graph["extra"]["ds"]["offset"]
-    right = max(node["pos"][0] + node["size"][0] for node in graph["nodes"])
-    below = max(node["pos"][1] + (0 if node["flags"].get("collapsed") else node["size"][1]) for node in graph["nodes"])
-    assert scale > READABLE
-    assert left * scale >= 58 and top * scale >= 76
-    assert (left + right) * scale <= 1366 and (top + below) * scale <= 760
-
-
 @pytest.mark.parametrize(
     "name, width, height", [(name, *((1366, 768) if name < "RealRAG 03" else (1920, 1080))) for name in TEMPLATES]
 )

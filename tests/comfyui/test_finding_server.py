@@ -161,11 +161,3 @@ def test_odd_values_of_the_new_inputs_are_refused_or_answered_in_words(server: S
     graph = Graph()
     graph.add("RealRAGTest_ShowText", text=[retrieval(graph), 2])
     server.run(graph)
-
-
-def test_no_graph_sends_the_words_of_style_into_the_search_by_a_wire():
-    """look_for is a box of the node itself, empty unless the graph is about several objects or one part of the prompt."""
-    for name in make_workflows.TEMPLATES:
-        graph = json.loads((ROOT / "workflows" / f"{name}.json").read_text())
-        found = next(node for node in graph["nodes"] if node["type"] == "RealRAG_RetrieveReferences")
-        assert "look_for" not in {slot["name"] for slot in found["inputs"]}, name

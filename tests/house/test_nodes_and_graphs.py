@@ -138,3 +138,29 @@ def test_the_readme_names_the_files_that_the_graphs_ask_for():
     assert len(table) >= 4
     for file, folder in table.items():
         assert make_workflows.KNOWN[file]["directory"] == folder, file
+
+
+@every_graph
+def test_no_graph_sends_the_words_of_style_into_the_search_by_a_wire(name: str):
+    """look_for is a box of the node itself, empty unless the graph is about several objects or one part of the prompt."""
+    found = next(node for node in GRAPHS[name]["nodes"] if node["type"] == "RealRAG_RetrieveReferences")
+    assert "look_for" not in {slot["name"] for slot in found["inputs"]}
+
+
+def test_the_graph_to_start_with_asks_for_what_the_miniatures_were_never_shown():
+    unseen = (ROOT / "train" / "miniature" / "held_out.txt").read_text().splitlines()
+    assert {"garlic", "lemon", "mango", "red beet"} <= set(unseen) and '"a photo of garlic"' in json.dumps(
+        GRAPHS["RealRAG 01 Start here"]
+    )
+    assert not {"conference", "red bell pepper", "pear", "red pepper"} & set(unseen)
+
+
+def test_the_graph_to_start_with_fits_a_small_screen_at_readable_size():
+    """1366 x 768 pixels, of which the page takes 58 on the left, 76 above and 8 below."""
+    graph = GRAPHS["RealRAG 01 Start here"]
+    scale, (left, top) = graph["extra"]["ds"]["scale"], graph["extra"]["ds"]["offset"]
+    right = max(node["pos"][0] + node["size"][0] for node in graph["nodes"])
+    below = max(node["pos"][1] + (0 if node["flags"].get("collapsed") else node["size"][1]) for node in graph["nodes"])
+    assert scale > 0.6
+    assert left * scale >= 58 and top * scale >= 76
+    assert (left + right) * scale <= 1366 and (top + below) * scale <= 760
