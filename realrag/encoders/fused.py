@@ -107,9 +107,10 @@ def _works() -> bool:
     try:
         x = torch.arange(144.0).reshape(1, 4, 6, 6).contiguous(memory_format=torch.channels_last) / 24
         for groups in (1, 4):
-            layer = torch.nn.utils.skip_init(nn.Conv2d, 4, 4, 3, 2, groups=groups)  # draws no random numbers
-            for each in layer.parameters():
-                each.copy_(torch.arange(float(each.numel())).reshape(each.shape) / each.numel() - 0.4)
+            layer = nn.Conv2d(4, 4, 3, 2, groups=groups, device="meta")  # draws no random numbers
+            for name, each in list(layer.named_parameters()):
+                values = torch.arange(float(each.numel())).reshape(each.shape) / each.numel() - 0.4
+                setattr(layer, name, nn.Parameter(values))
             plain = F.conv2d(F.pad(x, same_sides(x, layer)), layer.weight, layer.bias, 2, groups=groups)
             for relu6, wanted in ((True, plain.clamp(0, 6)), (False, plain)):
                 if not torch.allclose(_frozen(x, layer, 0, relu6, True), wanted, atol=1e-4):

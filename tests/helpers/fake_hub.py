@@ -63,6 +63,7 @@ class FakeHub:
 class Handler(BaseHTTPRequestHandler):
     hub: FakeHub
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else a body waits for the receipt of its head, 40 ms each time
 
     def log_message(self, *_args) -> None:
         pass

@@ -9,8 +9,12 @@ from realrag.adapters.attention import merge_heads, split_heads, unrotate
 from realrag.adapters.instantx_flux import branch as instantx_flux_branch
 from realrag.adapters.siglip_pooling_head import HEAD, MapHead
 
-pytest.importorskip("diffusers", reason="diffusers is the independent implementation")
 TIGHT = 1e-5
+
+
+@pytest.fixture(autouse=True, scope="module")
+def independent():
+    pytest.importorskip("diffusers", reason="diffusers is the independent implementation")
 
 
 def error(ours, reference):

@@ -3,7 +3,6 @@
 import json
 import logging
 
-import open_clip
 import pytest
 import torch
 from made_photos import photo_bytes
@@ -19,7 +18,6 @@ from realrag.errors import AdapterError, EncoderError
 from realrag.indexing.build import build
 from realrag.retriever import Retriever
 
-PAIRS = open_clip.list_pretrained()
 HALF = [0.5, 0.5, 0.5]
 
 
@@ -34,6 +32,8 @@ class Asked(Exception):
 @pytest.fixture
 def asked(monkeypatch, tmp_path):
     """name -> what `open_clip.create_model` is asked for, without weights."""
+    import open_clip
+
     file = tmp_path / "weights.safetensors"
     file.write_bytes(b"")
 
@@ -52,8 +52,10 @@ def asked(monkeypatch, tmp_path):
 
 
 def test_every_tag_reaches_the_model_that_is_built_for_it(asked, caplog, tmp_path):
-    assert len(PAIRS) > 150
-    for arch, tag in PAIRS:
+    import open_clip
+
+    assert len(open_clip.list_pretrained()) > 150
+    for arch, tag in open_clip.list_pretrained():
         told, config = open_clip.get_pretrained_cfg(arch, tag), open_clip.get_model_config(arch)
         for name in (f"{arch}:{tag}", f"{arch}:{tag}={tmp_path / 'weights.safetensors'}"):
             options = asked(name)
@@ -64,8 +66,10 @@ def test_every_tag_reaches_the_model_that_is_built_for_it(asked, caplog, tmp_pat
 
 
 def test_a_file_without_tag_takes_what_all_tags_of_its_architecture_say_or_asks(asked, tmp_path):
+    import open_clip
+
     file, kinds = tmp_path / "weights.safetensors", {True: 0, False: 0}
-    for arch in sorted({arch for arch, _ in PAIRS}):
+    for arch in sorted({arch for arch, _ in open_clip.list_pretrained()}):
         config, tags = open_clip.get_model_config(arch), open_clip.list_pretrained_tags_by_model(arch)
         told = [open_clip.get_pretrained_cfg(arch, tag) for tag in tags]
         ways = {
@@ -97,6 +101,8 @@ def test_what_differs_between_the_tags_is_named_with_the_cure(asked, tmp_path):
 @pytest.mark.parametrize("name, quick", [("ViT-B-32:openai", True), ("ViT-B-32:laion2b_s34b_b79k", False),
                                          ("ViT-B-32-quickgelu:openai", True), ("RN50:openai", True)])  # fmt: skip
 def test_the_towers_themselves_have_the_activation_of_the_tag(name, quick, asked):
+    import open_clip
+
     arch, options = name.partition(":")[0], asked(name)
     config = open_clip.get_model_config(arch) | {"quick_gelu": options["quick_gelu"]}
     with torch.device("meta"):
@@ -110,6 +116,8 @@ def test_the_towers_themselves_have_the_activation_of_the_tag(name, quick, asked
 @pytest.fixture
 def tiny_tag(tmp_path, monkeypatch):
     """realrag-test-tagged:quick, trained with QuickGELU, its pictures squashed; its architecture does not say so."""
+    import open_clip
+
     file = tmp_path / "models" / "realrag-test-tagged.json"
     file.parent.mkdir()
     file.write_text(json.dumps(TINY))
@@ -204,6 +212,8 @@ def test_a_bundle_made_with_the_wrong_activation_is_named_as_such_and_asked_as_i
 
 @pytest.mark.slow
 def test_an_old_bundle_of_an_architecture_that_says_quickgelu_was_right_and_stays_valid(tiny_tag, monkeypatch):
+    import open_clip
+
     quick = open_clip.get_model_config("realrag-test-tagged") | {"quick_gelu": True}
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "realrag-test-tagged-quickgelu", quick)
     tags = open_clip.pretrained._PRETRAINED["realrag-test-tagged"]
@@ -257,6 +267,8 @@ def test_a_model_that_open_clip_does_not_name_has_its_configuration_in_its_finge
 
 
 def test_every_named_architecture_keeps_the_fingerprint_it_had():
+    import open_clip
+
     for arch in open_clip.list_models():
         config = open_clip.get_model_config(arch)
         assert settings.identity(open_clip, config) == (

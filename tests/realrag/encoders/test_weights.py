@@ -4,7 +4,6 @@ import socket
 import threading
 from types import SimpleNamespace
 
-import open_clip
 import pytest
 from command_in_a_process import ask_for_missing_weights
 
@@ -16,6 +15,8 @@ URL = {"hf_hub": "", "url": "https://weights.invalid/folder/model-1234.pt"}
 
 
 def table(fetched=None, error=None):
+    import open_clip
+
     def download(tag, prefer_hf_hub):
         if error:
             raise error
@@ -25,8 +26,8 @@ def table(fetched=None, error=None):
     return SimpleNamespace(__file__=open_clip.pretrained.__file__, download_pretrained=download)
 
 
-def find(tag, offline=False, table=table([])):
-    return weights.find_weights(table, "ViT-B-16-SigLIP", "mine", tag, offline)
+def find(tag, offline=False, there=None):
+    return weights.find_weights(there or table([]), "ViT-B-16-SigLIP", "mine", tag, offline)
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +64,8 @@ def test_a_missing_weight_is_said_with_its_address_its_place_and_the_command(tag
 
 
 def test_the_message_is_whole_for_every_tag():
+    import open_clip
+
     for arch, tag in open_clip.list_pretrained():
         entry = open_clip.get_pretrained_cfg(arch, tag)
         said = weights.missing(arch, tag, entry, "", "why", True)
@@ -90,13 +93,13 @@ def test_a_name_server_that_never_answers_is_not_waited_for(monkeypatch):
 def test_a_closed_hub_is_passed_over_for_the_other_address(server, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", closed())
     fetched, tag = [], HUB | {"url": f"{server}/model.pt"}
-    assert str(find(tag, table=table(fetched))) == "/fetched/file" and fetched == [(tag, False)]
+    assert str(find(tag, there=table(fetched))) == "/fetched/file" and fetched == [(tag, False)]
 
 
 def test_an_open_hub_is_asked_first_and_not_where_the_user_switched_it_off(server, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", server)
     fetched = []
-    find(HUB, table=table(fetched))
+    find(HUB, there=table(fetched))
     assert fetched == [(HUB, True)]
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(EncoderError, match="cannot be reached"):
@@ -112,7 +115,7 @@ def test_behind_a_proxy_it_is_the_proxy_that_must_answer(works, server, monkeypa
 def test_an_error_of_the_hub_is_passed_on_in_short(server, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", server)
     with pytest.raises(EncoderError) as caught:
-        find(HUB, table=table(error=RuntimeError("404 \x1b[31mnot found\x1b[0m\n" + 5000 * "key ")))
+        find(HUB, there=table(error=RuntimeError("404 \x1b[31mnot found\x1b[0m\n" + 5000 * "key ")))
     assert "RuntimeError: 404 not found)" in str(caught.value) and len(str(caught.value)) < 900
 
 

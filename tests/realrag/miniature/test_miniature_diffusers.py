@@ -7,7 +7,10 @@ from tiny_miniature import filled, inputs
 from realrag.miniature.flux import Flux, FluxConfig
 from realrag.miniature.sd3 import SD3, SD3Config
 
-diffusers = pytest.importorskip("diffusers")
+
+@pytest.fixture(scope="module")
+def diffusers():
+    return pytest.importorskip("diffusers")
 
 
 def swapped(x):
@@ -104,7 +107,7 @@ def near(found, wanted):
 
 
 @pytest.mark.slow
-def test_sd3_is_diffusers_sd3():
+def test_sd3_is_diffusers_sd3(diffusers):
     ours = filled(SD3(SD3Config(depth=2, context=24, pooled=20, grid=12)))
     theirs = diffusers.SD3Transformer2DModel(
         sample_size=8, patch_size=2, in_channels=16, num_layers=2, attention_head_dim=64, num_attention_heads=2,
@@ -117,7 +120,7 @@ def test_sd3_is_diffusers_sd3():
         near(ours(x, t, states, pooled), theirs(x, states, pooled, 1000 * t, return_dict=False)[0])
 
 
-def test_flux_is_diffusers_flux():
+def test_flux_is_diffusers_flux(diffusers):
     ours = filled(Flux(FluxConfig(double=1, single=2, context=24, pooled=20)))
     theirs = diffusers.FluxTransformer2DModel(
         patch_size=1, in_channels=64, num_layers=1, num_single_layers=2, attention_head_dim=128, num_attention_heads=2,

@@ -8,11 +8,6 @@ import pytest
 import torch
 from fake_encoder import ColorEncoder
 
-diffusers = pytest.importorskip("diffusers")
-pytest.importorskip("transformers")
-
-from tiny_diffusers import tiny_flux, tiny_sd3
-
 from realrag.adapters import load_adapter
 from realrag.errors import RealRAGError
 from realrag_train.adapter import command as adapter_run
@@ -31,16 +26,24 @@ from realrag_train.loop.watch import WatchConfig
 
 pytestmark = pytest.mark.slow
 
-MAKE = {"diffusers-sd3": tiny_sd3, "diffusers-flux": tiny_flux}
+MAKE = {"diffusers-sd3": "tiny_sd3", "diffusers-flux": "tiny_flux"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def packages():
+    for name in ("diffusers", "transformers"):
+        pytest.importorskip(name)
 
 
 @pytest.fixture
 def pipeline(tmp_path, monkeypatch):
+    import tiny_diffusers
+
     monkeypatch.setattr(adapter_run, "load_encoder", lambda name, offline: ColorEncoder())
 
     def make(kind):
         torch.manual_seed(0)
-        built = MAKE[kind]()
+        built = getattr(tiny_diffusers, MAKE[kind])()
         for part in built.components.values():
             if isinstance(part, torch.nn.Module):
                 part.eval()

@@ -3,14 +3,7 @@
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("diffusers")
-pytest.importorskip("transformers")
-
-from diffusers import DiffusionPipeline
-from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 from PIL import Image
-from tiny_diffusers import tiny_flux, tiny_sd3
 
 from realrag_train.generators.diffusers_pipeline import Diffusers
 from realrag_train.generators.errors import DrawingFailed, GeneratorError
@@ -18,10 +11,18 @@ from realrag_train.generators.errors import DrawingFailed, GeneratorError
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("make", [tiny_sd3, tiny_flux])
+@pytest.fixture(autouse=True, scope="module")
+def packages():
+    for name in ("diffusers", "transformers"):
+        pytest.importorskip(name)
+
+
+@pytest.mark.parametrize("make", ["tiny_sd3", "tiny_flux"])
 def test_a_saved_pipeline_draws_by_prompt_and_seed(tmp_path, make):
+    import tiny_diffusers
+
     torch.manual_seed(0)
-    make().save_pretrained(tmp_path / "tiny")
+    getattr(tiny_diffusers, make)().save_pretrained(tmp_path / "tiny")
     generator = Diffusers(tmp_path / "tiny", steps=2, guidance=2.0, size=32)
     pear, again, seeded, apple = (
         np.asarray(generator.draw(prompt, seed))
@@ -61,11 +62,15 @@ class Filtered:
         pass
 
     def __call__(self, prompt, generator, output_type):
+        from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
+
         return StableDiffusionPipelineOutput(images=[Image.new("RGB", (8, 8))], nsfw_content_detected=self.flags)
 
 
 @pytest.mark.parametrize("flags, blocked", [([True], True), ([False], False), (None, False)])
 def test_a_picture_that_the_safety_filter_blanked_is_a_failed_drawing(tmp_path, monkeypatch, flags, blocked):
+    from diffusers import DiffusionPipeline
+
     monkeypatch.setattr(DiffusionPipeline, "from_pretrained", lambda *given, **options: Filtered(flags))
     generator = Diffusers(tmp_path)
     if not blocked:
