@@ -118,6 +118,10 @@ def compared(size: BenchSize, before: Path, turns: int, device: str | None = Non
 def _stepper(checkout: Path, given: str) -> Iterator[subprocess.Popen]:
     """tools/fit_turns.py in `checkout`, ready to step."""
     script = Path(__file__).with_name("fit_turns.py")
+    if not (checkout / "tools" / "bench_fit.py").is_file():
+        raise RealRAGError(
+            f"{checkout} cannot be timed: it has no tools/bench_fit.py. Name a checkout of RealRAG that has bench-fit."
+        )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, str(script), given], cwd=checkout, **pipes) as child:
         if child.stdout.readline() != "ready\n":

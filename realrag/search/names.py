@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Sequence
 from functools import cache, cached_property
 from importlib.util import find_spec
@@ -64,6 +65,7 @@ class NameTable:
             for alias in _aliases(name):
                 self._add(code, alias, taken)
         self._other_keys = taken - own
+        self._in_order = sorted(self._keys)
         self.empty = not self._keys
 
     def _add(self, code: int, name: str, taken: Collection[str] = ()) -> None:
@@ -98,9 +100,10 @@ class NameTable:
         hits = []
         written = [token.word for token in found]
         endings = [forms(word) for word in written]
-        for length in range(min(self._most_words, len(found)), 0, -1):
+        longest = [self._longest_name(written, at) for at in range(len(written))]
+        for length in range(max(longest, default=0), 0, -1):
             for at in range(len(found) - length + 1):
-                if True in taken[at : at + length]:
+                if length > longest[at] or True in taken[at : at + length]:
                     continue
                 key = self._key("".join(written[at : at + length - 1]), endings[at + length - 1])
                 if key and not (length == 1 and self._means_another_thing(key, text, found, at)):
@@ -113,6 +116,18 @@ class NameTable:
             if not taken[at] and unspaced(token.word):
                 hits += self._inside_run(token)
         return hits
+
+    def _longest_name(self, written: list[str], at: int) -> int:
+        """How many words a name that begins at this one has at most: all but the last of them begin a key."""
+        head, length = written[at], 1
+        while length < min(self._most_words, len(written) - at) and self._begins(head):
+            head += written[at + length]
+            length += 1
+        return length
+
+    def _begins(self, head: str) -> bool:
+        at = bisect_left(self._in_order, head)
+        return at < len(self._in_order) and self._in_order[at].startswith(head)
 
     def _key(self, head: str, endings: list[str]) -> str:
         """The key of a name of which all but the last word is `head`; empty where there is none.

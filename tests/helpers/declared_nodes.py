@@ -119,6 +119,9 @@ class Registered(dict):
 
 def schemas() -> dict[str, dict]:
     """Node id -> its schema, with inputs and outputs as plain dicts. Only in a process of its own."""
+    import torch
+
+    torch.compiler.disable = lambda work: work  # the real one imports torch's compiler, for words alone
     sys.meta_path.insert(0, Finder())
     name = "pack_of_declared_nodes"
     spec = importlib.util.spec_from_file_location(name, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])

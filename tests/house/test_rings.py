@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 from command_in_a_process import import_modules
-from house_rules import FILES, ROOT, import_graph
+from house_rules import FILES, ROOT, import_graph, import_statements
 
 
 def imports(path: Path):
     """(module, level) of every import statement."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in import_statements(path):
         if isinstance(node, ast.Import):
             yield from ((name.name, 0) for name in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             yield node.module or "", node.level
 
 
@@ -23,10 +23,10 @@ URLLIB = {"unquote", "urlsplit", "getproxies", "proxy_bypass"}  # what opens no 
 
 def imported_names(path: Path):
     """(module, names) of every import statement; the module itself is the name where it is imported whole."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in import_statements(path):
         if isinstance(node, ast.Import):
             yield from ((name.name, {name.name}) for name in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             yield node.module or "", {name.name for name in node.names}
 
 

@@ -11,6 +11,7 @@ import tarfile
 import pytest
 import torch.distributed as dist
 from made_photos import photo_bytes
+from tiny_encoders import write_tiny_small
 
 from realrag.bundle.bundle import Bundle
 from realrag_train.__main__ import main
@@ -62,7 +63,7 @@ def embed(shards, out, recipe, *torchrun):
 @pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")
 def test_two_torchrun_groups_make_the_bundle_of_one_process(shards, tmp_path):
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text("[data]\nparts = []\n")
+    recipe.write_text(f"[data]\nparts = []\nencoder = {json.dumps(str(write_tiny_small(tmp_path / 'tiny')))}\n")
     port = free_port()
     group = ["--nnodes", 2, "--nproc-per-node", 1, "--master-addr", "127.0.0.1", "--master-port", port]
     machines = [embed(shards, tmp_path / "both", recipe, *group, "--node-rank", rank) for rank in (1, 0)]
