@@ -22,6 +22,7 @@ _END = re.compile(
 )
 _OR = re.compile(r"\s+(?:or|nor)\s+(?:no\s+)?(?:(?:an?|the|any)\s+)?", re.IGNORECASE)
 MOST_LEFT_OUT = 5  # words; a longer run is a sentence that no photo can be held against
+MOST_LETTERS = 1000  # of all that one "without" leaves out, for the same reason
 _BETWEEN = re.compile(
     r"\s*(?:,\s*(?:and\s+)?|;|\||\s(?:and|plus|next to|beside|besides|alongside|together with|along with|in front of|behind"
     r"|on top of|under|with|holding|beneath|near|close to|to the (?:left|right) of)\s)\s*",
@@ -40,11 +41,13 @@ class Wish:
 
 def negations(line: str) -> tuple[str, list[str]]:
     """A line without its "without X", "not X" and "no X", and the X. "no" before a thing that cannot be one is left."""
-    kept, left_out, at = [], [], 0
+    kept, left_out, at, stop = [], [], 0, 0
     while match := _NEGATION.search(line, at):
-        end = _END.search(line, match.end())
-        stop = end.start() if end else len(line)
-        things = [thing.strip() for thing in _OR.split(line[match.end() : stop]) if thing.strip()]
+        if stop < match.end():  # else it is still the first end from here on
+            end = _END.search(line, match.end())
+            stop = end.start() if end else len(line)
+        span = line[match.end() : stop] if stop - match.end() <= MOST_LETTERS else ""
+        things = [thing.strip() for thing in _OR.split(span) if thing.strip()]
         if things and all(len(thing.split()) <= MOST_LEFT_OUT for thing in things):
             left_out += things
             kept.append(line[at : match.start("word")])
