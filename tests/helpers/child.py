@@ -16,9 +16,10 @@ from collections.abc import Callable
 
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 CONTEXT = multiprocessing.get_context(METHOD)
-# None of these imports open_clip, so what a command imports on its own is still seen in a child.
+# None of these imports open_clip, so what a command imports on its own is still seen in a child. torch's optimizers import
+# its compiler at their first step, a second and a half in each child that trains.
 CONTEXT.set_forkserver_preload(
-    ["realrag_train.retriever.run", "realrag_train.contrastive.fit", "realrag.commands.main"]
+    ["realrag_train.retriever.run", "realrag_train.contrastive.fit", "realrag.commands.main", "torch._dynamo"]
 )
 
 

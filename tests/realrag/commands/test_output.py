@@ -10,6 +10,7 @@ import time
 import pytest
 from bundle_content import file_of, replace_hashed
 from command_in_a_process import run_command
+from tiny_encoders import write_tiny_small
 
 from realrag import STOPPED_TEXT
 from realrag.commands.main import main
@@ -18,10 +19,11 @@ from realrag.retriever import shipped_bundle
 
 
 @pytest.fixture
-def with_captions(photos, tmp_path, tiny_clip):
+def with_captions(photos, tmp_path):
     for number, text in enumerate(("猫 и кошка", "🦊 fox", "naïve\x81")):
         (photos / "red" / f"{number}.txt").write_text(text, encoding="utf-8")
-    assert main(["index", str(photos), "--out", str(tmp_path / "b"), "--encoder", str(tiny_clip)]) == 0
+    tiny = write_tiny_small(tmp_path / "tiny")
+    assert main(["index", str(photos), "--out", str(tmp_path / "b"), "--encoder", str(tiny)]) == 0
     return tmp_path / "b"
 
 
