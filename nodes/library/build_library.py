@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import comfy.model_management as management
 import folder_paths
@@ -27,7 +27,7 @@ from ..images import pixels, png
 from ..input_check import checked
 from ..progress import show_text, timed_progress
 from ..retrieval.clip_vision import RetrieverVision
-from ..retrieval.load_retriever import ENCODE_MEMORY, open_retriever
+from ..retrieval.load_retriever import ENCODE_MEMORY, already_open, open_retriever
 from ..sockets import RetrieverSocket
 from .names import library_folder, writable
 from .photo_folders import NONE, folder_named, folder_state, photo_folders
@@ -195,7 +195,7 @@ class BuildReferenceLibrary(io.ComfyNode):
             )
         folder = library_folder(name)
         writable(folder)
-        made = loaded_for(folder, encoder)
+        made, patcher = loaded_for(folder, encoder)
         from ...realrag.indexing.options import IndexOptions
         from ...realrag.indexing.shards import Sizes
 
@@ -212,14 +212,18 @@ class BuildReferenceLibrary(io.ComfyNode):
             with as_folder(images, captions, class_name) as temporary:
                 reports.append(_build(temporary, folder, made, options, cls.hidden))
         text = report_of(name.strip(), made, reports)
-        managed = open_retriever(folder)
+        managed = open_retriever(folder, encoder=made, patcher=patcher)
         show_text(text, cls.hidden)
         return io.NodeOutput(managed, RetrieverVision(managed), text, ui=ui.PreviewText(text))
 
 
-def loaded_for(folder: Path, choice: str) -> Encoder:
-    """The encoder to build with, in ComfyUI's care and loaded. EncoderError where the library has another one."""
+def loaded_for(folder: Path, choice: str) -> tuple[Encoder, Any]:
+    """The encoder to build with, loaded, and the patcher by which ComfyUI manages it. EncoderError where the library has
+    another one."""
     there = read_manifest(folder) if (folder / MANIFEST).is_file() else None
+    managed = already_open(there.id) if there and choice == AUTOMATIC else None
+    if managed:
+        return managed.load(), managed.patcher
     if there and choice == AUTOMATIC:
         encoder = encoder_of(there) or own_encoder(Bundle(folder), "cpu")
     else:
@@ -229,8 +233,9 @@ def loaded_for(folder: Path, choice: str) -> Encoder:
             f"The library {folder.name!r} was made with the encoder {there.encoder['name']}, and vectors of two encoders cannot "
             f"be compared. Choose {AUTOMATIC!r}, or give the library a new name."
         )
-    management.load_models_gpu([managed_encoder(encoder)], memory_required=ENCODE_MEMORY, force_full_load=True)
-    return encoder
+    patcher = managed_encoder(encoder)
+    management.load_models_gpu([patcher], memory_required=ENCODE_MEMORY, force_full_load=True)
+    return encoder, patcher
 
 
 def _build(photos: Path, folder: Path, encoder: Encoder, options: IndexOptions, hidden) -> Report:

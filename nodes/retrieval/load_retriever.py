@@ -11,6 +11,7 @@ from comfy_api.latest import io
 
 from ...realrag.bundle.bundle import read_manifest
 from ...realrag.bundle.head_entries import AUTO, PLAIN
+from ...realrag.encoders import Encoder
 from ...realrag.errors import BundleError, RealRAGError
 from ...realrag.references import References
 from ...realrag.retriever import Retriever
@@ -30,13 +31,10 @@ ENCODE_MEMORY = 256 << 20  # bytes of activations for one prompt and one picture
 class ManagedRetriever:
     """A retriever whose encoder ComfyUI loads, moves and unloads like any other model."""
 
-    def __init__(self, retriever: Retriever, sibling: ManagedRetriever | None = None):
-        """sibling: another head of the same bundle that is open; both have one encoder and one patcher."""
+    def __init__(self, retriever: Retriever, patcher=None):
+        """patcher: of this retriever's encoder, where ComfyUI manages it already."""
         self.retriever = retriever
-        if sibling is not None:
-            self.patcher = sibling.patcher
-            return
-        self.patcher = managed_encoder(retriever.encoder)
+        self.patcher = patcher or managed_encoder(retriever.encoder)
 
     def load(self):
         """The encoder, after making room for it and loading it."""
@@ -56,9 +54,18 @@ _open: WeakValueDictionary[tuple[str, str, str], ManagedRetriever] = WeakValueDi
 _lock = threading.Lock()
 
 
-def open_retriever(folder: Path, head: str = AUTO, address: str | None = None) -> ManagedRetriever:
+def already_open(bundle_id: str) -> ManagedRetriever | None:
+    """A retriever of this bundle that is open now, through whichever head."""
+    with _lock:
+        return next((managed for (bundle, *_), managed in _open.items() if bundle == bundle_id), None)
+
+
+def open_retriever(
+    folder: Path, head: str = AUTO, address: str | None = None, encoder: Encoder | None = None, patcher=None
+) -> ManagedRetriever:
     """The retriever of this bundle with this head: the one already open for this manifest, or a fresh one. address: of the
-    index that is asked in place of one here, as the artist's own file has it."""
+    index that is asked in place of one here, as the artist's own file has it. encoder, patcher: the bundle's encoder where it
+    is loaded already, so that it is not loaded again."""
     with _lock:
         manifest = read_manifest(folder)
         chosen = manifest.head(head)
@@ -69,12 +76,12 @@ def open_retriever(folder: Path, head: str = AUTO, address: str | None = None) -
             sibling = next(others, None)
             if sibling is None:
                 opened = Retriever.open(
-                    folder, encoder=encoder_of(manifest), head=head, cache=cache_folder(), progress=progress_bar(),
+                    folder, encoder=encoder or encoder_of(manifest), head=head, cache=cache_folder(), progress=progress_bar(),
                     index=address,
                 )  # fmt: skip
-            else:
-                opened = sibling.retriever.with_head(head, progress_bar())
-            managed = _open[key] = ManagedRetriever(opened, sibling)
+            else:  # another head of the same bundle is open: both have one encoder
+                opened, patcher = sibling.retriever.with_head(head, progress_bar()), sibling.patcher
+            managed = _open[key] = ManagedRetriever(opened, patcher)
         return managed
 
 

@@ -83,6 +83,19 @@ def test_a_folder_becomes_a_library_that_answers_by_name(build, plugin, here):
     assert again is retriever
 
 
+def test_the_encoder_is_loaded_once_for_a_new_library_and_not_again_while_it_is_open(build, plugin, here, monkeypatch):
+    general, loaded = plugin("realrag.encoders.general").GeneralEncoder, []
+    load = general.__init__
+    monkeypatch.setattr(general, "__init__", lambda self, *args: (loaded.append(1), load(self, *args))[1])
+    write_photos(here / "input" / "one", 1)
+    retriever = build("one")[0]
+    assert len(loaded) == 1
+    photo((120, 120, 120), 99).save(here / "input" / "one" / "red kite" / "new.jpg")
+    again = build("one")[0]
+    assert len(loaded) == 1, "one new photo needs no new encoder"
+    assert again.patcher is retriever.patcher and again.search("red kite", k=4).items
+
+
 def test_adding_matching_and_taking_out(build, here):
     folder = write_photos(here / "input" / "one")
     write_photos(here / "input" / "two", 1)
