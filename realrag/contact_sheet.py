@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .references import References, letterbox
+from .references import NOT_STATED, References, letterbox
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -85,7 +85,9 @@ def contact_sheet(answers: Sequence[References], columns: int) -> Image.Image:
     for answer in answers:
         cells = []
         for item in answer.items[:columns]:
-            lines = f"{item.score:.2f}  {item.caption or item.file}", item.author, item.licence or "license not stated"
+            score = f"{item.score:.2f}" if item.found == "by look" else item.found
+            license = item.licence or NOT_STATED * answer.licensed
+            lines = f"{score}  {item.caption or item.file}", item.author, license
             caption = "\n".join(line if len(line) < 36 else line[:34] + "..." for line in lines if line)
             cells.append(Cell(item.image, caption))
         rows.append(Row(cells, answer.query, answer.note))

@@ -13,6 +13,8 @@ from .injection.reference_settings import ReferenceSettings
 from .photos.keep import resized
 
 GRAY = 128
+NOT_STATED = "license not stated"
+NONE_STATED = "No license is stated beside these photos. Your own need none; for those of others, ask the author before you publish."
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,20 @@ class Reference:
     found: str = "by look"  # or "by name", "by caption", "pinned"
     object: str = ""  # which of several objects of the prompt it was found for
 
-    def credit(self) -> str:
-        """One line an artist can print under a picture."""
+    def how(self) -> str:
+        """How it was found. Only what look found is ranked by its score; beside a name the score is said as what it is."""
+        return self.found if self.found == "by look" or not self.score else f"{self.found}; look alone {self.score:.3f}"
+
+    def shown_score(self) -> str:
+        """The score of a photo that was found by look; "-" for one that a name, a caption or somebody chose."""
+        return f"{self.score:.3f}" if self.found == "by look" else "-"
+
+    def credit(self, stated: bool = True) -> str:
+        """One line an artist can print under a picture. stated: whether to say that no license is stated, where none is."""
         parts = [
             self.caption or self.file,
             f"by {self.author}" if self.author else "",
-            self.licence or "license not stated",
+            self.licence or NOT_STATED * stated,
         ]
         return ", ".join(part for part in parts if part) + (f", {self.source}" if self.source else "")
 
@@ -61,6 +71,11 @@ class References:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @property
+    def licensed(self) -> bool:
+        """Whether any photo states a license. Where none does, as among an artist's own, that is said once."""
+        return any(item.licence for item in self.items)
 
     def doubts(self, item: Reference) -> bool:
         """Whether this photo was found by look alone and scores below the library's level."""
@@ -85,17 +100,20 @@ class References:
         return torch.from_numpy(np.stack(pictures)).float().div_(255)
 
     def scores_text(self) -> str:
-        """One line a reference: rank, score, id, caption; then what there is to say of the answer."""
+        """One line a reference: rank, score by look or "-", id, caption, how found; then what there is to say of the answer."""
         lines = [
-            f"{rank}. {item.score:.3f}  {item.id}  {item.caption}  ({item.found})"
+            f"{rank}. {item.shown_score()}  {item.id}  {item.caption}  ({item.how()})"
             + (f"  [{item.object}]" if item.object else "")
             for rank, item in enumerate(self.items, 1)
         ]
         return "\n".join([*lines, *filter(None, (self.note, self.ranked_by))])
 
     def credits_text(self) -> str:
-        """One line a reference: who made it, under which licence, from where."""
-        return "\n".join(f"{rank}. {item.credit()}" for rank, item in enumerate(self.items, 1)) or self.note
+        """One line a reference: who made it, under which license, from where. Where none states a license, that once."""
+        if not self.items:
+            return self.note
+        lines = [f"{rank}. {item.credit(self.licensed)}" for rank, item in enumerate(self.items, 1)]
+        return "\n".join(lines + [NONE_STATED] * (not self.licensed))
 
     def as_json(self) -> list[dict]:
         """`realrag search --json`: best first, without the pictures."""

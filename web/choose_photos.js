@@ -188,11 +188,11 @@ class Cards {
       button.setAttribute("aria-pressed", String(on));
       choices.append(button);
     }
-    const score = element("div", "realrag-score", `${photo.score.toFixed(3)} · ${foundBy(photo)}`);
+    const score = element("div", "realrag-score", foundBy(photo));
     if (photo.doubtful) score.append(element("span", "realrag-doubt", ` · ${text("cards.doubtful")}`));
     const lines = [score, element("div", "realrag-name", photo.name)];
     if (photo.object) lines.push(element("div", "realrag-for", text("cards.for", { object: photo.object })));
-    lines.push(element("div", "realrag-credit", [photo.license, photo.author].filter(Boolean).join(" · ")));
+    lines.push(element("div", "realrag-credit", [photo.licensed === false ? "" : photo.license, photo.author].filter(Boolean).join(" · ")));
     card.title = `${photo.caption || photo.name}\n${photo.credit}`;
     card.append(open, choices, ...lines);
     return card;

@@ -15,6 +15,7 @@ import { text } from "./words.js";
  * @property {string} credit
  * @property {string} author
  * @property {string} license
+ * @property {boolean} [licensed]  whether any photo of this answer states a license
  * @property {{filename: string, subfolder: string, type: string}} photo
  */
 
@@ -91,10 +92,12 @@ export function styled(made) {
 const FOUND = new Map([["by name", "cards.by_name"], ["by caption", "cards.by_caption"], ["by look", "cards.by_look"],
   ["pinned", "cards.by_pin"]]);
 
-/** How the photo was found, in the page's language. @param {Photo} photo @returns {string} */
-export function foundBy({ found }) {
+/** How the photo was found, in the page's language, and the score of what look found: that of a photo that was found by its
+ * name says nothing of why it is here. @param {Photo} photo @returns {string} */
+export function foundBy({ found, score }) {
   const key = FOUND.get(found);
-  return key ? text(key) : found;
+  const how = key ? text(key) : found;
+  return found === "by look" ? `${how} · ${score.toFixed(3)}` : how;
 }
 
 /** One photo over the page; arrow keys show the others, Escape or a click beside it closes.
@@ -116,7 +119,7 @@ export function openLarge(photos, at) {
     }
     dialog.replaceChildren(
       picture,
-      element("div", "realrag-name", [place, photo.score.toFixed(3), foundBy(photo), photo.name].join(" · ")),
+      element("div", "realrag-name", [place, foundBy(photo), photo.name].join(" · ")),
       element("div", "", photo.caption === photo.name ? "" : photo.caption),
       element("div", "", photo.credit),
       element("div", "realrag-id", text("cards.id", { id: photo.id })),

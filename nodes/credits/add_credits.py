@@ -8,7 +8,7 @@ import numpy as np
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...realrag.credits.record import PictureCredit, add, of_references, of_titles, pixel_hash
+from ...realrag.credits.record import PictureCredit, add, of_references, of_titles, pixel_hash, text_of
 from ...realrag.injection.reference_pack import ReferencePack
 from ...realrag.references import References
 from ..compat import supported_keywords
@@ -64,8 +64,7 @@ class AddCredits(io.ComfyNode):
             hashes = pixel_hashes(images)
             for credit in credits:
                 add(metadata, PictureCredit(credit.references, credit.bundle, hashes))
-        lines = [photo.line() for credit in credits for photo in credit.references]
-        text = "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
+        text = text_of([photo for credit in credits for photo in credit.references])
         return io.NodeOutput(images, text or getattr(references, "note", "") or "There are no references to credit.")
 
 

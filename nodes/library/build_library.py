@@ -281,7 +281,7 @@ def as_folder(images: Tensor, captions: str, class_name: str) -> Iterator[Path]:
 
 def report_of(name: str, encoder: Encoder, reports: list[Report]) -> str:
     """What became of the photos, and what the library can be asked."""
-    from ...realrag.indexing.report_text import counts_of, left_out, what_to_ask
+    from ...realrag.indexing.report_text import counts_of, left_out, license_note, what_to_ask
 
     last = reports[-1]
     lines = [f"{name}: {last.total} photo{'s' * (last.total != 1)}, encoder {encoder.name}."]
@@ -290,4 +290,4 @@ def report_of(name: str, encoder: Encoder, reports: list[Report]) -> str:
         lines.append(NO_WORDS)
     for report in reports:
         lines += [*counts_of(report), *left_out(report, MOST_NAMED), *report.notes]
-    return "\n".join(lines)
+    return "\n".join(lines + license_note(last))

@@ -13,7 +13,8 @@ import folder_paths
 from PIL import Image, ImageDraw, ImageFont
 
 from ...realrag.files import write_atomic
-from ...realrag.references import Reference, References, letterbox
+from ...realrag.references import NOT_STATED, Reference, References, letterbox
+from ...realrag.search.hybrid import BY_LOOK
 from ..images import jpeg
 
 STRIP, INK = (32, 32, 32), (235, 235, 235)
@@ -47,9 +48,10 @@ def _metadata(rank: int, item: Reference, references: References) -> dict:
         "doubtful": references.doubts(item),
         "name": name_of(item),
         "caption": item.caption,
-        "credit": item.credit(),
+        "credit": item.credit(references.licensed),
         "author": item.author,
-        "license": item.licence or "license not stated",
+        "license": item.licence or NOT_STATED,
+        "licensed": references.licensed,
         "photo": _in_temp((references.bundle_id, item.id, item.image.size), lambda: jpeg(item.image)),
     }
 
@@ -66,7 +68,8 @@ def _cards(references: References) -> list[tuple[tuple, Callable[[], Image.Image
         return [((note,), lambda: _card(note))]
     lines, cards = 3 if any(item.object for item in references.items) else 2, []
     for rank, item in enumerate(references.items, 1):
-        texts = [f"{rank} · {item.score:.3f} · {item.found}", name_of(item)]
+        score = f" · {item.score:.3f}" * (item.found == BY_LOOK)
+        texts = [f"{rank} · {item.found}{score}", name_of(item)]
         texts += [f"for: {item.object}"] * bool(item.object)
         key = (references.bundle_id, item.id, item.image.size, lines, *texts)
         cards.append((key, partial(_over_strip, item, lines, texts)))

@@ -105,14 +105,14 @@ def _encoder_of(*libraries: Path | None) -> str:
 
 
 def _print_report(args, report) -> None:
-    from ..indexing.report_text import counts_of, left_out
+    from ..indexing.report_text import counts_of, left_out, license_note
 
     if args.json:
         level = report.level.as_json() if report.level else None
         metadata = {**vars(report), "rejected": [vars(item) for item in report.rejected], "level": level}
         say_json(metadata)
         return
-    say(*left_out(report), *report.notes, *counts_of(report))
+    say(*left_out(report), *report.notes, *license_note(report), *counts_of(report))
 
 
 def _min_score(text: str) -> float | str:
@@ -122,6 +122,7 @@ def _min_score(text: str) -> float | str:
 def search(args) -> int:
     from ..bundle.records import Filters
     from ..photos.decode import decode, read_bytes
+    from ..references import NONE_STATED
 
     image = decode(read_bytes(args.image), args.image.name) if args.image else None
     filters = Filters(tuple(args.classes), tuple(args.licences), tuple(args.ids), tuple(args.without))
@@ -140,9 +141,10 @@ def search(args) -> int:
         say_json(answer.as_json())
     else:
         for rank, item in enumerate(answer.items, 1):
-            how = item.found + (", doubtful" if answer.doubts(item) else "")
-            say(f"{rank:3d}. {item.score:.3f}  {item.id}  {item.credit()}  [{item.file}]  ({how})")
-        for words in filter(None, (answer.note, answer.ranked_by)):
+            how, credit = item.how() + ", doubtful" * answer.doubts(item), item.credit(answer.licensed)
+            say(f"{rank:3d}. {item.shown_score():5}  {item.id}  {credit}  [{item.file}]  ({how})")
+        unlicensed = NONE_STATED if answer.items and not answer.licensed else ""
+        for words in filter(None, (answer.note, answer.ranked_by, unlicensed)):
             say(words)
     return OK
 
@@ -201,7 +203,7 @@ def demo(args) -> int:
     say(f"Indexed {made.report.indexed} photos ({made.report.encoded} encoded in this run).")
     for answer in made.answers:
         best = answer.items[0]
-        say(f"  {answer.query!r} -> {best.caption} ({best.score:.2f}, {best.licence})")
+        say(f"  {answer.query!r} -> {best.caption} ({best.how()}, {best.licence})")
     say(*made.judged)
     say("Written:", *(f"  {path}" for path in made.written))
     return OK

@@ -11,7 +11,7 @@ from ..errors import PhotoError
 from ..photos.color import exif_of
 from ..photos.contents import Contents, contents_of, opened
 from ..photos.decode import decode, read_bytes
-from .record import KEY, CreditedPhoto, PictureCredit, parse, pixel_hash
+from .record import KEY, CreditedPhoto, PictureCredit, parse, pixel_hash, text_of
 
 # ComfyUI writes "key:JSON" into EXIF tags from Make (0x010F) downward.
 _TAGS = range(0x010F, 0x00FF, -1)
@@ -32,7 +32,7 @@ class FoundCredits:
 
     def text(self) -> str:
         """One line for each photo, as `References.credits_text`."""
-        return "\n".join(f"{number}. {photo.line()}" for number, photo in enumerate(self.photos(), 1))
+        return text_of(self.photos())
 
     def as_json(self) -> dict:
         entries = [{"bundle": credit.bundle, "references": [asdict(photo) for photo in credit.references]}

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from urllib.parse import urlsplit
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from ..errors import PhotoError
 from ..photos.credit import clean
-from ..references import Reference, References
+from ..references import NONE_STATED, NOT_STATED, Reference, References
 from ..validation import is_hex, strict_json
 
 KEY, FORMAT, VERSION = "realrag", "realrag-credits", 1
@@ -40,8 +40,9 @@ class CreditedPhoto:
     source: str = ""
     id: str = ""
 
-    def line(self) -> str:
-        license = self.license or ("license not stated" if self.id else "")  # a pack's title holds it
+    def line(self, stated: bool = True) -> str:
+        """stated: whether to say that no license is stated, where none is."""
+        license = self.license or (NOT_STATED if self.id and stated else "")  # a pack's title holds it
         parts = (self.title or "untitled", f"by {self.author}" if self.author else "", license, self.source)
         return ", ".join(filter(None, parts))
 
@@ -54,6 +55,13 @@ class PictureCredit:
     references: tuple[CreditedPhoto, ...]
     bundle: str = ""
     pictures: tuple[str, ...] = ()
+
+
+def text_of(photos: Sequence[CreditedPhoto]) -> str:
+    """A line for each photo. Where none states a license, as among an artist's own, that is said once, at the end."""
+    stated = any(photo.license or not photo.id for photo in photos)
+    lines = [f"{number}. {photo.line(stated)}" for number, photo in enumerate(photos, 1)]
+    return "\n".join(lines + [NONE_STATED] * (bool(photos) and not stated))
 
 
 def of_references(references: References) -> PictureCredit:

@@ -26,7 +26,7 @@ from ..files import fsync_folder, sha256_file, sweep_temporaries, write_atomic
 from ..library import captions_to_ask
 from ..photos.other_names import find_names, read_names
 from ..photos.scan import KEPT_BYTES, Candidate, Library, Progress, Rejected, scan
-from .bundle_files import write_rows
+from .bundle_files import NOT_STATED, write_rows
 from .levels import measure_levels
 from .options import MOST_CLASSES, IndexOptions, Report
 from .shards import DEFAULT_SIZES, Item, Sizes, encode_all, read_shard, shard_contents, shard_parts, suited
@@ -112,6 +112,7 @@ def _build_locked(
     report.total = len(wanted)
     items = _items(wanted, known, source, shards)
     files, licences = write_rows(out, items, len(wanted), encoder.dim)
+    report.unlicensed = licences.get(NOT_STATED, 0)
     report.bundle_id = _finish(photos, out, files, licences, old, encoder, sizes, options, report)
     _clean(out)
     return report

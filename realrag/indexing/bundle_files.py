@@ -49,6 +49,9 @@ class HashedFile:
         return {"path": name, "bytes": self.size, "sha256": digest, "role": self._role}
 
 
+NOT_STATED = "not stated"  # in the counts of licenses
+
+
 class Pack:
     """Pictures one after the other in plain tar files, so that any tool can open them and we can read by offset."""
 
@@ -93,7 +96,7 @@ def write_rows(
         name = record.id + suffix_of(item.picture)
         placed = replace(record, picture=pictures.add(name, item.picture), thumbnail=small)
         records.write(placed.line())
-        licences[record.licence or "not stated"] += 1
+        licences[record.licence or NOT_STATED] += 1
     pictures.close()
     thumbnails.close()
     return [embeddings.close(), records.close(), *pictures.entries, *thumbnails.entries], dict(licences)

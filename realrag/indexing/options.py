@@ -64,5 +64,6 @@ class Report:
     unmatched_names: int = 0  # rows of the table that name no class of the bundle
     level: Level | None = None  # of the plain encoder
     notes: list[str] = field(default_factory=list)  # what was passed over, recognized, or left without words
+    unlicensed: int = 0  # photos in the bundle afterward that state no license
     generated: int = 0  # photos of the folder that carry a generator's mark
     bundle_id: str = ""  # empty where another process writes the bundle

@@ -10,13 +10,31 @@ BY_COMMAND = "--encoder ViT-L-14:openai"  # the better encoder, as the command n
 
 def counts_of(report: Report) -> list[str]:
     """How many photos were found, and what became of them."""
-    lines = [
-        f"{report.found} photos found = {report.indexed} indexed + {len(report.duplicates)} duplicates "
-        f"+ {len(report.rejected)} rejected; {report.encoded} encoded in this run, {report.removed} removed."
-    ]
+    repeats, refused = report.duplicates, len(report.rejected)
+    first = f" (first: {repeats[0][0]} is {repeats[0][1]})" if repeats else ""
+    became = [(report.indexed, "usable"), (len(repeats), f"the same as another{first}"), (refused, "left out")]
+    done = [(report.encoded, "encoded now"), (report.removed, "taken out of the library")]
+    lines = [f"{_photos(report.found)} found: {_listed(became) or 'none usable'}; {_listed(done) or 'nothing new'}."]
     if report.kept:
         lines.append(f"{report.kept} photos stay as they were: their files are there, but cannot be used now.")
     return lines
+
+
+def license_note(report: Report) -> list[str]:
+    """That no photo of the library states a license: once, and what it means."""
+    if not report.total or report.unlicensed < report.total:
+        return []
+    return [
+        "No photo states a license. Your own need none; for photos of others set license and author, so that credits name them."
+    ]
+
+
+def _photos(count: int) -> str:
+    return f"{count} photo{'s' * (count != 1)}"
+
+
+def _listed(counts: list[tuple[int, str]]) -> str:
+    return ", ".join(f"{count} {what}" for count, what in counts if count)
 
 
 def left_out(report: Report, most: int | None = None) -> list[str]:

@@ -18,6 +18,7 @@ from ..encoders.adaptive_batch import AdaptiveBatch
 from ..encoders.base import Encoder
 from ..errors import PhotoError
 from ..files import canonical_json, sha256_bytes
+from ..photos.blank import one_color
 from ..photos.decode import decode
 from ..photos.keep import encode_jpeg, encode_kept, shrink, shrink_to_area
 from ..photos.scan import Candidate, Progress, in_order
@@ -55,7 +56,7 @@ class Item:
 
 
 def prepare(candidate: Candidate, encoder: Encoder, sizes: Sizes):
-    """Read and decode one photo: (pixels, picture, thumbnail). PhotoError when it cannot be used."""
+    """Read and decode one photo: (pixels, picture, thumbnail). PhotoError when it cannot be used, or shows nothing."""
     data, side = candidate.source.read(), max(sizes.picture, 2 * encoder.preprocess.size)
     exact = side == sizes.picture
     if sizes.bound == "area":
@@ -63,6 +64,12 @@ def prepare(candidate: Candidate, encoder: Encoder, sizes: Sizes):
         picture = shrink_to_area(picture, sizes.picture * sizes.picture)
     else:
         picture = shrink(decode(data, candidate.file, longest=side, exact=exact), sizes.picture)
+    if color := one_color(picture):
+        what = "white, or transparent, all over" if color == "white" else f"{color} all over"
+        raise PhotoError(
+            "blank",
+            f"{candidate.file}: shows nothing, it is {what}. Left out, as it would take the place of a photo that does.",
+        )
     thumbnail = None
     if max(picture.size) > sizes.thumbnail:
         thumbnail = encode_jpeg(shrink(picture, sizes.thumbnail, gap=1.5), sizes.quality)

@@ -96,7 +96,7 @@ def test_looking_shows_cards_without_making_a_picture(page: RealPage):
     shown = cards(page)
     assert len(shown) == 3 and all(card["loaded"] for card in shown)
     assert [card["text"].split("\n")[0] for card in shown] == ["1", "2", "3"]
-    assert all("· by name" in card["text"] and "Garlic" in card["text"] and "MIT" in card["text"] for card in shown)
+    assert all("by name" in card["text"] and "Garlic" in card["text"] and "MIT" in card["text"] for card in shown)
     ran = page.evaluate("() => window.realragRuns.at(-1).detail.prompt_id")
     (output,) = page.server.json(f"/history/{ran}")[ran]["outputs"].values()
     assert len(output["realrag_photos"]) == 3, "the node alone ran"
@@ -135,7 +135,7 @@ def test_a_pin_comes_first_a_ban_never_and_the_workflow_keeps_both(page: RealPag
     page.run()
     shown = ids(page)
     assert shown[:2] == [second, first] and third not in shown and len(shown) == 3
-    assert "· pinned" in cards(page)[0]["text"]
+    assert "pinned" in cards(page)[0]["text"]
     kept = json.loads(json.dumps(page.evaluate("() => app.graph.serialize()")))
     page.evaluate("() => app.graph.clear()")
     open_graph(page, kept)

@@ -112,7 +112,7 @@ def test_what_to_look_for_takes_the_place_of_the_prompt(server: Server):
     shown = [graph.add("RealRAGTest_ShowText", text=[node, 2]) for node in (alone, both, blank)]
     run = server.run(graph)
     texts = {shown_text(run, node) for node in shown}
-    assert len(texts) == 1 and "(by name)" in texts.pop()
+    assert len(texts) == 1 and "(by name; look alone " in texts.pop()
 
 
 def test_a_mask_reaches_the_photos_of_its_object_alone(server: Server):

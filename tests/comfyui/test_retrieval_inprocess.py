@@ -156,7 +156,11 @@ def test_the_page_gets_what_a_card_shows_and_the_photo_itself(nodes, plugin):
     assert ui["realrag_note"] == [references.note] and "not in this library" in references.note
     for rank, (photo, item) in enumerate(zip(ui["realrag_photos"], references.items, strict=True), 1):
         assert (photo["id"], photo["rank"], photo["object"]) == (item.id, rank, item.object)
-        assert photo["score"] == pytest.approx(item.score, abs=1e-4) and photo["credit"] == item.credit()
+        assert (
+            photo["score"] == pytest.approx(item.score, abs=1e-4)
+            and photo["credit"] == item.credit()
+            and photo["licensed"]
+        )
         assert photo["photo"]["type"] == "temp" and photo["photo"]["filename"].endswith(".jpg")
     nothing = preview.shown(library.search("a puffin"))
     assert nothing["realrag_photos"] == [] and "set min_score to 0" in nothing["realrag_note"][0]

@@ -15,6 +15,7 @@ from realrag.doubt import Level, choose_level, measured
 from realrag.encoders.base import Coverage
 from realrag.indexing.build import build
 from realrag.indexing.options import IndexOptions
+from realrag.references import NONE_STATED, References
 from realrag.retriever import Retriever, shipped_bundle
 
 SPECIES = [f"{first}-{second}" for first in ("Spotted", "Northern", "Lesser", "Golden", "Hooded") for second in (
@@ -82,6 +83,33 @@ def test_a_folders_name_finds_its_photos_whatever_the_encoder_knows(birds, form)
         [item.class_name for item in answer.items] == 5 * [name] for answer, name in zip(answers, SPECIES, strict=True)
     )
     assert {item.found for answer in answers for item in answer.items} == {"by name"}
+
+
+def test_a_score_is_shown_where_look_found_the_photo_and_named_for_what_it_is_elsewhere(shipped):
+    """-0.03 beside 0.4 is no worse match: names found the one, look the other."""
+    named = shipped.search("a photo of garlic", k=2)
+    look = shipped.search("a photo of garlic", k=2, find_by="look")
+    for line, item in zip(named.scores_text().splitlines(), named.items, strict=False):
+        assert line.split()[1:3] == ["-", item.id] and f"(by name; look alone {item.score:.3f})" in line
+    for line, item in zip(look.scores_text().splitlines(), look.items, strict=False):
+        assert line.split()[1:3] == [f"{item.score:.3f}", item.id] and line.endswith("(by look)")
+    assert [set(row) for row in named.as_json()] == [set(row) for row in look.as_json()]
+    assert all(
+        row["score"] == pytest.approx(item.score, abs=1e-6)
+        for row, item in zip(named.as_json(), named.items, strict=True)
+    )
+    pinned = shipped.search("a lemon", k=1, pinned=[named.items[0].id]).items[0]
+    assert pinned.shown_score() == "-" and pinned.how().startswith("pinned; look alone ")
+
+
+def test_no_stated_license_is_said_once_and_beside_licensed_photos_of_each(birds, shipped):
+    own = birds.search("a spotted warbler", k=3)
+    lines = own.credits_text().splitlines()
+    assert len(lines) == 4 and lines[3] == NONE_STATED and "license not stated" not in own.credits_text()
+    licensed = shipped.search("garlic", k=2)
+    assert licensed.licensed and "license not stated" not in licensed.credits_text()
+    mixed = References("", "b", (licensed.items[0], own.items[0]))
+    assert [("license not stated" in line) for line in mixed.credits_text().splitlines()] == [False, True]
 
 
 @pytest.mark.parametrize("length", [SHORT, LONG])

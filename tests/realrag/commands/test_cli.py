@@ -28,7 +28,7 @@ def test_index_says_what_it_did(photos, tmp_path, bundle, capsys, tiny_clip):
     assert main(["index", str(photos), "--out", str(bundle), "--encoder", str(tiny_clip)]) == 0
     out = capsys.readouterr().out
     assert "left out (not_a_photo): broken.jpg" in out
-    assert "16 photos found = 15 indexed + 0 duplicates + 1 rejected; 0 encoded in this run" in out
+    assert "16 photos found: 15 usable, 1 left out; nothing new." in out
 
 
 @pytest.mark.slow

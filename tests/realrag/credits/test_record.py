@@ -14,10 +14,11 @@ from realrag.credits.record import (
     parse,
     pixel_hash,
     public_source,
+    text_of,
 )
 from realrag.errors import PhotoError
 from realrag.injection.reference_settings import ReferenceSettings
-from realrag.references import Reference, References
+from realrag.references import NONE_STATED, Reference, References
 
 BUNDLE = "ab" * 32
 
@@ -74,6 +75,15 @@ def test_a_reference_without_weight_is_not_credited():
 def test_a_photo_without_a_license_says_so_and_a_packs_line_stands_as_it_is():
     assert "license not stated" in of_references(References("", BUNDLE, (reference(licence=""),))).references[0].line()
     assert of_titles(["lemon, by Ann, CC0-1.0"]).references[0].line() == "lemon, by Ann, CC0-1.0"
+
+
+def test_that_no_photo_states_a_license_is_said_once():
+    own = of_references(References("", BUNDLE, (reference(licence=""), reference(licence="", author="Bo")))).references
+    lines = text_of(own).splitlines()
+    assert len(lines) == 3 and lines[2] == NONE_STATED and "license not stated" not in text_of(own)
+    mixed = of_references(References("", BUNDLE, (reference(licence=""), reference()))).references
+    assert [("license not stated" in line) for line in text_of(mixed).splitlines()] == [True, False]
+    assert text_of(()) == ""
 
 
 def test_the_same_photos_are_credited_once_with_all_their_pictures():

@@ -211,8 +211,7 @@ def test_private_exif_reaches_no_file_of_the_bundle(photos, tmp_path, encoder):
     exif[0xA431], exif[0xA430], exif[0x9C9D] = "SERIAL-123456", "Jane Owner", "Jane XP".encode("utf-16-le")
     exif.get_ifd(0x8825)[29] = "1999:12:31"
     for number in range(20):
-        image = Image.new("RGB", (300, 300), (number * 10, 9, 9))
-        image.save(photos / f"private{number}.jpg", exif=exif)
+        (photos / f"private{number}.jpg").write_bytes(photo_bytes((200, 90, 9), 100 + number, (300, 300), exif=exif))
     build(photos, tmp_path / "b", encoder)
     secrets = (b"SERIAL-123456", b"Jane", "Jane".encode("utf-16-le"), b"1999:12:31", b"Exif")
     for path in (tmp_path / "b").rglob("*"):
@@ -260,3 +259,18 @@ def test_records_hold_words_sizes_and_hashes(photos, tmp_path, encoder):
     assert (record.width, record.height) == (48, 36)
     assert record.sha256 == sha256_file(photos / "red" / "0.jpg") and record.id == record.sha256[:16]
     assert bundle.manifest.licences == {"CC0-1.0": 1, "not stated": 14}
+
+
+def test_a_picture_that_shows_nothing_is_left_out_and_named(photos, tmp_path, encoder):
+    Image.new("RGBA", (64, 64), (0, 0, 0, 0)).save(photos / "red" / "empty layer.png")
+    Image.new("RGB", (640, 480), (2, 1, 3)).save(photos / "in my pocket.jpg")
+    report = build(photos, tmp_path / "b", encoder)
+    assert (report.found, report.indexed, report.total) == (17, 15, 15)
+    assert [(item.file, item.reason) for item in report.rejected] == [
+        ("in my pocket.jpg", "blank"),
+        ("red/empty layer.png", "blank"),
+    ]
+    assert "black all over" in report.rejected[0].message and "transparent" in report.rejected[1].message
+    assert {record.file for record in Bundle(tmp_path / "b").records} == {
+        f"{color}/{number}.jpg" for color in ("red", "green", "blue") for number in range(5)
+    }

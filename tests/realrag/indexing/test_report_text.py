@@ -5,7 +5,9 @@ from fake_encoder import ColorEncoder
 from made_photos import photo_bytes
 
 from realrag.indexing.build import build
-from realrag.indexing.report_text import what_to_ask
+from realrag.indexing.options import Report
+from realrag.indexing.report_text import counts_of, license_note, what_to_ask
+from realrag.photos.scan import Rejected
 
 
 @pytest.fixture
@@ -46,3 +48,29 @@ def test_captions_without_classes_are_what_to_ask(told):
 
 def test_captions_beside_classes_are_said(told):
     assert "its 1 class: Mimi. Its captions are searched too." in told(["Mimi/captioned.jpg", "Mimi/IMG_2.jpg"])
+
+
+def report(**fields) -> Report:
+    return Report(**{"found": 3, "indexed": 3, "total": 3, **fields})
+
+
+def test_what_did_not_happen_is_not_counted():
+    assert counts_of(report(encoded=3)) == ["3 photos found: 3 usable; 3 encoded now."]
+    assert counts_of(report()) == ["3 photos found: 3 usable; nothing new."]
+    bad = Rejected("c.jpg", "blank", "c.jpg: shows nothing")
+    mixed = report(indexed=1, duplicates=[("Zoe/b.jpg", "Bello/b.jpg")], rejected=[bad], encoded=1, removed=2)
+    assert counts_of(mixed) == [
+        "3 photos found: 1 usable, 1 the same as another (first: Zoe/b.jpg is Bello/b.jpg), 1 left out; "
+        "1 encoded now, 2 taken out of the library."
+    ]
+
+
+def test_that_no_photo_states_a_license_is_said_once(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for number in range(2):
+        (tmp_path / "photos" / f"{number}.jpg").write_bytes(photo_bytes((200, 20, 20), number, cells=6))
+    own = build(tmp_path / "photos", tmp_path / "b", ColorEncoder())
+    assert own.unlicensed == 2 and len(license_note(own)) == 1 and "Your own need none" in license_note(own)[0]
+    (tmp_path / "photos" / "captions.csv").write_text("file,license\n0.jpg,CC0-1.0\n")
+    some = build(tmp_path / "photos", tmp_path / "b", ColorEncoder())
+    assert some.unlicensed == 1 and license_note(some) == []
