@@ -1,4 +1,5 @@
-"""Words inside a photo's own file: XMP and IPTC captions and credits, and the prompt that a generator left there.
+"""Words inside a photo's own file: captions, keywords and credits of XMP, IPTC and EXIF, and the prompt that a generator left
+there.
 
 Nothing else of the metadata is looked at: no place, time, camera, owner or face.
 """
@@ -8,7 +9,9 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Sequence
 
+from .color import exif_of
 from .contents import Contents
 from .credit import Credit, clean
 
@@ -24,6 +27,11 @@ _PLACEHOLDER = re.compile(
     r"|SONY DSC|DCIM.*|DIGICAM PHOTO|JPEG IMAGE|UNTITLED|CREATED WITH GIMP|DEFAULT",
     re.IGNORECASE,
 )
+# What phones and programs write into EXIF's description: "oznor", "sdr_HDRB", and of a generator "workflow:{...}".
+_NO_DESCRIPTION = re.compile(r"[a-z]{2,8}(?:_[A-Za-z0-9]+)*|exif[ _]jpeg[ _]picture|(?:\w+:)?\s*[{\[].*", re.IGNORECASE | re.DOTALL)
+_LR = "{http://ns.adobe.com/lightroom/1.0/}"
+# EXIF's description, and what Windows writes: title, subject, comment. Of its other fields the author's may be the owner.
+_DESCRIPTION, _WINDOWS, _WINDOWS_KEYWORDS = 0x010E, (0x9C9B, 0x9C9F, 0x9C9C), 0x9C9E
 _LICENSE_URL = re.compile(r"https?://(www\.)?(creativecommons|opensource|rightsstatements)\.org/", re.IGNORECASE)
 
 
@@ -34,6 +42,8 @@ def words_inside(contents: Contents) -> tuple[Credit, str]:
         credit = xmp_credit(contents.xmp)
     if contents.iptc:
         credit = credit.or_else(iptc_credit(contents))
+    if contents.exif and not credit.caption:
+        credit = credit.or_else(exif_credit(contents.exif))
     if contents.texts:
         prompt, generator = generated(contents.texts)
         if generator:
@@ -50,16 +60,23 @@ def xmp_credit(packet: bytes) -> Credit:
     except Exception:
         return Credit()  # not XML, or more than XMP needs of it: entities, a DTD
     found: dict[str, str] = {}
+    keywords: list[str] = []
     for node in root.iter(f"{_RDF}Description"):
         for name, value in [*node.attrib.items(), *((child.tag, _value(child)) for child in node)]:
             if text := clean(value):
                 found.setdefault(name, text)
+        keywords += [text for name in (f"{_DC}subject", f"{_LR}hierarchicalSubject") for text in _listed(node, name)]
     return _credit(
         title=found.get(f"{_DC}title", ""), description=found.get(f"{_DC}description", ""),
         creator=found.get(f"{_DC}creator", ""), terms=found.get(f"{_RIGHTS}UsageTerms", ""),
         rights=found.get(f"{_DC}rights", ""), web=found.get(f"{_RIGHTS}WebStatement", ""),
-        license=found.get(f"{_CC}license", ""), headline=found.get(f"{_PHOTOSHOP}Headline", ""),
+        license=found.get(f"{_CC}license", ""), headline=found.get(f"{_PHOTOSHOP}Headline", ""), keywords=keywords,
     )  # fmt: skip
+
+
+def _listed(node, name: str) -> list[str]:
+    """The items of a property that is a list."""
+    return [item.text or "" for child in node.iter(name) for item in child.iter(f"{_RDF}li")]
 
 
 def _value(node) -> str:
@@ -73,7 +90,7 @@ def _value(node) -> str:
 
 
 def iptc_credit(contents: Contents) -> Credit:
-    """Title, caption, byline and copyright notice of IPTC-IIM, read by Pillow from a JPEG's Photoshop block."""
+    """Title, caption, keywords, byline and copyright notice of IPTC-IIM, read by Pillow from a JPEG's Photoshop block."""
     from PIL import IptcImagePlugin, JpegImagePlugin
 
     try:
@@ -84,25 +101,61 @@ def iptc_credit(contents: Contents) -> Credit:
         return Credit()
     utf8 = fields.get((1, 90)) == b"\x1b%G"
 
-    def text(number: int) -> str:
+    def texts(number: int) -> list[str]:
         value = fields.get((2, number), b"")
-        value = b", ".join(value) if isinstance(value, list) else value
+        return [decoded(each) for each in (value if isinstance(value, list) else [value])]
+
+    def decoded(value: bytes) -> str:
         try:
             return value.decode("utf-8")
         except UnicodeDecodeError:
             return value.decode("utf-8" if utf8 else "cp1252", "replace")
 
-    return _credit(title=text(5), description=text(120), creator=text(80), rights=text(116), headline=text(105))
+    title, description, creator, rights, headline = (", ".join(texts(number)) for number in (5, 120, 80, 116, 105))
+    return _credit(title, description, creator, rights=rights, headline=headline, keywords=texts(25))
 
 
-def _credit(title="", description="", creator="", terms="", rights="", web="", license="", headline="") -> Credit:
+def exif_credit(block: bytes) -> Credit:
+    """The description of EXIF, and the title, subject, comment and tags that Windows writes. Its authors stay out: a camera
+    writes its owner there."""
+    exif = exif_of(block)
+
+    def text(tag: int) -> str:
+        value = exif.get(tag, "")
+        if isinstance(value, tuple) and all(type(byte) is int and 0 <= byte < 256 for byte in value):
+            value = bytes(value)
+        if isinstance(value, bytes):
+            value = value.decode("utf-16-le" if tag >= 0x9C9B else "utf-8", "replace")
+        return value.strip("\0 ") if isinstance(value, str) else ""
+
+    description = text(_DESCRIPTION)
+    if _NO_DESCRIPTION.fullmatch(description) and not description.istitle():
+        description = ""
+    windows = next((found for found in map(text, _WINDOWS) if found), "")
+    return _credit(windows, description, keywords=text(_WINDOWS_KEYWORDS).split(";"))
+
+
+def _credit(
+    title="", description="", creator="", terms="", rights="", web="", license="", headline="", keywords: Sequence[str] = ()
+) -> Credit:
     caption = next(
         (text for text in map(clean, (description, headline, title)) if text and not _PLACEHOLDER.fullmatch(text)), ""
     )
+    caption = clean("; ".join(filter(None, (caption, _joined(keywords)))))
     is_license = bool(_LICENSE_URL.match(web))
     licence = license or (web if is_license else "") or terms or rights
     source = web if re.match(r"https?://", web) and not is_license else ""
     return Credit(caption=caption, author=clean(creator), licence=clean(licence), source=clean(source))
+
+
+def _joined(keywords: Sequence[str]) -> str:
+    """Keywords as an artist filed them, each once: of "Footwear|Boots" both words. What darktable notes for itself is none."""
+    found: dict[str, str] = {}
+    for keyword in keywords:
+        if not keyword.startswith("darktable|"):
+            for part in map(clean, keyword.split("|")):
+                found.setdefault(part.casefold(), part)
+    return ", ".join(filter(None, found.values()))
 
 
 def generated(texts: dict[str, str]) -> tuple[str, str]:

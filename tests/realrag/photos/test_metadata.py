@@ -14,9 +14,10 @@ from realrag.photos.decode import header
 from realrag.photos.metadata import comfy_prompt, generated, words_inside, xmp_credit
 
 
-def iptc_block(fields: dict[int, str], encoding="utf-8") -> bytes:
+def iptc_block(fields: dict[int, str | list[str]], encoding="utf-8") -> bytes:
     data = b"\x1c\x01\x5a\x00\x03\x1b%G" if encoding == "utf-8" else b""
-    for number, text in fields.items():
+    pairs = [(n, text) for n, value in fields.items() for text in (value if isinstance(value, list) else [value])]
+    for number, text in pairs:
         body = text.encode(encoding)
         data += struct.pack(">BBBH", 0x1C, 2, number, len(body)) + body
     resource = b"8BIM\x04\x04\0\0" + struct.pack(">I", len(data)) + data + bytes(len(data) % 2)
@@ -31,6 +32,66 @@ def test_iptc_of_a_jpeg(encoding):
     contents = contents_of(data[:2] + block + data[2:], "a.jpg")
     assert words_inside(contents) == (Credit("Bäume am Fluß", "", "Änn", "© Änn"), "")
     assert b"Title" not in contents.pixels
+
+
+@pytest.mark.parametrize(
+    ("fields", "caption"),
+    [
+        ({25: ["heron", "Fluß", "Heron"]}, "heron, Fluß"),
+        ({5: "DSC_0412", 25: "heron"}, "DSC_0412; heron"),
+        ({120: "A heron at dawn", 25: ["heron", "dawn"]}, "A heron at dawn; heron, dawn"),
+    ],
+)
+def test_keywords_of_iptc_stand_behind_the_caption(fields, caption):
+    data = photo_bytes((230, 20, 20))
+    assert words_inside(contents_of(data[:2] + iptc_block(fields) + data[2:], "a.jpg"))[0] == Credit(caption)
+
+
+def test_keywords_of_lightroom_and_darktable_are_words_of_the_photo():
+    def bag(name: str, *items: str) -> str:
+        return f"<{name}><rdf:Bag>{''.join(f'<rdf:li>{item}</rdf:li>' for item in items)}</rdf:Bag></{name}>"
+
+    lr = 'xmlns:lr="http://ns.adobe.com/lightroom/1.0/"'
+    both = bag("dc:subject", "boot", "fringe") + bag("lr:hierarchicalSubject", "Footwear|Boot|Western")
+    assert xmp_credit(packet(both, lr)) == Credit("boot, fringe, Footwear, Western")
+    assert xmp_credit(packet(LANGUAGES + both, lr)) == Credit("Heron; boot, fringe, Footwear, Western", "", "Ann, Bob")
+    noted = bag("dc:subject", "darktable|exported|jpg", "Yixing")
+    assert xmp_credit(packet(noted)) == Credit("Yixing")
+    assert xmp_credit(packet(bag("dc:subject", *(["a long keyword"] * 3 + [f"k{n}" for n in range(900)])))).caption.startswith("a long keyword, k0, ")
+
+
+def exif(**fields: object) -> bytes:
+    found = Image.Exif()
+    for tag, value in {"description": 0x010E, "title": 0x9C9B, "comment": 0x9C9C, "author": 0x9C9D, "tags": 0x9C9E, "owner": 0xA430, "make": 0x010F}.items():  # fmt: skip
+        if tag in fields:
+            value_of = fields[tag]
+            found[value] = value_of.encode("utf-16-le") + b"\0\0" if 0x9C9B <= value <= 0x9C9F else value_of
+    return photo_bytes((230, 20, 20), exif=found)
+
+
+@pytest.mark.parametrize(
+    ("fields", "caption"),
+    [
+        ({"description": "Bello jumping into the waves"}, "Bello jumping into the waves"),
+        ({"description": "Bello"}, "Bello"),
+        ({"title": "Größe", "tags": "Bello;Strand;bello"}, "Größe; Bello, Strand"),
+        ({"comment": "at the beach", "author": "Jane", "owner": "Jane", "make": "Canon"}, "at the beach"),
+        ({"description": "sdr_HDRB"}, ""),
+        ({"description": "oznor"}, ""),
+        ({"description": "OLYMPUS DIGITAL CAMERA"}, ""),
+        ({"description": "Exif_JPEG_PICTURE"}, ""),
+        ({"description": 'workflow:{"nodes": []}'}, ""),
+        ({"description": "  "}, ""),
+    ],
+)
+def test_the_description_of_exif_is_a_caption_and_nothing_of_the_camera_or_its_owner(fields, caption):
+    assert words_inside(header(exif(**fields), "a.jpg")[1])[0] == Credit(caption)
+
+
+def test_what_an_editor_wrote_counts_before_exif():
+    data = exif(description="scan 12", tags="old")
+    data = data[:2] + iptc_block({120: "A heron at dawn"}) + data[2:]
+    assert words_inside(header(data, "a.jpg")[1])[0] == Credit("A heron at dawn")
 
 
 def packet(body: str, attributes: str = "") -> bytes:
