@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .prompts.words import read_list, words
+from .prompts.words import is_a_name, read_list, words
 
 VERSION = 1
 FOLDS = 5
@@ -165,7 +165,7 @@ def measure_level(
     "" for none; class_codes (N,) int: of each row. captions: (row, caption) that are no mere class names, some of all.
     stands_here(normalized word): whether the library has it. phrases: other unknown things to ask. progress(done, total) may raise to stop.
     """
-    names = [code for code, name in enumerate(classes) if name.strip()]
+    names = [code for code, name in enumerate(classes) if is_a_name(name)]
     names = [names[i] for i in _evenly(len(names), MOST_KNOWN)]
     captions = [captions[i] for i in _evenly(len(captions), MOST_KNOWN)]
     phrases = unrelated_phrases(stands_here) if phrases is None else list(phrases)

@@ -13,8 +13,10 @@ import folder_paths
 from PIL import Image, ImageDraw, ImageFont
 
 from ...realrag.files import write_atomic
+from ...realrag.prompts.words import is_a_name
 from ...realrag.references import NOT_STATED, Reference, References, letterbox
 from ...realrag.search.hybrid import BY_LOOK
+from ...realrag.search.names import asked_as
 from ..images import jpeg
 
 STRIP, INK = (32, 32, 32), (235, 235, 235)
@@ -103,7 +105,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def name_of(item: Reference) -> str:
-    return item.class_name.replace("-", " ").replace("_", " ") or item.caption
+    return asked_as(item.class_name) if is_a_name(item.class_name) else item.caption
 
 
 def _shortened(name: str, font, width: int) -> str:

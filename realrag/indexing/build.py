@@ -26,6 +26,7 @@ from ..files import fsync_folder, sha256_file, sweep_temporaries, write_atomic
 from ..library import captions_to_ask
 from ..photos.other_names import find_names, read_names
 from ..photos.scan import KEPT_BYTES, Candidate, Library, Progress, Rejected, scan
+from ..prompts.words import is_a_name
 from .bundle_files import NOT_STATED, write_rows
 from .levels import measure_levels
 from .options import MOST_CLASSES, IndexOptions, Report
@@ -301,8 +302,8 @@ def _finish(
     codes = {class_key(name): code for code, name in enumerate(records.classes)}
     others = [(codes[class_key(name.class_name)], name.language, name.name) for name in names]
     levels = measure_levels(out, files, encoder, heads, others, count)
-    report.classes = sum(map(bool, records.classes))
-    report.class_names = sorted(filter(None, records.classes), key=str.casefold)[:MOST_CLASSES]
+    to_ask = sorted(filter(is_a_name, records.classes), key=str.casefold)
+    report.classes, report.class_names = len(to_ask), to_ask[:MOST_CLASSES]
     report.captions = len(captions_to_ask(records))
     report.level = levels.get(PLAIN)
     files = [*files, *(vars(each.file) for each in heads)]

@@ -57,7 +57,7 @@ class Report:
     total: int = 0  # photos in the bundle afterward
     removed: int = 0
     kept: int = 0  # photos of the bundle that stay because their files are there but cannot be used now
-    classes: int = 0  # that have a name
+    classes: int = 0  # that have a name to ask for
     class_names: list[str] = field(default_factory=list)  # the first of them, by name
     captions: int = 0  # that say more than the class, in a sample of the photos
     names: int = 0  # other names of classes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..doubt import LEAST
+from ..search.names import asked_as
 from .options import Report
 
 BY_COMMAND = "--encoder ViT-L-14:openai"  # the better encoder, as the command names it
@@ -64,14 +65,14 @@ def what_to_ask(report: Report, better_encoder: str = BY_COMMAND) -> str:
 def _by_words(report: Report) -> str:
     """The names and captions to ask for, or what to do where there are none."""
     if report.classes:
-        listed = ", ".join(report.class_names)
+        listed = ", ".join(map(asked_as, report.class_names))
         more = report.classes - len(report.class_names)
         others = f" and {report.names} other names" if report.names else ""
         found = f"Ask it by name for its {report.classes} class{'es' * (report.classes != 1)}{others}: {listed}"
         found += f" and {more} more." if more else "."
         return found + (" Its captions are searched too." if report.captions else "")
     if report.captions:
-        return "Ask it by the words of its captions and file names. No photo lies in a sub-folder, so there are no class names."
+        return "Ask it by the words of its captions and file names. No photo lies in a sub-folder with a name, so there are no class names."
     return (
         "Its photos have no names and no captions, so only their look is searched. To ask by name, put the photos of each thing "
         "into a sub-folder called as you will ask for it, or write a caption into a .txt file beside each photo."

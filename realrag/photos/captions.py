@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ..errors import PhotoError, RealRAGError
+from ..prompts.words import is_a_name, names_something
 from .archives import ARCHIVE_SUFFIXES
 from .credit import COLUMNS, Credit, clean, credit_of, file_of, listed_captions, lowered, spoken
 from .match import EXACT, Matcher, folded
@@ -30,6 +31,7 @@ PRIVATE = frozenset(
         "creation_timestamp", "devicetype", "albumdata",
     )
 )  # fmt: skip
+_YEAR = re.compile(r"(?:^|\D)(?:19|20)\d\d(?:\D|$)")
 _IMG2DATASET = frozenset(("key", "status", "url"))
 
 
@@ -182,7 +184,10 @@ class Captions:
         if not credit.class_name and parent and not parent.lower().endswith(ARCHIVE_SUFFIXES):
             credit = replace(credit, class_name=clean(parent))
         if not credit.caption:
-            credit = replace(credit, caption=spoken(credit.class_name) or _of_file_name(PurePosixPath(file).stem))
+            stem, folder = PurePosixPath(file).stem, credit.class_name
+            # A folder that says when its photos were taken, such as 2023/08, says less than their own names.
+            own = not is_a_name(folder) and (names_something(stem) or _YEAR.search(f"{PurePosixPath(file).parent}"))
+            credit = replace(credit, caption=_of_file_name(stem) if own else spoken(folder) or _of_file_name(stem))
         return credit.or_else(self._default)
 
     def unused(self) -> list[str]:

@@ -24,6 +24,7 @@ _TOKEN = re.compile(f"[{_UNSPACED}]+|(?:(?![{_UNSPACED}_])[\\w\u0300-\u036f\u090
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _POSSESSIVE = re.compile("[\u2019'`]s\\b", re.IGNORECASE)
 _PLAIN_WORD = re.compile(r"[a-z0-9]+")
+_CAMERA_FOLDER = re.compile(r"[1-9]\d\d[0-9A-Z_]{5}")  # of the DCF standard
 _IRREGULAR = {"men": "man", "women": "woman", "children": "child", "feet": "foot", "teeth": "tooth", "geese": "goose", "mice": "mouse", "people": "person", "oxen": "ox", "dice": "die"}  # fmt: skip
 # Words that are another word without their "s": "short hair" does not name the class "shorts".
 _PLURAL_ONLY = frozenset("shorts pants glasses jeans tights trousers goggles scissors arms news pajamas clothes goods woods".split())  # fmt: skip
@@ -137,6 +138,13 @@ def names_something(text: str) -> bool:
         if letters not in camera_words() and (len(letters) > 2 or not letters.isascii()):
             return True
     return False
+
+
+def is_a_name(folder: str) -> bool:
+    """Whether a folder's name is one to ask for: "Bello" and "T3" are; "08", "2023-07-14" and a camera's "100CANON" say when
+    or by what its photos were taken."""
+    letters = ["".join(char for char in word if char.isalpha()) for word in words(folder)]
+    return any(word and word not in camera_words() for word in letters) and not _CAMERA_FOLDER.fullmatch(folder)
 
 
 def read_list(name: str) -> list[str]:

@@ -22,8 +22,8 @@ LONG_WORD = 6  # letters from which one typo is forgiven
 LONGEST_WORD = 40  # and up to which: every letter of a longer one would have to be left out in turn
 MOST_TYPOS = 8  # words of a text that are looked at for typos
 _INDEX = re.compile(
-    r"^\s*(?:[A-Za-z]?\d+[\s._\-)]+)(?=\D*[^\W\d_]{2})"
-)  # "001.Black_footed_Albatross", "n02123045 tabby"
+    r"^\s*(?:[A-Za-z]?\d+[\s._\-)]+)+(?=\D*[^\W\d_]{2})"
+)  # "001.Black_footed_Albatross", "n02123045 tabby", "10_zoecat cat", "2023-07-14 Baltic Sea"
 _YEAR = re.compile(r"(?:^|(?<=[\s._\-]))(?:19|20)\d\d(?=$|[\s._\-])")  # "Rex_2021"
 _BRACKETS = re.compile(r"\s*[(\[][^)\]]*[)\]]\s*")
 _DETERMINER = frozenset(
@@ -224,6 +224,12 @@ def other_function_words() -> frozenset[str]:
 def _bare(name: str) -> str:
     """A class's name without a number in front and words in brackets."""
     return _BRACKETS.sub(" ", _INDEX.sub("", name))
+
+
+def asked_as(name: str) -> str:
+    """A class's name as one asks for it: without the number in front and with spaces for what stands for them."""
+    bare = re.sub(r"_+|\s-+\s|(?<=[^\W\d_])-+(?=[^\W\d_])", " ", _INDEX.sub("", name))
+    return " ".join(bare.split())
 
 
 def _aliases(name: str) -> list[str]:

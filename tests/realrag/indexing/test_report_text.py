@@ -74,3 +74,8 @@ def test_that_no_photo_states_a_license_is_said_once(tmp_path):
     (tmp_path / "photos" / "captions.csv").write_text("file,license\n0.jpg,CC0-1.0\n")
     some = build(tmp_path / "photos", tmp_path / "b", ColorEncoder())
     assert some.unlicensed == 1 and license_note(some) == []
+
+
+def test_folders_of_dates_and_cameras_are_no_names_to_ask_for(told):
+    said = told(["2023/08/IMG_1.jpg", "2023/07 Baltic Sea/IMG_2.jpg", "100CANON/IMG_3.jpg", "10_zoecat cat/4.jpg"])
+    assert said.startswith("Ask it by name for its 2 classes: Baltic Sea, zoecat cat. ")

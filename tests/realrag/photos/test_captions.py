@@ -78,3 +78,17 @@ def test_cleaned_words_are_one_bounded_line(text):
     cleaned = clean(text)
     assert len(cleaned) <= MAX_FIELD and "\n" not in cleaned and "\0" not in cleaned
     cleaned.encode("utf-8")
+
+
+def test_a_photo_in_a_folder_of_dates_is_called_by_its_own_name(tmp_path):
+    captions = Captions(tmp_path)
+    for file, caption in {
+        "2023/08/IMG_2102.jpg": "IMG 2102",
+        "2023-08-02/at the lake.jpg": "at the lake",
+        "2023/07 Baltic Sea/IMG_2103.jpg": "07 Baltic Sea",
+        "7/00012.png": "7",  # a class of a data set
+        "7/seven.png": "seven",
+        "Bello/at the lake.jpg": "Bello",
+    }.items():
+        assert captions.of(file).caption == caption
+    assert captions.of("2023/08/IMG_2102.jpg").class_name == "08", "filters still know the folder"

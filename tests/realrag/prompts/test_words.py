@@ -9,6 +9,7 @@ from realrag.prompts.words import (
     forms,
     function_words,
     grams,
+    is_a_name,
     names_something,
     read_list,
     tokens,
@@ -79,3 +80,9 @@ def test_lists_say_each_thing_once_in_words_that_are_found(name):
     lines = read_list(name)
     assert len(lines) > 20 and len(set(lines)) == len(lines) and all(words(line) for line in lines)
     assert "can" in function_words()
+
+
+@pytest.mark.parametrize(("folder", "name"), [("Bello", True), ("T3", True), ("07 Baltic Sea", True), ("ねこ", True), ("08", False),
+    ("2023-07-14", False), ("", False), ("100CANON", False), ("101_PANA", False), ("DCIM", False), ("Camera2", True)])  # fmt: skip
+def test_a_folder_that_says_when_or_by_what_has_no_name_to_ask_for(folder, name):
+    assert is_a_name(folder) == name

@@ -2,7 +2,7 @@
 
 import pytest
 
-from realrag.search.names import NameTable
+from realrag.search.names import NameTable, asked_as
 
 CLASSES = [
     "Granny-Smith", "Lemon", "can", "Salt and pepper", "001.Black_footed_Albatross", "garlic", "Berry", "t-shirt", "Bus",
@@ -26,6 +26,20 @@ TABLE = NameTable(
 
 def named(text):
     return [CLASSES[code] for hit in TABLE.find(text) for code in hit.codes]
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("10_zoecat cat", "zoecat cat"), ("02 - Duckie", "Duckie"), ("2023-07-14 Baltic Sea", "Baltic Sea"), ("K-9 mk2", "K-9 mk2"),
+        ("Granny-Smith", "Granny Smith"), ("wolf_plushie v2", "wolf plushie v2"), ("Bello (my dog)", "Bello (my dog)"),
+        ("1994 Audi 100", "Audi 100"), ("08", "08"), ("Mia_2024", "Mia 2024"),
+    ],
+)  # fmt: skip
+def test_a_name_is_shown_as_one_asks_for_it_and_found_so(name, asked):
+    assert asked_as(name) == asked
+    table = NameTable([name])
+    assert table.find(f"a photo of {asked}") or not any(map(str.isalpha, name))
 
 
 @pytest.mark.parametrize(
