@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,12 +12,16 @@ from .bundle.head_entries import AUTO
 from .choosing import MAX_K, Chooser, Chosen, Wanted, count_open, without_rows
 from .doubt import Level
 from .library import Library
-from .prompts.words import function_words, words
+from .prompts.words import function_words, names_something, words
 from .question import read_question
 from .references import Reference, References
 from .search.hybrid import BY_LOOK, CERTAIN, LOOK, NAME, PINNED, Ranking, rank
 from .search.index import EXACT_LIMIT
 
+# The name of a file: "IMG_2034", "DSC_0412.jpg", "red vase.png".
+_FILE = re.compile(
+    r"[^\s/\\]{0,200}\d{3}[^\s/\\]{0,50}|[^/\\\n]{1,200}\.(?:jpe?g|png|webp|heic|avif|tiff?|gif|bmp)", re.IGNORECASE
+)
 MOST_TRIED = 50  # words of a question that found nothing which are tried alone
 
 
@@ -72,13 +77,16 @@ class Asking:
 
         def wanted(part: str, query: np.ndarray) -> Wanted:
             def look(size: int, free: np.ndarray | None) -> Ranking:
-                return rank(self.library.index, self.library.vectors, lexicon, query, part, size, free, self.find_by)
+                return rank(
+                    self.library.index, self.library.vectors, lexicon, query, part, size, free, self.find_by, called
+                )
 
             def named(rows: np.ndarray) -> np.ndarray:
                 return np.isin(rows, np.concatenate([[-1], *map(lexicon.rows_of, lexicon.named(part))]))
 
             return Wanted(query, look, part, named) if len(objects) > 1 else Wanted(query, look)
 
+        called = self.library.bundle.records.rows_of_file(text.strip()) if _FILE.fullmatch(text.strip()) else ()
         each = [wanted(part, query) for part, query in zip(objects[:k], queries[:k], strict=True)]
         answer = self.chooser.answer(each, allowed, level)
         if self.find_by != NAME:
@@ -143,7 +151,9 @@ class Asking:
 
     def _stands_here(self, text: str) -> list[str]:
         """Which words of a question that found nothing stand beside photos: asked for alone, they would find them."""
-        telling = [word for word in dict.fromkeys(words(text)) if word not in function_words()]
+        telling = [
+            word for word in dict.fromkeys(words(text)) if word not in function_words() and names_something(word)
+        ]
         ask = self.library.lexicon.ask
         found = [word for word in telling[:MOST_TRIED] if len(ask(word).best(1, self.allowed).rows)]
         if not found or len(telling) == 1:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,8 @@ MAX_LINE = 1 << 16
 _NO_WORD = re.compile(
     r"[0-9a-fA-F]{8,}|\d{5,}|\b(?:IMG|DSC|DSCF|DSCN|PXL|MVIMG|GOPR|VID|P)[ _-]?\d+\b"
 )  # hashes, dates, IMG_0001
+_DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)[-_./ ]?(0[1-9]|1[0-2])(?:[-_. ]?(?:0[1-9]|[12]\d|3[01]))?(?!\d)")
+MONTHS = "january february march april may june july august september october november december".split()
 # Folders that say how photos are filed and not what they show: "a train" asks for no photo of train/cat.
 _NO_SUBJECT = (
     frozenset(
@@ -32,6 +36,7 @@ _NO_SUBJECT = (
     )
     | camera_words()
 )
+MOST_SAME = 1000  # photos of one file name
 MAX_PICTURE = 256 << 20  # bytes of one stored picture
 COLUMNS = "2"  # version of the cached columns
 _TEXTS = ("caption", "class", "licence", "author", "source", "file")
@@ -82,6 +87,12 @@ def _class_key(name: str) -> str:
 
 def _licence_key(words: str) -> str:
     return spoken(normal(words).id).casefold()
+
+
+def _month(file: str) -> tuple[str, ...]:
+    """The year and the name of the month that a path begins a date with."""
+    date = _DATE.search(file)
+    return (date[1], MONTHS[int(date[2]) - 1]) if date else ()
 
 
 def record_id(sha256: str) -> str:
@@ -233,6 +244,18 @@ class RecordTable:
         except OSError as error:
             raise self._lost(self._path, error) from None
 
+    def rows_of_file(self, name: str) -> list[int]:
+        """The rows whose file is called so, with or without its suffix and in whatever case; at most MOST_SAME. The records are
+        looked through as bytes, as a number that stands in one name only is in no list of words."""
+        try:
+            stem = re.escape(name.encode("ascii"))
+        except UnicodeEncodeError:
+            return []
+        pattern = re.compile(rb'"file": ?"(?:(?:[^"\\]|\\.)*/)?(?i:' + stem + rb')(?:\.\w{2,5})?"')
+        with open_regular(self._path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            places = [match.start() for match in islice(pattern.finditer(data), MOST_SAME)]
+        return [int(np.searchsorted(self._offsets, place, side="right")) - 1 for place in places]
+
     def words_beside(self) -> Iterator[str]:
         """The words that stand beside each photo, in row order: class, caption, file name and the folders around its own,
         without what only a camera or a program reads. The file was checked line by line when it was opened."""
@@ -246,7 +269,8 @@ class RecordTable:
                     stem = _NO_WORD.sub(" ", stem)
                 said = f"{name} {caption} {stem}" if caption != name else f"{name} {stem}"
                 around = [folder for folder in file_name.split("/")[:-2] if fold(folder) not in _NO_SUBJECT]
-                yield " ".join([said, *around])  # "a dog" finds what lies in dogs/Bello
+                # "a dog" finds what lies in dogs/Bello, "July 2023" what lies in 2023/07 or is called IMG_20230714
+                yield " ".join([said, *around, *_month(file_name)])
 
     @cached_property
     def _order(self) -> np.ndarray:

@@ -68,7 +68,7 @@ def prepare(candidate: Candidate, encoder: Encoder, sizes: Sizes):
         what = "white, or transparent, all over" if color == "white" else f"{color} all over"
         raise PhotoError(
             "blank",
-            f"{candidate.file}: shows nothing, it is {what}. Left out, as it would take the place of a photo that does.",
+            f"{candidate.file}: shows nothing, it is {what}. In an answer it would take the place of a photo that does.",
         )
     thumbnail = None
     if max(picture.size) > sizes.thumbnail:
@@ -204,7 +204,7 @@ def encode_all(
     """
     total = sum(len(part) for _, part in parts)
     missing = [(path, part) for path, part in parts if not path.is_file()]
-    kept = done = total - sum(len(part) for _, part in missing)
+    done, encoded = total - sum(len(part) for _, part in missing), 0
     if total:
         progress(done, total)
 
@@ -221,6 +221,6 @@ def encode_all(
             here = islice(prepared, len(part))
             items, rejected = encode_shard(here, encoder, batch, adaptive, lambda: progress(done, total))
             write_shard(path, items, rejected, encoder.dim)
-            done += len(part)
+            done, encoded = done + len(part), encoded + len(items)
             progress(done, total)
-    return done - kept
+    return encoded

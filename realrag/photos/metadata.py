@@ -28,7 +28,9 @@ _PLACEHOLDER = re.compile(
     re.IGNORECASE,
 )
 # What phones and programs write into EXIF's description: "oznor", "sdr_HDRB", and of a generator "workflow:{...}".
-_NO_DESCRIPTION = re.compile(r"[a-z]{2,8}(?:_[A-Za-z0-9]+)*|exif[ _]jpeg[ _]picture|(?:\w+:)?\s*[{\[].*", re.IGNORECASE | re.DOTALL)
+_NO_DESCRIPTION = re.compile(
+    r"[a-z]{2,8}(?:_[A-Za-z0-9]+)*|exif[ _]jpeg[ _]picture|(?:\w+:)?\s*[{\[].*", re.IGNORECASE | re.DOTALL
+)
 _LR = "{http://ns.adobe.com/lightroom/1.0/}"
 # EXIF's description, and what Windows writes: title, subject, comment. Of its other fields the author's may be the owner.
 _DESCRIPTION, _WINDOWS, _WINDOWS_KEYWORDS = 0x010E, (0x9C9B, 0x9C9F, 0x9C9C), 0x9C9E
@@ -136,7 +138,15 @@ def exif_credit(block: bytes) -> Credit:
 
 
 def _credit(
-    title="", description="", creator="", terms="", rights="", web="", license="", headline="", keywords: Sequence[str] = ()
+    title="",
+    description="",
+    creator="",
+    terms="",
+    rights="",
+    web="",
+    license="",
+    headline="",
+    keywords: Sequence[str] = (),
 ) -> Credit:
     caption = next(
         (text for text in map(clean, (description, headline, title)) if text and not _PLACEHOLDER.fullmatch(text)), ""

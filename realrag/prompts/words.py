@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-VERSION = 1  # part of the hash of every derived file: a change of `words` builds them anew
+VERSION = 2  # part of the hash of every derived file: a change of `words` builds them anew
 DATA = Path(__file__).parent / "data"
 
 # Han, Hiragana, Katakana, Hangul, Thai, Lao, Khmer, Burmese: no spaces between words, or particles glued to them.
@@ -24,6 +24,10 @@ _TOKEN = re.compile(f"[{_UNSPACED}]+|(?:(?![{_UNSPACED}_])[\\w\u0300-\u036f\u090
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _POSSESSIVE = re.compile("[\u2019'`]s\\b", re.IGNORECASE)
 _PLAIN_WORD = re.compile(r"[a-z0-9]+")
+# Latin letters that are no other letter with an accent: "Søren" is typed as "Soren".
+_STROKES = str.maketrans(
+    {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "ħ": "h", "ŧ": "t", "ı": "i", "æ": "ae", "œ": "oe", "þ": "th"}
+)
 _CAMERA_FOLDER = re.compile(r"[1-9]\d\d[0-9A-Z_]{5}")  # of the DCF standard
 _IRREGULAR = {"men": "man", "women": "woman", "children": "child", "feet": "foot", "teeth": "tooth", "geese": "goose", "mice": "mouse", "people": "person", "oxen": "ox", "dice": "die"}  # fmt: skip
 # Words that are another word without their "s": "short hair" does not name the class "shorts".
@@ -47,6 +51,7 @@ def fold(text: str) -> str:
     folded = unicodedata.normalize("NFKC", text).casefold()
     if folded.isascii():
         return folded
+    folded = folded.translate(_STROKES)
     out, latin = [], False
     for char in unicodedata.normalize("NFD", folded):
         if unicodedata.combining(char):

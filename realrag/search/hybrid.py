@@ -1,8 +1,8 @@
 """One ranking of what words and vectors find: photos of a class that the text names first, then captions and look, fused.
 
-Photos of one named class are tied: all share a rank, and the vectors decide among them. (Ties ranked by row number put
-the wrong photo of the class first: P@5 0.87 in place of 1.0.) Behind them captions and look are fused by rank
-(reciprocal rank fusion, Cormack et al. 2009), where equal captions share a rank as well.
+Photos of one named class are tied by their name: the other words of the text and the vectors decide among them, and the vectors
+alone where the words do not. (Ties ranked by row number put the wrong photo of the class first: P@5 0.87 in place of 1.0.)
+Words and look are fused by rank (reciprocal rank fusion, Cormack et al. 2009), where equal captions share a rank as well.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from ..prompts.subject import subject_of
 from .exact import cosines, search_exactly
 from .index import EXACT_SUBSET, Index
 from .lexicon import Lexicon
-from .postings import AskedWords, Hits, distinct
+from .postings import Hits, distinct
 
 BY_LOOK, BY_CAPTION, BY_NAME = "by look", "by caption", "by name"
 PINNED = "pinned"  # not found, but chosen by somebody
@@ -62,6 +63,32 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which knows no fork
 NONE = Ranking(np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, object))
 
 
+class Sought:
+    """The words of a text, and those of its subject alone: a photo with all words of the subject is found by them."""
+
+    def __init__(self, lexicon: Lexicon, text: str):
+        self._whole = lexicon.ask(text)
+        subject = subject_of(text)
+        self._subject = lexicon.ask(subject) if subject != text else None
+
+    def best(self, count: int, allowed: np.ndarray | None) -> Hits:
+        hits = self._whole.best(count, allowed)
+        if self._subject is None:
+            return hits
+        more = self._subject.best(count, allowed)
+        rows = distinct(np.concatenate([hits.rows, more.where(more.matched >= CERTAIN).rows]))
+        return Hits(rows, self._whole.matched(rows))
+
+    def matched(self, rows: np.ndarray) -> np.ndarray:
+        """(M,) float32: how much of the whole text these rows (M,) match."""
+        return self._whole.matched(rows)
+
+    def certain(self, hits: Hits) -> np.ndarray:
+        """(M,) bool: whose words carry nearly all of the text, or of its subject."""
+        sure = hits.matched >= CERTAIN
+        return sure if self._subject is None else sure | (self._subject.matched(hits.rows) >= CERTAIN)
+
+
 def rank(
     index: Index,
     vectors: np.ndarray,
@@ -71,18 +98,24 @@ def rank(
     pool: int,
     allowed: np.ndarray | None = None,
     by: str = BOTH,
+    called: Sequence[int] = (),
 ) -> Ranking:
-    """At most about `pool` candidates of each kind. vectors (N, D) unit rows; query (D,) float32 unit; allowed (N,) bool."""
+    """At most about `pool` candidates of each kind. vectors (N, D) unit rows; query (D,) float32 unit; allowed (N,) bool.
+    called: rows whose file the text names, which come first."""
     groups = lexicon.named(text)
-    named = _named(index, vectors, groups, lexicon, query, pool, allowed) if groups else NONE
+    named = _named(index, vectors, groups, lexicon, query, text, pool, allowed) if groups else NONE
+    if len(called):
+        rows = np.array([row for row in called if allowed is None or allowed[row]], np.int64)
+        own = Ranking(rows, cosines(vectors, rows, query), np.full(len(rows), BY_NAME, object))
+        named = _behind(own, Ranking(*(part[_not_in(rows, named.rows)] for part in named)))
     if len(named.rows) >= pool:
         return named
     wanted = pool + len(named.rows)
 
-    def by_words() -> tuple[AskedWords, Hits, np.ndarray]:
-        asked = lexicon.ask(text)
+    def by_words() -> tuple[Sought, Hits, np.ndarray]:
+        asked = Sought(lexicon, text)
         hits = asked.best(wanted, allowed)
-        hits = hits.where(hits.matched >= CERTAIN) if by == NAME else hits
+        hits = hits.where(asked.certain(hits)) if by == NAME else hits
         return asked, hits, cosines(vectors, hits.rows, query)
 
     rows, scores = NONE.rows, NONE.scores
@@ -96,9 +129,9 @@ def rank(
             rows, scores = rows[kept], scores[kept]
         asked, hits, cosine = words()
     # What a name or look found has its place already.
-    kept = _not_in(np.concatenate([named.rows, rows]) if groups else rows, hits.rows)
+    kept = _not_in(np.concatenate([named.rows, rows]), hits.rows)
     hits, cosine = _best_hits(hits.where(kept), cosine[kept], pool)
-    fused = _fused(hits, cosine, Hits(rows, asked.matched(rows)), scores)
+    fused = _fused(asked, hits, cosine, Hits(rows, asked.matched(rows)), scores)
     return _behind(named, fused) if len(named.rows) else fused
 
 
@@ -110,9 +143,9 @@ def _not_in(taken: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return ascending.take(ascending.searchsorted(rows), mode="clip") != rows
 
 
-def _named(index, vectors, groups: Sequence[tuple[int, ...]], lexicon, query, pool, allowed) -> Ranking:
+def _named(index, vectors, groups: Sequence[tuple[int, ...]], lexicon, query, text, pool, allowed) -> Ranking:
     """The photos of the named classes; of several classes one photo each in turn."""
-    lists = []
+    lists, asked = [], lexicon.ask(text)
     for codes in groups:
         rows = lexicon.rows_of(codes)
         rows = rows if allowed is None else rows[allowed[rows]]
@@ -122,7 +155,7 @@ def _named(index, vectors, groups: Sequence[tuple[int, ...]], lexicon, query, po
             scores, best = index.search(query[None], pool, mask)
         else:
             scores, best = search_exactly(vectors, query[None], min(pool, len(rows)), rows)
-        lists.append((scores[0], best[0]))
+        lists.append(_by_words_too(asked, rows, best[0], scores[0], vectors, query, pool))
     turns = [(turn, number) for number, (_, rows) in enumerate(lists) for turn in range(len(rows))]
     places: dict[int, float] = {}
     for turn, number in sorted(turns):
@@ -135,6 +168,29 @@ def _named(index, vectors, groups: Sequence[tuple[int, ...]], lexicon, query, po
     )
 
 
+def _by_words_too(asked, rows, best, scores, vectors, query, pool) -> tuple[np.ndarray, np.ndarray]:
+    """(scores, rows) of one class, by look and by the words that stand beside its photos. rows: all of the class; best: those
+    that look best, with scores."""
+    hits = asked.within(rows)
+    most = hits.matched.max(initial=0.0)
+    if not len(hits.rows) or (len(hits.rows) == len(rows) and hits.matched.min() == most):
+        return scores, best  # the name alone is beside them all
+    hits, _ = _best_hits(hits, np.zeros(len(hits.rows), np.float32), pool)
+    more = hits.rows[_not_in(best, hits.rows)]
+    rows, scores = np.concatenate([best, more]), np.concatenate([scores, cosines(vectors, more, query)])
+    look = np.lexsort((rows, -scores))
+    rows, scores = rows[look], scores[look]
+    value = _by_rank(asked.matched(rows)) + 1 / (FUSE + 1 + np.arange(len(rows)))
+    order = np.argsort(-value, kind="stable")[: max(len(best), pool)]
+    return scores[order], rows[order]
+
+
+def _by_rank(matched: np.ndarray) -> np.ndarray:
+    """(M,) what words count for in a fusion by rank; equal ones share a rank."""
+    levels = distinct(matched)  # ascending
+    return matched / (FUSE + len(levels) - levels.searchsorted(matched))
+
+
 def _best_hits(hits: Hits, scores: np.ndarray, pool: int) -> tuple[Hits, np.ndarray]:
     """The `pool` hits that match most, among equals those that look best by their cosines (M,), and these (pool,)."""
     if len(hits.rows) > pool:
@@ -143,16 +199,17 @@ def _best_hits(hits: Hits, scores: np.ndarray, pool: int) -> tuple[Hits, np.ndar
     return hits, scores
 
 
-def _fused(hits: Hits, cosine: np.ndarray, looks: Hits, scores: np.ndarray) -> Ranking:
+def _fused(asked: Sought, hits: Hits, cosine: np.ndarray, looks: Hits, scores: np.ndarray) -> Ranking:
     """hits: what words alone found, with their cosines (M,). looks: what look found, best first, with scores (P,);
     `matched` is how much the words of these match."""
     rows, matched = np.concatenate([looks.rows, hits.rows]), np.concatenate([looks.matched, hits.matched])
     cosines_of = np.concatenate([scores, cosine])
-    levels = distinct(matched)  # ascending; equal captions share a rank
-    ranks = len(levels) - levels.searchsorted(matched)
-    certain = matched >= CERTAIN
-    value = matched * np.where(certain, 1, PARTIAL) / (FUSE + ranks)
-    value[: len(scores)] += 1 / (FUSE + 1 + np.arange(len(scores)))
+    certain = asked.certain(Hits(rows, matched))
+    value = _by_rank(matched) * np.where(certain, 1, PARTIAL)
+    # What words found for certain and look did not comes behind all that look found, in the ranking by look.
+    look = np.where(certain, 1 / (FUSE + 1 + len(scores)), 0)
+    look[: len(scores)] = 1 / (FUSE + 1 + np.arange(len(scores)))
+    value += look
     order = np.lexsort((rows, -cosines_of, -value))
     return Ranking(rows[order], cosines_of[order], _FOUND[certain[order].view(np.int8)])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import unicodedata
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Sequence
 from functools import cache, cached_property
@@ -25,6 +26,7 @@ _INDEX = re.compile(
     r"^\s*(?:[A-Za-z]?\d+[\s._\-)]+)+(?=\D*[^\W\d_]{2})"
 )  # "001.Black_footed_Albatross", "n02123045 tabby", "10_zoecat cat", "2023-07-14 Baltic Sea"
 _YEAR = re.compile(r"(?:^|(?<=[\s._\-]))(?:19|20)\d\d(?=$|[\s._\-])")  # "Rex_2021"
+_UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa"})  # as typed without them
 _BRACKETS = re.compile(r"\s*[(\[][^)\]]*[)\]]\s*")
 _DETERMINER = frozenset(
     "a an the this that these those my your his her our their some one two three four five six several many no".split()
@@ -239,6 +241,8 @@ def _aliases(name: str) -> list[str]:
     outside = _BRACKETS.sub(" ", bare)
     timeless = _YEAR.sub(" ", outside)
     aliases = dict.fromkeys([bare, outside, timeless, *outside.split(",")])
+    written = {alias: unicodedata.normalize("NFC", alias).lower() for alias in aliases}
+    aliases |= dict.fromkeys(text.translate(_UMLAUTS) for text in written.values() if text.translate(_UMLAUTS) != text)
     return [alias for alias in aliases if alias.strip() and alias != name]
 
 

@@ -139,6 +139,11 @@ class AskedWords:
             sums = sums + self.words[place].weight * _has(self.words[place], rows.astype(np.uint32))
         return _hits(rows, sums) if len(rows) <= count else _hits(*_most(rows, sums, count, _edge(sums, count, edge)))
 
+    def within(self, rows: np.ndarray) -> Hits:
+        """Those of `rows` (M,) that have one of the words."""
+        hits = Hits(rows, self.matched(rows))
+        return hits.where(hits.matched > 0)
+
     def matched(self, rows: np.ndarray) -> np.ndarray:
         """(M,) float32: how much these rows (M,) match."""
         numbers = rows.astype(np.uint32)

@@ -404,3 +404,86 @@ def test_a_level_that_cannot_be_read_is_measured_again(content):
     assert Level.from_json(content) is None
     level = Level(0.5, 0.01, 0.02, True, 40, 200)
     assert Level.from_json(level.as_json()) == level
+
+
+@pytest.fixture(scope="module")
+def own_photos(tmp_path_factory):
+    """Photos as their owner keeps them: dates, a trainer's folders with captions, names of characters; an encoder that knows none."""
+    folder = tmp_path_factory.mktemp("own")
+    captions = {
+        "2023/07/IMG_2034.jpg": "", "2023/08/IMG_20230802_101010.JPG": "", "phone/PXL_20221224_190312345.jpg": "",
+        "10_zoecat cat/1.png": "zoecat, a gray cat on a bed", "10_zoecat cat/2.png": "zoecat, a gray cat with tulips",
+        "Mia_2023/a.jpg": "", "Mia_2024/b.jpg": "", "Bär Bruno/c.jpg": "", "Søren/d.jpg": "", "Łódź/e.jpg": "", "shoot/DSC_0412.jpg": "",
+        "shoot/f.jpg": "cowboy boot, fringe, suede", "shoot/g.jpg": "a red vase",
+    }  # fmt: skip
+    for number, (file, caption) in enumerate(captions.items()):
+        path = folder / "photos" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(photo_bytes((200, 90, 20), number, cells=6, format="PNG" if path.suffix == ".png" else "JPEG"))
+        if caption:
+            path.with_suffix(".txt").write_text(caption)
+    build(folder / "photos", folder / "b", encoder := KnowsNothing())
+    return Retriever.open(folder / "b", encoder=encoder, cache=folder / "cache")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "first"),
+    [
+        ("IMG_2034", "2023/07/IMG_2034.jpg"),  # a file's name
+        ("dsc_0412.jpg", "shoot/DSC_0412.jpg"),
+        ("photos from July 2023", "2023/07/IMG_2034.jpg"),  # when
+        ("August 2023", "2023/08/IMG_20230802_101010.JPG"),
+        ("december 2022", "phone/PXL_20221224_190312345.jpg"),
+        ("zoecat in space", "10_zoecat cat/"),  # the subject, in a scene that no photo shows
+        ("an oil painting of zoecat", "10_zoecat cat/"),
+        ("a fringe cowboy boot in the desert", "shoot/f.jpg"),
+        ("Bruno the bear, riding a bike", "Bär Bruno/"),
+        ("zoecat cat with tulips in a castle", "10_zoecat cat/2.png"),  # other words among the photos of one name
+        ("Mia as an adult in 2024", "Mia_2024/"),
+        ("Mia as a puppy in 2023", "Mia_2023/"),
+        ("baer bruno in the snow", "Bär Bruno/"),  # letters as a keyboard has them
+        ("Soren on a horse", "Søren/"),
+        ("Lodz at night", "Łódź/"),
+    ],
+)
+def test_an_artist_finds_what_is_there_by_the_words_that_stand_there(own_photos, prompt, first):
+    for find_by in ("both", "name"):
+        files = [item.file for item in own_photos.search(prompt, k=4, find_by=find_by).items]
+        assert files and files[0].startswith(first), (prompt, files)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a steam locomotive", "a submarine on a bed", "red and yellow balloons", "IMG_9999", "a gray day"]
+)
+def test_what_no_photo_is_called_is_not_found_by_words(own_photos, prompt):
+    assert own_photos.search(prompt, k=4, find_by="name").items == ()
+
+
+def test_a_name_that_stands_in_no_plain_letters_is_no_file(own_photos):
+    records = own_photos.bundle.records
+    assert [records[row].file for row in records.rows_of_file("img_2034")] == ["2023/07/IMG_2034.jpg"]
+    assert (
+        records.rows_of_file('IMG_2034.jpg","x') == records.rows_of_file("IMG") == records.rows_of_file("Ä_100") == []
+    )
+    assert records.rows_of_file(".*") == []
+
+
+def test_two_of_which_one_is_a_made_up_word_are_two_objects(own_photos):
+    answer = own_photos.search("zoecat and a cowboy boot", k=2)
+    assert [(item.object, item.file[:7]) for item in answer.items] == [
+        ("zoecat", "10_zoec"),
+        ("a cowboy boot", "shoot/f"),
+    ]
+
+
+def test_a_photo_with_all_words_comes_before_those_with_the_subject_alone(own_photos, tmp_path):
+    """In a library larger than what look proposes, and where look puts that photo last."""
+    (tmp_path / "photos").mkdir()
+    for number in range(60):
+        (tmp_path / "photos" / f"{number:02}.jpg").write_bytes(photo_bytes((10, 20, 200), number, cells=6))
+        words = "zoecat with tulips" if number == 41 else "zoecat"
+        (tmp_path / "photos" / f"{number:02}.txt").write_text(words if number > 30 else "a red vase")
+    build(tmp_path / "photos", tmp_path / "b", encoder := KnowsNothing())
+    library = Retriever.open(tmp_path / "b", encoder=encoder)
+    for prompt in ("zoecat by a bunch of tulips", "zoecat, sitting by tulips", "zoecat in a field of tulips"):
+        assert library.search(prompt, k=3).items[0].caption == "zoecat with tulips"

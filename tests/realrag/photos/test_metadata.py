@@ -57,7 +57,9 @@ def test_keywords_of_lightroom_and_darktable_are_words_of_the_photo():
     assert xmp_credit(packet(LANGUAGES + both, lr)) == Credit("Heron; boot, fringe, Footwear, Western", "", "Ann, Bob")
     noted = bag("dc:subject", "darktable|exported|jpg", "Yixing")
     assert xmp_credit(packet(noted)) == Credit("Yixing")
-    assert xmp_credit(packet(bag("dc:subject", *(["a long keyword"] * 3 + [f"k{n}" for n in range(900)])))).caption.startswith("a long keyword, k0, ")
+    assert xmp_credit(
+        packet(bag("dc:subject", *(["a long keyword"] * 3 + [f"k{n}" for n in range(900)])))
+    ).caption.startswith("a long keyword, k0, ")
 
 
 def exif(**fields: object) -> bytes:

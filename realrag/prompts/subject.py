@@ -1,0 +1,45 @@
+"""The subject of a prompt: what comes before its place, its deeds and its style.
+
+"zoecat in space" asks for zoecat: no photo of it shows space, and none has to.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .syntax import quality_words
+from .words import function_words, words
+
+# "an oil painting of", before the subject
+_MEDIUM = re.compile(
+    r"^\s*(?:(?:an?|the|my|one)\s+)?(?:[\w-]+\s+){0,2}?(?:photo(?:graph)?|picture|portrait|painting|drawing|sketch|illustration|image"
+    r"|render(?:ing)?|close-?up|shot|snapshot|watercolou?r|cartoon|statue)\s+of\s+",
+    re.IGNORECASE,
+)
+_PLACE = (
+    "in on at under over through by near beside behind against inside into onto across along among around as during before beneath "
+    "above below beyond with without while from to for"
+)
+# Where the subject ends: punctuation, where it is, what it wears or is with, "Bruno the bear" but not "the eye of the bear".
+_END = re.compile(
+    rf"[,;:.|\n]|\s(?:{_PLACE.replace(' ', '|')}|wearing|is|are|surrounded|covered|dressed)\s|(?<!\sof)\sthe\s",
+    re.IGNORECASE,
+)
+# "howling at the moon" is a deed; in "a rocking chair" a thing follows.
+_DEED = re.compile(r"\s\w{2,}ing(?=\s+(\w+)|\s*$)")
+_AFTER_A_DEED = frozenset(
+    f"{_PLACE} a an the his her its their my out up down together alone happily toward towards and away off".split()
+)
+
+
+def subject_of(text: str) -> str:
+    """The subject of one line; the whole text where nothing else can be told from it."""
+    start = match.end() if (match := _MEDIUM.match(text)) else 0
+    rest = text[start:]
+    ends = [match.start() for match in _END.finditer(rest)]
+    ends += [deed.start() for deed in _DEED.finditer(rest) if not deed[1] or deed[1].lower() in _AFTER_A_DEED]
+    for end in sorted(ends):
+        said = words(rest[:end])
+        if any(word not in function_words() for word in said):
+            return text if "".join(said) in quality_words() else rest[:end].strip()
+    return rest.strip() if start else text
