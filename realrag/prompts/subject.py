@@ -28,7 +28,7 @@ _END = re.compile(
 # "howling at the moon" is a deed; in "a rocking chair" a thing follows.
 _DEED = re.compile(r"\s\w{2,}ing(?=\s+(\w+)|\s*$)")
 _AFTER_A_DEED = frozenset(
-    f"{_PLACE} a an the his her its their my out up down together alone happily toward towards and away off".split()
+    f"{_PLACE} a an the his her its their my out up down together alone happily toward and away off".split()
 )
 
 

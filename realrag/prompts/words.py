@@ -26,7 +26,7 @@ _POSSESSIVE = re.compile("[\u2019'`]s\\b", re.IGNORECASE)
 _PLAIN_WORD = re.compile(r"[a-z0-9]+")
 # Latin letters that are no other letter with an accent: "Søren" is typed as "Soren".
 _STROKES = str.maketrans(
-    {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "ħ": "h", "ŧ": "t", "ı": "i", "æ": "ae", "œ": "oe", "þ": "th"}
+    {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "ħ": "h", "ŧ": "t", "\u0131": "i", "æ": "ae", "œ": "oe", "þ": "th"}
 )
 _CAMERA_FOLDER = re.compile(r"[1-9]\d\d[0-9A-Z_]{5}")  # of the DCF standard
 _IRREGULAR = {"men": "man", "women": "woman", "children": "child", "feet": "foot", "teeth": "tooth", "geese": "goose", "mice": "mouse", "people": "person", "oxen": "ox", "dice": "die"}  # fmt: skip
