@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from .syntax import quality_words
-from .words import function_words, words
+from .words import function_words, tokens, words
 
 # "an oil painting of", before the subject
 _MEDIUM = re.compile(
@@ -38,8 +38,8 @@ def subject_of(text: str) -> str:
     rest = text[start:]
     ends = [match.start() for match in _END.finditer(rest)]
     ends += [deed.start() for deed in _DEED.finditer(rest) if not deed[1] or deed[1].lower() in _AFTER_A_DEED]
-    for end in sorted(ends):
-        said = words(rest[:end])
-        if any(word not in function_words() for word in said):
-            return text if "".join(said) in quality_words() else rest[:end].strip()
+    first = next((token.end for token in tokens(rest) if token.word not in function_words()), len(rest))
+    if ends := [end for end in ends if end >= first]:
+        subject = rest[: min(ends)].strip()
+        return text if "".join(words(subject)) in quality_words() else subject
     return rest.strip() if start else text
