@@ -11,7 +11,7 @@ from .prompts.syntax import plain, without_quality_words
 from .prompts.words import function_words, words
 from .search.hybrid import CERTAIN
 from .search.lexicon import Lexicon
-from .search.names import is_english
+from .search.names import is_made_up
 
 # Two captions that both fit could still describe one thing: "black and white cat". An article begins another.
 _BEGINS_A_THING = re.compile(
@@ -58,7 +58,7 @@ def read_question(prompt: str, lexicon: Lexicon, by_look: Callable[[list[str]], 
 
 def _by_caption(part: str, lexicon: Lexicon) -> bool:
     telling = [word for word in words(part) if word not in function_words()]
-    called = bool(telling) and not any(map(is_english, telling))  # "zoecat", which is a name and nothing else
+    called = bool(telling) and all(map(is_made_up, telling))  # "zoecat", which is a name and nothing else
     if not called and not _BEGINS_A_THING.match(part):
         return False
     matched = lexicon.ask(part).hits().matched

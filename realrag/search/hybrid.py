@@ -15,9 +15,11 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from ..prompts.subject import subject_of
+from ..prompts.words import words
 from .exact import cosines, search_exactly
 from .index import EXACT_SUBSET, Index
 from .lexicon import Lexicon
+from .names import is_made_up
 from .postings import Hits, distinct
 
 BY_LOOK, BY_CAPTION, BY_NAME = "by look", "by caption", "by name"
@@ -64,19 +66,20 @@ NONE = Ranking(np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, objec
 
 
 class Sought:
-    """The words of a text, and those of its subject alone: a photo with all words of the subject is found by them."""
+    """The words of a text, and those of what it is about: its subject, and the names in it that are no words ("Gruñón angry",
+    "an astronaut riding zoecat"). A photo with all words of either is found by them."""
 
     def __init__(self, lexicon: Lexicon, text: str):
         self._whole = lexicon.ask(text)
-        subject = subject_of(text)
-        self._subject = lexicon.ask(subject) if subject != text else None
+        called = " ".join(word for word in dict.fromkeys(words(text)) if is_made_up(word))
+        self._about = [lexicon.ask(about) for about in {subject_of(text), called} if about not in ("", text)]
 
     def best(self, count: int, allowed: np.ndarray | None) -> Hits:
         hits = self._whole.best(count, allowed)
-        if self._subject is None:
+        found = [about.best(count, allowed) for about in self._about]
+        if not found:
             return hits
-        more = self._subject.best(count, allowed)
-        rows = distinct(np.concatenate([hits.rows, more.where(more.matched >= CERTAIN).rows]))
+        rows = distinct(np.concatenate([hits.rows, *(more.where(more.matched >= CERTAIN).rows for more in found)]))
         return Hits(rows, self._whole.matched(rows))
 
     def matched(self, rows: np.ndarray) -> np.ndarray:
@@ -84,9 +87,11 @@ class Sought:
         return self._whole.matched(rows)
 
     def certain(self, hits: Hits) -> np.ndarray:
-        """(M,) bool: whose words carry nearly all of the text, or of its subject."""
+        """(M,) bool: whose words carry nearly all of the text, or of what it is about."""
         sure = hits.matched >= CERTAIN
-        return sure if self._subject is None else sure | (self._subject.matched(hits.rows) >= CERTAIN)
+        for about in self._about:
+            sure = sure | (about.matched(hits.rows) >= CERTAIN)
+        return sure
 
 
 def rank(
@@ -122,12 +127,12 @@ def rank(
     if by == NAME:
         asked, hits, cosine = by_words()
     else:
-        words = _meanwhile(by_words) if len(vectors) > EXACT_SUBSET else by_words
+        reading = _meanwhile(by_words) if len(vectors) > EXACT_SUBSET else by_words
         scores, rows = (found[0] for found in index.search(query[None], wanted, allowed))
         if len(named.rows):
             kept = _not_in(named.rows, rows)
             rows, scores = rows[kept], scores[kept]
-        asked, hits, cosine = words()
+        asked, hits, cosine = reading()
     # What a name or look found has its place already.
     kept = _not_in(np.concatenate([named.rows, rows]), hits.rows)
     hits, cosine = _best_hits(hits.where(kept), cosine[kept], pool)

@@ -283,6 +283,11 @@ def _english() -> frozenset[str]:
     return frozenset()
 
 
+def is_made_up(word: str) -> bool:
+    """Whether a normalized word is no word of English, so that it can only be a name: "zoecat", "grunon"."""
+    return word.isalpha() and word not in function_words() and not is_english(word)
+
+
 def is_english(word: str) -> bool:
     """Whether `word` is a word that people write, so that a class's name one letter away is not meant."""
     known = _english()

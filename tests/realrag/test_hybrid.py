@@ -413,7 +413,7 @@ def own_photos(tmp_path_factory):
     captions = {
         "2023/07/IMG_2034.jpg": "", "2023/08/IMG_20230802_101010.JPG": "", "phone/PXL_20221224_190312345.jpg": "",
         "10_zoecat cat/1.png": "zoecat, a gray cat on a bed", "10_zoecat cat/2.png": "zoecat, a gray cat with tulips",
-        "Mia_2023/a.jpg": "", "Mia_2024/b.jpg": "", "Bär Bruno/c.jpg": "", "Søren/d.jpg": "", "Łódź/e.jpg": "", "shoot/DSC_0412.jpg": "",
+        "Mia_2023/a.jpg": "", "Mia_2024/b.jpg": "", "Bär Bruno/c.jpg": "", "Señor Gruñón/h.jpg": "", "Søren/d.jpg": "", "Łódź/e.jpg": "", "shoot/DSC_0412.jpg": "",
         "shoot/f.jpg": "cowboy boot, fringe, suede", "shoot/g.jpg": "a red vase",
     }  # fmt: skip
     for number, (file, caption) in enumerate(captions.items()):
@@ -439,6 +439,8 @@ def own_photos(tmp_path_factory):
         ("a fringe cowboy boot in the desert", "shoot/f.jpg"),
         ("Bruno the bear, riding a bike", "Bär Bruno/"),
         ("zoecat cat with tulips in a castle", "10_zoecat cat/2.png"),  # other words among the photos of one name
+        ("an astronaut riding zoecat", "10_zoecat cat/"),  # a name that is no word, wherever it stands
+        ("Gruñón angry, comic style", "Señor Gruñón/"),
         ("Mia as an adult in 2024", "Mia_2024/"),
         ("Mia as a puppy in 2023", "Mia_2023/"),
         ("baer bruno in the snow", "Bär Bruno/"),  # letters as a keyboard has them
@@ -453,7 +455,15 @@ def test_an_artist_finds_what_is_there_by_the_words_that_stand_there(own_photos,
 
 
 @pytest.mark.parametrize(
-    "prompt", ["a steam locomotive", "a submarine on a bed", "red and yellow balloons", "IMG_9999", "a gray day"]
+    "prompt",
+    [
+        "a steam locomotive",
+        "a submarine on a bed",
+        "red and yellow balloons",
+        "IMG_9999",
+        "a gray day",
+        "ein Hund und zoecat",
+    ],
 )
 def test_what_no_photo_is_called_is_not_found_by_words(own_photos, prompt):
     assert own_photos.search(prompt, k=4, find_by="name").items == ()
