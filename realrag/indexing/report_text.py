@@ -15,7 +15,8 @@ def counts_of(report: Report) -> list[str]:
     first = f" (first: {repeats[0][0]} is {repeats[0][1]})" if repeats else ""
     became = [(report.indexed, "usable"), (len(repeats), f"the same as another{first}"), (refused, "left out")]
     done = [(report.encoded, "encoded now"), (report.removed, "taken out of the library")]
-    lines = [f"{_photos(report.found)} found: {_listed(became) or 'none usable'}; {_listed(done) or 'nothing new'}."]
+    split = ", all usable" if report.indexed == report.found > 1 else f": {_listed(became) or 'none usable'}"
+    lines = [f"{_photos(report.found)} found{split}; {_listed(done) or 'nothing new'}."]
     if report.kept:
         lines.append(f"{report.kept} photos stay as they were: their files are there, but cannot be used now.")
     return lines

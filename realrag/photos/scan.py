@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from ..errors import PhotoError, RealRAGError
+from ..prompts.words import is_a_name
 from .archives import ARCHIVE_SUFFIXES
 from .c2pa import readable, words_of_manifest
 from .captions import Captions
@@ -224,6 +225,9 @@ def scan(
                 count("other name", f"{file} is {result.kind}")
         progress(number, total)
     library.rejected.sort(key=lambda item: item.file)
+    named = [is_a_name(item.credit.class_name) for item in library.candidates]
+    if counts["without words"] == len(named) and all(named):
+        del counts["without words"]  # a folder of named folders needs no captions
     library.notes += words.unused() + _sentences(counts, examples)
     if listing.passed_over:
         rows = ", ".join(f"{number} x {what}" for what, number in sorted(listing.passed_over.items()))

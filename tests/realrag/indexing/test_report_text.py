@@ -55,8 +55,8 @@ def report(**fields) -> Report:
 
 
 def test_what_did_not_happen_is_not_counted():
-    assert counts_of(report(encoded=3)) == ["3 photos found: 3 usable; 3 encoded now."]
-    assert counts_of(report()) == ["3 photos found: 3 usable; nothing new."]
+    assert counts_of(report(encoded=3)) == ["3 photos found, all usable; 3 encoded now."]
+    assert counts_of(report()) == ["3 photos found, all usable; nothing new."]
     bad = Rejected("c.jpg", "blank", "c.jpg: shows nothing")
     mixed = report(indexed=1, duplicates=[("Zoe/b.jpg", "Bello/b.jpg")], rejected=[bad], encoded=1, removed=2)
     assert counts_of(mixed) == [

@@ -514,3 +514,12 @@ def test_the_number_of_a_file_stands_apart_from_its_name(tmp_path):
     for name in ("robot2", "IMG_0007", "T3"):
         (tmp_path / f"{name}.jpg").write_bytes(photo_bytes((9, 9, 9), len(name)))
     assert sorted(item.credit.caption for item in scan(tmp_path).candidates) == ["IMG 0007", "T3", "robot 2"]
+
+
+def test_named_folders_need_no_captions_and_the_lack_of_some_is_said(tmp_path):
+    folder = put(tmp_path, {"Bello/IMG_1.jpg": photo(1), "Mimi/IMG_2.jpg": photo(2)})
+    assert scan(folder).notes == []
+    (folder / "Mimi" / "IMG_2.txt").write_text("Mimi asleep")
+    assert scan(folder).notes == ["1 photo has no caption of its own (first: Bello/IMG_1.jpg)."]
+    put(tmp_path / "phone", {"2023/08/IMG_1.jpg": photo(1), "Mimi/IMG_2.jpg": photo(2)})
+    assert scan(tmp_path / "phone").notes == ["2 photos have no captions of their own (first: 2023/08/IMG_1.jpg)."]
