@@ -16,7 +16,7 @@ from ..prompts.words import is_a_name
 from .archives import ARCHIVE_SUFFIXES
 from .c2pa import readable, words_of_manifest
 from .captions import Captions
-from .credit import MAX_FIELD, Credit, generated_by
+from .credit import MAX_FIELD, Credit, clean, generated_by, spoken
 from .decode import header
 from .kinds import PHOTO_SUFFIXES
 from .metadata import words_inside
@@ -163,6 +163,7 @@ def scan(
         replace(item, file=printable(item.file), message=printable(item.message)) for item in listing.rejected
     ]
     first: dict[str, str] = {}
+    elsewhere: dict[str, list[Credit]] = {}
     counts: Counter[str] = Counter()
     examples: dict[str, str] = {}
 
@@ -201,6 +202,8 @@ def scan(
             library.rejected.append(Rejected(file, result.reason, printable(str(result))))
         elif result.sha256 in first:
             library.duplicates.append((file, first[result.sha256]))
+            there = replace(words.named(result.own, entry.file), caption=result.own.caption)
+            elsewhere.setdefault(first[result.sha256], []).append(there)
         else:
             first[result.sha256] = file
             if result.sha256 in known or result.size > keep_bytes:
@@ -224,6 +227,10 @@ def scan(
             if expected and expected != result.kind:
                 count("other name", f"{file} is {result.kind}")
         progress(number, total)
+    library.candidates = [
+        replace(item, credit=_said_elsewhere(item.credit, elsewhere[item.file])) if item.file in elsewhere else item
+        for item in library.candidates
+    ]
     library.rejected.sort(key=lambda item: item.file)
     named = [is_a_name(item.credit.class_name) for item in library.candidates]
     if counts["without words"] == len(named) and all(named):
@@ -234,6 +241,15 @@ def scan(
         library.notes.append(f"Passed over: {rows}.")
     library.notes = [printable(note) for note in library.notes]
     return library
+
+
+def _said_elsewhere(credit: Credit, others: list[Credit]) -> Credit:
+    """A photo that lies in several folders, as one of two characters does, with the names and captions that it has in each."""
+    folders = dict.fromkeys(other.class_name for other in others if is_a_name(other.class_name))
+    own = credit.class_name if is_a_name(credit.class_name) else next(iter(folders), credit.class_name)
+    names = [spoken(name) for name in folders if name != own]
+    texts = dict.fromkeys([credit.caption, *names, *(other.caption for other in others)])
+    return replace(credit, class_name=own, caption=clean("; ".join(filter(None, texts))))
 
 
 _C2PA = "; `pip install c2pa-python` keeps the maker and generator that they name"

@@ -90,3 +90,16 @@ def test_work_in_order_keeps_order_and_holds_back():
     assert [next(results) for _ in range(4)] == [0, 1, 4, 9]
     assert len(started) <= 4 + 5 + 1
     assert list(results) == [item * item for item in range(4, 100)]
+
+
+def test_a_photo_of_two_that_lies_in_both_folders_has_both_names(tmp_path):
+    both = photo_bytes((200, 20, 20), 1)
+    for file in ("Bello/a.jpg", "Zoë/b.jpg", "2023/08/c.jpg", "Bello/again.jpg"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_bytes(both)
+    (tmp_path / "Zoë" / "b.txt").write_text("asleep on the sofa")
+    (photo,) = (found := scan(tmp_path)).candidates
+    assert (photo.file, photo.credit.class_name, len(found.duplicates)) == ("2023/08/c.jpg", "Bello", 3)
+    assert photo.credit.caption == "c; Zoë; asleep on the sofa"
+    alone = tmp_path / "Bello"
+    assert [item.credit.caption for item in scan(alone).candidates] == ["a"], "a copy beside it adds nothing"
