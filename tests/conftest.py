@@ -1,5 +1,6 @@
 """Shared fixtures: folders of small photos made here, and the fake encoder."""
 
+import itertools
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from fake_encoder import ColorEncoder
 from made_photos import write_photos
 
 ROOMS = {"comfyui": ("comfyui", "browser"), "browser": ("browser",)}  # which folders have each marker
+NUMBERS = itertools.count()
 NO_COMFYUI = "COMFYUI_PATH does not name a ComfyUI folder (and COMFYUI_PYTHON, if needed, its Python)"
 
 
@@ -81,10 +83,15 @@ def tiny_clip(tmp_path_factory):
     return write_tiny_clip(tmp_path_factory.mktemp("tiny-clip"))
 
 
+@pytest.fixture(scope="session")
+def caches(tmp_path_factory):
+    return tmp_path_factory.mktemp("caches")
+
+
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    """No test touches the user's cache."""
-    monkeypatch.setenv("REALRAG_CACHE", str(tmp_path / "cache"))
+def own_cache(caches, monkeypatch):
+    """No test touches the user's cache, or another's. Its folder is made by whoever writes into it."""
+    monkeypatch.setenv("REALRAG_CACHE", str(caches / str(next(NUMBERS))))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -238,7 +238,7 @@ def read_tokenizer(folder: Path, text_cfg: Mapping[str, Any]):
     options = dict(text_cfg.get("tokenizer_kwargs") or {})
     length = text_cfg.get("context_length", 77)
     if not text_cfg.get("hf_tokenizer_name"):
-        return open_clip.SimpleTokenizer(context_length=length, **options)
+        return _own_tokenizer(length, **options)
     from transformers import PreTrainedTokenizerFast
 
     data = _tokenizer_data(folder)
@@ -248,6 +248,14 @@ def read_tokenizer(folder: Path, text_cfg: Mapping[str, Any]):
     made.clean_fn = open_clip.tokenizer.get_clean_fn(options.get("clean", "whitespace"))
     made.strip_sep_token = options.get("strip_sep_token", False)
     return made
+
+
+@lru_cache(4)
+def _own_tokenizer(length: int, **options):
+    """open_clip's own, which changes nothing but its cache of words: its 49,408 pieces take a tenth of a second each time."""
+    import open_clip
+
+    return open_clip.SimpleTokenizer(context_length=length, **options)
 
 
 def _tokenizer_data(folder: Path) -> dict[str, str]:
