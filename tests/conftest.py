@@ -89,9 +89,13 @@ def caches(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def own_cache(caches, monkeypatch):
+def own_cache(caches):
     """No test touches the user's cache, or another's. Its folder is made by whoever writes into it."""
-    monkeypatch.setenv("REALRAG_CACHE", str(caches / str(next(NUMBERS))))
+    with (
+        pytest.MonkeyPatch.context() as patch
+    ):  # of its own: `monkeypatch` is undone when a test's folder is still there
+        patch.setenv("REALRAG_CACHE", str(caches / str(next(NUMBERS))))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -124,14 +124,22 @@ def _cc_id(parts: str, version: str, place: str) -> str:
     return _spdx(id) or f"LicenseRef-{id}"
 
 
+@lru_cache(1)
+def _known_licenses():
+    """All of SPDX, which license_expression reads anew whenever it is asked: a tenth of a second."""
+    from license_expression import get_spdx_licensing
+
+    return get_spdx_licensing()
+
+
 def _spdx(words: str) -> str:
     """The words as a canonical SPDX expression, or "" where they are none."""
-    from license_expression import ExpressionError, get_spdx_licensing
+    from license_expression import ExpressionError
 
     if len(words) > 200 or not re.fullmatch(r"[A-Za-z0-9.+() -]+", words):
         return ""
     try:
-        parsed = get_spdx_licensing().parse(words, validate=True)
+        parsed = _known_licenses().parse(words, validate=True)
     except ExpressionError:
         return ""
     except Exception:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -97,14 +97,15 @@ def grams(run: str) -> list[str]:
     return [*run, *(run[i : i + 2] for i in range(len(run) - 1))]
 
 
-def forms(word: str) -> list[str]:
-    """The word and the other number it may stand for, likeliest first: "berries" -> ["berries", "berry", "berrie", ...].
+@lru_cache(16_384)
+def forms(word: str) -> tuple[str, ...]:
+    """The word and the other number it may stand for, likeliest first: "berries" -> "berries", "berry", "berrie" and so on.
 
     Some are no words; they are only looked up among words that exist.
     """
     found = [word]
     if len(word) < 3 or not word.isascii() or not word.isalpha():
-        return found
+        return (word,)
     found += [other for other in (_IRREGULAR.get(word), _REGULAR.get(word)) if other]
     if word.endswith("s") and not word.endswith("ss"):
         if word.endswith("ies") and len(word) > 4:
@@ -121,7 +122,7 @@ def forms(word: str) -> list[str]:
             found.append(word.removesuffix("e")[:-1] + "ves")
         found += [word + "es"] if word.endswith(("s", "x", "z", "ch", "sh", "o")) else []
         found.append(word + "s")
-    return list(dict.fromkeys(form for form in found if form == word or not {form, word} & _PLURAL_ONLY))
+    return tuple(dict.fromkeys(form for form in found if form == word or not {form, word} & _PLURAL_ONLY))
 
 
 @cache

@@ -131,7 +131,7 @@ class NameTable:
         at = bisect_left(self._in_order, head)
         return at < len(self._in_order) and self._in_order[at].startswith(head)
 
-    def _key(self, head: str, endings: list[str]) -> str:
+    def _key(self, head: str, endings: Sequence[str]) -> str:
         """The key of a name of which all but the last word is `head`; empty where there is none.
         endings: the last word in singular and plural."""
         for last in endings:

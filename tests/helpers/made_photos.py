@@ -1,6 +1,7 @@
 """Small generated photos."""
 
 import io
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 COLORS = {"red": (230, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}
 
 
+@lru_cache(4096)
 def photo_bytes(color, seed=0, size=(48, 36), format="JPEG", cells=2, **options) -> bytes:
     """A picture of one color, with uneven lighting in `cells` x `cells` fields, and noise; both depend on the seed. From 6
     cells on, two seeds look like two photos and not like copies."""
