@@ -33,8 +33,6 @@ def chart(
     panels: Sequence[Callable[[Axes], None]], columns: int = 1, size: tuple[int, int] = (640, 300)
 ) -> Image.Image:
     """An RGB picture of panels that draw themselves, each of `size` pixels. NoCharts if matplotlib is missing."""
-    from io import BytesIO
-
     from PIL import Image
 
     try:
@@ -45,7 +43,7 @@ def chart(
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure((columns * size[0] / DPI, rows * size[1] / DPI), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(figure)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for place, draw in zip(axes, panels, strict=False):
         place.tick_params(colors=INK, labelsize=8)
@@ -53,9 +51,8 @@ def chart(
         draw(place)
     for place in axes[len(panels) :]:
         place.axis("off")
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png")
-    return Image.open(buffer).convert("RGB")
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
 def lines(axes: Axes, series: dict[str, Sequence[float]], title: str) -> None:

@@ -88,7 +88,9 @@ class _Tower:
     watched = 256
 
     def __init__(self, encoder: Encoder, device: torch.device, precision: str = "auto"):
-        self.encoder, self.device = copy.deepcopy(encoder).to(device, torch.float32).eval(), device
+        # Words are cut the same way in both: open_clip's tokenizer is three tables of 49,408 pieces.
+        shared = {id(part): part for name, part in vars(encoder).items() if name == "_tokenizer"}
+        self.encoder, self.device = copy.deepcopy(encoder, shared).to(device, torch.float32).eval(), device
         self.mixed = precision == "bf16" or (precision == "auto" and device.type == "cuda")
 
     def _train_only(self, weights: dict[str, nn.Parameter]) -> None:
