@@ -31,6 +31,7 @@ _PLACEHOLDER = re.compile(
 _NO_DESCRIPTION = re.compile(
     r"[a-z]{2,8}(?:_[A-Za-z0-9]+)*|exif[ _]jpeg[ _]picture|(?:\w+:)?\s*[{\[].*", re.IGNORECASE | re.DOTALL
 )
+MOST_KEYWORDS = 300
 _LR = "{http://ns.adobe.com/lightroom/1.0/}"
 # EXIF's description, and what Windows writes: title, subject, comment. Of its other fields the author's may be the owner.
 _DESCRIPTION, _WINDOWS, _WINDOWS_KEYWORDS = 0x010E, (0x9C9B, 0x9C9F, 0x9C9C), 0x9C9E
@@ -63,7 +64,8 @@ def xmp_credit(packet: bytes) -> Credit:
         return Credit()  # not XML, or more than XMP needs of it: entities, a DTD
     found: dict[str, str] = {}
     keywords: list[str] = []
-    for node in root.iter(f"{_RDF}Description"):
+    rdf = root if root.tag == f"{_RDF}RDF" else root.find(f"{_RDF}RDF")
+    for node in [] if rdf is None else rdf.findall(f"{_RDF}Description"):  # not those inside others, which may be many
         for name, value in [*node.attrib.items(), *((child.tag, _value(child)) for child in node)]:
             if text := clean(value):
                 found.setdefault(name, text)
@@ -78,7 +80,8 @@ def xmp_credit(packet: bytes) -> Credit:
 
 def _listed(node, name: str) -> list[str]:
     """The items of a property that is a list."""
-    return [item.text or "" for child in node.iter(name) for item in child.iter(f"{_RDF}li")]
+    lists = (bag for child in node if child.tag == name for bag in child)
+    return [item.text or "" for bag in lists for item in bag if item.tag == f"{_RDF}li"]
 
 
 def _value(node) -> str:
@@ -123,7 +126,10 @@ def exif_credit(block: bytes) -> Credit:
     exif = exif_of(block)
 
     def text(tag: int) -> str:
-        value = exif.get(tag, "")
+        try:
+            value = exif.get(tag, "")
+        except Exception:  # Pillow reads a tag when it is asked for, and some are damaged
+            return ""
         if isinstance(value, tuple) and all(type(byte) is int and 0 <= byte < 256 for byte in value):
             value = bytes(value)
         if isinstance(value, bytes):
@@ -161,7 +167,7 @@ def _credit(
 def _joined(keywords: Sequence[str]) -> str:
     """Keywords as an artist filed them, each once: of "Footwear|Boots" both words. What darktable notes for itself is none."""
     found: dict[str, str] = {}
-    for keyword in keywords:
+    for keyword in keywords[:MOST_KEYWORDS]:
         if not keyword.startswith("darktable|"):
             for part in map(clean, keyword.split("|")):
                 found.setdefault(part.casefold(), part)

@@ -7,6 +7,7 @@ has tells nothing and is dropped when the lists are made. The words themselves a
 from __future__ import annotations
 
 import math
+import re
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 from ..prompts.words import forms, function_words, grams, unspaced, words
 from .word_hashes import hash_of
 
+_MAY = re.compile(r"\bmay,? (?:19|20)\d\d\b", re.IGNORECASE)  # the month, no word of grammar
 BUDGET = 30_000  # rows that one question looks at; words beyond it, the commonest, are left aside
 DIGITS, ROUNDING = 6, 1e-6  # of a sum of weights
 MOST_TIED = 64  # rows that match equally well, of which the caller keeps those that look best
@@ -83,10 +85,12 @@ class Postings:
     def ask(self, text: str) -> AskedWords:
         """The words of `text` and their rows. A word that no photo has weighs as much as the rarest; words of grammar
         weigh nothing."""
+        said = dict.fromkeys(words(text))
+        month = {"may"} if "may" in said and _MAY.search(text) else set()
         asked = [
             part
-            for word in dict.fromkeys(words(text))
-            if word not in function_words()
+            for word in said
+            if word not in function_words() or word in month
             for part in (grams(word) if unspaced(word) else [word])
         ]
         found = [lists for lists, common in self._find(asked) if not common]

@@ -411,7 +411,7 @@ def own_photos(tmp_path_factory):
     """Photos as their owner keeps them: dates, a trainer's folders with captions, names of characters; an encoder that knows none."""
     folder = tmp_path_factory.mktemp("own")
     captions = {
-        "2023/07/IMG_2034.jpg": "", "2023/08/IMG_20230802_101010.JPG": "", "phone/PXL_20221224_190312345.jpg": "",
+        "2024-05-11/i.jpg": "", "2024-01-02/j.jpg": "", "2023/07/IMG_2034.jpg": "", "2023/08/IMG_20230802_101010.JPG": "", "phone/PXL_20221224_190312345.jpg": "",
         "10_zoecat cat/1.png": "zoecat, a gray cat on a bed", "10_zoecat cat/2.png": "zoecat, a gray cat with tulips",
         "Mia_2023/a.jpg": "", "Mia_2024/b.jpg": "", "Bär Bruno/c.jpg": "", "Señor Gruñón/h.jpg": "", "Søren/d.jpg": "", "Łódź/e.jpg": "", "shoot/DSC_0412.jpg": "",
         "shoot/f.jpg": "cowboy boot, fringe, suede", "shoot/g.jpg": "a red vase",
@@ -432,6 +432,7 @@ def own_photos(tmp_path_factory):
         ("IMG_2034", "2023/07/IMG_2034.jpg"),  # a file's name
         ("dsc_0412.jpg", "shoot/DSC_0412.jpg"),
         ("photos from July 2023", "2023/07/IMG_2034.jpg"),  # when
+        ("pictures from May 2024", "2024-05-11/"),
         ("August 2023", "2023/08/IMG_20230802_101010.JPG"),
         ("december 2022", "phone/PXL_20221224_190312345.jpg"),
         ("zoecat in space", "10_zoecat cat/"),  # the subject, in a scene that no photo shows

@@ -130,6 +130,12 @@ def test_xmp_gives_six_fields_and_no_more(xmp, credit):
     assert xmp_credit(xmp) == credit
 
 
+def test_a_packet_of_many_thousand_parts_inside_each_other_is_read_once():
+    depth = 30_000
+    nested = "<rdf:Description><dc:subject>" * depth + "</dc:subject></rdf:Description>" * depth
+    assert xmp_credit(packet(LANGUAGES + nested)) == Credit("Heron", "", "Ann, Bob")
+
+
 def test_entities_that_grow_are_refused():
     bomb = b'<!DOCTYPE l [<!ENTITY a "aaaaaaaaaa">' + b"".join(
         f'<!ENTITY a{at} "{f"&a{at - 1};" * 10}">'.encode() for at in range(1, 12)
