@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -30,6 +30,7 @@ WHAT, CURE = "an encoder", "Use an encoder as this RealRAG or open_clip saved it
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 Check = Callable[[Any], bool]
+Network = TypeVar("Network", bound=torch.nn.Module)
 
 
 def _whole(low: int, high: int) -> Check:
@@ -205,18 +206,20 @@ def check_general_config(path: Path, config: Any) -> None:
         )
 
 
-def check_shapes(path: Path, make: Callable[[], torch.nn.Module], shapes: Mapping[str, tuple[int, ...]]) -> None:
+def check_shapes(path: Path, make: Callable[[], Network], shapes: Mapping[str, tuple[int, ...]]) -> Network:
     """EncoderError where a file with tensors of these shapes does not fill the network that `make` builds. It is built
-    on the meta device, where tensors have shapes and no memory."""
+    on the meta device, where tensors have shapes and no memory, and returned so."""
     try:
         with torch.device("meta"), _Unfilled():
-            wanted = {name: tuple(tensor.shape) for name, tensor in make().state_dict().items()}
+            network = make()
+            wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     except Exception as error:  # whatever another library makes of settings that pass one by one and not together
         raise EncoderError(f"{path} belongs to no model that can be built ({brief(error)}). {CURE}") from None
     for name in sorted(wanted.keys() | shapes.keys()):
         if wanted.get(name) != shapes.get(name):
             found = f"{name[:80]!r} is {shapes.get(name, 'missing')} where {wanted.get(name, 'nothing')} belongs"
             raise EncoderError(f"{path} does not hold the weights that its configuration describes: {found}. {CURE}")
+    return network
 
 
 class _Unfilled(TorchFunctionMode):

@@ -177,11 +177,9 @@ def load_small_encoder(path: Path) -> SmallDualEncoder:
     try:
         config = strict_json(metadata["config"].encode())
         check_small_config(path, config)
-        check_shapes(
-            path, lambda: SmallDualEncoder(config), {name: tuple(value.shape) for name, value in state.items()}
-        )
-        model = SmallDualEncoder(config)
-        model.load_state_dict({name: value.float() for name, value in state.items()})
+        shapes = {name: tuple(value.shape) for name, value in state.items()}
+        model = check_shapes(path, lambda: SmallDualEncoder(config), shapes)
+        model.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
         model.tuned = dict(strict_json(metadata.get("tuned", "{}").encode()))
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise EncoderError(f"{path} does not hold the weights its config describes ({brief(error)}). {CURE}") from error
