@@ -112,13 +112,14 @@ class TextTower(nn.Module):
 
 
 class GeneralDualEncoder(nn.Module):
-    """The two towers. `config` rebuilds them. `tuned`: the metadata about the encoder it was trained from, if any."""
+    """The two towers, new ones unless they are given. `config` rebuilds them. `tuned`: the metadata about the encoder it was
+    trained from, if any."""
 
-    def __init__(self, config: dict[str, Any]):
+    def __init__(self, config: dict[str, Any], towers: tuple[ImageTower, TextTower] | None = None):
         super().__init__()
         self.config = config
         self.tuned: dict[str, Any] = {}
-        self.image, self.text = ImageTower(config), TextTower(config)
+        self.image, self.text = towers or (ImageTower(config), TextTower(config))
 
 
 def is_quantized(name: str, tensor: Tensor) -> bool:
@@ -179,18 +180,21 @@ def load_general_encoder(image: Path, text: Path, names: Path) -> GeneralDualEnc
             raise ValueError("the names are in the wrong file")
         texts |= more
         plain = {name: tensor for name, tensor in texts.items() if not name.endswith(SCALE)}
-        check_shapes(image, lambda: ImageTower(config), {name: tuple(value.shape) for name, value in photos.items()})
-        check_shapes(text, lambda: TextTower(config), {name: tuple(value.shape) for name, value in plain.items()})
+        towers = (
+            check_shapes(
+                image, lambda: ImageTower(config), {name: tuple(value.shape) for name, value in photos.items()}
+            ),
+            check_shapes(text, lambda: TextTower(config), {name: tuple(value.shape) for name, value in plain.items()}),
+        )
         for name, value in plain.items():
             if is_quantized(name, value):
                 if value.dtype != torch.int8 or tuple(texts[name + SCALE].shape) != (len(value), 1):
                     raise ValueError(f"{name} is not int8 with a scale for each of its {len(value)} rows")
                 plain[name] = dequantize(value, texts[name + SCALE])
-            elif value.is_floating_point():
-                plain[name] = value.float()
-        model = GeneralDualEncoder(config)
-        model.image.load_state_dict({name: value.float() for name, value in photos.items()})
-        model.text.load_state_dict(plain)
+        model = GeneralDualEncoder(config, towers)
+        for tower, state in zip(towers, (photos, plain), strict=True):
+            kinds = {name: tensor.dtype for name, tensor in tower.state_dict().items()}
+            tower.load_state_dict({name: value.to(kinds[name]) for name, value in state.items()}, assign=True)
         model.tuned = dict(strict_json(metadata.get("tuned", "{}").encode()))
         model.text.pieces()
         rows = model.text.names.rows
