@@ -10,8 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -245,16 +244,22 @@ class RecordTable:
             raise self._lost(self._path, error) from None
 
     def rows_of_file(self, name: str) -> list[int]:
-        """The rows whose file is called so, with or without its suffix and in whatever case; at most MOST_SAME. The records are
-        looked through as bytes, as a number that stands in one name only is in no list of words."""
-        try:
-            stem = re.escape(name.encode("ascii"))
-        except UnicodeEncodeError:
-            return []
-        pattern = re.compile(rb'"file": ?"(?:(?:[^"\\]|\\.)*/)?(?i:' + stem + rb')(?:\.\w{2,5})?"')
+        """The rows whose file is called so, with or without its suffix, in the case given, in capitals or small; at most
+        MOST_SAME. The records are looked through as bytes, as a number that stands in one name only is in no list of words."""
+        found: dict[int, None] = {}
+        stem = re.sub(r"\.\w{2,5}$", "", name)
+        ways = {way.encode() for way in (stem, stem.upper(), stem.lower()) if stem.isascii() and stem}
         with open_regular(self._path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            places = [match.start() for match in islice(pattern.finditer(data), MOST_SAME)]
-        return [int(np.searchsorted(self._offsets, place, side="right")) - 1 for place in places]
+            for way in sorted(before + way for way in ways for before in (b"/", b'"')):
+                at = data.find(way)
+                while at >= 0 and len(found) < MOST_SAME:
+                    if data[at + len(way) : at + len(way) + 1] in (b".", b'"'):
+                        row = int(np.searchsorted(self._offsets, at, side="right")) - 1
+                        path = PurePosixPath(self[row].file)
+                        if stem.lower() in (path.name.lower(), path.stem.lower()):
+                            found[row] = None
+                    at = data.find(way, at + 1)
+        return sorted(found)
 
     def words_beside(self) -> Iterator[str]:
         """The words that stand beside each photo, in row order: class, caption, file name and the folders around its own,
