@@ -41,5 +41,6 @@ def subject_of(text: str) -> str:
     first = next((token.end for token in tokens(rest) if token.word not in function_words()), len(rest))
     if ends := [end for end in ends if end >= first]:
         subject = rest[: min(ends)].strip()
-        return text if "".join(words(subject)) in quality_words() else subject
+        telling = "".join(word for word in words(subject) if word not in function_words())
+        return text if telling in quality_words() else subject
     return rest.strip() if start else text

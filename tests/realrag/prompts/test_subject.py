@@ -26,7 +26,7 @@ from realrag.prompts.subject import subject_of
         ("granny smith apples", "granny smith apples"),
         ("the eye of the planet Jupiter", "the eye of the planet Jupiter"),
         ("red and yellow balloons", "red and yellow balloons"),
-        ("white background with a blue square", "white background with a blue square"),
+        ("a white background with a blue square", "a white background with a blue square"),
         ("salt and pepper", "salt and pepper"),
         ("", ""),
     ],
