@@ -110,6 +110,7 @@ def test_a_full_disk_names_path_and_bytes(photos, tmp_path, tiny_clip, monkeypat
     assert "are free" in error
 
 
+@pytest.mark.slow
 def test_the_shipped_bundle_is_shown_in_ascii_too():
     done = run_command("show", shipped_bundle(), encoding="ascii")
     assert done.returncode == 0, done.stderr

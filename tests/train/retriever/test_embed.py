@@ -253,6 +253,7 @@ def test_sigterm_stops_within_seconds_and_keeps_what_is_done(whole_of_recipe, co
     assert content(tmp_path / "out" / "library") == whole_of_recipe
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "point, again", [("third-picture", 1), ("second-picture-half-written", 1), ("drawn-half-written", 0)]
 )
