@@ -170,3 +170,9 @@ def test_the_pages_name_many_commands_and_the_check_finds_a_wrong_one(tmp_path):
     assert commands(page) == [["train", "nothing"], ["realrag", "index", "x", "--nowhere"]]
     with pytest.raises(AssertionError, match="nothing"):
         test_every_command_and_flag_that_is_named_exists(page)
+
+
+def test_every_finding_has_its_row():
+    table = (ROOT / "findings" / "README.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(\w+\.sh)` \| \S", table, re.MULTILINE)
+    assert listed == sorted(path.name for path in (ROOT / "findings").glob("*.sh"))
