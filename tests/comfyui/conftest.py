@@ -19,6 +19,14 @@ def comfyui() -> Path:
     return Path(COMFYUI)
 
 
+@pytest.fixture(autouse=True)
+def forgotten_folders():
+    """ComfyUI remembers when each folder of models last changed, and a test's folder is gone after it."""
+    yield
+    if "folder_paths" in sys.modules:
+        sys.modules["folder_paths"].filename_list_cache.clear()
+
+
 @pytest.fixture(scope="session")
 def server(comfyui: Path, tmp_path_factory):
     base = tmp_path_factory.mktemp("comfyui")
