@@ -111,6 +111,7 @@ def _build_locked(
         _refuse_many_removed(photos, out, library, known, wanted, report, options.max_removed)
         report.removed = len(known.keys() - {sha for sha, _ in wanted})
     report.total = len(wanted)
+    report.reused = 0 if old else sum(sha in known for sha, _ in wanted)
     items = _items(wanted, known, source, shards)
     files, licences = write_rows(out, items, len(wanted), encoder.dim)
     report.unlicensed = licences.get(NOT_STATED, 0)

@@ -54,6 +54,7 @@ class Report:
     duplicates: list[tuple[str, str]] = field(default_factory=list)  # (file, the file it repeats)
     rejected: list[Rejected] = field(default_factory=list)
     encoded: int = 0  # photos that went through the encoder in this run
+    reused: int = 0  # photos of a new bundle whose vectors are those of the bundle given as `reuse`
     total: int = 0  # photos in the bundle afterward
     removed: int = 0
     kept: int = 0  # photos of the bundle that stay because their files are there but cannot be used now

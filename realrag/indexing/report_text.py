@@ -14,7 +14,10 @@ def counts_of(report: Report) -> list[str]:
     repeats, refused = report.duplicates, len(report.rejected)
     first = f" (first: {repeats[0][0]} is {repeats[0][1]})" if repeats else ""
     became = [(report.indexed, "usable"), (len(repeats), f"the same as another{first}"), (refused, "left out")]
-    done = [(report.encoded, "encoded now"), (report.removed, "taken out of the library")]
+    done = [
+        (report.encoded, "encoded now"), (report.reused, "with the vectors of the other library"),
+        (report.removed, "taken out of the library"),
+    ]  # fmt: skip
     split = ", all usable" if report.indexed == report.found > 1 else f": {_listed(became) or 'none usable'}"
     lines = [f"{_photos(report.found)} found{split}; {_listed(done) or 'nothing new'}."]
     if report.kept:
