@@ -6,6 +6,7 @@ import signal
 import sys
 
 from . import STOPPED_TEXT
+from .interrupts import interrupts_heard
 
 
 def main() -> int:
@@ -19,7 +20,8 @@ def main() -> int:
         # While the interpreter closes there is nothing to stop, and no Python to answer a signal any more.
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGINT, before)
-        return run()
+        with interrupts_heard():
+            return run()
     except KeyboardInterrupt:
         print(STOPPED_TEXT, file=sys.stderr)
         return 130

@@ -9,6 +9,7 @@ from importlib import import_module
 from types import ModuleType
 
 from realrag.errors import RealRAGError
+from realrag.interrupts import interrupts_heard
 
 from .loop.ranks import sigterm_as_ctrl_c
 from .loop.stages import RESUME, STOPPED, Stopped
@@ -86,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 failed, 2 wrong arguments, STOPPED (75) when stopped and the same command resumes."""
     try:
         arguments = parse(sys.argv[1:] if argv is None else argv)
-        with sigterm_as_ctrl_c():  # one way to stop, in every command
+        with sigterm_as_ctrl_c(), interrupts_heard():  # one way to stop, in every command
             arguments.run(arguments)
     except Stopped as stopped:
         print(stopped, flush=True)
