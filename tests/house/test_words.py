@@ -36,6 +36,7 @@ def texts() -> list[str]:
     return [name for name in listed.stdout.split("\0") if name and not NOT_OURS.match(name) and (ROOT / name).is_file()]
 
 
+@pytest.mark.slow
 def test_spelling_is_american():
     found = []
     for name in texts():
@@ -67,6 +68,7 @@ def test_no_name_is_a_word_that_the_glossary_has_replaced():
     assert not found
 
 
+@pytest.mark.slow
 def test_the_trainer_logs():
     found = [name for name in texts() if name.startswith(("train/", "tools/")) and name.endswith(".py")
              and "say" in identifiers(ast.parse((ROOT / name).read_text(encoding="utf-8")))]  # fmt: skip

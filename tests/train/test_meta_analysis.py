@@ -63,6 +63,7 @@ def test_experiments_that_agree_vary_by_nothing_and_those_that_differ_widen_the_
     assert paule_mandel(np.array([0.0, 1e3, -1e3]), np.full(3, 1e-3)) == pytest.approx(1e6, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_random_effects_interval_covers_the_mean_of_worlds_as_often_as_it_says():
     rng, hits, trials = np.random.default_rng(0), 0, 400
     for _ in range(trials):

@@ -91,6 +91,7 @@ def test_one_layer_serves_sizes_that_are_padded_in_other_ways():
             torch.testing.assert_close(conv(x, layer, relu6=False, same=True), wanted)
 
 
+@pytest.mark.slow
 def test_layers_that_are_gone_leave_nothing():
     layer = torch.nn.Conv2d(4, 4, 1)
     before = len(fused._LAID)

@@ -130,6 +130,7 @@ def test_xmp_gives_six_fields_and_no_more(xmp, credit):
     assert xmp_credit(xmp) == credit
 
 
+@pytest.mark.slow
 def test_a_packet_of_many_thousand_parts_inside_each_other_is_read_once():
     depth = 30_000
     nested = "<rdf:Description><dc:subject>" * depth + "</dc:subject></rdf:Description>" * depth

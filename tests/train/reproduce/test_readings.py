@@ -231,6 +231,7 @@ def test_the_slope_finds_gains_where_the_generator_is_wrong_and_none_where_they_
     assert mechanism(replace(same, right={"normal": same.right["normal"], "reflective": same.right["normal"]})) == []
 
 
+@pytest.mark.slow
 def test_chance_alone_gives_the_slope_no_sign():
     rng, hits = np.random.default_rng(2), []
     for _ in range(40):
