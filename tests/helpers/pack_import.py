@@ -26,42 +26,13 @@ LATER = {
     "bench",
 }
 
-# Stands in for ComfyUI: every module of these names exists and holds whatever is asked of it.
-COMFYUI_STUB = """
-import importlib.abc, importlib.machinery, importlib.util, sys, types
-
-class Anything(type):
-    def __getattr__(cls, name):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return Stub
-    def __call__(cls, *args, **kwargs):
-        return cls
-    def __or__(cls, other):
-        return cls
-
-class Stub(metaclass=Anything):
-    pass
-
-class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("comfy", "comfy_api", "comfy_extras", "folder_paths"):
-            return importlib.machinery.ModuleSpec(name, self, is_package=True)
-    def create_module(self, spec):
-        module = types.ModuleType(spec.name)
-        module.__getattr__ = lambda name: Stub if not name.startswith("__") else None
-        module.models_dir, module.folder_names_and_paths = "models", {}
-        return module
-    def exec_module(self, module):
-        pass
-
-class Registered(dict):
-    def __missing__(self, key):
-        return ([], set())
-
+# In place of ComfyUI the stand-in of declared_nodes, which imports nothing but Python's own.
+COMFYUI_STUB = f"""
+import importlib.util, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from declared_nodes import Finder
+del sys.path[0]
 sys.meta_path.insert(0, Finder())
-import folder_paths
-folder_paths.folder_names_and_paths = Registered()
 
 import numpy, PIL.Image, safetensors.torch, torch  # as ComfyUI has them loaded before any pack
 """
