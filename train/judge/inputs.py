@@ -69,12 +69,9 @@ def judge(judged: Judged, encoder: Encoder, vectors: Path, progress: Progress = 
             f"There is no real photo of the class {name!r} in {judged.real.folder}. Add some, or leave it out."
         )
     longest = judged.real.manifest.picture_longest
-    arms = {
-        name: Arm(
-            unit_rows(picture_vectors(pictures, encoder, longest, vectors, progress)), _rows(pictures, judged.library)
-        )
-        for name, pictures in judged.arms.items()
-    }
+    vectors_of, rows = picture_vectors(judged.arms, encoder, longest, vectors, progress)
+    units = unit_rows(vectors_of)
+    arms = {name: Arm(units[rows[name]], _rows(pictures, judged.library)) for name, pictures in judged.arms.items()}
     held = np.ones(len(real.classes), bool)
     if taught:
         taught = [taught[0].of(taught[0].classes >= 0)]

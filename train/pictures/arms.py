@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import csv
 import itertools
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -132,20 +133,26 @@ def with_references(pictures: Sequence[Picture], choices: dict[str, tuple[str, .
 
 
 def picture_vectors(
-    pictures: Sequence[Picture],
+    arms: Mapping[str, Sequence[Picture]],
     encoder: Encoder,
     longest: int,
     folder: Path,
     progress: Progress = lambda done, total: None,
-) -> np.ndarray:
-    """(N, D) float32 raw vectors. Each picture is shrunk and encoded as a JPEG like a bundle's photos, so that neither
-    its size nor its file format gives it away. PhotoError names a picture that cannot be read."""
-    sources = [lambda p=p: encode_jpeg(shrink(decode(read_bytes(p.file), p.file.name), longest)) for p in pictures]
-    stats = [p.file.stat() if p.file.is_file() else None for p in pictures]
-    names = [
-        [longest, str(p.file.resolve()), s and [s.st_size, s.st_mtime_ns]] for p, s in zip(pictures, stats, strict=True)
-    ]
-    return _vectors(sources, names, encoder, folder, progress)
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """(M, D) float32 raw vectors of the M different files of all arms, and {arm: (N,) rows of its pictures}: arms share
+    many pictures. Each picture is shrunk and encoded as a JPEG like a bundle's photos, so that neither its size nor its
+    file format gives it away. PhotoError names a picture that cannot be read."""
+    places: dict[Path, int] = {}
+    rows = {
+        arm: np.array([places.setdefault(p.file, len(places)) for p in pictures], int) for arm, pictures in arms.items()
+    }
+    sources = [lambda f=file: encode_jpeg(shrink(decode(read_bytes(f), f.name), longest)) for file in places]
+    return _vectors(sources, [_name(file, longest) for file in places], encoder, folder, progress), rows
+
+
+def _name(file: Path, longest: int) -> list:
+    stat = file.stat() if file.is_file() else None
+    return [longest, str(file.resolve()), stat and [stat.st_size, stat.st_mtime_ns]]
 
 
 def photo_vectors(
@@ -154,31 +161,48 @@ def photo_vectors(
     """(N, D) float32 raw vectors of a bundle's photos: the bundle's own if the encoder is the one it was made with."""
     if bundle.manifest.encoder["fingerprint"] == encoder.fingerprint:
         return np.asarray(bundle.embeddings, np.float32)
-    sources = [lambda record=record: bundle.jpeg(record) for record in bundle.records]
-    return _vectors(sources, [bundle.id], encoder, folder, progress)
+    records = list(bundle.records)
+    names = [[bundle.id, record.id] for record in records]
+    return _vectors([lambda r=record: bundle.jpeg(r) for record in records], names, encoder, folder, progress)
 
 
 def _vectors(sources: Sequence[Callable[[], bytes]], names: list, encoder: Encoder, folder: Path, progress: Progress):
-    """Encodes CACHED pictures at a time. Each part is cached in a file named by everything that it depends on, so that
-    an interrupted run resumes."""
-    from safetensors.numpy import load_file, save
+    """(N, D) float32. What the folder does not hold is encoded, CACHED pictures at a time, each in a file of its own, so
+    that an interrupted run resumes and processes may share a folder. Names say everything that a picture depends on."""
+    from safetensors.numpy import save
 
     folder.mkdir(parents=True, exist_ok=True)
     sweep_temporaries(folder)
-    key = sha256_bytes(canonical_json([encoder.fingerprint, len(sources), names]))[:32]
-    parts = []
-    for start in range(0, len(sources), CACHED):
-        path = folder / f"{key}-{start}.safetensors"
-        if not path.is_file():
-            rows = [
-                _encode(sources[at : at + BATCH], encoder)
-                for at in range(start, min(start + CACHED, len(sources)), BATCH)
-            ]
-            # Bundles store the raw vectors of photos as fp16; vectors of pictures are rounded in the same way.
-            write_atomic(path, save({"vectors": np.concatenate(rows).astype(np.float16)}))
-        parts.append(load_file(path)["vectors"][: len(sources) - start].astype(np.float32))
-        progress(min(start + CACHED, len(sources)), len(sources))
-    return np.concatenate(parts)
+    shelf = sha256_bytes(encoder.fingerprint.encode())[:16]
+    keys = [sha256_bytes(canonical_json([encoder.fingerprint, name]))[:32] for name in names]
+    kept = _kept(folder, shelf, set(keys))
+    missing = [(key, source) for key, source in zip(keys, sources, strict=True) if key not in kept]
+    for at in range(0, len(missing), CACHED):
+        part = missing[at : at + CACHED]
+        encoded = [_encode([source for _, source in part[i : i + BATCH]], encoder) for i in range(0, len(part), BATCH)]
+        # Bundles store the raw vectors of photos as fp16; vectors of pictures are rounded in the same way.
+        vectors, stored = np.concatenate(encoded).astype(np.float16), [key for key, _ in part]
+        write_atomic(
+            folder / f"{shelf}-{stored[0]}.safetensors", save({"vectors": vectors}, {"keys": json.dumps(stored)})
+        )
+        kept.update(zip(stored, vectors, strict=True))
+        progress(at + len(part), len(missing))
+    return np.stack([kept[key] for key in keys]).astype(np.float32)
+
+
+def _kept(folder: Path, shelf: str, wanted: set[str]) -> dict[str, np.ndarray]:
+    """{key: vector (D,)} of the wanted ones that the folder holds."""
+    from safetensors import safe_open
+
+    kept: dict[str, np.ndarray] = {}
+    for path in sorted(folder.glob(f"{shelf}-*.safetensors")):
+        with safe_open(path, "numpy") as file:
+            keys = json.loads(file.metadata()["keys"])
+            if not wanted.isdisjoint(keys):
+                kept.update(
+                    (key, row) for key, row in zip(keys, file.get_tensor("vectors"), strict=True) if key in wanted
+                )
+    return kept
 
 
 def _encode(sources: Sequence[Callable[[], bytes]], encoder: Encoder) -> np.ndarray:

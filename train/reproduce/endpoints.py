@@ -79,8 +79,10 @@ def verdicts(
     first = next(iter(arms.values()))
     classes = np.array([names.index(class_key(picture.class_name)) for picture in first])
     right: dict[str, list[np.ndarray]] = {}
-    for name, pictures in arms.items():
-        seen = unit_rows(picture_vectors(pictures, encoder, real.manifest.picture_longest, vectors, progress))
+    painted, rows = picture_vectors(arms, encoder, real.manifest.picture_longest, vectors, progress)
+    painted = unit_rows(painted)
+    for name in arms:
+        seen = painted[rows[name]]
         right.setdefault(arm_of(name), []).append(classifier.correct(seen, classes))
         if name == "none":
             far = {int(c): _apart(seen[classes == c], real_rows[real_classes == c]) for c in np.unique(classes)}

@@ -20,6 +20,7 @@ from realrag_train.judge import command as judging_command
 from realrag_train.judge.classifiers import mean_classifier, name_classifier, ridge_classifier
 from realrag_train.judge.metrics import Arm, Bench, Photos, diversity, judge_arms, picture_figures, real_figures
 from realrag_train.loop.stages import STOPPED
+from realrag_train.pictures import arms
 from realrag_train.pictures import choose_references as choosing
 from realrag_train.pictures.arms import picture_vectors, read_arm
 from realrag_train.pictures.choose_references import choose, kept_apart, read_choices, write_choices
@@ -222,15 +223,47 @@ def test_photos_that_are_shared_are_refused(world, capsys):
 def test_pictures_that_are_equal_to_photos_have_their_vectors(world, encoder):
     library = Bundle(world / "run" / "library")
     pictures = read_arm(world / "copy", PROMPTS)
-    vectors = unit_rows(picture_vectors(pictures, encoder, 768, world / "kept"))
-    for picture, vector in zip(pictures, vectors, strict=True):
+    vectors, rows = picture_vectors({"copy": pictures}, encoder, 768, world / "kept")
+    for picture, vector in zip(pictures, unit_rows(vectors)[rows["copy"]], strict=True):
         row = next(
             i for i, record in enumerate(library.records) if record.file == f"{picture.class_name}/{picture.seed}.jpg"
         )
         assert vector @ unit_rows(library.embeddings)[row] > 0.9999
     (world / "copy" / "red" / "0.jpg").write_bytes(b"no picture")
     with pytest.raises(PhotoError, match=r"0.jpg"):
-        picture_vectors(read_arm(world / "copy", PROMPTS), encoder, 768, world / "kept")
+        picture_vectors({"copy": read_arm(world / "copy", PROMPTS)}, encoder, 768, world / "kept")
+
+
+def test_a_picture_of_many_arms_is_encoded_once_and_by_no_later_run(world, encoder, monkeypatch):
+    seen, encode = [], type(encoder).encode_images
+    monkeypatch.setattr(type(encoder), "encode_images", lambda self, x: seen.append(len(x)) or encode(self, x))
+    monkeypatch.setattr(arms, "CACHED", 4)
+    copy, none = (read_arm(world / name, PROMPTS) for name in ("copy", "none"))
+    asked = {"one": copy, "two": copy[::-1], "three": [*copy[:2], *none[:3]]}
+
+    class Stop(Exception):
+        pass
+
+    def cancel(done, total):
+        assert total == len(copy) + 3
+        raise Stop
+
+    with pytest.raises(Stop):
+        picture_vectors(asked, encoder, 768, world / "kept", cancel)
+    assert sum(seen) == 4
+    vectors, rows = picture_vectors(asked, encoder, 768, world / "kept")
+    assert sum(seen) == len(vectors) == len(copy) + 3
+    assert (rows["two"] == rows["one"][::-1]).all() and (rows["three"][:2] == rows["one"][:2]).all()
+    apart = [picture_vectors({"": pictures}, encoder, 768, world / "apart")[0] for pictures in (copy, none[:3])]
+    np.testing.assert_allclose(vectors[rows["one"]], apart[0], atol=1e-3)
+    np.testing.assert_allclose(vectors[rows["three"][2:]], apart[1], atol=1e-3)
+    seen.clear()
+    again, _ = picture_vectors({"some": none[2:4]}, encoder, 768, world / "kept")
+    assert sum(seen) == 1 and (again[0] == vectors[rows["three"][-1]]).all()  # the other one had a vector
+    none[3].file.write_bytes(copy[0].file.read_bytes())  # another picture under the same name
+    changed, _ = picture_vectors({"some": none[2:4]}, encoder, 768, world / "kept")
+    assert sum(seen) == 2
+    np.testing.assert_allclose(changed[1], vectors[rows["one"][0]], atol=1e-3)
 
 
 def test_a_table_says_the_same_as_folders_and_may_name_the_references(world):
