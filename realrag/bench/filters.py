@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from .turns import take_turns
+
 FRACTIONS = (0.01, 0.02, 0.035, 0.05, 0.1, 0.3, 0.6)
 SEED = 5
 
 
-def measure_filters(scratch: Path, k: int, turn: int) -> list[dict]:
+def measure_filters(scratch: Path, k: int) -> list[dict]:
     """Of the index and the rows in `scratch`: for each filter, and first for none, the median CPU ms of a query and the recall of
-    its best `k`. The filters take turns, `turn` queries each."""
+    its best `k`."""
     from ..search.index import ExactIndex, open_index
     from ..search.ivf import usable_faiss
 
@@ -25,21 +26,13 @@ def measure_filters(scratch: Path, k: int, turn: int) -> list[dict]:
     usable_faiss().omp_set_num_threads(1)
     masks = {"none": None, **{name: mask for name, mask in _filters(library, index) if mask.any()}}
     truth = {name: ExactIndex(library).search(queries, k, mask)[1] for name, mask in masks.items()}
-    times: dict[str, list[float]] = {name: [] for name in masks}
-    right = dict.fromkeys(masks, 0)
-    for start in range(0, len(queries), turn):
-        for name, mask in masks.items():
-            for at in range(start, min(start + turn, len(queries))):
-                begin = time.process_time()
-                found = index.search(queries[at : at + 1], k, mask)[1]
-                times[name].append(time.process_time() - begin)
-                right[name] += len(set(found[0]) & set(truth[name][at]))
-    base = np.median(times["none"])
+    searches = {name: lambda some, mask=mask: index.search(some, k, mask)[1] for name, mask in masks.items()}
+    times, recall = take_turns(searches, queries, truth)
+    ms = {name: 1e3 * float(np.median(each)) for name, each in times.items()}
     return [
         {
             "filter": name, "rows": len(library) if mask is None else int(mask.sum()),
-            "ms": 1e3 * float(np.median(times[name])), "times_unfiltered": float(np.median(times[name]) / base),
-            "recall": right[name] / truth[name].size,
+            "ms": ms[name], "times_unfiltered": ms[name] / ms["none"], "recall": recall[name],
         }
         for name, mask in masks.items()
     ]  # fmt: skip

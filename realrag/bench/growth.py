@@ -18,7 +18,8 @@ import numpy as np
 
 from ..errors import QueryError
 from ..files import write_atomic, write_json
-from .search import TURN, K, alone, memory, one_thread
+from .search import K, alone, memory, one_thread
+from .turns import take_turns
 
 BLOCK = 65_536  # rows compared at once for the true answers
 RESAMPLED = 2000  # times the queries are drawn again for the interval
@@ -134,7 +135,7 @@ def measure(folder: Path, sizes: list[int]) -> dict:
     from ..search.ivf import usable_faiss
 
     faiss = usable_faiss()
-    queries, found = np.load(folder / "queries.npy"), []
+    queries = np.load(folder / "queries.npy")
     every = np.load(folder / "rows.npy", mmap_mode="r")
     indexes, touched = [], []
     ExactIndex(every[:K]).search(queries[:1], 1)
@@ -142,29 +143,25 @@ def measure(folder: Path, sizes: list[int]) -> dict:
         before = memory()
         index = open_index(every[:size], folder, f"index-{size}", kind="ivf")
         index.search(queries[:1], K)
-        found.append(np.stack([index.search(query[None], K)[1][0] for query in queries]))  # also warms the pages
+        for query in queries:  # warms the pages
+            index.search(query[None], K)
         after = memory()
         touched.append({part: after[part] - before[part] for part in after})
         indexes.append(index)
     if faiss is not None:
         faiss.omp_set_num_threads(1)
-    times = np.empty((len(sizes), len(queries)))
-    for start in range(0, len(queries), TURN):
-        for at, index in enumerate(indexes):
-            for query in range(start, min(start + TURN, len(queries))):
-                begin = time.process_time()
-                index.search(queries[query : query + 1], K)
-                times[at, query] = time.process_time() - begin
-    rows = []
-    for at, size in enumerate(sizes):
-        true = np.load(_truth(folder, size))
-        right = sum(len(set(mine) & set(theirs)) for mine, theirs in zip(found[at], true, strict=True))
-        rows.append(
-            {
-                "rows": size, "ms": 1e3 * float(np.median(times[at])), "recall": right / true.size, "touched_mb": touched[at],
-                "lists": getattr(indexes[at], "lists", None), "probes": getattr(indexes[at], "probes", None),
-            }
-        )  # fmt: skip
+    searches = {
+        str(size): lambda some, i=index: i.search(some, K)[1] for size, index in zip(sizes, indexes, strict=True)
+    }
+    by_size, recall = take_turns(searches, queries, {str(size): np.load(_truth(folder, size)) for size in sizes})
+    times = np.stack([by_size[str(size)] for size in sizes])
+    rows = [
+        {
+            "rows": size, "ms": 1e3 * float(np.median(times[at])), "recall": recall[str(size)], "touched_mb": touched[at],
+            "lists": getattr(indexes[at], "lists", None), "probes": getattr(indexes[at], "probes", None),
+        }
+        for at, size in enumerate(sizes)
+    ]  # fmt: skip
     return {"dim": queries.shape[1], "queries": len(queries), "k": K, "sizes": rows, **_exponent(sizes, times)}
 
 

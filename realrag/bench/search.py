@@ -1,8 +1,7 @@
 """`realrag bench search`: time and recall of our search against brute force by numpy, torch and faiss, in one run.
 
 Times are the process's CPU time on one thread, as medians over the queries: other work on the machine disturbs wall
-time far more. Compare only ratios within one run. Engines take turns, a few queries each, so that a slow moment affects
-all of them.
+time far more. Compare only ratios within one run.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ import numpy as np
 
 from ..errors import QueryError
 from .filters import format_filters, measure_filters
+from .turns import take_turns
 
 K = 10
 BATCH = 64
-TURN = 10  # queries before the next engine's turn
 ONE_THREAD = {
     name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 }
@@ -67,7 +66,7 @@ def run(args) -> dict:
     with one_thread(), tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
         result = {**alone(prepare, args, Path(scratch)), **alone(measure, Path(scratch))}
         if args.filters:
-            result["filters"] = alone(measure_filters, Path(scratch), K, TURN)
+            result["filters"] = alone(measure_filters, Path(scratch), K)
         return result
 
 
@@ -221,15 +220,7 @@ def _compare(library: np.ndarray, queries: np.ndarray, index, truth: np.ndarray)
         own = index.probes
         for probes in sorted({max(1, own // 4), max(1, own // 2), own, min(2 * own, index.lists)}):
             engines[f"ivf, {probes} lists"] = _ask(index, k, probes)
-    times: dict[str, list[float]] = {name: [] for name in engines}
-    right = dict.fromkeys(engines, 0)
-    for start in range(0, len(queries), TURN):
-        for name, search in engines.items():
-            for at in range(start, min(start + TURN, len(queries))):
-                begin = time.process_time()
-                found = search(queries[at : at + 1])
-                times[name].append(time.process_time() - begin)
-                right[name] += len(set(found[0]) & set(truth[at]))
+    times, recall = take_turns(engines, queries, dict.fromkeys(engines, truth))
     batch, table = queries[:BATCH], {}
     base = np.median(times["numpy"])
     for name, search in engines.items():
@@ -239,7 +230,7 @@ def _compare(library: np.ndarray, queries: np.ndarray, index, truth: np.ndarray)
             "ms": 1e3 * float(np.median(times[name])),
             "mean_ms": 1e3 * float(np.mean(times[name])),
             "times_numpy": float(base / np.median(times[name])),
-            "recall": right[name] / truth.size,
+            "recall": recall[name],
             "batch_ms": 1e3 * (time.process_time() - begin) / len(batch),
         }
     used = f"ivf, {own} lists" if own and len(library) > EXACT_LIMIT else "exact"

@@ -50,16 +50,16 @@ def _run(x: Tensor, weight: Tensor, padding: list[int], layer: nn.Conv2d, relu6:
     )
 
 
-def conv(x: Tensor, layer: nn.Conv2d, padding: int = 0, relu6: bool = True, same: bool = False) -> Tensor:
-    """`layer` over x (B, C, H, W), whatever padding it has itself, then ReLU6 if asked. same: TensorFlow's SAME padding in place
-    of `padding`, which puts an odd row below and an odd column right. x stays as it is."""
+def conv(x: Tensor, layer: nn.Conv2d, relu6: bool = True, same: bool = False) -> Tensor:
+    """`layer` over x (B, C, H, W), whatever padding it has itself, then ReLU6 if asked. same: TensorFlow's SAME padding, which
+    puts an odd row below and an odd column right, in place of none. x stays as it is."""
     if torch.is_grad_enabled():
         _LAID.pop(layer, None)  # the weights may be about to change
     elif ONEDNN and x.device.type == "cpu" and x.dtype == layer.weight.dtype == torch.float32:
-        return _frozen(x, layer, padding, relu6, same)
+        return _frozen(x, layer, relu6, same)
     if same:
-        x, padding = F.pad(x, same_sides(x, layer)), 0
-    x = F.conv2d(x, layer.weight, layer.bias, layer.stride, padding, 1, layer.groups)
+        x = F.pad(x, same_sides(x, layer))
+    x = F.conv2d(x, layer.weight, layer.bias, layer.stride, 0, 1, layer.groups)
     return x if not relu6 else F.relu6(x) if torch.is_grad_enabled() else x.clamp_(0, 6)
 
 
@@ -77,8 +77,8 @@ def same_sides(x: Tensor, layer: nn.Conv2d) -> tuple[int, int, int, int]:
     return total[0] // 2, total[0] - total[0] // 2, total[1] // 2, total[1] - total[1] // 2
 
 
-def _frozen(x: Tensor, layer: nn.Conv2d, padding: int, relu6: bool, same: bool) -> Tensor:
-    larger = 0  # rows and columns of zeros above and left of the kernel
+def _frozen(x: Tensor, layer: nn.Conv2d, relu6: bool, same: bool) -> Tensor:
+    larger = padding = 0  # larger: rows and columns of zeros above and left of the kernel
     if same:
         left, right, top, bottom = sides = same_sides(x, layer)
         # oneDNN pads alike on both sides. A depthwise kernel with a row and a column of zeros looks one place further up and
@@ -86,7 +86,7 @@ def _frozen(x: Tensor, layer: nn.Conv2d, padding: int, relu6: bool, same: bool) 
         if left == top and right == bottom and (right == left or layer.groups > 1):
             larger, padding = right - left, right
         else:
-            x, padding = F.pad(x, sides), 0
+            x = F.pad(x, sides)
     return _run(x, _laid(x, layer, larger, padding), [padding] * 2, layer, relu6)
 
 
@@ -113,7 +113,7 @@ def _works() -> bool:
                 setattr(layer, name, nn.Parameter(values))
             plain = F.conv2d(F.pad(x, same_sides(x, layer)), layer.weight, layer.bias, 2, groups=groups)
             for relu6, wanted in ((True, plain.clamp(0, 6)), (False, plain)):
-                if not torch.allclose(_frozen(x, layer, 0, relu6, True), wanted, atol=1e-4):
+                if not torch.allclose(_frozen(x, layer, relu6, True), wanted, atol=1e-4):
                     return False
         return bool(torch.backends.mkldnn.enabled)
     except Exception:  # each build of torch refuses in its own way
