@@ -42,5 +42,8 @@ class RetrieverRun(Run):
         not measured, and those soon rank first."""
         return super()._loss(arm) if arm != "utility" else replace(self.recipe.loss, kind="normal", lambda_utility=1.0)
 
+    def _conclude(self, report: dict) -> None:
+        """Nothing: the experiment's own endpoints decide, and there is no retriever to copy anywhere."""
+
     def _generator(self, library: Bundle) -> WithoutReferences:
         return WithoutReferences(self.painter)

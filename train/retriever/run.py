@@ -267,6 +267,9 @@ class Run(Staged):
         )
         write_model_card(self.folder / "model-card.md", report, self._open(self.library), fitted and fitted["facts"])
         self.log(table(report))
+        self._conclude(report)
+
+    def _conclude(self, report: dict) -> None:
         self.log(as_text(report["verdict"], str(self.folder)))
         self.log(f"{self.folder / 'report.html'}: the same with curves and contact sheets")
 

@@ -437,6 +437,12 @@ def test_the_gates_are_shown_before_hours_are_painted_and_are_those_of_the_repor
     assert any(line.startswith("A gate failed") for line in said) == failed
 
 
+def test_no_retriever_that_was_not_made_is_to_be_copied(done):
+    out, _, said = done
+    assert not (out / "retriever" / "retriever").exists()
+    assert any("R@1" in line for line in said) and not any("Copy the folder" in line for line in said)
+
+
 def test_a_contact_sheet_shows_unseen_things_under_every_arm(done):
     sheet = Image.open(done[0] / "judged" / "sheet.jpg")
     assert sheet.width == 8 + (1 + 10) * (experiment.CELL + 8)  # a real photo and ten arms
