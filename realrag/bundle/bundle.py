@@ -14,13 +14,13 @@ import numpy as np
 from ..doubt import Level
 from ..errors import BundleError
 from ..files import Verdicts, canonical_json, file_key, open_regular, read_bounded, safe_join, sha256_bytes, sha256_file
-from ..photos.credit import clean, spoken
+from ..photos.credit import clean
 from ..photos.decode import decode
 from ..photos.other_names import MAX_NAME, OtherName
 from ..validation import is_count, is_hex, strict_json
 from ..wrong_file import LOOK_AT, what_it_is
 from .head_entries import AUTO, MAX_HEADS, PLAIN, BundleFile, BundleHead, read_heads
-from .records import Record, RecordTable
+from .records import Record, RecordTable, class_key
 
 FORMAT, VERSIONS = "realrag-bundle", (1, 2)
 MANIFEST = "manifest.json"
@@ -250,11 +250,6 @@ def _levels(content: object) -> dict[str, Level]:
     entries = content.items() if isinstance(content, dict) and len(content) <= MAX_HEADS + 1 else ()
     read = {key: Level.from_json(value) for key, value in entries if isinstance(key, str) and len(key) <= 64}
     return {key: level for key, level in read.items() if level is not None}
-
-
-def class_key(name: str) -> str:
-    """Equal for two spellings of one class: without case, "-" and "_" as spaces."""
-    return spoken(name).casefold()
 
 
 def open_matrix(path: Path, count: int, dim: int) -> np.memmap:

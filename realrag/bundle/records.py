@@ -18,7 +18,7 @@ from .. import artifact
 from ..errors import BundleError, RealRAGError
 from ..files import canonical_json, open_regular
 from ..photos.credit import MAX_FIELD, SAYS, clean, is_generated, spoken
-from ..photos.licenses import normal
+from ..photos.licenses import NOT_STATED, normal
 from ..prompts.words import camera_words, fold
 from ..validation import is_count, is_hex, strict_json
 
@@ -80,7 +80,8 @@ class Filters:
         return any((self.classes, self.licences, self.include_ids, self.exclude_ids))
 
 
-def _class_key(name: str) -> str:
+def class_key(name: str) -> str:
+    """Equal for two spellings of one class: without case, "-" and "_" as spaces."""
     return spoken(name).casefold()
 
 
@@ -273,7 +274,9 @@ class RecordTable:
                 if not stem.isalpha():
                     stem = _NO_WORD.sub(" ", stem)
                 said = f"{name} {caption} {stem}" if caption != name else f"{name} {stem}"
-                around = [folder for folder in file_name.split("/")[:-2] if fold(folder) not in _NO_SUBJECT]
+                # Its own folder too, where a table says another class.
+                folders = (folder for folder in file_name.split("/")[:-1] if folder != name)
+                around = [folder for folder in folders if fold(folder) not in _NO_SUBJECT]
                 # "a dog" finds what lies in dogs/Bello, "July 2023" what lies in 2023/07 or is called IMG_20230714
                 yield " ".join([said, *around, *_month(file_name)])
 
@@ -296,7 +299,7 @@ class RecordTable:
             return None, ""
         allowed, unknown = np.ones(self.count, bool), []
         for wanted, names, codes, key in (
-            (filters.classes, self.classes, self.class_codes, _class_key),
+            (filters.classes, self.classes, self.class_codes, class_key),
             (filters.licences, self.licences, self.licence_codes, _licence_key),
         ):
             if wanted:
@@ -315,7 +318,7 @@ class RecordTable:
 
     def licence_counts(self) -> dict[str, int]:
         counts = np.bincount(self.licence_codes, minlength=len(self.licences))
-        return {name or "not stated": int(count) for name, count in zip(self.licences, counts, strict=True)}
+        return {name or NOT_STATED: int(count) for name, count in zip(self.licences, counts, strict=True)}
 
     def generated(self) -> int:
         """How many photos carry a generator's mark, by their source."""
@@ -324,7 +327,7 @@ class RecordTable:
 
     def class_counts(self) -> dict[str, int]:
         counts = np.bincount(self.class_codes, minlength=len(self.classes))
-        return {name or "not stated": int(count) for name, count in zip(self.classes, counts, strict=True)}
+        return {name or NOT_STATED: int(count) for name, count in zip(self.classes, counts, strict=True)}
 
 
 def _sum_of(columns, words: str) -> str:

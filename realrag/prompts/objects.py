@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from .syntax import FULL_STOP
+
 _ARTICLE = r"(?:an?|the|any|some|one|another)\b"
 _NEGATION = re.compile(
     rf"(?P<before>^|[\s,;])(?P<word>without|with no|but no|and no|no|not|never|except|excluding|minus)\s+(?:{_ARTICLE}\s+)?",
@@ -17,7 +19,7 @@ _NEGATION = re.compile(
 )
 # Where what is left out ends: punctuation, another thing, or where it is.
 _END = re.compile(
-    r"[,.;|\n]|\s(?:and|but|with|in|on|at|under|over|next|near|beside|behind|between|by|while|is|are|that|which)\b",
+    rf"[,;|\n]|{FULL_STOP}|\s(?:and|but|with|in|on|at|under|over|next|near|beside|behind|between|by|while|is|are|that|which)\b",
     re.IGNORECASE,
 )
 _OR = re.compile(r"\s+(?:or|nor)\s+(?:no\s+)?(?:(?:an?|the|any)\s+)?", re.IGNORECASE)
@@ -39,14 +41,17 @@ class Wish:
     left_out: tuple[str, ...] = ()
 
 
-def negations(line: str) -> tuple[str, list[str]]:
-    """A line without its "without X", "not X" and "no X", and the X. "no" before a thing that cannot be one is left."""
+def negations(line: str, spans: Sequence[tuple[int, int]] = ()) -> tuple[str, list[str]]:
+    """A line without its "without X", "not X" and "no X", and the X. "no" before a thing that cannot be one is left, and so
+    is one inside `spans`: the name "Study No 4" leaves out no 4, and "without salt and pepper" leaves out both."""
     kept, left_out, at, stop = [], [], 0, 0
+    named = _letters(line, spans)
     while match := _NEGATION.search(line, at):
         if stop < match.end():  # else it is still the first end from here on
-            end = _END.search(line, match.end())
-            stop = end.start() if end else len(line)
-        span = line[match.end() : stop] if stop - match.end() <= MOST_LETTERS else ""
+            ends = (end.start() for end in _END.finditer(line, match.end()) if not any(named[end.start() : end.end()]))
+            stop = next(ends, len(line))
+        inside = any(named[match.start("word") : match.end("word")])
+        span = line[match.end() : stop] if stop - match.end() <= MOST_LETTERS and not inside else ""
         things = [thing.strip() for thing in _OR.split(span) if thing.strip()]
         if things and all(len(thing.split()) <= MOST_LEFT_OUT for thing in things):
             left_out += things
@@ -65,12 +70,21 @@ def cut(line: str, spans: Sequence[tuple[int, int]]) -> list[str]:
     """The line in pieces at "and", "next to", commas and the like, but not inside `spans`: the names "salt and pepper"
     and "Dolce & Gabbana" stay whole."""
     parts, at = [], 0
+    named = _letters(line, spans)
     for match in _BETWEEN.finditer(line):
-        if not any(start < match.end() and match.start() < end for start, end in spans):
+        if not any(named[match.start() : match.end()]):
             parts.append(line[at : match.start()].strip())
             at = match.end()
     parts.append(line[at:].strip())
     return [part for part in parts if part]
+
+
+def _letters(line: str, spans: Sequence[tuple[int, int]]) -> bytearray:
+    """1 for each letter of the line that is inside a span."""
+    inside = bytearray(len(line))
+    for start, end in spans:
+        inside[start:end] = b"\1" * (end - start)
+    return inside
 
 
 def wish(
@@ -85,7 +99,7 @@ def wish(
     objects: list[str] = []
     left_out: list[str] = []
     for line in text.split("\n"):
-        line, without = negations(line)
+        line, without = negations(line, spans(line))
         left_out += without
         if not line:
             continue

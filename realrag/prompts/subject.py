@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
-from .syntax import quality_words
-from .words import function_words, tokens, words
+from .syntax import FULL_STOP, quality_words
+from .words import function_words, read_list, tokens, words
 
 # "an oil painting of", before the subject
 _MEDIUM = re.compile(
@@ -22,11 +23,11 @@ _PLACE = (
 )
 # Where the subject ends: punctuation, where it is, what it wears or is with, "Bruno the bear" but not "the eye of the bear".
 _END = re.compile(
-    rf"[,;:.|\n]|\s(?:{_PLACE.replace(' ', '|')}|wearing|is|are|surrounded|covered|dressed)\s|(?<!\sof)\sthe\s",
+    rf"[,;|\n]|:(?!\d)|{FULL_STOP}|\s(?:{_PLACE.replace(' ', '|')}|wearing|is|are|surrounded|covered|dressed)\s|(?<!\sof)\sthe\s",
     re.IGNORECASE,
 )
-# "howling at the moon" is a deed; in "a rocking chair" a thing follows.
-_DEED = re.compile(r"\s\w{2,}ing(?=\s+(\w+)|\s*$)")
+# "howling at the moon" is a deed; in "a rocking chair" a thing follows, and "a building" is a thing.
+_DEED = re.compile(r"\s(\w{2,}ing)(?=\s+(\w+)|\s*$)")
 _AFTER_A_DEED = frozenset(
     f"{_PLACE} a an the his her its their my out up down together alone happily toward and away off".split()
 )
@@ -37,10 +38,19 @@ def subject_of(text: str) -> str:
     start = match.end() if (match := _MEDIUM.match(text)) else 0
     rest = text[start:]
     ends = [match.start() for match in _END.finditer(rest)]
-    ends += [deed.start() for deed in _DEED.finditer(rest) if not deed[1] or deed[1].lower() in _AFTER_A_DEED]
+    ends += [deed.start() for deed in _DEED.finditer(rest) if _is_deed(*deed.groups())]
     first = next((token.end for token in tokens(rest) if token.word not in function_words()), len(rest))
     if ends := [end for end in ends if end >= first]:
         subject = rest[: min(ends)].strip()
         telling = "".join(word for word in words(subject) if word not in function_words())
         return text if telling in quality_words() else subject
     return rest.strip() if start else text
+
+
+def _is_deed(word: str, after: str | None) -> bool:
+    return (not after or after.lower() in _AFTER_A_DEED) and word.lower() not in _things_in_ing()
+
+
+@cache
+def _things_in_ing() -> frozenset[str]:
+    return frozenset(read_list("things_in_ing.txt"))

@@ -18,6 +18,8 @@ _SCHEDULE = re.compile(r"(?<!\\)\[([^\[\]:]*):([^\[\]:]*):\s*[\d.]+\s*\]")  # [f
 _BRACKET = re.compile(r"(?<!\\)[()\[\]]")
 _BREAK = re.compile(r"\b(?:BREAK|AND|ADDCOMM|ADDBASE|ADDROW|ADDCOL)\b")  # capitals: "and" is a word
 _COMMENT = re.compile(r"/\*[\s\S]*?\*/|^\s*(?://|#).*$", re.MULTILINE)
+# The end of a sentence, as part of a pattern: no period of "Mr. Fox", "St. Moritz", "J. R. Smith" or "3.5".
+FULL_STOP = r"(?<!\b\w)(?<!\b(?:mr|ms|dr|st|mt|ft|no|jr|sr|vs))(?<!\b(?:mrs|vol|sgt))(?<!\bprof)(?<!\bcapt)\.(?!\d)"
 MOST_CHOICES = 1000  # choices that are resolved; nobody nests more by hand
 
 

@@ -19,7 +19,7 @@ from .word_hashes import hash_of, line_hashes
 
 log = logging.getLogger(__name__)
 
-VERSION = 3  # of the layout below and of which words stand beside a photo
+VERSION = 4  # of the layout below and of which words stand beside a photo
 _DTYPES = {"U64": np.uint64, "I64": np.int64, "U32": np.uint32}
 FILE, METADATA = "words.safetensors", "words.json"
 COMMON = 0.2  # fraction of the photos above which a word is dropped, in a library of up to COMMON_ROWS / COMMON photos

@@ -487,6 +487,44 @@ def test_two_of_which_one_is_a_made_up_word_are_two_objects(own_photos):
     ]
 
 
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory):
+    """Names and captions that look like grammar, and a photo whose class is not its folder's name."""
+    folder = tmp_path_factory.mktemp("studio")
+    words = {"Study No 4/1.jpg": "", "salt and pepper/1.jpg": "", "bin/Mr Whiskers.jpg": "", "bin/a.jpg": "a brick on a table", "bin/b.jpg": "2 lemons", "Bello/1.jpg": ""}  # fmt: skip
+    for number, (file, caption) in enumerate(words.items()):
+        path = folder / "photos" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(photo_bytes((200, 90, 20), number, cells=6))
+        if caption:
+            path.with_suffix(".txt").write_text(caption)
+    (folder / "photos" / "Bello" / "1.cls").write_text("dog")
+    build(folder / "photos", folder / "b", encoder := KnowsNothing())
+    return Retriever.open(folder / "b", encoder=encoder)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "files"),
+    [
+        ("Study No 4 on a wall", ["Study No 4/1.jpg"]),
+        ("Bello in the snow", ["Bello/1.jpg"]),
+        ("a dog in the snow", ["Bello/1.jpg"]),
+        ("Mr. Whiskers in the snow", ["bin/Mr Whiskers.jpg"]),
+        ("Mr. Fox in the snow", []),
+        ("a brick building in fog", []),
+        ("a 2.5 inch disk", []),
+    ],
+)
+def test_what_looks_like_grammar_in_a_name_is_its_name(studio, prompt, files):
+    assert [item.file for item in studio.search(prompt, k=4, find_by="name").items] == files
+
+
+def test_a_name_with_and_in_it_is_left_out_whole(studio):
+    answer = studio.search("a brick, without salt and pepper", k=6, min_score=None)
+    assert "Without salt and pepper: 1 photo left out." in answer.note
+    assert "salt and pepper" not in {item.class_name for item in answer.items}
+
+
 def test_a_photo_with_all_words_comes_before_those_with_the_subject_alone(own_photos, tmp_path):
     """In a library larger than what look proposes, and where look puts that photo last."""
     (tmp_path / "photos").mkdir()

@@ -1,5 +1,7 @@
 """Objects of a prompt, and what it leaves out."""
 
+import re
+
 import pytest
 
 from realrag.prompts.objects import Wish, negations, wish
@@ -50,12 +52,28 @@ def test_a_name_with_and_in_it_stays_whole():
         ("fruit without bananas and a cat", "fruit and a cat", ["bananas"]),
         ("fruit except a red apple", "fruit", ["red apple"]),
         ("a knot in a nobleman's notebook", "a knot in a nobleman's notebook", []),
+        ("a forest without Mr. Fox, dark", "a forest, dark", ["Mr. Fox"]),
+        ("a desk, no 3.5 inch disk, dust", "a desk, dust", ["3.5 inch disk"]),
         ("no", "no", []),
         ("he would never do what nobody else around here ever did", "he would never do what nobody else around here ever did", []),
     ],
 )  # fmt: skip
 def test_what_is_left_out_is_parted_from_what_is_asked(text, rest, left_out):
     assert negations(text) == (rest, left_out)
+
+
+@pytest.mark.parametrize(
+    "text, rest, left_out",
+    [
+        ("Study No 4 on a wall", "Study No 4 on a wall", []),
+        ("Study No 4 on a wall, no frame", "Study No 4 on a wall", ["frame"]),
+        ("a table without salt and pepper and a cat", "a table and a cat", ["salt and pepper"]),
+        ("No Smoking", "No Smoking", []),
+    ],
+)
+def test_a_name_leaves_nothing_out_and_is_left_out_whole(text, rest, left_out):
+    names = [re.search(name, text) for name in ("Study No 4", "salt and pepper", "No Smoking")]
+    assert negations(text, [match.span() for match in names if match]) == (rest, left_out)
 
 
 def test_only_something_left_out_asks_for_no_object():

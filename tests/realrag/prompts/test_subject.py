@@ -20,6 +20,12 @@ from realrag.prompts.subject import subject_of
         ("rose gold sunglasses with magnolia flowers", "rose gold sunglasses"),
         ("the red kite sleeping", "the red kite"),
         ("in the snow a fox", "in the snow a fox"),
+        ("a brick building in fog", "a brick building"),  # no deed of a brick
+        ("a cute duckling", "a cute duckling"),
+        ("Mr. Fox in the snow", "Mr. Fox"),  # and no sentence that ends
+        ("a fox. Soft light", "a fox"),
+        ("a 2.5 inch disk on a desk", "a 2.5 inch disk"),
+        ("16:9 landscape", "16:9 landscape"),
         # nothing to cut off
         ("a wooden rocking chair", "a wooden rocking chair"),
         ("a swimming pool", "a swimming pool"),
