@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 from importlib.util import find_spec
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,7 @@ from realrag.bundle.bundle import Bundle
 from realrag.commands.main import main
 from realrag.errors import RealRAGError
 from realrag.indexing.build import build
+from realrag.photos.match import Matcher
 from realrag.photos.scan import scan
 
 RED, GREEN, BLUE = (230, 20, 20), (20, 200, 20), (20, 20, 220)
@@ -285,6 +287,14 @@ def test_the_folders_own_name_tells_parts_of_a_data_set_from_each_other(tmp_path
     table = "file,caption\ntrain/a.jpg,of the other part\ntest/a.jpg,right\n"
     library = scan(put(tmp_path / "test", {"a.jpg": photo(1), "captions.csv": table}))
     assert words(library) == {"a.jpg": "right"}
+
+
+def test_a_name_that_every_folder_has_is_looked_up_once():
+    """20,000 rows from another disk, of photos that are all called 1.jpg."""
+    files = [f"{number}/1.jpg" for number in range(20_000)]
+    matcher = Matcher(files, Path("photos"))
+    assert all(matcher.find(f"/mnt/other/{file}", "") == (file, 2) for file in files)
+    assert matcher.find("1.jpg", "") is None
 
 
 def test_several_tables_are_merged_and_the_first_that_says_a_field_counts(tmp_path):
