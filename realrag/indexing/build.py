@@ -16,18 +16,21 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..bundle.bundle import ENCODER, MANIFEST, Bundle, class_key, manifest_bytes, optional_content
+from ..bundle.bundle import ENCODER, MANIFEST, Bundle, manifest_bytes, optional_content
 from ..bundle.edit_heads import WORK, heads_to_be
 from ..bundle.head_entries import PLAIN, heads_content
-from ..bundle.records import Record, RecordTable, record_id
+from ..bundle.records import Record, RecordTable, class_key, record_id
 from ..encoders.base import Encoder
 from ..errors import BundleError, EncoderError, RealRAGError, TooManyError
 from ..files import fsync_folder, sha256_file, sweep_temporaries, write_atomic
 from ..library import captions_to_ask
-from ..photos.other_names import find_names, read_names
+from ..photos.captions import of_file_name
+from ..photos.credit import spoken
+from ..photos.licenses import NOT_STATED
+from ..photos.other_names import read_names
 from ..photos.scan import KEPT_BYTES, Candidate, Library, Progress, Rejected, scan
 from ..prompts.words import is_a_name
-from .bundle_files import NOT_STATED, write_rows
+from .bundle_files import write_rows
 from .levels import measure_levels
 from .options import MOST_CLASSES, IndexOptions, Report
 from .shards import DEFAULT_SIZES, Item, Sizes, encode_all, read_shard, shard_contents, shard_parts, suited
@@ -115,7 +118,7 @@ def _build_locked(
     items = _items(wanted, known, source, shards)
     files, licences = write_rows(out, items, len(wanted), encoder.dim)
     report.unlicensed = licences.get(NOT_STATED, 0)
-    report.bundle_id = _finish(photos, out, files, licences, old, encoder, sizes, options, report)
+    report.bundle_id = _finish(library, out, files, licences, old, encoder, sizes, options, report)
     _clean(out)
     return report
 
@@ -240,10 +243,29 @@ def _wanted(
     if mode == "remove":
         chosen = {sha: record for sha, record in there.items() if sha not in here}
     elif mode == "add":
-        chosen = {**there, **here}
+        chosen = {**there, **{sha: _said_before(there.get(sha), record) for sha, record in here.items()}}
     else:
         chosen = {**kept, **here}
     return sorted(chosen.items(), key=lambda pair: (pair[1].file, pair[0]))
+
+
+def _said_before(before: Record | None, now: Record) -> Record:
+    """A photo that is added again keeps what this run does not say: of pets alone, pets/zoe/1.jpg has the class zoe, and of
+    pets/zoe alone it would have none, and no caption of a table in pets."""
+    if before is None:
+        return now
+    fields = ["class_name", "licence", "author", "source"]
+    said: dict[str, Any] = {name: getattr(now, name) or getattr(before, name) for name in fields}
+    if _is_named_only(now) and not (now.class_name and _is_named_only(before)):
+        said["caption"] = before.caption
+    if before.file.endswith(f"/{now.file}"):
+        said["file"] = before.file
+    return replace(now, **said)
+
+
+def _is_named_only(record: Record) -> bool:
+    """Whether the caption is no more than the name of the photo's folder or file."""
+    return record.caption in ("", spoken(record.class_name), of_file_name(PurePosixPath(record.file).stem))
 
 
 def _record(item: Candidate) -> Record:
@@ -271,9 +293,9 @@ def _items(wanted, known: dict, source: Bundle | None, shards: list[Path]) -> It
         yield record, open_items[sha]
 
 
-def _names(photos: Path, classes: Sequence[str], old: Bundle | None, options: IndexOptions, report: Report):
+def _names(library: Library, classes: Sequence[str], old: Bundle | None, options: IndexOptions, report: Report):
     """The other names of the classes that the bundle has: the table's, and with "add" and "remove" those it had."""
-    table = options.names or find_names(photos)
+    table = options.names or library.names
     read = read_names(table) if table else []
     before = old.manifest.names if old and (options.mode != "sync" or not table) else ()
     here = {class_key(name) for name in classes if name}
@@ -284,7 +306,7 @@ def _names(photos: Path, classes: Sequence[str], old: Bundle | None, options: In
 
 
 def _finish(
-    photos: Path,
+    library: Library,
     out: Path,
     files: list[dict],
     licences: dict,
@@ -299,7 +321,7 @@ def _finish(
     heads = heads_to_be(out, old.manifest if old else None, options.head, described)
     count = sum(licences.values())
     records = RecordTable(out / next(file["path"] for file in files if file["role"] == "records"), count)
-    names = _names(photos, records.classes, old, options, report)
+    names = _names(library, records.classes, old, options, report)
     codes = {class_key(name): code for code, name in enumerate(records.classes)}
     others = [(codes[class_key(name.class_name)], name.language, name.name) for name in names]
     levels = measure_levels(out, files, encoder, heads, others, count)

@@ -16,6 +16,7 @@ from ..bundle.edit_heads import WORK
 from ..bundle.records import Record
 from ..files import disk_in_words
 from ..photos.keep import suffix_of
+from ..photos.licenses import NOT_STATED
 from .shards import Item
 
 PART_BYTES = 1 << 30  # pack files stay under 2 GiB, which every file system and hub takes
@@ -47,9 +48,6 @@ class HashedFile:
         name = f"{self._stem}-{digest[:12]}{self._suffix}"
         os.replace(self._temporary, self._folder / name)
         return {"path": name, "bytes": self.size, "sha256": digest, "role": self._role}
-
-
-NOT_STATED = "not stated"  # in the counts of licenses
 
 
 class Pack:

@@ -15,6 +15,7 @@ from .archives import ARCHIVE_SUFFIXES
 from .credit import COLUMNS, Credit, clean, credit_of, file_of, listed_captions, lowered, spoken
 from .match import EXACT, Matcher, folded
 from .metadata import xmp_credit
+from .other_names import FILE as OTHER_NAMES
 from .tables import SUFFIXES, Table, read_text
 from .tables import read_table as read_any_table
 from .walk import Entry, Listing, walk
@@ -70,7 +71,6 @@ class Captions:
         self._used: set[str] = set()
         self._table: dict[str, Credit] = {}
         self._further: dict[str, list[str]] = {}
-        self.table_rows = 0
         self.notes: list[str] = []
         matcher = Matcher((entry.file for entry in self._listing.photos), self._folder)
         for path, entry in self._tables(table):
@@ -119,7 +119,6 @@ class Captions:
                 return
         rows = _rows(table)
         self.notes += table.notes
-        self.table_rows += len(rows)
         beside = os.path.relpath(os.path.dirname(os.path.abspath(path)), os.path.abspath(self._folder))
         if entry is not None and entry.member:
             beside = os.path.dirname(entry.file)
@@ -159,7 +158,7 @@ class Captions:
     def of(self, file: str, inside: Credit = Credit()) -> Credit:
         """`file`: path relative to the photo folder, with '/'. inside: what the photo's own file says. PhotoError
         `bad_sidecar` when the words beside it cannot be read."""
-        return self.named(self.own(file).or_else(inside), file)
+        return self.named(self.own(file).or_else(inside).joined(), file)
 
     def own(self, file: str) -> Credit:
         """What tables and files beside it say of a photo. PhotoError `bad_sidecar`."""
@@ -183,12 +182,13 @@ class Captions:
         parent = PurePosixPath(file).parent.name
         if not credit.class_name and parent and not parent.lower().endswith(ARCHIVE_SUFFIXES):
             credit = replace(credit, class_name=clean(parent))
+        credit = credit.or_else(self._default)
         if not credit.caption:
             stem, folder = PurePosixPath(file).stem, credit.class_name
             # A folder that says when its photos were taken, such as 2023/08, says less than their own names.
             own = not is_a_name(folder) and (names_something(stem) or _YEAR.search(f"{PurePosixPath(file).parent}"))
-            credit = replace(credit, caption=_of_file_name(stem) if own else spoken(folder) or _of_file_name(stem))
-        return credit.or_else(self._default)
+            credit = replace(credit, caption=of_file_name(stem) if own else spoken(folder) or of_file_name(stem))
+        return credit
 
     def unused(self) -> list[str]:
         """Sentences on files of words that belong to no photo; after all photos have been asked for."""
@@ -196,7 +196,7 @@ class Captions:
         first: dict[str, str] = {}
         for file in sorted(self._listing.words):
             suffix = PurePosixPath(folded(file)).suffix
-            if folded(file) not in self._used and PurePosixPath(folded(file)).name != "names.csv":
+            if folded(file) not in self._used and file != OTHER_NAMES:
                 left[suffix] += 1
                 first.setdefault(suffix, file)
         return [
@@ -232,7 +232,7 @@ class Captions:
         return credit
 
 
-def _of_file_name(stem: str) -> str:
+def of_file_name(stem: str) -> str:
     """A file's name as words, its number apart: `robot2` -> `robot 2`."""
     return spoken(re.sub(r"(?<=[^\W\d_]{3})(\d+)$", r" \1", stem))
 

@@ -29,17 +29,23 @@ _EMPTY = frozenset(("nan", "NaN", "<NA>", "NULL", "null", "None", "#N/A", "N/A")
 
 @dataclass(frozen=True)
 class Credit:
-    """Words that travel with a photo; an empty string means "not said"."""
+    """Words that travel with a photo; an empty string means "not said". keywords: until `joined` puts them behind the caption,
+    wherever that was said."""
 
     caption: str = ""
     class_name: str = ""
     author: str = ""
     licence: str = ""
     source: str = ""
+    keywords: str = ""
 
     def or_else(self, other: Credit) -> Credit:
         """Each empty field filled from `other`."""
         return replace(self, **{name: value for name, value in asdict(other).items() if not getattr(self, name)})
+
+    def joined(self) -> Credit:
+        """With the keywords behind the caption."""
+        return replace(self, caption=clean("; ".join(filter(None, (self.caption, self.keywords)))), keywords="")
 
     def __bool__(self) -> bool:
         return self != Credit()

@@ -157,11 +157,10 @@ def _credit(
     caption = next(
         (text for text in map(clean, (description, headline, title)) if text and not _PLACEHOLDER.fullmatch(text)), ""
     )
-    caption = clean("; ".join(filter(None, (caption, _joined(keywords)))))
     is_license = bool(_LICENSE_URL.match(web))
     licence = license or (web if is_license else "") or terms or rights
     source = web if re.match(r"https?://", web) and not is_license else ""
-    return Credit(caption=caption, author=clean(creator), licence=clean(licence), source=clean(source))
+    return Credit(caption, "", clean(creator), clean(licence), clean(source), clean(_joined(keywords)))
 
 
 def _joined(keywords: Sequence[str]) -> str:

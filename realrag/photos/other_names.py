@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import RealRAGError
 from .credit import clean
 from .tables import read_table
 
-FILE = "names.csv"  # what the table is called in a folder of photos
+if TYPE_CHECKING:
+    from .walk import Entry
+
+FILE = "names.csv"  # what the table is called in a folder of photos, or in a .zip of them
 COLUMNS = ("class", "language", "name")
 MAX_NAME = 200
 
@@ -22,15 +25,13 @@ class OtherName(NamedTuple):
     name: str
 
 
-def find_names(folder: Path) -> Path | None:
-    """The table in a folder of photos, where there is one."""
-    path = Path(folder) / FILE
-    return path if path.is_file() else None
-
-
-def read_names(path: Path) -> list[OtherName]:
+def read_names(source: Path | Entry) -> list[OtherName]:
     """The rows of the table, each once. RealRAGError names the table, the line and the cure."""
-    table = read_table(Path(path), known=COLUMNS)
+    if isinstance(source, Path):
+        path, table = source, read_table(source, known=COLUMNS)
+    else:
+        path = source.path / source.file if source.member else source.path
+        table = read_table(source.read(), str(path), COLUMNS)
     columns = {str(column).strip().lower(): column for column in table.header}
     if missing := [name for name in ("class", "name") if name not in columns]:
         raise RealRAGError(

@@ -20,6 +20,7 @@ from .credit import MAX_FIELD, Credit, clean, generated_by, spoken
 from .decode import header
 from .kinds import PHOTO_SUFFIXES
 from .metadata import words_inside
+from .other_names import FILE as OTHER_NAMES
 from .walk import Entry, Rejected, walk
 
 Progress = Callable[[int, int], None]
@@ -75,7 +76,8 @@ class Candidate:
 @dataclass
 class Library:
     """What a folder holds. Every photo file is in exactly one of the three lists. notes: sentences on what was passed
-    over and on words without photos or photos without words. generated: photos that carry a generator's mark."""
+    over and on words without photos or photos without words. generated: photos that carry a generator's mark. names: the
+    table of other names of the classes, where there is one."""
 
     folder: Path
     candidates: list[Candidate] = field(default_factory=list)
@@ -83,6 +85,7 @@ class Library:
     rejected: list[Rejected] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     generated: int = 0
+    names: Entry | None = None
 
     @property
     def found(self) -> int:
@@ -158,7 +161,7 @@ def scan(
         )
     listing = walk(folder, archives=archives)
     words = Captions(folder, captions, default, listing)
-    library = Library(folder, notes=[*listing.notes, *words.notes])
+    library = Library(folder, notes=[*listing.notes, *words.notes], names=listing.words.get(OTHER_NAMES))
     library.rejected = [
         replace(item, file=printable(item.file), message=printable(item.message)) for item in listing.rejected
     ]
@@ -186,7 +189,7 @@ def scan(
                 own = replace(own, source=generated_by(generator, own.source))
             source = Source(entry, seen.sha256, data if keep_bytes else b"")
             return _Looked(
-                source, len(data), seen.sha256, seen.width, seen.height, seen.kind, seen.several, own, generator,
+                source, len(data), seen.sha256, seen.width, seen.height, seen.kind, seen.several, own.joined(), generator,
                 contents.c2pa,
             )  # fmt: skip
         except PhotoError as error:

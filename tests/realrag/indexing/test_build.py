@@ -5,6 +5,7 @@ import shutil
 import signal
 import tarfile
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -114,6 +115,27 @@ def test_add_keeps_the_rest_and_remove_takes_out(photos, tmp_path, encoder):
     with pytest.raises(RealRAGError, match="No photo is left"):
         build(photos / "blue", tmp_path / "b", encoder, mode="remove")
     assert len(Bundle(tmp_path / "b").records) == 5
+
+
+def test_a_folder_further_in_that_is_added_takes_no_names_and_captions_away(photos, tmp_path, encoder):
+    (photos / "captions.csv").write_text("file,caption,author\nblue/1.jpg,bluebells,Ann\n")
+    build(photos, tmp_path / "b", encoder, mode="add")
+    before = list(Bundle(tmp_path / "b").records)
+    (photos / "blue" / "1.txt").write_text("bluebells in May")
+    report = build(photos / "blue", tmp_path / "b", encoder, mode="add")
+    after = list(Bundle(tmp_path / "b").records)
+    assert report.encoded == 0
+    told = "bluebells in May"
+    assert after == [replace(item, caption=told) if item.file == "blue/1.jpg" else item for item in before]
+
+
+def test_a_folder_that_was_renamed_leaves_no_old_name_when_it_is_added(photos, tmp_path, encoder):
+    build(photos, tmp_path / "b", encoder, mode="add")
+    (photos / "blue").rename(photos / "navy")
+    build(photos, tmp_path / "b", encoder, mode="add")
+    assert {(item.class_name, item.caption) for item in Bundle(tmp_path / "b").records} == {
+        (name, name) for name in ("navy", "green", "red")
+    }
 
 
 def test_a_new_caption_encodes_nothing(photos, tmp_path, encoder):

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from realrag.errors import RealRAGError
+from realrag.photos.other_names import OtherName, read_names
 from realrag.photos.scan import scan
 
 
@@ -42,6 +43,16 @@ def test_a_zip_is_a_folder(tmp_path, method):
     assert library.candidates[1].credit.caption == "a red car" and not library.rejected
     assert [item.source.read() for item in library.candidates] == [jpeg(3), jpeg(1), jpeg(2)]
     assert any("1 x file in a system folder of an archive" in note for note in library.notes)
+
+
+def test_other_names_of_classes_are_read_in_a_zip_and_said_where_they_are_not(tmp_path):
+    table = b"class,language,name\naudi,de,Flitzer\n"
+    library = scan(zipped(tmp_path / "cars.zip", {**FILES, "names.csv": table, "saab/names.csv": table}))
+    assert read_names(library.names) == [OtherName("audi", "de", "Flitzer")]
+    assert "1 .csv file belongs to no photo (first: saab/names.csv)." in library.notes
+    library = scan(zipped(tmp_path / "wrong.zip", {**FILES, "names.csv": b"class,title\naudi,Flitzer\n"}))
+    with pytest.raises(RealRAGError, match=r"wrong.zip.names.csv has no column 'name'"):
+        read_names(library.names)
 
 
 def test_zips_and_tars_inside_a_folder_are_read_too(tmp_path):

@@ -43,6 +43,18 @@ def test_a_table_elsewhere_names_photos_from_where_it_lies(folder, tmp_path_fact
     assert Captions(folder / "Granny-Smith", other).of("a.jpg").class_name == "Apple"
 
 
+def test_keywords_of_the_photo_stand_behind_the_caption_beside_it(folder):
+    (folder / "Granny-Smith" / "a.txt").write_text("a green apple on a table")
+    inside = Credit("from the camera", keywords="Oma, Garten")
+    assert Captions(folder).of("Granny-Smith/a.jpg", inside).caption == "a green apple on a table; Oma, Garten"
+
+
+def test_a_class_that_holds_for_all_is_that_of_photos_without_a_folder(folder):
+    captions = Captions(folder, default=Credit(class_name="apples"))
+    assert captions.of("IMG_1.jpg") == Credit("apples", "apples")
+    assert captions.of("Granny-Smith/a.jpg").class_name == "Granny-Smith"
+
+
 def test_defaults_fill_only_what_is_not_said(folder):
     default = Credit(author="Me", licence="MIT")
     (folder / "credits.csv").write_text("file,licence\nGranny-Smith/a.jpg,CC0-1.0\n")

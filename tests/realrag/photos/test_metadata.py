@@ -44,7 +44,8 @@ def test_iptc_of_a_jpeg(encoding):
 )
 def test_keywords_of_iptc_stand_behind_the_caption(fields, caption):
     data = photo_bytes((230, 20, 20))
-    assert words_inside(contents_of(data[:2] + iptc_block(fields) + data[2:], "a.jpg"))[0] == Credit(caption)
+    inside, _ = words_inside(contents_of(data[:2] + iptc_block(fields) + data[2:], "a.jpg"))
+    assert inside.joined() == Credit(caption)
 
 
 def test_keywords_of_lightroom_and_darktable_are_words_of_the_photo():
@@ -53,13 +54,14 @@ def test_keywords_of_lightroom_and_darktable_are_words_of_the_photo():
 
     lr = 'xmlns:lr="http://ns.adobe.com/lightroom/1.0/"'
     both = bag("dc:subject", "boot", "fringe") + bag("lr:hierarchicalSubject", "Footwear|Boot|Western")
-    assert xmp_credit(packet(both, lr)) == Credit("boot, fringe, Footwear, Western")
-    assert xmp_credit(packet(LANGUAGES + both, lr)) == Credit("Heron; boot, fringe, Footwear, Western", "", "Ann, Bob")
+    assert xmp_credit(packet(both, lr)).joined() == Credit("boot, fringe, Footwear, Western")
+    named = xmp_credit(packet(LANGUAGES + both, lr)).joined()
+    assert named == Credit("Heron; boot, fringe, Footwear, Western", "", "Ann, Bob")
     noted = bag("dc:subject", "darktable|exported|jpg", "Yixing")
-    assert xmp_credit(packet(noted)) == Credit("Yixing")
+    assert xmp_credit(packet(noted)).joined() == Credit("Yixing")
     assert xmp_credit(
         packet(bag("dc:subject", *(["a long keyword"] * 3 + [f"k{n}" for n in range(900)])))
-    ).caption.startswith("a long keyword, k0, ")
+    ).keywords.startswith("a long keyword, k0, ")
 
 
 def exif(**fields: object) -> bytes:
@@ -87,13 +89,21 @@ def exif(**fields: object) -> bytes:
     ],
 )
 def test_the_description_of_exif_is_a_caption_and_nothing_of_the_camera_or_its_owner(fields, caption):
-    assert words_inside(header(exif(**fields), "a.jpg")[1])[0] == Credit(caption)
+    assert words_inside(header(exif(**fields), "a.jpg")[1])[0].joined() == Credit(caption)
+
+
+def test_keywords_take_no_captions_place():
+    """A keyword of IPTC and a description of EXIF, as two programs write them, are both words of the photo."""
+    data = exif(description="Bello jumping into the waves", tags="old")
+    data = data[:2] + iptc_block({25: ["Bello", "beach"]}) + data[2:]
+    inside, _ = words_inside(header(data, "a.jpg")[1])
+    assert inside.joined().caption == "Bello jumping into the waves; Bello, beach"
 
 
 def test_what_an_editor_wrote_counts_before_exif():
     data = exif(description="scan 12", tags="old")
     data = data[:2] + iptc_block({120: "A heron at dawn"}) + data[2:]
-    assert words_inside(header(data, "a.jpg")[1])[0] == Credit("A heron at dawn")
+    assert words_inside(header(data, "a.jpg")[1])[0].joined() == Credit("A heron at dawn")
 
 
 def packet(body: str, attributes: str = "") -> bytes:
