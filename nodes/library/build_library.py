@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,12 +158,12 @@ class BuildReferenceLibrary(io.ComfyNode):
             return str(error)
 
     @classmethod
-    def fingerprint_inputs(cls, photos=None, **others) -> tuple:
-        """Run again when a photo has come, changed or gone. A fingerprint never raises."""
+    def fingerprint_inputs(cls, photos=None, **others) -> str:
+        """Run again when a photo has come, changed or gone, or has another name. A fingerprint never raises."""
         try:
             return folder_state(folder_named(photos))
         except (RealRAGError, TypeError):
-            return ()
+            return ""
 
     @classmethod
     @checked
@@ -199,15 +200,19 @@ class BuildReferenceLibrary(io.ComfyNode):
         from ...realrag.indexing.options import IndexOptions
         from ...realrag.indexing.shards import Sizes
 
+        default = Credit(author=text_in(author), licence=text_in(license))
         options = IndexOptions(
             mode=MODES[mode],  # type: ignore[arg-type]
-            default=Credit(author=text_in(author), licence=text_in(license)),
+            default=default,
             sizes=None if (folder / MANIFEST).is_file() else Sizes(int(keep), bound="area"),
             max_removed=max_removed,
         )
         reports = []
         if photos != NONE:
-            reports.append(_build(folder_named(photos), folder, made, options, cls.hidden))
+            chosen = folder_named(photos)
+            # A sub-folder that is chosen alone is the class that it is among the others.
+            called = replace(default, class_name=chosen.name if "/" in photos and chosen.is_dir() else "")
+            reports.append(_build(chosen, folder, made, replace(options, default=called), cls.hidden))
         if images is not None:
             with as_folder(images, captions, class_name) as temporary:
                 reports.append(_build(temporary, folder, made, options, cls.hidden))

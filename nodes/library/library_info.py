@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from comfy_api.latest import io, ui
 
 from ...realrag.bundle.bundle import Bundle, read_manifest
 from ...realrag.bundle.head_entries import PLAIN
 from ...realrag.bundle.summary import generator_marks, license_counts, listed, summary
 from ...realrag.errors import BundleError, RealRAGError
+from ...realrag.photos.licenses import NOT_STATED
+from ...realrag.prompts.words import is_a_name
+from ...realrag.search.names import asked_as
 from ..compat import supported_keywords
 from ..folders import SHIPPED, bundle_folder, bundles, cache_folder
 from ..input_check import checked
@@ -65,11 +70,15 @@ def described_library(bundle: Bundle, name: str) -> str:
     """Photos, classes, licenses, encoder, heads, names and level of a bundle, one a line."""
     metadata, manifest = summary(bundle), bundle.manifest
     level, languages = manifest.levels.get(PLAIN), {other.language for other in manifest.names}
+    classes: Counter[str] = Counter()
+    for called, count in bundle.records.class_counts().items():
+        if called != NOT_STATED and is_a_name(called):
+            classes[asked_as(called)] += count
     lines = {
         "Library": name,
         "Photos": f"{metadata['photos']:,}, {metadata['bytes'] / 1e6:,.1f} MB; {generator_marks(metadata)}",
-        "Classes": listed(metadata["classes"], MOST) or "none: put each class into a sub-folder to ask by name",
-        "Licenses": listed(license_counts(metadata), MOST) or "none is named",
+        "Classes": listed(classes, MOST) or "none: put each class into a sub-folder to ask by name",
+        "Licenses": listed(license_counts(metadata), MOST),
         "Other names": f"{len(manifest.names)} in {len(languages)} languages" if manifest.names else "none",
         "Encoder": metadata["encoder"] + (", carried by the library" if metadata["carries_encoder"] else ""),
         "Heads": ", ".join(metadata["heads"]) or "none",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -56,11 +57,11 @@ def folder_named(name: str) -> Path:
     return found[name]
 
 
-def folder_state(folder: Path) -> tuple[int, int, int]:
-    """What changes when a photo is added, changed or taken away: the number of files, their bytes, and the sum of their
-    times. Linked folders are not followed, as when photos are read; a link to a folder above would have no end. Never raises."""
-    count = size = times = 0
-    waiting = [folder]
+def folder_state(folder: Path) -> str:
+    """What changes when a photo is added, changed or taken away, or when it or its folder is renamed: a hash of the paths, bytes
+    and times of all files. Linked folders are not followed, as when photos are read; a link to a folder above would have no
+    end. Never raises."""
+    count, digest, waiting = 0, hashlib.sha256(), [folder]
     while waiting and count < MOST_FILES:
         place = waiting.pop()
         if place.is_file():
@@ -75,5 +76,6 @@ def folder_state(folder: Path) -> tuple[int, int, int]:
                 state = entry.stat()
             except OSError:
                 continue
-            count, size, times = count + 1, size + state.st_size, times + state.st_mtime_ns
-    return count, size, times
+            count += 1
+            digest.update(os.fsencode(f"{entry}|{state.st_size}|{state.st_mtime_ns}\n"))
+    return digest.hexdigest()

@@ -83,6 +83,17 @@ def test_a_folder_becomes_a_library_that_answers_by_name(build, plugin, here):
     assert again is retriever
 
 
+def test_a_sub_folder_that_is_chosen_alone_keeps_its_name(build, here):
+    """Who has put one more photo into it and chooses it, in place of the folder above, asks for all of them as before."""
+    folder = write_photos(here / "input" / "birds", 2)
+    build("birds")
+    photo((60, 90, 180), 99).save(folder / "blue tit" / "new.jpg")
+    retriever, _, report = build("birds/blue tit")
+    assert "birds: 7 photos" in report and "1 encoded now" in report
+    found = retriever.search("a blue tit on a branch", k=7, find_by="name").items
+    assert [(item.class_name, item.found) for item in found] == [("blue tit", "by name")] * 3
+
+
 def test_the_encoder_is_loaded_once_for_a_new_library_and_not_again_while_it_is_open(build, plugin, here, monkeypatch):
     general, loaded = plugin("realrag.encoders.general").GeneralEncoder, []
     load = general.__init__
@@ -205,7 +216,7 @@ def test_a_name_that_could_leave_the_folder_is_refused_before_anything_is_read_o
 def test_photos_are_chosen_from_the_list_alone(build, here, photos):
     (here / "input" / "my birds").mkdir()
     assert "There are: my birds" in build.node.validate_inputs(photos=photos)
-    assert build.node.fingerprint_inputs(photos=photos) == ()
+    assert build.node.fingerprint_inputs(photos=photos) == ""
 
 
 def test_a_new_photo_changes_the_fingerprint(build, here):
@@ -241,6 +252,19 @@ def test_library_info_says_what_is_there(build, plugin, here):
     assert node.fingerprint_inputs(bundle="birds") and node.fingerprint_inputs(bundle=7) == ""
 
 
+def test_library_info_names_the_classes_that_can_be_asked_for(build, plugin, here):
+    """As one asks for them; a folder of dates is none, and a library without any says what to do."""
+    describe = plugin("nodes.library.library_info").LibraryInfo.execute
+    for name, folder in (("dated", "2023/08"), ("named", "001.Blue_Tit")):
+        (here / "input" / name / folder).mkdir(parents=True)
+        for index in range(3):
+            photo((40, 70, 200), index).save(here / "input" / name / folder / f"IMG_{index}.jpg")
+    build("dated", name="dated")
+    assert "Classes: none: put each class into a sub-folder" in describe(bundle="dated").args[0]
+    build("named", name="named")
+    assert "Classes: Blue Tit (3)\n" in describe(bundle="named").args[0]
+
+
 def test_progress_says_how_fast_and_how_long(plugin):
     text = plugin("nodes.progress").progress_text
     assert text("encoding", 0, 3000, 0) == "encoding 0 of 3,000"
@@ -255,7 +279,19 @@ def test_a_folder_linked_into_itself_does_not_hang_the_hook(build, here):
     (here / "input" / "empty").mkdir()
     (here / "input" / "empty" / "itself").symlink_to(here / "input" / "empty", target_is_directory=True)
     assert build.node.fingerprint_inputs(photos="birds") == before
-    assert build.node.fingerprint_inputs(photos="empty") == (0, 0, 0)
+    assert build.node.fingerprint_inputs(photos="empty")
+
+
+def test_a_renamed_folder_and_a_moved_photo_are_run_again(build, here):
+    """No file of it has changed: the name that photos are asked by has."""
+    folder = write_photos(here / "input" / "birds", 1)
+    states = [build.node.fingerprint_inputs(photos="birds")]
+    (folder / "blue tit").rename(folder / "titmouse")
+    states.append(build.node.fingerprint_inputs(photos="birds"))
+    (folder / "titmouse" / "0.jpg").rename(folder / "red kite" / "1.jpg")
+    states.append(build.node.fingerprint_inputs(photos="birds"))
+    assert len(set(states)) == 3
+    assert build.node.fingerprint_inputs(photos="birds") == states[-1]
 
 
 def test_an_encoder_that_no_file_of_clip_vision_can_stand_for_travels_with_the_library(build, plugin, here):
