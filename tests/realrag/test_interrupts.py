@@ -28,6 +28,15 @@ def work() -> int:
     return 0
 
 
+@pytest.fixture
+def heeded():
+    """In a shell's background job Ctrl-C is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded")
 def test_an_interrupt_in_a_callback_ends_the_command_with_130(monkeypatch, capsys):
     before = sys.unraisablehook
     monkeypatch.setattr("realrag.commands.main.main", work)
