@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from realrag.bundle.bundle import Bundle, unit_rows
-from realrag.bundle.records import spoken
+from realrag.bundle.records import class_key
 from realrag.encoders.base import Encoder
 from realrag.errors import RealRAGError
 from realrag.files import sha256_bytes
@@ -72,11 +72,6 @@ def read_prompts(path: Path) -> list[Prompt]:
 def prompts_hash(prompts: list[Prompt]) -> str:
     lines = [[each.prompt, each.class_name, *([each.photo] if each.photo else [])] for each in prompts]
     return sha256_bytes(json.dumps(lines).encode())
-
-
-def class_key(name: str) -> str:
-    """The form in which class names and prompts are compared, as the filters do: without case, '-' and '_' as spaces."""
-    return spoken(name).casefold()
 
 
 def class_codes(bundle: Bundle, prompts: list[Prompt]) -> tuple[np.ndarray, np.ndarray]:
